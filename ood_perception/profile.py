@@ -166,7 +166,7 @@ class Profile:
 
     @classmethod
     def from_dict(cls, tree: Any) -> Profile:
-        """Build a profile from nested mappings. Raises ProfileError naming the wrong key's path."""
+        """Build a profile from nested mappings. Raises ProfileError with the key's path."""
         profile = _build(cls, tree, '')
         _check(profile)
         return profile

@@ -1,0 +1,69 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The command `ood`: one file a command, listed in one table."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+COMMANDS = {
+    'demo': ('demo', 'demo'),
+    'run': ('run', 'run'),
+    'camera': ('camera', 'camera'),
+    'play': ('play', 'play'),
+    'record': ('record', 'record'),
+    'drive': ('drive', 'drive'),
+    'weights': ('weights', 'app'),
+    'train': ('train', 'app'),
+    'evaluate': ('evaluate', 'app'),
+    'compare': ('compare', 'compare'),
+    'learn-normal': ('learn_normal', 'learn_normal'),
+    'bench': ('bench', 'bench'),
+    'export': ('export', 'export'),
+    'doctor': ('doctor', 'doctor'),
+}
+"""Command -> (module of ood_perception.cli, function or typer.Typer in it)."""
+
+
+def build(only: str | None = None) -> typer.Typer:
+    """Put the commands together; with `only`, import just the one that is called."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help='Find, score and outline objects that no one taught the robot.',
+    )
+    app.callback()(lambda: None)
+    names = [only] if only in COMMANDS else list(COMMANDS)
+    for name in names:
+        module, attribute = COMMANDS[name]
+        command = getattr(importlib.import_module(f'ood_perception.cli.{module}'), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    build(sys.argv[1] if len(sys.argv) > 1 else None)(prog_name='ood')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,364 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Pipeline: frames -> results. The one place where the stages meet.
+
+upload -> segmentor -> score -> calibration -> prompts -> masks -> download, all on the device.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ood_perception.checkpoints import load_checkpoint
+from ood_perception.checkpoints.store import resolve
+from ood_perception.engine import Engine, create_engine
+from ood_perception.engine.timing import StageTimer
+from ood_perception.engine.transfer import as_frame, download, network_size, normalise, upload
+from ood_perception.masks import Tracker, create_prompts, create_segmenter, fuse
+from ood_perception.masks.fusion import Instances
+from ood_perception.models import create_model
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.profile import Profile, ProfileError, StageConfig
+from ood_perception.result import NO_CLASS, Result
+from ood_perception.scores import create_score
+from ood_perception.scores.calibration import Calibration
+
+WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})
+"""What a caller can ask of a frame; 'instances' brings boxes and everything with one row a box."""
+
+log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """
+    Find, score and outline unknown objects in frames of one or many cameras.
+
+    >>> pipeline = Pipeline.from_profile('compact')  # doctest: +SKIP
+    >>> result, = pipeline(image)                    # doctest: +SKIP
+
+    Attributes:
+        profile: what the pipeline was built from.
+        device: where it runs.
+        notes: what went wrong and what was done about it, newest last, at most 32 lines.
+
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        segmentor: nn.Module,
+        device: torch.device,
+        engine: str = 'auto',
+    ) -> None:
+        self.profile = profile
+        self.device = device
+        self.notes: list[str] = []
+        self.spec = segmentor.spec
+        self._engine: Engine = create_engine(
+            engine, segmentor, device, getattr(torch, profile.precision)
+        )
+        self.score = _stage('score', create_score, profile.score).to(device)
+        self.calibration = Calibration.from_config(profile.calibration).to(device)
+        self._prompts = self._segmenter = None
+        if profile.prompts.name:
+            self._prompts = _stage('prompts', create_prompts, profile.prompts).to(device)
+            self._segmenter = _stage('segmenter', create_segmenter, profile.segmenter).to(device)
+        self._trackers: dict[str, Tracker] = {}
+        self._road = tuple(
+            i for i, name in enumerate(profile.classes) if name.lower() in ('road', 'pavement')
+        )
+
+    @classmethod
+    def from_profile(
+        cls, name_or_path: str | Path | Profile, device: str = 'auto', engine: str = 'auto'
+    ) -> Pipeline:
+        """
+        Build the pipeline that a profile describes, with its weights.
+
+        Args:
+            name_or_path: name of a profile, path of a YAML file, or a Profile.
+            device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'.
+            engine: entry of `engine.ENGINES` or 'auto'.
+
+        Raises:
+            ProfileError: the profile is wrong or a weight file is missing; the message starts with
+                the key's path and says what to do.
+
+        """
+        profile = name_or_path if isinstance(name_or_path, Profile) else Profile.load(name_or_path)
+        segmentor = _stage('segmentor', create_model, profile.segmentor, weights=False)
+        if profile.segmentor.weights:
+            try:
+                report = load_checkpoint(segmentor, resolve(profile.segmentor.weights))
+            except (OSError, ValueError) as error:
+                raise ProfileError(f'segmentor.weights: {error}') from error
+            log.info('%s: %s', profile.segmentor.name, report)
+        return cls(profile, segmentor, choose_device(device), engine)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        frames: Any,
+        streams: Sequence[str] | None = None,
+        as_tensors: bool = False,
+        wants: Collection[str] = WANTS,
+    ) -> list[Result]:
+        """
+        Process frames that arrived together, as one batch for each processing size.
+
+        Args:
+            frames: one uint8 (H, W, 3) RGB array or tensor, or a list of them (sizes may differ).
+            streams: name of the camera of each frame, for what lives through time (tracks,
+                streaming clusters); default '0', '1', ... by position.
+            as_tensors: leave the results on the device as tensors.
+            wants: what to compute, out of 'score', 'heatmap', 'instances', 'semantic'.
+
+        Returns:
+            One Result a frame, in order.
+
+        Raises:
+            ValueError: a frame that is not uint8 (H, W, 3), or an unknown name in `wants`.
+
+        """
+        if not isinstance(frames, (list, tuple)):
+            frames = [frames]
+        tensors = [as_frame(frame) for frame in frames]
+        names = list(streams) if streams is not None else [str(i) for i in range(len(tensors))]
+        if len(names) != len(tensors):
+            raise ValueError(f'streams: expected {len(tensors)} names, got {len(names)}')
+        if unknown := set(wants) - WANTS:
+            raise ValueError(f'wants: expected some of {sorted(WANTS)}, got {sorted(unknown)}')
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, frame in enumerate(tensors):
+            groups.setdefault(self.network_size(*frame.shape[:2]), []).append(index)
+        results: list[Result] = [Result()] * len(tensors)
+        for size, indices in groups.items():
+            batch = [tensors[i] for i in indices]
+            done = self._run(
+                batch, [names[i] for i in indices], size, as_tensors, frozenset(wants)
+            )
+            for index, result in zip(indices, done, strict=True):
+                results[index] = result
+        return results
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
+        image = self.profile.image
+        return network_size(
+            height, width, image.short_side, image.max_long_side, self.spec.multiple_of
+        )
+
+    def warm_up(self, sizes: Iterable[tuple[int, int]], batch: int = 1) -> None:
+        """Run once for each (height, width) so that the first real frame is not the slow one."""
+        for height, width in sizes:
+            frames = [torch.zeros(height, width, 3, dtype=torch.uint8)] * batch
+            self(frames, streams=[f'warm-up {i}' for i in range(batch)])
+        for i in range(batch):
+            self.reset(f'warm-up {i}')
+
+    def reset(self, stream: str | None = None) -> None:
+        """Forget what is known of one camera's past (None: of all): tracks, streaming clusters."""
+        self.score.reset(stream)
+        if stream is None:
+            self._trackers.clear()
+        else:
+            self._trackers.pop(stream, None)
+
+    def close(self) -> None:
+        """Release the device memory. The pipeline cannot be used afterwards."""
+        for name in ('_engine', 'score', 'calibration', '_prompts', '_segmenter'):
+            self.__dict__.pop(name, None)
+        self._trackers.clear()
+        if self.device.type == 'cuda':
+            torch.cuda.empty_cache()
+
+    def _run(
+        self,
+        frames: list[Tensor],
+        streams: list[str],
+        size: tuple[int, int],
+        as_tensors: bool,
+        wants: frozenset[str],
+    ) -> list[Result]:
+        timer = StageTimer(self.device)
+        with timer.stage('upload'):
+            images = upload(frames, size, self.device)
+            inputs = normalise(images, self.spec)
+        with timer.stage('segmentor'):
+            output = self._engine(inputs)
+        with timer.stage('score'):
+            score = self.score(output, size, streams)
+            score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
+            probability = self.calibration(score)
+        semantic = _semantic(output, size) if wants & {'semantic', 'instances'} else None
+        instances: list[Instances | None] = [None] * len(frames)
+        if self._prompts is not None and 'instances' in wants:
+            instances = self._masks(images, score, probability, semantic, streams, timer)
+        results = []
+        with timer.stage('download'):
+            for i, frame in enumerate(frames):
+                full = (int(frame.shape[0]), int(frame.shape[1]))
+                result = _result(
+                    score[i],
+                    probability[i],
+                    instances[i],
+                    None if semantic is None else semantic[i],
+                    full,
+                    wants,
+                )
+                results.append(result if as_tensors else _to_host(result))
+        timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
+        for result in results:
+            result.timings = timings
+        return results
+
+    def _masks(
+        self,
+        images: Tensor,
+        score: Tensor,
+        probability: Tensor,
+        semantic: Tensor | None,
+        streams: list[str],
+        timer: StageTimer,
+    ) -> list[Instances | None]:
+        assert self._prompts is not None
+        assert self._segmenter is not None
+        with timer.stage('prompts'):
+            boxes = self._prompts(score, probability)
+            # The one question to the device before the download: without a box there is no work.
+            counts = boxes.valid.sum(1).tolist()
+        found: list[Instances | None] = []
+        with timer.stage('masks'):
+            for i, stream in enumerate(streams):
+                slots = boxes.valid[i]
+                if counts[i]:
+                    self._segmenter.set_frame(images[i].permute(1, 2, 0), score[i], probability[i])
+                    chosen = boxes.boxes[i][slots]
+                    logits = self._segmenter.masks(chosen)
+                else:
+                    logits = score.new_empty(0, *score.shape[1:])
+                now = fuse(
+                    logits,
+                    boxes.scores[i][slots],
+                    slots[slots],
+                    score[i],
+                    None if semantic is None else semantic[i],
+                    road_classes=self._road,
+                )
+                found.append(self._track(now, stream))
+        return found
+
+    def _track(self, instances: Instances, stream: str) -> Instances:
+        if not self.profile.tracking.enabled:
+            return instances
+        tracker = self._trackers.get(stream)
+        if tracker is None:
+            tracker = self._trackers[stream] = Tracker(**self.profile.tracking.options)
+        return tracker.update(instances)
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn 'auto', 'cpu', 'cuda' or 'cuda:N' into a device. Raises ValueError with what there is."""
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device: expected auto, cpu or cuda[:N], got {device!r}') from error
+    if chosen.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(
+            f'device: {device!r} asked for, but torch {torch.__version__} sees no GPU'
+        )
+    return chosen
+
+
+def _stage(key: str, create: Any, config: StageConfig, weights: bool = True) -> Any:
+    """Call a registry's factory; what it refuses becomes a ProfileError with the key's path."""
+    options = dict(config.options)
+    if weights and config.weights:
+        options['weights'] = config.weights
+    try:
+        return create(config.name, **options)
+    except (TypeError, ValueError, OSError, ImportError) as error:
+        raise ProfileError(f'{key} ({config.name}): {error}') from error
+
+
+def _semantic(output: SegmentorOutput, size: tuple[int, int]) -> Tensor | None:
+    """Class ids uint8 (B, h, w): argmax of the bilinearly upsampled logits."""
+    if output.logits is None:
+        return None
+    logits = F.interpolate(output.logits.float(), size, mode='bilinear', align_corners=False)
+    return logits.argmax(1).to(torch.uint8)
+
+
+def _result(
+    score: Tensor,
+    probability: Tensor,
+    instances: Instances | None,
+    semantic: Tensor | None,
+    full: tuple[int, int],
+    wants: frozenset[str],
+) -> Result:
+    """One frame's tensors at the frame's own size `full` = (H, W)."""
+    h, w = score.shape
+    result = Result()
+    if 'score' in wants:
+        result.score = _resize(score, full, 'bilinear')
+    if 'heatmap' in wants:
+        heat = _resize(probability, full, 'bilinear')
+        result.heatmap = (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
+    if 'semantic' in wants:
+        result.semantic = (
+            score.new_full(full, NO_CLASS, dtype=torch.uint8)
+            if semantic is None
+            else _resize(semantic, full, 'nearest')
+        )
+    if 'instances' in wants and instances is not None:
+        scale = score.new_tensor([full[1] / w, full[0] / h] * 2)
+        result.instances = _resize(instances.labels, full, 'nearest')
+        result.boxes = instances.boxes * scale
+        result.box_scores = instances.scores
+        result.ids = instances.ids
+        result.areas = (instances.areas * (scale[0] * scale[1])).round().to(torch.int32)
+        result.mean_scores = instances.mean_scores
+        result.surroundings = instances.surroundings
+    return result
+
+
+def _resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Resize a (h, w) tensor; integers go through float32, exact up to 2^24."""
+    if image.shape == size:
+        return image
+    align = None if mode == 'nearest' else False
+    values = image[None, None].to(torch.float32)
+    return F.interpolate(values, size, mode=mode, align_corners=align)[0, 0].to(image.dtype)
+
+
+def _to_host(result: Result) -> Result:
+    names = [name for name in result.__slots__ if name != 'timings']
+    arrays = {
+        name: download(value) for name in names if (value := getattr(result, name)) is not None
+    }
+    if 'instances' in arrays:
+        arrays['instances'] = arrays['instances'].astype('uint16', copy=False)
+    return Result(**arrays)
