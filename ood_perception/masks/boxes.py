@@ -1,0 +1,127 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Boxes in a fixed number of slots, and the arithmetic on them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Boxes(NamedTuple):
+    """
+    Box prompts of a batch of B frames in K fixed slots, best first, empty slots last.
+
+    Attributes:
+        boxes: float32 (B, K, 4), XYXY pixels of the score map; zeros in empty slots.
+        scores: float32 (B, K), 0..1, confidence that the box holds an unknown object.
+        valid: bool (B, K), False in empty slots.
+
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    valid: Tensor
+
+
+def empty_boxes(batch: int, slots: int, device: torch.device | str = 'cpu') -> Boxes:
+    """Boxes of `batch` frames in which nothing was found."""
+    return Boxes(
+        torch.zeros(batch, slots, 4, device=device),
+        torch.zeros(batch, slots, device=device),
+        torch.zeros(batch, slots, dtype=torch.bool, device=device),
+    )
+
+
+def clean_boxes(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """
+    Clip boxes to the frame.
+
+    Args:
+        boxes: float (..., 4) XYXY pixels; may hold NaN, infinities, swapped or outside corners.
+        height: of the frame in pixels.
+        width: of the frame in pixels.
+
+    Returns:
+        float32 boxes of the same shape inside the frame (zeros where nothing is left), and bool
+        (...,), True where the box still covers some of the frame.
+
+    """
+    finite = torch.isfinite(boxes).all(-1)
+    limit = boxes.new_tensor([width, height, width, height], dtype=torch.float32)
+    clipped = torch.nan_to_num(boxes.float()).clamp(min=0).minimum(limit)
+    some = finite & (clipped[..., 2] > clipped[..., 0]) & (clipped[..., 3] > clipped[..., 1])
+    return torch.where(some[..., None], clipped, 0.0), some
+
+
+def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Compare boxes pair by pair.
+
+    Args:
+        a: float (..., N, 4) XYXY.
+        b: float (..., M, 4) XYXY.
+
+    Returns:
+        Intersection over union (..., N, M), and the share of the smaller box that lies in the
+        larger one (..., N, M); both 0 where a box is empty.
+
+    """
+    corner = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    other = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    common = (other - corner).clamp(min=0).prod(-1)
+    area_a = (a[..., 2:] - a[..., :2]).clamp(min=0).prod(-1)[..., :, None]
+    area_b = (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1)[..., None, :]
+    union = (area_a + area_b - common).clamp(min=1e-9)
+    return common / union, common / torch.minimum(area_a, area_b).clamp(min=1e-9)
+
+
+def suppress(
+    boxes: Tensor, scores: Tensor, slots: int, iou: float, containment: float = 1.1
+) -> Boxes:
+    """
+    Greedy non-maximum suppression with static shapes.
+
+    Args:
+        boxes: float32 (B, M, 4) XYXY.
+        scores: float32 (B, M), not positive = empty slot.
+        slots: boxes kept for each frame.
+        iou: a box whose overlap with a better kept one is larger is dropped.
+        containment: so is one of which a larger share than this lies in a better kept one (or
+            holds it); above 1 = never.
+
+    """
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    if scores.device.type == 'cpu':
+        some = int((scores > 0).sum(1).amax()) if scores.numel() else 0
+        scores, order = scores[:, :some], order[:, :some]
+    boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+    union, inside = overlaps(boxes, boxes)
+    rivals = (union > iou) | (inside > containment)
+    keep = scores > 0
+    for i in range(scores.shape[1] - 1):
+        keep[:, i + 1 :] &= ~(rivals[:, i, i + 1 :] & keep[:, i, None])
+    scores = torch.where(keep, scores, 0.0)
+    if scores.shape[1] < slots:
+        missing = slots - scores.shape[1]
+        scores = torch.nn.functional.pad(scores, (0, missing))
+        boxes = torch.nn.functional.pad(boxes, (0, 0, 0, missing))
+    best, chosen = scores.sort(dim=1, descending=True, stable=True)
+    best, chosen = best[:, :slots], chosen[:, :slots]
+    valid = best > 0
+    kept = boxes.gather(1, chosen[..., None].expand(-1, -1, 4))
+    return Boxes(torch.where(valid[..., None], kept, 0.0), best, valid)

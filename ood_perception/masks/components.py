@@ -1,0 +1,156 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Connected components of a probability map at several levels, with fixed numbers of slots.
+
+On the CPU OpenCV labels the levels one by one; on a GPU all levels are labelled at once by
+spreading the largest index, with shapes that do not depend on what is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Regions(NamedTuple):
+    """
+    Connected components of one map, M slots a level, L levels, largest peak first in a level.
+
+    Attributes:
+        boxes: float32 (L, M, 4) XYXY in cells of the map, right and bottom edges exclusive.
+        areas: float32 (L, M), cells; 0 = the slot is empty.
+        means: float32 (L, M), mean probability 0..1 over the component.
+        peaks: float32 (L, M), largest probability 0..1 in the component.
+
+    """
+
+    boxes: Tensor
+    areas: Tensor
+    means: Tensor
+    peaks: Tensor
+
+
+def find_regions(probability: Tensor, levels: Sequence[float], slots: int) -> Regions:
+    """
+    List the 8-connected components of {probability >= level} for each level.
+
+    Args:
+        probability: float32 (h, w), 0..1, finite.
+        levels: thresholds 0..1, any order.
+        slots: components kept for each level, those with the largest peak (then largest area).
+
+    """
+    if probability.device.type == 'cpu':
+        return _regions_opencv(probability, levels, slots)
+    return _regions_device(probability, levels, slots)
+
+
+def _regions_opencv(probability: Tensor, levels: Sequence[float], slots: int) -> Regions:
+    image = probability.detach().numpy()
+    out = np.zeros((len(levels), slots, 7), np.float32)
+    for row, level in zip(out, levels, strict=True):
+        mask = (image >= level).view(np.uint8)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        if count < 2:
+            continue
+        inside = labels > 0
+        owner, values = labels[inside] - 1, image[inside]
+        sums = np.bincount(owner, values, count - 1)
+        peaks = np.zeros(count - 1, np.float32)
+        np.maximum.at(peaks, owner.astype(np.intp), values)
+        x, y, w, h, area = stats[1:].T.astype(np.float32)
+        order = np.lexsort((-area, -peaks))[:slots]
+        table = np.stack([x, y, x + w, y + h, area, sums / area, peaks], 1)
+        row[: len(order)] = table[order]
+    table = torch.from_numpy(out)
+    return Regions(table[..., :4], table[..., 4], table[..., 5], table[..., 6])
+
+
+def label_components(mask: Tensor) -> Tensor:
+    """
+    Label 8-connected components without leaving the device.
+
+    Every pixel takes the largest flat index in its component: spread over 3x3 neighbours, then
+    jump to the label's own label, which halves the remaining distance at each step.
+
+    Args:
+        mask: bool (L, h, w).
+
+    Returns:
+        int64 (L, h, w), flat index h * w of the component's last pixel; -1 outside the mask.
+
+    """
+    count, h, w = mask.shape
+    index = torch.arange(h * w, device=mask.device).view(1, h, w).expand(count, h, w)
+    labels = torch.where(mask, index, -1)
+    # Indices below 2^24 are exact in float32, which is what max-pooling wants.
+    for _ in range(2 * max(h, w)):
+        spread = F.max_pool2d(labels.float()[:, None], 3, 1, 1)[:, 0].long()
+        spread = torch.where(mask, spread, -1)
+        flat = spread.view(count, -1)
+        for _ in range(2):
+            flat = torch.where(flat >= 0, flat.gather(1, flat.clamp(min=0)), -1)
+        after = flat.view(count, h, w)
+        if mask.device.type == 'cpu' and torch.equal(after, labels):
+            break
+        labels = after
+    return labels
+
+
+def _regions_device(probability: Tensor, levels: Sequence[float], slots: int) -> Regions:
+    h, w = probability.shape
+    thresholds = torch.tensor(list(levels), device=probability.device, dtype=torch.float32)
+    count = len(levels)
+    labels = label_components(probability[None] >= thresholds[:, None, None]).view(count, -1)
+    # One spare bin takes the pixels outside of every component.
+    owner = torch.where(labels >= 0, labels, h * w)
+    values = probability.reshape(1, -1).expand(count, -1).float()
+    position = torch.arange(h * w, device=probability.device)
+    x = (position % w).float().expand(count, -1)
+    y = (position // w).float().expand(count, -1)
+
+    def gathered(source: Tensor, how: str, start: float) -> Tensor:
+        bins = source.new_full((count, h * w + 1), start)
+        return bins.scatter_reduce(1, owner, source, how)[:, :-1]
+
+    areas = gathered(torch.ones_like(values), 'sum', 0.0)
+    peaks = gathered(values, 'amax', 0.0)
+    means = gathered(values, 'sum', 0.0) / areas.clamp(min=1)
+    # Peak first, then area: areas are whole numbers, so a fraction of them only breaks ties.
+    rank = torch.where(areas > 0, peaks.double() + areas.double() * 1e-12, -1.0)
+    slots_here = min(slots, h * w)
+    chosen = rank.topk(slots_here, dim=1).indices
+    boxes = torch.stack(
+        [
+            gathered(x, 'amin', float(w)).gather(1, chosen),
+            gathered(y, 'amin', float(h)).gather(1, chosen),
+            gathered(x, 'amax', -1.0).gather(1, chosen) + 1,
+            gathered(y, 'amax', -1.0).gather(1, chosen) + 1,
+        ],
+        -1,
+    )
+    areas, means, peaks = (t.gather(1, chosen) for t in (areas, means, peaks))
+    boxes = torch.where(areas[..., None] > 0, boxes, 0.0)
+    pad = slots - slots_here
+    return Regions(
+        F.pad(boxes, (0, 0, 0, pad)), *(F.pad(t, (0, pad)) for t in (areas, means, peaks))
+    )

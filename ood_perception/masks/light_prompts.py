@@ -1,0 +1,206 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Light prompts: a small detector on the calibrated score map, for CPUs and small GPUs.
+
+It sees only the log-odds of the calibrated probability, so it works with any score. Architecture:
+a small U-shaped network whose map at 8 pixels tells for each place how likely it is the centre of
+an unknown object and how far the object's sides are (after CenterNet, arXiv 1904.07850, and FCOS,
+arXiv 1904.01355).
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress
+
+CELL = 4
+"""Pixels of the score map that make one cell of the network's input (at 480x360)."""
+STRIDE = 2
+"""Cells between two places of the network's output."""
+WEIGHTS = 'package:light_prompts.safetensors'
+
+
+class LightDetector(nn.Module):
+    """
+    The network: (B, 2, h, w) log-odds -> (B, 5, h / 2, w / 2).
+
+    Channel 0 is the logit of a centre; channels 1-4 are the distances to the left, top, right and
+    bottom side in cells, positive.
+    """
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 3 * width, 4 * width]
+        self.stem = _block(2, widths[0])
+        self.down = nn.ModuleList(
+            nn.Sequential(_block(a, b, 2), _block(b, b)) for a, b in itertools.pairwise(widths)
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(c, widths[1], 1) for c in widths[1:])
+        self.smooth = _block(widths[1], widths[1])
+        self.head = nn.Conv2d(widths[1], 5, 1)
+        assert self.head.bias is not None
+        # A centre is rare: start from a probability of 2 %, as focal losses want it.
+        self.head.bias.data = torch.tensor([-4.0, 0.0, 0.0, 0.0, 0.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network; see the class."""
+        x = self.stem(x)
+        levels = []
+        for stage in self.down:
+            x = stage(x)
+            levels.append(x)
+        top = self.lateral[-1](levels[-1])
+        for lateral, level in zip(self.lateral[-2::-1], levels[-2::-1], strict=True):
+            top = lateral(level) + F.interpolate(top, level.shape[2:], mode='nearest')
+        out = self.head(self.smooth(top))
+        return torch.cat([out[:, :1], F.softplus(out[:, 1:]) * 4], 1)
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def log_odds(probability: Tensor, cell: int = CELL) -> Tensor:
+    """
+    Input of the network from a probability map.
+
+    Args:
+        probability: float32 (B, H, W), 0..1; NaN counts as 0.
+        cell: pixels of a cell; incomplete cells at the right and bottom count as whole ones.
+
+    Returns:
+        float32 (B, 2, ceil(H / cell), ceil(W / cell)): mean and maximum over each cell of
+        log(p / (1 - p)), within -2..2 after division by 4.
+
+    """
+    p = torch.nan_to_num(probability.float(), nan=0.0).clamp(3.4e-4, 1 - 3.4e-4)
+    odds = (torch.logit(p) / 4)[:, None]
+    mean = F.avg_pool2d(odds, cell, cell, ceil_mode=True)
+    peak = F.max_pool2d(odds, cell, cell, ceil_mode=True)
+    return torch.cat([mean, peak], 1)
+
+
+def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """
+    Read boxes off the network's output.
+
+    Args:
+        output: float32 (B, 5, h, w) of `LightDetector`.
+        limit: most boxes of each frame.
+
+    Returns:
+        boxes float32 (B, M, 4) XYXY in cells and scores (B, M), 0..1, best first; M = min(limit,
+        h * w). A place that is no local maximum of the scores (3x3) scores 0.
+
+    """
+    heat = output[:, :1].sigmoid()
+    peaks = torch.where(heat == F.max_pool2d(heat, 3, 1, 1), heat, 0.0)
+    height, width = heat.shape[2:]
+    scores, place = peaks.flatten(1).topk(min(limit, height * width), dim=1)
+    sides = output[:, 1:].flatten(2).gather(2, place[:, None].expand(-1, 4, -1))
+    x = (place % width).float() * STRIDE + STRIDE / 2
+    y = (place // width).float() * STRIDE + STRIDE / 2
+    left, top, right, bottom = sides.unbind(1)
+    return torch.stack([x - left, y - top, x + right, y + bottom], -1), scores
+
+
+class LightPrompts(nn.Module):
+    """
+    Boxes from `LightDetector`.
+
+    Args:
+        weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
+        slots: K, boxes kept for each frame.
+        threshold: boxes that score less are dropped.
+        seed: probability that the map must reach somewhere for the network to run (CPU only).
+
+    Raises:
+        FileNotFoundError: no such weight file.
+        ValueError: an option out of its range, or weights that do not fit.
+
+    """
+
+    def __init__(
+        self,
+        weights: str = WEIGHTS,
+        slots: int = 16,
+        threshold: float = 0.25,
+        seed: float = 0.3,
+    ) -> None:
+        super().__init__()
+        if slots < 1:
+            raise ValueError(f'slots: expected at least 1, got {slots}')
+        self.slots, self.threshold, self.seed = slots, threshold, seed
+        self.network = LightDetector()
+        if weights:
+            load_package_weights(self.network, weights)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, score: Tensor, probability: Tensor) -> Boxes:
+        """
+        Propose boxes.
+
+        Args:
+            score: float32 (B, H, W); not used.
+            probability: float32 (B, H, W), 0..1; NaN counts as 0.
+
+        """
+        batch, height, width = probability.shape
+        on_host = probability.device.type == 'cpu'
+        if on_host and not bool((probability >= self.seed).any()):
+            return empty_boxes(batch, self.slots)
+        cell = max(1, round(CELL * max(1.0, min(height, width) / 360)))
+        boxes, scores = decode(self.network(log_odds(probability, cell)), 4 * self.slots)
+        boxes, some = clean_boxes(boxes * cell, height, width)
+        scores = torch.where(some & (scores >= self.threshold), scores, 0.0)
+        return suppress(boxes, scores, self.slots, iou=0.5, containment=0.8)
+
+
+def load_package_weights(module: nn.Module, weights: str) -> None:
+    """
+    Load a safetensors file into a module, every key and shape equal.
+
+    Args:
+        module: to be filled.
+        weights: ``package:FILE`` for a file in ``ood_perception/weights``, or a path.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: keys or shapes differ; the message names them.
+
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(__file__).resolve().parent.parent / 'weights'
+    name = weights.removeprefix('package:')
+    path = folder / name if weights.startswith('package:') else Path(weights).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'weights: no file at {path}')
+    try:
+        module.load_state_dict(load_file(path), strict=True)
+    except RuntimeError as error:
+        raise ValueError(f'weights {path}: {error}') from error

@@ -1,0 +1,236 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Tracking: the same object keeps its id from frame to frame.
+
+One `Tracker` for each camera. An object is matched by the overlap of its mask with the track's
+last mask, moved by the track's own speed; what is left, small or fast, by boxes with a margin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ood_perception.masks.boxes import overlaps
+from ood_perception.masks.fusion import Instances
+
+LAST_ID = 65535
+CELL = 4
+"""Masks are compared on every fourth pixel in both directions."""
+
+
+@dataclass
+class _Track:
+    id: int
+    box: Tensor
+    speed: Tensor
+    mask: Tensor
+    score: float
+    hits: int = 1
+    missed: int = 0
+    soft: Tensor | None = None
+
+    def predicted(self) -> Tensor:
+        """Box (4,) expected in the coming frame."""
+        return self.box + self.speed * (self.missed + 1)
+
+
+class Tracker:
+    """
+    Give instances ids that last.
+
+    Args:
+        min_iou: overlap (of masks, or of widened boxes) from which two are the same object.
+        max_missed: frames for which an object may be hidden and still get its id back.
+        min_hits: frames in which an object must be seen before it is reported.
+        max_tracks: tracks kept at most; the longest unseen is dropped first.
+        smooth_scores: 0..1, share of the old score in the reported one; 0 = no smoothing.
+        smooth_masks: 0..1, share of the old mask in the reported one; 0 = no smoothing.
+
+    Raises:
+        ValueError: an option out of its range.
+
+    """
+
+    def __init__(
+        self,
+        min_iou: float = 0.2,
+        max_missed: int = 8,
+        min_hits: int = 1,
+        max_tracks: int = 256,
+        smooth_scores: float = 0.0,
+        smooth_masks: float = 0.0,
+    ) -> None:
+        for name, share in (
+            ('min_iou', min_iou),
+            ('smooth_scores', smooth_scores),
+            ('smooth_masks', smooth_masks),
+        ):
+            if not 0 <= share < 1:
+                raise ValueError(f'{name}: expected 0 <= {name} < 1, got {share}')
+        for name, number in (('min_hits', min_hits), ('max_tracks', max_tracks)):
+            if number < 1:
+                raise ValueError(f'{name}: expected at least 1, got {number}')
+        if max_missed < 0:
+            raise ValueError(f'max_missed: expected 0 or more, got {max_missed}')
+        self.min_iou, self.max_missed, self.min_hits = min_iou, max_missed, min_hits
+        self.max_tracks = min(max_tracks, LAST_ID)
+        self.smooth_scores, self.smooth_masks = smooth_scores, smooth_masks
+        self._tracks: list[_Track] = []
+        self._size: tuple[int, ...] = ()
+        self._last_id = 0
+
+    def __len__(self) -> int:
+        """Count the tracks that are alive, hidden ones included."""
+        return len(self._tracks)
+
+    def reset(self) -> None:
+        """Forget everything: a new bag, a scene cut. Ids start at 1 again."""
+        self._tracks.clear()
+        self._size = ()
+        self._last_id = 0
+
+    def update(self, instances: Instances) -> Instances:
+        """
+        Match one frame's instances with the tracks.
+
+        Args:
+            instances: of `fusion.fuse`; a frame of another size than the last resets the tracker.
+
+        Returns:
+            The instances with ids that last, 1..65535, in `ids` and `labels`; those of objects
+            seen in fewer than `min_hits` frames are left out.
+
+        """
+        size = tuple(instances.labels.shape)
+        if size != self._size:
+            self.reset()
+            self._size = size
+        if not len(instances.ids) and not self._tracks:
+            return instances
+        boxes, scores = instances.boxes.cpu(), instances.scores.tolist()
+        small = instances.labels[::CELL, ::CELL].cpu()
+        masks = small[None] == instances.ids.cpu()[:, None, None]
+        owners: list[_Track | None] = [None] * len(boxes)
+        for t, n in self._match(boxes, masks):
+            track = owners[n] = self._tracks[t]
+            step = (boxes[n] - track.box) / (track.missed + 1)
+            track.speed = step if track.hits == 1 else 0.5 * (track.speed + step)
+            track.score += (1 - self.smooth_scores) * (scores[n] - track.score)
+            track.box, track.mask = boxes[n], masks[n]
+            track.hits, track.missed = track.hits + 1, -1
+        for track in self._tracks:
+            track.missed += 1
+        self._tracks = [track for track in self._tracks if track.missed <= self.max_missed]
+        for n, owner in enumerate(owners):
+            if owner is None:
+                track = _Track(self._next_id(), boxes[n], torch.zeros(4), masks[n], scores[n])
+                self._tracks.append(track)
+                owners[n] = track
+        if len(self._tracks) > self.max_tracks:
+            self._tracks = sorted(self._tracks, key=lambda track: track.missed)[: self.max_tracks]
+        return self._report(instances, [track for track in owners if track is not None])
+
+    def _match(self, boxes: Tensor, masks: Tensor) -> list[tuple[int, int]]:
+        """Pairs (track, instance): by mask overlap first, the rest by widened boxes."""
+        if not self._tracks or not len(boxes):
+            return []
+        predicted = torch.stack([track.predicted() for track in self._tracks])
+        moved = torch.stack([_shifted(t, b) for t, b in zip(self._tracks, predicted, strict=True)])
+        a, b = moved.flatten(1).float(), masks.flatten(1).float()
+        common = a @ b.T
+        union = (a.sum(1)[:, None] + b.sum(1)[None] - common).clamp(min=1)
+        pairs = _greedy(common / union, self.min_iou)
+        near = overlaps(_widened(predicted), _widened(boxes))[0]
+        for t, n in pairs:
+            near[t], near[:, n] = 0, 0
+        return pairs + _greedy(near, max(self.min_iou, 1e-6))
+
+    def _next_id(self) -> int:
+        taken = {track.id for track in self._tracks}
+        while True:
+            self._last_id = self._last_id % LAST_ID + 1
+            if self._last_id not in taken:
+                return self._last_id
+
+    def _report(self, instances: Instances, owners: list[_Track]) -> Instances:
+        labels = instances.labels
+        shown = [n for n, track in enumerate(owners) if track.hits >= self.min_hits]
+        after = torch.zeros_like(labels)
+        for n in shown:
+            mask = labels == instances.ids[n]
+            if self.smooth_masks:
+                mask = _smoothed(owners[n], mask, self.smooth_masks) & (after == 0)
+            after[mask] = owners[n].id
+        rows = torch.tensor(shown, dtype=torch.long, device=labels.device)
+        return instances._replace(
+            labels=after,
+            ids=torch.tensor([owners[n].id for n in shown], dtype=torch.int32).to(labels.device),
+            boxes=instances.boxes[rows],
+            scores=torch.tensor([owners[n].score for n in shown], device=labels.device),
+            areas=instances.areas[rows],
+            mean_scores=instances.mean_scores[rows],
+            surroundings=instances.surroundings[rows],
+        )
+
+
+def _shifted(track: _Track, box: Tensor) -> Tensor:
+    """Mask (h, w) of a track, moved with the centre of its predicted box."""
+    step = ((box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / CELL).round().int().tolist()
+    return _roll(track.mask, *step)
+
+
+def _roll(mask: Tensor, dx: int, dy: int) -> Tensor:
+    """Move a (h, w) map by whole pixels; what enters the frame is empty."""
+    height, width = mask.shape
+    out = torch.zeros_like(mask)
+    if abs(dx) < width and abs(dy) < height:
+        source = mask[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
+        out[max(0, dy) : height + min(0, dy), max(0, dx) : width + min(0, dx)] = source
+    return out
+
+
+def _smoothed(track: _Track, mask: Tensor, share: float) -> Tensor:
+    """Mix a bool (H, W) mask with the track's moved past; the track keeps the mixture."""
+    soft = mask.float()
+    if track.soft is not None:
+        dx, dy = (track.speed[:2] + track.speed[2:]).div(2).round().int().tolist()
+        soft = share * _roll(track.soft, dx, dy) + (1 - share) * soft
+    track.soft = soft
+    return soft > 0.5
+
+
+def _widened(boxes: Tensor) -> Tensor:
+    """Boxes (N, 4) with a margin of a quarter of their sides, at least 8 pixels."""
+    margin = ((boxes[:, 2:] - boxes[:, :2]) / 4).clamp(min=8)
+    return torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], 1)
+
+
+def _greedy(affinity: Tensor, least: float) -> list[tuple[int, int]]:
+    """Pairs of rows and columns, largest affinity first, each used once."""
+    rows, columns = (affinity >= least).nonzero(as_tuple=True)
+    order = affinity[rows, columns].argsort(descending=True, stable=True)
+    used_rows: set[int] = set()
+    used_columns: set[int] = set()
+    pairs = []
+    for t, n in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+        if t not in used_rows and n not in used_columns and affinity[t, n] > 0:
+            used_rows.add(t)
+            used_columns.add(n)
+            pairs.append((t, n))
+    return pairs
