@@ -31,13 +31,13 @@ from torch import Tensor, nn
 
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
-from ood_perception.engine import Engine, create_engine
+from ood_perception.engine import create_engine
 from ood_perception.engine.timing import StageTimer
 from ood_perception.engine.transfer import as_frame, download, network_size, normalise, upload
 from ood_perception.masks import Tracker, create_prompts, create_segmenter, fuse
 from ood_perception.masks.fusion import Instances
 from ood_perception.models import create_model
-from ood_perception.models.output import SegmentorOutput
+from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.profile import Profile, ProfileError, StageConfig
 from ood_perception.result import NO_CLASS, Result
 from ood_perception.scores import create_score
@@ -73,11 +73,16 @@ class Pipeline:
         self.profile = profile
         self.device = device
         self.notes: list[str] = []
-        self.spec = segmentor.spec
-        self._engine: Engine = create_engine(
-            engine, segmentor, device, getattr(torch, profile.precision)
-        )
+        self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
         self.score = _stage('score', create_score, profile.score).to(device)
+        self.engine = create_engine(
+            engine,
+            segmentor,
+            device,
+            getattr(torch, profile.precision),
+            features=getattr(self.score, 'needs_features', True),
+            note=self._note,
+        )
         self.calibration = Calibration.from_config(profile.calibration).to(device)
         self._prompts = self._segmenter = None
         if profile.prompts.name:
@@ -186,11 +191,39 @@ class Pipeline:
 
     def close(self) -> None:
         """Release the device memory. The pipeline cannot be used afterwards."""
-        for name in ('_engine', 'score', 'calibration', '_prompts', '_segmenter'):
+        for name in ('engine', 'score', 'calibration', '_prompts', '_segmenter'):
             self.__dict__.pop(name, None)
         self._trackers.clear()
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
+
+    def _note(self, line: str) -> None:
+        self.notes = [*self.notes[-31:], line]
+
+    def _run_or_halve(
+        self,
+        frames: list[Tensor],
+        streams: list[str],
+        size: tuple[int, int],
+        as_tensors: bool,
+        wants: frozenset[str],
+    ) -> list[Result]:
+        """Run a batch; where the device has no room for it, run its halves."""
+        try:
+            return self._run(frames, streams, size, as_tensors, wants)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if len(frames) == 1:
+                raise
+        half = len(frames) // 2
+        line = f'device out of memory at a batch of {len(frames)}; running halves'
+        log.warning(line)
+        self._note(line)
+        return [
+            result
+            for part in (slice(None, half), slice(half, None))
+            for result in self._run_or_halve(frames[part], streams[part], size, as_tensors, wants)
+        ]
 
     def _run(
         self,
@@ -205,7 +238,7 @@ class Pipeline:
             images = upload(frames, size, self.device)
             inputs = normalise(images, self.spec)
         with timer.stage('segmentor'):
-            output = self._engine(inputs)
+            output = self.engine(inputs)
         with timer.stage('score'):
             score = self.score(output, size, streams)
             score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
@@ -278,7 +311,7 @@ class Pipeline:
 
 
 def choose_device(device: str) -> torch.device:
-    """Turn 'auto', 'cpu', 'cuda' or 'cuda:N' into a device. Raises ValueError with what there is."""
+    """Turn 'auto', 'cpu', 'cuda' or 'cuda:N' into a device; ValueError where there is none."""
     if device == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -333,7 +366,9 @@ def _result(
             if semantic is None
             else _resize(semantic, full, 'nearest')
         )
-    if 'instances' in wants and instances is not None:
+    if 'instances' in wants:
+        if instances is None:
+            instances = fuse(score.new_empty(0, h, w), score.new_empty(0))
         scale = score.new_tensor([full[1] / w, full[0] / h] * 2)
         result.instances = _resize(instances.labels, full, 'nearest')
         result.boxes = instances.boxes * scale
@@ -361,4 +396,7 @@ def _to_host(result: Result) -> Result:
     }
     if 'instances' in arrays:
         arrays['instances'] = arrays['instances'].astype('uint16', copy=False)
-    return Result(**arrays)
+    host = Result()
+    for name, array in arrays.items():
+        setattr(host, name, array)
+    return host

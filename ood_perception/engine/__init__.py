@@ -16,41 +16,68 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ood_perception.engine.eager import eager
-from ood_perception.models.output import SegmentorOutput
+from ood_perception.engine.compiled import CompiledEngine
+from ood_perception.engine.eager import EagerEngine
+from ood_perception.engine.fallback import Engine, FallbackEngine, FastestEngine
+from ood_perception.engine.onnx import OnnxRuntimeEngine
+from ood_perception.engine.tensorrt import TensorRTEngine
 
-Engine = Callable[[Tensor], SegmentorOutput]
-"""From float (B, 3, h, w) normalised images on the device to the segmentor's output."""
+__all__ = ['ENGINES', 'Engine', 'create_engine']
 
-ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype], Engine]] = {
-    'eager': eager,
+ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine]] = {
+    'eager': EagerEngine,
+    'compiled': CompiledEngine,
+    'tensorrt': TensorRTEngine,
+    'onnxruntime': OnnxRuntimeEngine,
 }
-"""One table of engines: ``factory(model, device, precision) -> Engine``."""
+"""One table of engines: ``factory(model, device, precision, features) -> Engine``."""
+
+
+def candidates(device: torch.device) -> list[str]:
+    """Engines that 'auto' measures on `device`: what is installed and starts within seconds."""
+    if device.type == 'cuda':
+        names = ['tensorrt'] if importlib.util.find_spec('torch_tensorrt') else []
+        return [*names, 'compiled', 'eager']
+    names = ['onnxruntime'] if importlib.util.find_spec('onnxruntime') else []
+    return [*names, 'eager']
 
 
 def create_engine(
-    name: str, model: nn.Module, device: torch.device, precision: torch.dtype
-) -> Engine:
+    name: str,
+    model: nn.Module,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    features: bool = True,
+    note: Callable[[str], None] = lambda line: None,
+) -> FallbackEngine | FastestEngine:
     """
     Put a segmentor on the device behind an engine.
 
     Args:
-        name: entry of `ENGINES` or 'auto'.
+        name: entry of `ENGINES`, or 'auto' for the fastest of :func:`candidates`.
         model: segmentor, a module from images to SegmentorOutput.
         device: where to run.
         precision: float32, float16 or bfloat16; the CPU always computes in float32.
+        features: False when nobody reads the features.
+        note: told one line when an engine is given up for a simpler one.
 
     Raises:
         ValueError: unknown engine.
 
     """
-    if name == 'auto':
-        name = 'eager'
-    if name not in ENGINES:
+    if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')
-    return ENGINES[name](model, device, precision)
+
+    def maker(entry: str) -> tuple[str, Callable[[], Engine]]:
+        return entry, lambda: ENGINES[entry](model, device, precision, features)
+
+    if name == 'auto':
+        return FastestEngine([maker(entry) for entry in candidates(device)], note)
+    steps = {'tensorrt': ['tensorrt', 'compiled', 'eager'], 'eager': ['eager']}
+    return FallbackEngine([maker(entry) for entry in steps.get(name, [name, 'eager'])], note)

@@ -16,23 +16,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from ood_perception.models.output import SegmentorOutput
 
 
-def eager(
-    model: nn.Module, device: torch.device, precision: torch.dtype
-) -> Callable[[Tensor], SegmentorOutput]:
-    """Run `model` in evaluation mode on `device`; half precision by autocast, on a GPU only."""
-    model = model.eval().to(device, memory_format=torch.channels_last)
-    half = device.type == 'cuda' and precision != torch.float32
+class EagerEngine:
+    """Run a segmentor in evaluation mode; half precision by autocast, on a GPU only."""
 
-    def run(images: Tensor) -> SegmentorOutput:
-        with torch.autocast(device.type, dtype=precision, enabled=half):
-            return model(images)
+    def __init__(
+        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
+    ) -> None:
+        self._model = model.eval().to(device).to(memory_format=torch.channels_last)
+        self._device = device.type
+        self._precision = precision
+        self._half = device.type == 'cuda' and precision != torch.float32
 
-    return run
+    def __call__(self, images: Tensor) -> SegmentorOutput:
+        """From float (B, 3, h, w) normalised images to the segmentor's output."""
+        with torch.autocast(self._device, dtype=self._precision, enabled=self._half):
+            return self._model(images)

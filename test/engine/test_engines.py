@@ -1,0 +1,185 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ood_perception.engine import ENGINES, candidates, create_engine
+from ood_perception.engine.fallback import FastestEngine, difference
+from ood_perception.engine.tensorrt import cache_key
+from ood_perception.models.output import InputSpec, SegmentorOutput
+
+CPU = torch.device('cpu')
+
+
+class SmallSegmentor(nn.Module):
+    """A real, small network with all that engines meet: BN, strides, resizing to another map."""
+
+    spec = InputSpec()
+
+    def __init__(self, ood: bool = True) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU6())
+        self.coarse = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU6())
+        self.head = nn.Conv2d(24, 5, 1)
+        self.uem = nn.Conv2d(16, 2, 1) if ood else None
+        generator = torch.Generator().manual_seed(0)
+        for name, tensor in self.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.3)
+                if name.endswith('running_var'):
+                    tensor.add_(1)
+
+    def forward(self, images: torch.Tensor) -> SegmentorOutput:
+        fine = self.fine(images)
+        coarse = self.coarse(fine)
+        up = F.interpolate(coarse, fine.shape[2:], mode='bilinear', align_corners=False)
+        logits = self.head(torch.cat([fine, up], 1))
+        ood = None if self.uem is None else self.uem(coarse)
+        return SegmentorOutput([fine, coarse], logits, ood)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('name', ['eager', 'onnxruntime'])
+@pytest.mark.parametrize('ood', [True, False])
+@torch.inference_mode()
+def test_engine_equals_the_model(name: str, ood: bool) -> None:
+    model = SmallSegmentor(ood).eval()
+    engine = create_engine(name, model, CPU)
+    assert engine.name == name
+    for shape in [(1, 3, 32, 48), (3, 3, 32, 48), (2, 3, 37, 51)]:
+        x = images(*shape)
+        got, want = engine(x), model(x)
+        assert (got.ood is None) == (not ood)
+        torch.testing.assert_close(got.logits, want.logits, atol=1e-4, rtol=1e-4)
+        assert len(got.features) == 2
+        for a, b in zip(got.features, want.features, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        if ood:
+            torch.testing.assert_close(got.ood, want.ood, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_onnxruntime_keeps_a_bounded_number_of_sizes() -> None:
+    from ood_perception.engine.onnx import MAX_SESSIONS, OnnxRuntimeEngine
+
+    engine = OnnxRuntimeEngine(SmallSegmentor(), CPU, torch.float32, features=False)
+    for i in range(MAX_SESSIONS + 2):
+        output = engine(images(1, 3, 16 + 8 * i, 24))
+        assert output.features == []
+    assert len(engine._sessions) == MAX_SESSIONS
+    assert len(engine._shapes) == MAX_SESSIONS
+
+
+@torch.inference_mode()
+def test_auto_takes_the_fastest_and_says_why() -> None:
+    notes: list[str] = []
+    engine = create_engine('auto', SmallSegmentor(), CPU, note=notes.append)
+    x = images(1, 3, 64, 64)
+    torch.testing.assert_close(
+        engine(x).logits, SmallSegmentor().eval()(x).logits, atol=1e-4, rtol=0
+    )
+    assert isinstance(engine, FastestEngine)
+    assert engine.name in candidates(CPU)
+    assert 'eager' in engine.why
+    assert 'ms' in engine.why
+    assert notes == []
+
+
+@torch.inference_mode()
+def test_an_engine_that_disagrees_with_eager_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong(ENGINES['eager']):  # type: ignore[misc, valid-type]
+        def __call__(self, x: torch.Tensor) -> SegmentorOutput:
+            output = super().__call__(x)
+            output.logits = output.logits * 2
+            return output
+
+    monkeypatch.setitem(ENGINES, 'onnxruntime', Wrong)
+    notes: list[str] = []
+    engine = create_engine('auto', SmallSegmentor(), CPU, note=notes.append)
+    engine(images(1, 3, 32, 32))
+    assert engine.name == 'eager'
+    assert any('differs' in note for note in notes)
+
+
+@torch.inference_mode()
+def test_missing_tensorrt_falls_back_with_one_line() -> None:
+    notes: list[str] = []
+    engine = create_engine('tensorrt', SmallSegmentor(), CPU, note=notes.append)
+    assert engine.name == 'compiled'
+    assert len(notes) == 1
+    assert 'tensorrt' in notes[0]
+
+
+@torch.inference_mode()
+def test_an_engine_that_fails_while_running_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dies(ENGINES['eager']):  # type: ignore[misc, valid-type]
+        calls = 0
+
+        def __call__(self, x: torch.Tensor) -> SegmentorOutput:
+            Dies.calls += 1
+            if Dies.calls > 1:
+                raise RuntimeError('device lost')
+            return super().__call__(x)
+
+    monkeypatch.setitem(ENGINES, 'compiled', Dies)
+    notes: list[str] = []
+    engine = create_engine('compiled', SmallSegmentor(), CPU, note=notes.append)
+    x = images(1, 3, 32, 32)
+    want = SmallSegmentor().eval()(x).logits
+    for _ in range(3):
+        torch.testing.assert_close(engine(x).logits, want)
+    assert engine.name == 'eager'
+    assert notes == ['engine compiled failed (device lost); using eager instead']
+
+
+def test_the_last_engine_raises() -> None:
+    engine = create_engine('eager', SmallSegmentor(), CPU)
+    with pytest.raises(RuntimeError):
+        engine(images(1, 4, 32, 32))
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(ValueError, match=r"auto or one of eager.*got 'fast'"):
+        create_engine('fast', SmallSegmentor(), CPU)
+
+
+def test_engine_cache_key_depends_on_all_that_matters() -> None:
+    model, other = SmallSegmentor(), SmallSegmentor()
+    with torch.no_grad():
+        other.head.bias[0] += 1e-3
+    keys = {
+        cache_key(model, (1, 3, 8, 8), 'half', 'a'),
+        cache_key(other, (1, 3, 8, 8), 'half', 'a'),
+        cache_key(model, (2, 3, 8, 8), 'half', 'a'),
+        cache_key(model, (1, 3, 8, 8), 'single', 'a'),
+        cache_key(model, (1, 3, 8, 8), 'half', 'b'),
+    }
+    assert len(keys) == 5
+    assert cache_key(SmallSegmentor(), (1, 3, 8, 8), 'half', 'a') in keys
+
+
+def test_difference_sees_nan_and_missing_outputs() -> None:
+    logits = torch.linspace(0, 1, 8).view(1, 2, 2, 2)
+    reference = SegmentorOutput(logits=logits)
+    assert difference(SegmentorOutput(logits=logits + 0.1), reference) == pytest.approx(0.1)
+    assert difference(SegmentorOutput(), reference) == float('inf')
+    assert difference(SegmentorOutput(logits=logits * float('nan')), reference) == float('inf')
