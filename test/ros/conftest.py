@@ -1,0 +1,66 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Every ROS test runs over real DDS, in a domain of its own, confined to this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# All of this must stand in the environment before rclpy loads its middleware, and child processes
+# inherit it, so a test's publisher and node meet each other and nobody else.
+os.environ['ROS_DOMAIN_ID'] = str(os.environ.get('OOD_TEST_DOMAIN_ID', 1 + os.getpid() % 100))
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ['ROS_LOCALHOST_ONLY'] = '1' if os.environ.get('ROS_DISTRO') == 'humble' else '0'
+for _name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+    os.environ[_name] = str(Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml')
+
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='needs rclpy (a sourced ROS 2 or the PyPI wheels)')
+
+
+@pytest.fixture(scope='session')
+def ros() -> Iterator[None]:
+    """Initialise rclpy once for the session."""
+    if not rclpy.ok():
+        rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def ros_node(ros: None) -> Iterator['rclpy.node.Node']:
+    """A fresh node, destroyed after the test."""
+    node = rclpy.create_node(f'test_{os.getpid()}_{time.monotonic_ns()}')
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def spin_until(ros_node: 'rclpy.node.Node') -> Callable[..., bool]:
+    """Spin `ros_node` until a condition holds; returns whether it came to hold."""
+
+    def spin(condition: Callable[[], bool], timeout: float = 30.0) -> bool:
+        end = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            rclpy.spin_once(ros_node, timeout_sec=0.05)
+        return True
+
+    return spin
