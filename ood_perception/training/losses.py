@@ -1,0 +1,169 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Losses of the likelihood-ratio recipe (UEM), as the official code has them.
+
+Paper: "Likelihood Ratio-Based Approach to Segmenting Unknown Objects", equations 8 to 11.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = 255
+"""Label of pixels that no loss sees."""
+
+UNKNOWN = 254
+"""Label of pixels of objects that belong to no class."""
+
+NO_COMPONENT = -1
+"""Contrast target of pixels without a label (255 may be the number of a component)."""
+
+
+def ood_target(label: Tensor) -> Tensor:
+    """
+    Turn segmentation labels into the UEM's target.
+
+    Args:
+        label: int (..., H, W), class ids, 254 = unknown, 255 = void.
+
+    Returns:
+        int64 (..., H, W): 1 unknown, 0 known, 255 void (ignored, not unknown).
+
+    """
+    target = (label == UNKNOWN).long()
+    return target.masked_fill(label == IGNORE, IGNORE)
+
+
+def known_target(label: Tensor) -> Tensor:
+    """Labels int64 for the class loss: unknown pixels are ignored as void is."""
+    return label.long().masked_fill(label == UNKNOWN, IGNORE)
+
+
+def log_likelihood_ratio(logits: Tensor, ood: Tensor, size: tuple[int, int]) -> Tensor:
+    """
+    Likelihood ratio u1 - u0 - max_k F_k of raw head outputs, in nats (equation 11 as coded).
+
+    Both maps are upsampled (bilinear, align_corners=False) before the maximum is taken.
+
+    Args:
+        logits: float (B, K, h, w), class logits F_k.
+        ood: float (B, 2, h', w'), UEM outputs: channel 0 = inlier, 1 = outlier.
+        size: (H, W) of the label.
+
+    Returns:
+        float32 (B, H, W), higher = more unknown.
+
+    """
+    known = upsample(full(logits), size).amax(1)
+    u = upsample(full(ood), size)
+    return u[:, 1] - u[:, 0] - known
+
+
+def llr_loss(
+    llr: Tensor,
+    target: Tensor,
+    *,
+    ood: Tensor | None = None,
+    alpha: float = 0.0,
+    contrast: tuple[Tensor, Tensor] | None = None,
+    beta: float = 0.01,
+    unknown_weight: float = 1.0,
+) -> Tensor:
+    """
+    Likelihood-ratio loss BCE(LLR) + alpha CE(u) + beta CE(contrast), means over valid pixels.
+
+    The contrast term is not multiplied by alpha: the official code adds it as it is.
+
+    Args:
+        llr: float (B, H, W), log-likelihood ratio at label size.
+        target: int (B, H, W), 0 known, 1 unknown, 255 ignored.
+        ood: float (B, 2, H, W), UEM outputs at label size, needed where alpha > 0.
+        alpha: weight of the cross entropy over the UEM's two outputs (0.5 for G-G, else 0).
+        contrast: (logits (N, P), targets (N,) int with -1 = ignored) of a GMM head.
+        beta: weight of the contrast term.
+        unknown_weight: weight of unknown pixels in the first term (1 in the paper); the mean is
+            then a weighted mean.
+
+    Returns:
+        float32 (), 0 with a gradient where no pixel is valid.
+
+    Raises:
+        ValueError: alpha > 0 without `ood`.
+
+    """
+    if alpha and ood is None:
+        raise ValueError('llr_loss: alpha > 0 needs the UEM outputs (ood)')
+    valid = target != IGNORE
+    llr = full(llr)
+    wanted = (target == 1).to(llr.dtype)
+    weight = valid * (1.0 + (unknown_weight - 1.0) * wanted)
+    pixel = F.binary_cross_entropy_with_logits(llr, wanted, reduction='none')
+    loss = (pixel * weight).sum() / weight.sum().clamp(min=1e-6)
+    if alpha and ood is not None:
+        loss = loss + alpha * cross_entropy(ood, target)
+    if contrast is not None:
+        loss = loss + beta * cross_entropy(*contrast, ignore=NO_COMPONENT)
+    return loss
+
+
+def segmentation_loss(
+    logits: Tensor,
+    label: Tensor,
+    contrast: tuple[Tensor, Tensor] | None = None,
+    beta: float = 0.01,
+    class_weight: Tensor | None = None,
+) -> Tensor:
+    """
+    Stage-1 loss: CE of the upsampled logits, plus beta CE(contrast) where the head is a GMM.
+
+    Args:
+        logits: float (B, K, h, w) at head resolution.
+        label: int (B, H, W), 254 and 255 are ignored.
+        contrast: see :func:`llr_loss`.
+        beta: weight of the contrast term.
+        class_weight: float (K,), weight of each class (None: all 1, as in the papers).
+
+    """
+    up = upsample(full(logits), (int(label.shape[-2]), int(label.shape[-1])))
+    loss = cross_entropy(up, known_target(label), class_weight)
+    if contrast is not None:
+        loss = loss + beta * cross_entropy(*contrast, ignore=NO_COMPONENT)
+    return loss
+
+
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, ignore: int = IGNORE
+) -> Tensor:
+    """Mean cross entropy over targets but `ignore`; 0 (with a gradient) where there is none."""
+    target = target.long()
+    summed = F.cross_entropy(full(logits), target, weight, ignore_index=ignore, reduction='sum')
+    valid = target != ignore
+    count = valid.sum() if weight is None else weight[target[valid]].sum()
+    return summed / torch.clamp(count, min=1e-6)
+
+
+def full(x: Tensor) -> Tensor:
+    """Return x in float32, or as it is where it has that precision or more."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, C, h, w) maps to `size` (bilinear, align_corners=False)."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size, mode='bilinear', align_corners=False)

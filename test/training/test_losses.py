@@ -1,0 +1,151 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Likelihood-ratio loss against the official numbers, oracles and finite differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ood_perception.training.losses import (
+    IGNORE,
+    NO_COMPONENT,
+    UNKNOWN,
+    cross_entropy,
+    known_target,
+    llr_loss,
+    log_likelihood_ratio,
+    ood_target,
+    segmentation_loss,
+)
+
+GOLDEN = Path(__file__).parent.parent / 'golden' / 'llr_loss_small.pt'
+
+
+@pytest.fixture(scope='module')
+def golden():
+    return torch.load(GOLDEN, weights_only=False)
+
+
+def test_targets():
+    label = torch.tensor([[0, 18, UNKNOWN, IGNORE]], dtype=torch.uint8)
+    assert ood_target(label).tolist() == [[0, 0, 1, 255]]
+    assert known_target(label).tolist() == [[0, 18, 255, 255]]
+
+
+def test_llr_equals_the_official_one(golden):
+    llr = log_likelihood_ratio(golden['sem_seg'], golden['ood_score'], (12, 20))
+    torch.testing.assert_close(llr, golden['llr'], rtol=0, atol=1e-5)
+
+
+def test_llr_takes_the_maximum_after_upsampling():
+    logits, ood = torch.randn(1, 5, 3, 4), torch.randn(1, 2, 2, 2)
+    size = (9, 11)
+    up = F.interpolate(logits, size, mode='bilinear', align_corners=False).max(1).values
+    u = F.interpolate(ood, size, mode='bilinear', align_corners=False)
+    wanted = u[:, 1] - u[:, 0] - up
+    torch.testing.assert_close(log_likelihood_ratio(logits, ood, size), wanted)
+    small = u[:, 1] - u[:, 0] - F.interpolate(logits.amax(1, keepdim=True), size, mode='bilinear')
+    assert (small - wanted).abs().max() > 0.05  # the other order is another number
+
+
+@pytest.mark.parametrize('case', range(4))
+def test_loss_and_gradient_equal_the_official_ones(golden, case):
+    wanted = golden['cases'][case]
+    ood = golden['ood_score'].clone().requires_grad_()
+    llr = log_likelihood_ratio(golden['sem_seg'], ood, (12, 20))
+    contrast = None
+    if wanted['contrast']:
+        targets = golden['contrast_targets'].long()
+        targets = targets.masked_fill(targets == 255, NO_COMPONENT)
+        contrast = (golden['contrast_logits'], targets)
+    loss = llr_loss(llr, golden['targets'], ood=ood, alpha=wanted['w_gmm'], contrast=contrast)
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted['loss'], abs=2e-6)
+    torch.testing.assert_close(ood.grad, wanted['grad_ood_score'], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize('weight', [1.0, 3.0])
+def test_gradient_by_finite_differences(weight):
+    torch.manual_seed(0)
+    target = torch.tensor([[[0, 1, 255], [1, 0, 0]]])
+    logits = torch.randn(1, 4, 2, 3, dtype=torch.float64)
+    ood = torch.randn(1, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    features = torch.randn(6, 10, dtype=torch.float64, requires_grad=True)
+    components = torch.tensor([0, 3, -1, 9, 5, 5])
+
+    def loss(ood, features):
+        llr = log_likelihood_ratio(logits, ood, (2, 3))
+        return llr_loss(
+            llr,
+            target,
+            ood=ood,
+            alpha=0.5,
+            contrast=(features, components),
+            unknown_weight=weight,
+        )
+
+    assert torch.autograd.gradcheck(loss, (ood, features))
+
+
+def test_unknown_weight_is_a_weighted_mean():
+    llr, target = torch.tensor([[[0.3, -2.0, 9.0]]]), torch.tensor([[[1, 0, 255]]])
+    one, zero = F.softplus(torch.tensor(-0.3)), F.softplus(torch.tensor(-2.0))
+    wanted = (3 * one + zero) / 4
+    assert llr_loss(llr, target, unknown_weight=3.0).item() == pytest.approx(wanted.item())
+
+
+@pytest.mark.parametrize('value', [0, 1, 255])
+def test_one_class_or_nothing_is_finite(value):
+    llr = torch.randn(1, 4, 4, requires_grad=True)
+    ood = torch.randn(1, 2, 4, 4, requires_grad=True)
+    loss = llr_loss(llr, torch.full((1, 4, 4), value), ood=ood, alpha=0.5)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(llr.grad).all()
+    if value == 255:
+        assert loss.item() == 0
+        assert not llr.grad.any()
+
+
+def test_alpha_without_outputs_is_refused():
+    with pytest.raises(ValueError, match='alpha'):
+        llr_loss(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), alpha=0.5)
+
+
+@pytest.mark.parametrize('weight', [None, torch.tensor([1.0, 2.0, 0.5])])
+def test_cross_entropy_equals_torch(weight):
+    logits = torch.randn(2, 3, 5, 4)
+    target = torch.randint(0, 3, (2, 5, 4))
+    target[0, :2] = 255
+    wanted = F.cross_entropy(logits, target, weight, ignore_index=255)
+    torch.testing.assert_close(cross_entropy(logits, target, weight), wanted)
+
+
+def test_segmentation_loss_ignores_unknown_and_void():
+    logits = torch.randn(1, 3, 2, 2)
+    label = torch.tensor([[[0, 254, 255, 2]] * 4])
+    up = F.interpolate(logits, (4, 4), mode='bilinear', align_corners=False)
+    wanted = F.cross_entropy(up[..., [0, 3]], label[..., [0, 3]])
+    torch.testing.assert_close(segmentation_loss(logits, label), wanted)
+
+
+def test_half_precision_is_computed_in_float32():
+    llr = torch.tensor([[[60000.0, -60000.0]]], dtype=torch.float16)
+    assert llr_loss(llr, torch.tensor([[[1, 0]]])).item() == 0
+    assert llr_loss(llr, torch.tensor([[[0, 1]]])).item() == pytest.approx(6e4, rel=1e-3)
