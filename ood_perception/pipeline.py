@@ -32,10 +32,11 @@ from torch import Tensor, nn
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
 from ood_perception.engine import create_engine
+from ood_perception.engine.colour import RawFrame
 from ood_perception.engine.timing import StageTimer
-from ood_perception.engine.transfer import as_frame, download, network_size, normalise, upload
+from ood_perception.engine.transfer import Uploader, as_frame, download, network_size, normalise
 from ood_perception.masks import Tracker, create_prompts, create_segmenter, fuse
-from ood_perception.masks.fusion import Instances
+from ood_perception.masks.fusion import Instances, no_instances
 from ood_perception.models import create_model
 from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.profile import Profile, ProfileError, StageConfig
@@ -88,6 +89,7 @@ class Pipeline:
         if profile.prompts.name:
             self._prompts = _stage('prompts', create_prompts, profile.prompts).to(device)
             self._segmenter = _stage('segmenter', create_segmenter, profile.segmenter).to(device)
+        self._upload = Uploader(device)
         self._trackers: dict[str, Tracker] = {}
         self._road = tuple(
             i for i, name in enumerate(profile.classes) if name.lower() in ('road', 'pavement')
@@ -132,7 +134,8 @@ class Pipeline:
         Process frames that arrived together, as one batch for each processing size.
 
         Args:
-            frames: one uint8 (H, W, 3) RGB array or tensor, or a list of them (sizes may differ).
+            frames: one uint8 (H, W, 3) RGB array or tensor, or RawFrame, or a list of them; sizes
+                may differ.
             streams: name of the camera of each frame, for what lives through time (tracks,
                 streaming clusters); default '0', '1', ... by position.
             as_tensors: leave the results on the device as tensors.
@@ -202,7 +205,7 @@ class Pipeline:
 
     def _run_or_halve(
         self,
-        frames: list[Tensor],
+        frames: list[Tensor | RawFrame],
         streams: list[str],
         size: tuple[int, int],
         as_tensors: bool,
@@ -227,7 +230,7 @@ class Pipeline:
 
     def _run(
         self,
-        frames: list[Tensor],
+        frames: list[Tensor | RawFrame],
         streams: list[str],
         size: tuple[int, int],
         as_tensors: bool,
@@ -235,7 +238,7 @@ class Pipeline:
     ) -> list[Result]:
         timer = StageTimer(self.device)
         with timer.stage('upload'):
-            images = upload(frames, size, self.device)
+            images = self._upload(frames, size)
             inputs = normalise(images, self.spec)
         with timer.stage('segmentor'):
             output = self.engine(inputs)
@@ -259,7 +262,9 @@ class Pipeline:
                     full,
                     wants,
                 )
-                results.append(result if as_tensors else _to_host(result))
+                results.append(result)
+            if not as_tensors:
+                results = _to_host(results)
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
         for result in results:
             result.timings = timings
@@ -368,7 +373,7 @@ def _result(
         )
     if 'instances' in wants:
         if instances is None:
-            instances = fuse(score.new_empty(0, h, w), score.new_empty(0))
+            instances = no_instances(h, w, score.device)
         scale = score.new_tensor([full[1] / w, full[0] / h] * 2)
         result.instances = _resize(instances.labels, full, 'nearest')
         result.boxes = instances.boxes * scale
@@ -389,14 +394,15 @@ def _resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     return F.interpolate(values, size, mode=mode, align_corners=align)[0, 0].to(image.dtype)
 
 
-def _to_host(result: Result) -> Result:
-    names = [name for name in result.__slots__ if name != 'timings']
-    arrays = {
-        name: download(value) for name in names if (value := getattr(result, name)) is not None
-    }
-    if 'instances' in arrays:
-        arrays['instances'] = arrays['instances'].astype('uint16', copy=False)
-    host = Result()
-    for name, array in arrays.items():
-        setattr(host, name, array)
-    return host
+def _to_host(results: list[Result]) -> list[Result]:
+    """Copy the tensors of all results to the host together."""
+    places = [
+        (result, name)
+        for result in results
+        for name in result.__slots__
+        if isinstance(getattr(result, name), Tensor)
+    ]
+    arrays = download([getattr(result, name) for result, name in places])
+    for (result, name), array in zip(places, arrays, strict=True):
+        setattr(result, name, array.astype('uint16') if name == 'instances' else array)
+    return results

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,20 +24,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.engine.colour import RawFrame, check_raw, to_rgb
 from ood_perception.models.output import InputSpec
 
 
-def as_frame(frame: Any) -> Tensor:
+def as_frame(frame: Any) -> Tensor | RawFrame:
     """
     Check one frame and view it as a tensor, without a copy.
 
     Args:
-        frame: uint8 (H, W, 3) RGB numpy array or tensor, H and W at least 1.
+        frame: uint8 (H, W, 3) RGB numpy array or tensor, H and W at least 1, or a RawFrame.
 
     Raises:
         ValueError: another shape or dtype; the message says what was given.
 
     """
+    if isinstance(frame, RawFrame):
+        check_raw(frame)
+        return frame
     if isinstance(frame, np.ndarray):
         if frame.dtype == np.uint8 and frame.ndim == 3:
             writable = frame if frame.flags.writeable and min(frame.strides) > 0 else frame.copy()
@@ -78,29 +83,65 @@ def network_size(
     return h, w
 
 
-def upload(frames: list[Tensor], size: tuple[int, int], device: torch.device) -> Tensor:
+class Uploader:
     """
     Bring frames to the device and to one size.
 
-    Args:
-        frames: uint8 (H, W, 3) RGB tensors, on the host or already on the device.
-        size: (h, w) of the batch in pixels.
-        device: where the batch is wanted.
-
-    Returns:
-        uint8 (B, 3, h, w) RGB in channels-last memory; resized bilinearly with antialiasing.
-
+    On a GPU a frame's bytes are copied into one of two pinned buffers of its size and sent from
+    there on a stream of its own, so that the next frame travels while this one is computed.
     """
-    return torch.cat([_upload_one(frame, size, device) for frame in frames])
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
+        self._rings: dict[int, list[tuple[Tensor, torch.cuda.Event]]] = {}
+
+    def __call__(self, frames: Sequence[Tensor | RawFrame], size: tuple[int, int]) -> Tensor:
+        """
+        Upload, convert and resize a batch.
+
+        Args:
+            frames: uint8 (H, W, 3) RGB tensors on the host or the device, or raw frames.
+            size: (h, w) of the batch in pixels.
+
+        Returns:
+            uint8 (B, 3, h, w) RGB; resized bilinearly with antialiasing.
+
+        """
+        return torch.cat([_fit(self._image(frame), size) for frame in frames])
+
+    def _image(self, frame: Tensor | RawFrame) -> Tensor:
+        """(1, 3, H, W) on the device."""
+        if isinstance(frame, RawFrame):
+            return to_rgb(self._send(torch.as_tensor(frame.data)), frame)[None]
+        if frame.device.type == 'cpu' and self._stream is not None:
+            frame = self._send(frame.reshape(-1)).view(frame.shape)
+        return frame.to(self._device).permute(2, 0, 1)[None]
+
+    def _send(self, data: Tensor) -> Tensor:
+        if self._stream is None or data.device.type != 'cpu':
+            return data.to(self._device)
+        ring = self._rings.setdefault(data.numel(), [])
+        if len(ring) < 2:
+            pinned = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True)
+            ring.append((pinned, torch.cuda.Event()))
+        pinned, sent = ring[-1]
+        ring.insert(0, ring.pop())
+        sent.synchronize()  # only waits when the buffer's last copy is still under way
+        pinned.copy_(data)
+        with torch.cuda.stream(self._stream):
+            moved = pinned.to(self._device, non_blocking=True)
+            sent.record(self._stream)
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._stream)
+        moved.record_stream(current)
+        return moved
 
 
-def _upload_one(frame: Tensor, size: tuple[int, int], device: torch.device) -> Tensor:
-    if device.type == 'cuda' and frame.device.type == 'cpu':
-        frame = frame.contiguous().pin_memory().to(device, non_blocking=True)
-    image = frame.to(device).permute(2, 0, 1)[None]
+def _fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     if image.shape[2:] == size:
         return image
-    if device.type == 'cpu':
+    if image.device.type == 'cpu':
         # torch resizes channels-last uint8 with vector instructions on the CPU only
         return F.interpolate(image, size, mode='bilinear', antialias=True)
     resized = F.interpolate(image.float(), size, mode='bilinear', antialias=True)
@@ -125,8 +166,24 @@ def normalise(images: Tensor, spec: InputSpec) -> Tensor:
     return (scaled - 255 * mean) * (1 / (255 * std))
 
 
-def download(tensor: Tensor) -> np.ndarray:
-    """Copy a tensor to a numpy array of the same shape and dtype (bfloat16 becomes float32)."""
-    if tensor.dtype == torch.bfloat16:
-        tensor = tensor.float()
-    return tensor.detach().cpu().numpy()
+def download(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """
+    Bring tensors to the host as numpy arrays of the same shapes and dtypes.
+
+    From a GPU everything travels as one block of bytes: one copy, one synchronisation.
+    """
+    if not tensors or all(tensor.device.type == 'cpu' for tensor in tensors):
+        return [tensor.detach().numpy() for tensor in tensors]
+    flat = [tensor.detach().contiguous().view(-1).view(torch.uint8) for tensor in tensors]
+    block = torch.cat(flat)
+    pinned = torch.empty(block.shape, dtype=torch.uint8, pin_memory=True)
+    pinned.copy_(block, non_blocking=True)
+    torch.cuda.current_stream(block.device).synchronize()
+    host = pinned.numpy()
+    arrays, start = [], 0
+    for tensor, data in zip(tensors, flat, strict=True):
+        dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
+        piece = host[start : start + data.numel()].copy()
+        arrays.append(piece.view(dtype).reshape(tensor.shape))
+        start += data.numel()
+    return arrays

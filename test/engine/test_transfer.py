@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_perception.engine.transfer import as_frame, network_size, normalise, upload
+from ood_perception.engine.transfer import Uploader, as_frame, network_size, normalise
 from ood_perception.models.output import InputSpec
 
 CPU = torch.device('cpu')
@@ -72,13 +72,13 @@ def test_network_size(
 def test_upload_resizes_like_an_area_filter() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 4)
-    batch = upload([as_frame(image), as_frame(image)], (32, 48), CPU)
+    batch = Uploader(CPU)([as_frame(image), as_frame(image)], (32, 48))
     assert batch.shape == (2, 3, 32, 48)
     assert batch.dtype == torch.uint8
     want = cv2.resize(image, (48, 32), interpolation=cv2.INTER_AREA)
     got = batch[1].permute(1, 2, 0).numpy()
     assert np.abs(got.astype(int) - want).max() <= 2
-    same = upload([as_frame(image)], (64, 96), CPU)[0].permute(1, 2, 0).numpy()
+    same = Uploader(CPU)([as_frame(image)], (64, 96))[0].permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(same, image)
 
 
