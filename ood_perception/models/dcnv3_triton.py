@@ -1,0 +1,123 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+DCNv3 as one Triton kernel: forward only, any float dtype, coordinates and sums in float32.
+
+Each program sums the K samples of a block of output pixels for one channel group, so that values,
+offsets and weights are read once and nothing but the output is written. The function in
+`models.dcnv3` is its oracle.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ood_perception.models.dcnv3 import Geometry
+
+
+@triton.jit
+def _corner(pointer, y, x, height, width, channels, column, weight, valid):  # type: ignore[no-untyped-def]
+    """Weighted value at integer pixel (y, x) of each row of the block; 0 outside of the image."""
+    inside = valid & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    place = (y * width + x) * channels
+    sample = tl.load(pointer + place[:, None] + column[None, :], mask=inside[:, None], other=0.0)
+    return sample.to(tl.float32) * weight[:, None]
+
+
+@triton.jit
+def _forward(  # type: ignore[no-untyped-def]
+    value, offset, mask, output,
+    height, width, rows, columns, channels, groups,
+    scale, stride, first, dilation,
+    KERNEL: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One block of pixels of one image for one group of WIDTH channels (PADDED: power of two)."""
+    points: tl.constexpr = KERNEL * KERNEL
+    group = tl.program_id(1)
+    image = tl.program_id(2).to(tl.int64)
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = pixel < rows * columns
+    lane = tl.arange(0, PADDED)
+    column = tl.where(lane < WIDTH, group * WIDTH + lane, group * WIDTH)
+    centre_y = ((pixel // columns) * stride + first).to(tl.float32)
+    centre_x = ((pixel % columns) * stride + first).to(tl.float32)
+    source = value + image * height * width * channels
+    entry = ((image * rows * columns + pixel) * groups + group) * points
+    total = tl.zeros([BLOCK, PADDED], dtype=tl.float32)
+    half: tl.constexpr = (KERNEL - 1) // 2
+    for k in tl.static_range(points):
+        # x-major: y runs fastest over the points
+        dx = tl.load(offset + (entry + k) * 2, mask=valid, other=0.0).to(tl.float32)
+        dy = tl.load(offset + (entry + k) * 2 + 1, mask=valid, other=0.0).to(tl.float32)
+        weight = tl.load(mask + entry + k, mask=valid, other=0.0).to(tl.float32)
+        x = centre_x + scale * ((k // KERNEL - half) * dilation + dx)
+        y = centre_y + scale * ((k % KERNEL - half) * dilation + dy)
+        # far outside is 0 anyway; the bound keeps the conversion to int32 defined
+        x = tl.minimum(tl.maximum(x, -2.0), width + 1.0)
+        y = tl.minimum(tl.maximum(y, -2.0), height + 1.0)
+        left, top = tl.floor(x), tl.floor(y)
+        right_share, bottom_share = x - left, y - top
+        x0, y0 = left.to(tl.int32), top.to(tl.int32)
+        total += _corner(source, y0, x0, height, width, channels, column,
+                         weight * (1 - bottom_share) * (1 - right_share), valid)  # fmt: skip
+        total += _corner(source, y0, x0 + 1, height, width, channels, column,
+                         weight * (1 - bottom_share) * right_share, valid)  # fmt: skip
+        total += _corner(source, y0 + 1, x0, height, width, channels, column,
+                         weight * bottom_share * (1 - right_share), valid)  # fmt: skip
+        total += _corner(source, y0 + 1, x0 + 1, height, width, channels, column,
+                         weight * bottom_share * right_share, valid)  # fmt: skip
+    place = (image * rows * columns + pixel)[:, None] * channels + column[None, :]
+    wanted = valid[:, None] & (lane < WIDTH)[None, :]
+    tl.store(output + place, total.to(output.dtype.element_ty), mask=wanted)
+
+
+def sample_with_triton(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
+    """
+    Compute the operator of :func:`ood_perception.models.dcnv3.dcnv3` with the kernel.
+
+    Args:
+        value: float (N, H, W, C).
+        offset: float (N, H', W', groups * K * 2), last (dx, dy) in pixels.
+        mask: float (N, H', W', groups * K).
+        at: where the points lie.
+
+    Returns:
+        (N, H', W', C) in the dtype of `value`.
+
+    """
+    batch, height, width, channels = value.shape
+    rows, columns = at.output_size(height, width)
+    group_width = channels // at.groups
+    output = torch.empty(batch, rows, columns, channels, dtype=value.dtype, device=value.device)
+    block = 64 if group_width <= 16 else 32
+    first = at.dilation * (at.kernel_size - 1) // 2 - at.padding
+    grid = (triton.cdiv(rows * columns, block), at.groups, batch)
+    _forward[grid](
+        value.contiguous(), offset.contiguous(), mask.contiguous(), output,
+        height, width, rows, columns, channels, at.groups,
+        float(at.offset_scale), at.stride, first, at.dilation,
+        KERNEL=at.kernel_size, WIDTH=group_width,
+        PADDED=triton.next_power_of_2(group_width), BLOCK=block,
+    )  # fmt: skip
+    return output
+
+
+def supports(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> bool:
+    """Whether the kernel can be used: on a GPU, without gradients, not while ONNX is exported."""
+    gradients = torch.is_grad_enabled() and (value.requires_grad or offset.requires_grad)
+    return value.is_cuda and not gradients and not torch.onnx.is_in_onnx_export()

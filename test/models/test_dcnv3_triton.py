@@ -1,0 +1,66 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The Triton kernel against the PyTorch operator, in Triton's interpreter on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('triton')
+
+CASES = """
+import torch
+from ood_perception.models.dcnv3 import Geometry, sample_point_by_point
+from ood_perception.models.dcnv3_triton import sample_with_triton
+
+cases = [
+    # kernel, stride, padding, dilation, groups, scale, group width, height, width, spread
+    (3, 1, 1, 1, 4, 1.0, 16, 9, 13, 1.0),
+    (3, 1, 1, 1, 2, 2.0, 32, 7, 5, 1.0),
+    (3, 2, 1, 1, 3, 1.0, 12, 11, 8, 3.0),
+    (5, 1, 2, 1, 1, 0.5, 8, 6, 6, 1.0),
+    (3, 1, 2, 2, 2, 1.0, 16, 10, 9, 40.0),
+]
+for kernel, stride, padding, dilation, groups, scale, width, h, w, spread in cases:
+    at = Geometry(kernel, stride, padding, dilation, groups, scale)
+    g = torch.Generator().manual_seed(kernel * 100 + w)
+    rows, columns = at.output_size(h, w)
+    count = groups * kernel**2
+    value = torch.randn(2, h, w, groups * width, generator=g)
+    offset = spread * torch.randn(2, rows, columns, 2 * count, generator=g)
+    mask = torch.rand(2, rows, columns, count, generator=g)
+    for dtype, tolerance in ((torch.float32, 2e-5), (torch.float16, 2e-2)):
+        inputs = [t.to(dtype) for t in (value, offset, mask)]
+        got = sample_with_triton(*inputs, at)
+        want = sample_point_by_point(*[t.float() for t in inputs], at)
+        assert got.dtype == dtype and got.shape == want.shape
+        gap = (got.float() - want).abs().max().item()
+        assert gap <= tolerance, (kernel, stride, dtype, gap)
+print('equal')
+"""
+
+
+def test_kernel_equals_the_operator() -> None:
+    # a process of its own: Triton reads the variable when it is imported
+    environment = {**os.environ, 'TRITON_INTERPRET': '1', 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [sys.executable, '-c', CASES], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'equal' in done.stdout
