@@ -26,21 +26,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.assembly import assemble, semantic_map, to_host
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
 from ood_perception.engine import create_engine
 from ood_perception.engine.colour import RawFrame
 from ood_perception.engine.timing import StageTimer
-from ood_perception.engine.transfer import Uploader, as_frame, download, network_size, normalise
+from ood_perception.engine.transfer import Uploader, as_frame, network_size, normalise
 from ood_perception.masks import Tracker, create_prompts, create_segmenter, fuse
-from ood_perception.masks.fusion import Instances, no_instances
+from ood_perception.masks.fusion import Instances
 from ood_perception.models import create_model
-from ood_perception.models.output import InputSpec, SegmentorOutput
+from ood_perception.models.output import InputSpec
 from ood_perception.profile import Profile, ProfileError, StageConfig
-from ood_perception.result import NO_CLASS, Result
+from ood_perception.result import Result
 from ood_perception.scores import create_score
 from ood_perception.scores.calibration import Calibration
 
@@ -113,14 +113,7 @@ class Pipeline:
 
         """
         profile = name_or_path if isinstance(name_or_path, Profile) else Profile.load(name_or_path)
-        segmentor = _stage('segmentor', create_model, profile.segmentor, weights=False)
-        if profile.segmentor.weights:
-            try:
-                report = load_checkpoint(segmentor, resolve(profile.segmentor.weights))
-            except (OSError, ValueError) as error:
-                raise ProfileError(f'segmentor.weights: {error}') from error
-            log.info('%s: %s', profile.segmentor.name, report)
-        return cls(profile, segmentor, choose_device(device), engine)
+        return cls(profile, load_segmentor(profile), choose_device(device), engine)
 
     @torch.inference_mode()
     def __call__(
@@ -246,7 +239,9 @@ class Pipeline:
             score = self.score(output, size, streams)
             score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
             probability = self.calibration(score)
-        semantic = _semantic(output, size) if wants & {'semantic', 'instances'} else None
+            semantic = None
+            if wants & {'semantic', 'instances'}:
+                semantic = semantic_map(output, size, exact='semantic' in wants)
         instances: list[Instances | None] = [None] * len(frames)
         if self._prompts is not None and 'instances' in wants:
             instances = self._masks(images, score, probability, semantic, streams, timer)
@@ -254,7 +249,7 @@ class Pipeline:
         with timer.stage('download'):
             for i, frame in enumerate(frames):
                 full = (int(frame.shape[0]), int(frame.shape[1]))
-                result = _result(
+                result = assemble(
                     score[i],
                     probability[i],
                     instances[i],
@@ -264,7 +259,7 @@ class Pipeline:
                 )
                 results.append(result)
             if not as_tensors:
-                results = _to_host(results)
+                results = to_host(results)
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
         for result in results:
             result.timings = timings
@@ -315,6 +310,25 @@ class Pipeline:
         return tracker.update(instances)
 
 
+def load_segmentor(profile: Profile) -> nn.Module:
+    """Build the segmentor of a profile with its weights. Raises ProfileError."""
+    segmentor = _stage('segmentor', create_model, profile.segmentor, weights=False)
+    if profile.segmentor.weights:
+        try:
+            report = load_checkpoint(segmentor, resolve(profile.segmentor.weights))
+        except (OSError, ValueError) as error:
+            raise ProfileError(f'segmentor.weights: {error}') from error
+        log.info('%s: %s', profile.segmentor.name, report)
+    return segmentor
+
+
+def image_size(profile: Profile, segmentor: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
+    spec: InputSpec = segmentor.spec  # type: ignore[assignment]
+    image = profile.image
+    return network_size(height, width, image.short_side, image.max_long_side, spec.multiple_of)
+
+
 def choose_device(device: str) -> torch.device:
     """Turn 'auto', 'cpu', 'cuda' or 'cuda:N' into a device; ValueError where there is none."""
     if device == 'auto':
@@ -339,70 +353,3 @@ def _stage(key: str, create: Any, config: StageConfig, weights: bool = True) -> 
         return create(config.name, **options)
     except (TypeError, ValueError, OSError, ImportError) as error:
         raise ProfileError(f'{key} ({config.name}): {error}') from error
-
-
-def _semantic(output: SegmentorOutput, size: tuple[int, int]) -> Tensor | None:
-    """Class ids uint8 (B, h, w): argmax of the bilinearly upsampled logits."""
-    if output.logits is None:
-        return None
-    logits = F.interpolate(output.logits.float(), size, mode='bilinear', align_corners=False)
-    return logits.argmax(1).to(torch.uint8)
-
-
-def _result(
-    score: Tensor,
-    probability: Tensor,
-    instances: Instances | None,
-    semantic: Tensor | None,
-    full: tuple[int, int],
-    wants: frozenset[str],
-) -> Result:
-    """One frame's tensors at the frame's own size `full` = (H, W)."""
-    h, w = score.shape
-    result = Result()
-    if 'score' in wants:
-        result.score = _resize(score, full, 'bilinear')
-    if 'heatmap' in wants:
-        heat = _resize(probability, full, 'bilinear')
-        result.heatmap = (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
-    if 'semantic' in wants:
-        result.semantic = (
-            score.new_full(full, NO_CLASS, dtype=torch.uint8)
-            if semantic is None
-            else _resize(semantic, full, 'nearest')
-        )
-    if 'instances' in wants:
-        if instances is None:
-            instances = no_instances(h, w, score.device)
-        scale = score.new_tensor([full[1] / w, full[0] / h] * 2)
-        result.instances = _resize(instances.labels, full, 'nearest')
-        result.boxes = instances.boxes * scale
-        result.box_scores = instances.scores
-        result.ids = instances.ids
-        result.areas = (instances.areas * (scale[0] * scale[1])).round().to(torch.int32)
-        result.mean_scores = instances.mean_scores
-        result.surroundings = instances.surroundings
-    return result
-
-
-def _resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Resize a (h, w) tensor; integers go through float32, exact up to 2^24."""
-    if image.shape == size:
-        return image
-    align = None if mode == 'nearest' else False
-    values = image[None, None].to(torch.float32)
-    return F.interpolate(values, size, mode=mode, align_corners=align)[0, 0].to(image.dtype)
-
-
-def _to_host(results: list[Result]) -> list[Result]:
-    """Copy the tensors of all results to the host together."""
-    places = [
-        (result, name)
-        for result in results
-        for name in result.__slots__
-        if isinstance(getattr(result, name), Tensor)
-    ]
-    arrays = download([getattr(result, name) for result, name in places])
-    for (result, name), array in zip(places, arrays, strict=True):
-        setattr(result, name, array.astype('uint16') if name == 'instances' else array)
-    return results

@@ -1,0 +1,109 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From the tensors of a batch to each frame's Result, at the frame's own size."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ood_perception.engine.transfer import download
+from ood_perception.masks.fusion import Instances, no_instances
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.result import NO_CLASS, Result
+
+
+def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) -> Tensor | None:
+    """
+    Class ids of the segmentor.
+
+    Args:
+        output: of the segmentor.
+        size: (h, w) wanted.
+        exact: True upsamples the logits bilinearly before the argmax; False takes the argmax at
+            head resolution, which is enough to tell what an object stands on.
+
+    Returns:
+        uint8 (B, h, w), or None from a segmentor without classes.
+
+    """
+    if output.logits is None:
+        return None
+    logits = output.logits.float()
+    if exact:
+        logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
+        return logits.argmax(1).to(torch.uint8)
+    classes = logits.argmax(1, keepdim=True).float()
+    return F.interpolate(classes, size, mode='nearest')[:, 0].to(torch.uint8)
+
+
+def assemble(
+    score: Tensor,
+    probability: Tensor,
+    instances: Instances | None,
+    semantic: Tensor | None,
+    full: tuple[int, int],
+    wants: frozenset[str],
+) -> Result:
+    """One frame's tensors at the frame's own size `full` = (H, W)."""
+    h, w = score.shape
+    result = Result()
+    if 'score' in wants:
+        result.score = _resize(score, full, 'bilinear')
+    if 'heatmap' in wants:
+        heat = _resize(probability, full, 'bilinear')
+        result.heatmap = (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
+    if 'semantic' in wants:
+        result.semantic = (
+            score.new_full(full, NO_CLASS, dtype=torch.uint8)
+            if semantic is None
+            else _resize(semantic, full, 'nearest')
+        )
+    if 'instances' in wants:
+        if instances is None:
+            instances = no_instances(h, w, score.device)
+        scale = score.new_tensor([full[1] / w, full[0] / h] * 2)
+        result.instances = _resize(instances.labels, full, 'nearest')
+        result.boxes = instances.boxes * scale
+        result.box_scores = instances.scores
+        result.ids = instances.ids
+        result.areas = (instances.areas * (scale[0] * scale[1])).round().to(torch.int32)
+        result.mean_scores = instances.mean_scores
+        result.surroundings = instances.surroundings
+    return result
+
+
+def _resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Resize a (h, w) tensor; integers go through float32, exact up to 2^24."""
+    if image.shape == size:
+        return image
+    align = None if mode == 'nearest' else False
+    values = image[None, None].to(torch.float32)
+    return F.interpolate(values, size, mode=mode, align_corners=align)[0, 0].to(image.dtype)
+
+
+def to_host(results: list[Result]) -> list[Result]:
+    """Copy the tensors of all results to the host together."""
+    places = [
+        (result, name)
+        for result in results
+        for name in result.__slots__
+        if isinstance(getattr(result, name), Tensor)
+    ]
+    arrays = download([getattr(result, name) for result, name in places])
+    for (result, name), array in zip(places, arrays, strict=True):
+        setattr(result, name, array.astype('uint16') if name == 'instances' else array)
+    return results

@@ -1,0 +1,47 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood export`: a profile's segmentor for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    path: Annotated[Path, typer.Argument(help='File to write.')],
+    profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
+    format: Annotated[str, typer.Option(help='onnx, aoti or torch-tensorrt.')] = 'onnx',
+    size: Annotated[str, typer.Option(help='WIDTHxHEIGHT of the camera frames.')] = '640x480',
+    tolerance: Annotated[float, typer.Option(help='Largest relative difference to eager.')] = 1e-3,
+) -> None:
+    """Export the network of a profile and check the export against eager."""
+    from ood_perception.engine.export import export as export_model
+    from ood_perception.pipeline import image_size, load_segmentor
+    from ood_perception.profile import Profile, ProfileError
+
+    try:
+        loaded = Profile.load(profile)
+        segmentor = load_segmentor(loaded)
+        width, height = (int(side) for side in size.split('x'))
+        gap = export_model(segmentor, image_size(loaded, segmentor, height, width), path, format)
+    except (ProfileError, ValueError, ImportError) as error:
+        raise typer.BadParameter(str(error)) from error
+    typer.echo(f'{path}: {path.stat().st_size / 2**20:.1f} MB, differs from eager by {gap:.1e}')
+    if gap > tolerance:
+        typer.echo(f'that is more than the tolerance {tolerance:.1e}', err=True)
+        raise typer.Exit(1)
