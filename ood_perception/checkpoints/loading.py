@@ -1,0 +1,141 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Load a checkpoint into a model: strict, all or nothing, with a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ood_perception.checkpoints.origins import ORIGINS, Converted, detect_origin
+from ood_perception.checkpoints.reading import read_checkpoint, tensors_of
+from ood_perception.checkpoints.report import CheckpointError, LoadReport
+
+
+def load_checkpoint(
+    model: nn.Module, source: str | Path | Mapping[str, Any], origin: str = 'auto'
+) -> LoadReport:
+    """
+    Load weights, strictly: every parameter is found with its shape, or nothing changes.
+
+    Args:
+        model: what `models.create_model` built, or any module whose names the file has.
+        source: a file (.pth, .pt, .ckpt, .safetensors), or a mapping with official keys (the
+            tensors themselves or the outer dict of the file).
+        origin: key of `origins.ORIGINS`, or 'auto' to tell it by the keys.
+
+    Returns:
+        what was used, what was ignored and why.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, unsafe, or not this model's; `.report` has the keys.
+
+    """
+    if isinstance(source, Mapping):
+        state, name = tensors_of(source, 'mapping'), 'mapping'
+    else:
+        state, name = read_checkpoint(source), str(source)
+    converted, report = match(model, state, origin, name)
+    # On the meta device there is nothing to copy into: the tensors themselves become parameters.
+    assign = any(parameter.is_meta for parameter in model.parameters())
+    model.load_state_dict(converted.tensors, strict=not report.optional, assign=assign)
+    return report
+
+
+def match(
+    model: nn.Module, state: Mapping[str, Tensor], origin: str = 'auto', name: str = 'mapping'
+) -> tuple[Converted, LoadReport]:
+    """
+    Convert a checkpoint and check it against the model, loading nothing.
+
+    Args:
+        model: as in :func:`load_checkpoint`; only its number of classes may change.
+        state: official key -> tensor.
+        origin: as in :func:`load_checkpoint`.
+        name: of the source, for messages.
+
+    Raises:
+        CheckpointError: not this model's.
+
+    """
+    if origin == 'auto':
+        origin = detect_origin(state, model)
+        if not origin:
+            keys = ', '.join(list(state)[:3])
+            raise CheckpointError(
+                f'{name}: not a checkpoint of any known origin ({", ".join(ORIGINS)}); '
+                f'its first keys are {keys}'
+            )
+    if origin not in ORIGINS:
+        raise ValueError(f'origin: expected auto or one of {", ".join(ORIGINS)}, got {origin!r}')
+    try:
+        converted = ORIGINS[origin](state, model)
+    except (RuntimeError, IndexError) as error:
+        raise CheckpointError(
+            f'{name}: its tensors are not those of a {origin} checkpoint: {error}'
+        ) from error
+    report = _compare(model, converted, origin)
+    if not report.ok and _adapt_classes(model, converted, report):
+        report = _compare(model, converted, origin)
+    if not report.ok:
+        raise CheckpointError(
+            f'{name}: does not fit {type(model).__name__}, nothing was loaded: {report}', report
+        )
+    return converted, report
+
+
+def _compare(model: nn.Module, converted: Converted, origin: str) -> LoadReport:
+    report = LoadReport(origin, ignored=dict(converted.ignored))
+    own = model.state_dict()
+    # An optional part may be absent as a whole, not in pieces.
+    optional = tuple(
+        prefix
+        for prefix in getattr(model, 'optional_keys', ())
+        if not any(name.startswith(prefix) for name in converted.tensors)
+    )
+    used: dict[str, None] = {}
+    for name, value in converted.tensors.items():
+        keys = converted.sources[name]
+        if name not in own:
+            report.unexpected += keys
+        elif value.shape != own[name].shape:
+            report.wrong_shape[name] = tuple(value.shape), tuple(own[name].shape)
+        else:
+            used.update(dict.fromkeys(keys))
+    report.used = list(used)
+    absent = [name for name in own if name not in converted.tensors]
+    report.optional = [name for name in absent if optional and name.startswith(optional)]
+    report.missing = [name for name in absent if name not in report.optional]
+    return report
+
+
+def _adapt_classes(model: nn.Module, converted: Converted, report: LoadReport) -> bool:
+    # Only the classifier's rows may differ, and only where nobody fixed their number.
+    weight = converted.tensors.get('decode_head.conv_seg.weight')
+    set_num_classes = getattr(model, 'set_num_classes', None)
+    if weight is None or set_num_classes is None or not getattr(model, 'adapt_classes', False):
+        return False
+    rows_only = all(
+        '.conv_seg.' in name and got[1:] == expected[1:]
+        for name, (got, expected) in report.wrong_shape.items()
+    )
+    if report.missing or report.unexpected or not rows_only:
+        return False
+    set_num_classes(len(weight))
+    return True

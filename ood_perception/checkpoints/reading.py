@@ -1,0 +1,253 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Read checkpoint files as data: tensors come out, no code of the file ever runs.
+
+A pickle can name any function to be called while it is read. Here only the few names that tensors
+are made of are resolved; names of known training frameworks (hyper-parameters, callbacks, numpy
+objects) become inert records that are thrown away; any other name is an error.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ood_perception.checkpoints.report import CheckpointError, WeightsMissing
+
+WRAPPERS = ('state_dict', 'model', 'model_state_dict')
+"""Keys under which the outer dict of a file holds the tensors, in this order."""
+
+
+class Inert(dict[Any, Any]):
+    """Takes the place of an object of a training framework: runs nothing, is thrown away."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        """Drop the state."""
+
+    def append(self, item: Any) -> None:
+        """Drop an item that the pickle adds to a list-like object."""
+
+    def extend(self, items: Any) -> None:
+        """Drop items that the pickle adds to a list-like object."""
+
+
+# Functions instead of classes where possible: a pickle can set attributes of what it is given.
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('collections', 'defaultdict'): lambda *_: {},
+    ('_codecs', 'encode'): lambda text, *_: text.encode('latin1'),
+    ('copyreg', '_reconstructor'): lambda *_: Inert(),
+    ('copy_reg', '_reconstructor'): lambda *_: Inert(),
+    ('easydict', 'EasyDict'): Inert,
+    ('torch', 'Size'): torch.Size,
+    ('torch', 'device'): torch.device,
+    ('torch._utils', '_rebuild_tensor'): torch._utils._rebuild_tensor,
+    ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+    ('torch._utils', '_rebuild_parameter'): lambda data, *_: data,
+    ('torch.nn.parameter', 'Parameter'): lambda data, *_: data,
+    ('numpy', 'ndarray'): np.ndarray,
+    ('numpy', 'dtype'): np.dtype,
+    **{('builtins', kind.__name__): kind for kind in (dict, list, tuple, set, frozenset)},
+    **{('builtins', kind.__name__): kind for kind in (int, float, bool, str, complex, slice)},
+    **{('builtins', kind.__name__): kind for kind in (bytearray, object)},
+    **{
+        (module, name): function
+        for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
+        for name, function in (
+            ('_reconstruct', np.zeros(0).__reduce__()[0]),
+            ('scalar', np.float64(0).__reduce__()[0]),
+        )
+    },
+}
+
+_INERT = (
+    'argparse',
+    'datetime',
+    'detectron2',
+    'fvcore',
+    'iopath',
+    'lightning',
+    'lightning_fabric',
+    'lightning_utilities',
+    'mmcv',
+    'mmengine',
+    'mmseg',
+    'omegaconf',
+    'pathlib',
+    'pytorch_lightning',
+    'torchmetrics',
+    'yacs',
+)
+"""Modules whose objects are known bystanders of weights; they are never imported."""
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickler that resolves only the names above. Raises UnpicklingError for any other."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for `module.name`."""
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module == 'torch' and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if module in ('torch', 'torch.storage', 'torch.cuda') and name.endswith('Storage'):
+            return super().find_class(module, name)
+        kind = getattr(np, name, None)
+        if module == 'numpy' and isinstance(kind, type) and issubclass(kind, np.generic):
+            return kind
+        if module == 'numpy.dtypes' and isinstance(getattr(np.dtypes, name, None), type):
+            return getattr(np.dtypes, name)
+        if module.split('.')[0] in _INERT:
+            return Inert
+        raise pickle.UnpicklingError(f'it names {module}.{name}, which is not data')
+
+
+def _restricted_load(file: Any, **options: Any) -> Any:
+    return RestrictedUnpickler(file, **options).load()
+
+
+_RESTRICTED_PICKLE = SimpleNamespace(
+    Unpickler=RestrictedUnpickler, load=_restricted_load, __name__='restricted'
+)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """
+    Read the tensors of a weight file, on the CPU, without running anything in it.
+
+    Args:
+        path: a PyTorch file (zip or legacy), a Lightning .ckpt, or .safetensors.
+
+    Returns:
+        official key -> tensor, from under the file's 'state_dict' or 'model' if it has one.
+
+    Raises:
+        WeightsMissing: no such file.
+        CheckpointError: truncated, not a checkpoint, or with something in it that is not data.
+
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise WeightsMissing(f'no weight file at {path}; see `ood weights list` and `fetch`')
+    with path.open('rb') as file:
+        head = file.read(512)
+    _check_kind(path, head)
+    if path.suffix == '.safetensors' or _is_safetensors(head):
+        return _read_safetensors(path)
+    return tensors_of(_read_pickled(path), str(path))
+
+
+def tensors_of(tree: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """
+    Find the tensors in the outer dict of a checkpoint.
+
+    Args:
+        tree: what the file holds.
+        name: of the file, for messages.
+
+    Raises:
+        CheckpointError: there are none.
+
+    """
+    for wrapper in WRAPPERS:
+        if isinstance(tree, Mapping) and isinstance(tree.get(wrapper), Mapping):
+            tree = tree[wrapper]
+            break
+    found = {}
+    for key, value in tree.items() if isinstance(tree, Mapping) else ():
+        if isinstance(value, np.ndarray) and value.dtype.kind in 'fiub':
+            value = torch.from_numpy(value)
+        if isinstance(value, Tensor) and isinstance(key, str):
+            found[key] = value.detach()
+    if not found:
+        raise CheckpointError(f'{name}: no tensors in it, so it is not a checkpoint')
+    if all(key.startswith('module.') for key in found):  # saved from DataParallel
+        found = {key.removeprefix('module.'): value for key, value in found.items()}
+    return found
+
+
+def _check_kind(path: Path, head: bytes) -> None:
+    text = head.lstrip(b'\xef\xbb\xbf \t\r\n')[:64].lower()
+    if not head:
+        raise CheckpointError(f'{path}: the file is empty; fetch it again')
+    if text.startswith((b'<!doctype', b'<html', b'<?xml', b'<head', b'<!--')):
+        raise CheckpointError(
+            f'{path}: an HTML page saved under the name of a checkpoint '
+            f'(a login or confirmation page); download the file itself'
+        )
+    if text.startswith(b'version https://git-lfs'):
+        raise CheckpointError(
+            f'{path}: a Git LFS pointer, not the file it points to; run git lfs pull'
+        )
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return len(head) > 9 and head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 1 << 27
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f'{path}: truncated or not safetensors ({error}); fetch it again'
+        ) from error
+
+
+def _read_pickled(path: Path) -> Any:
+    zipped = zipfile.is_zipfile(path)
+    options: dict[str, Any] = {'map_location': 'cpu', 'mmap': True} if zipped else {}
+    try:
+        try:
+            return torch.load(path, weights_only=True, **{'map_location': 'cpu', **options})
+        except pickle.UnpicklingError:
+            return torch.load(
+                path,
+                weights_only=False,
+                pickle_module=_RESTRICTED_PICKLE,
+                **{'map_location': 'cpu', **options},
+            )
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        if 'is not data' in reason:
+            raise CheckpointError(f'{path}: refused, nothing of it was run: {reason}') from error
+        raise _unreadable(path, reason) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, str(error).splitlines()[0] if str(error) else 'end') from error
+    except (AttributeError, IndexError, ImportError, UnicodeDecodeError, MemoryError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f'{path}: truncated or not a checkpoint ({path.stat().st_size} bytes: {reason}); '
+        f'fetch it again'
+    )

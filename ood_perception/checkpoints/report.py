@@ -1,0 +1,89 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What loading a checkpoint found, and the errors it raises."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+
+class CheckpointError(ValueError):
+    """
+    A checkpoint cannot be used; the message is one line that says why and what to do.
+
+    Attributes:
+        report: what was found, None where the file could not even be read.
+
+    """
+
+    def __init__(self, message: str, report: LoadReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class WeightsMissing(FileNotFoundError, ValueError):
+    """A weight file is not on this machine; the message says which command gets it."""
+
+
+@dataclass
+class LoadReport:
+    """
+    Every key of a checkpoint, by what became of it.
+
+    Attributes:
+        origin: whose format it was: mmseg, dinov2, uem, detectron2, sam or ours.
+        used: keys of the checkpoint that were loaded.
+        ignored: keys of the checkpoint that the model does not need -> why.
+        missing: parameters of the model that the checkpoint lacks.
+        wrong_shape: parameter -> (shape in the checkpoint, shape in the model).
+        unexpected: keys of the checkpoint that nothing accounts for.
+        optional: parameters that the checkpoint lacks and that inference does not need.
+
+    """
+
+    origin: str
+    used: list[str] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    wrong_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
+    optional: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing, wrong-shaped or unexpected."""
+        return not (self.missing or self.wrong_shape or self.unexpected)
+
+    def __str__(self) -> str:
+        parts = [f'origin {self.origin}', f'{len(self.used)} keys used']
+        if self.ignored:
+            reasons = ', '.join(sorted(set(self.ignored.values())))
+            parts.append(f'{len(self.ignored)} ignored ({reasons})')
+        if self.optional:
+            parts.append(f'{len(self.optional)} optional ones absent')
+        if self.missing:
+            parts.append(f'{len(self.missing)} missing ({_some(self.missing)})')
+        if self.wrong_shape:
+            shapes = [f'{k} is {got}, expected {to}' for k, (got, to) in self.wrong_shape.items()]
+            parts.append(f'{len(shapes)} of the wrong shape ({_some(shapes)})')
+        if self.unexpected:
+            parts.append(f'{len(self.unexpected)} unexpected ({_some(self.unexpected)})')
+        return '; '.join(parts)
+
+
+def _some(names: Collection[str], limit: int = 3) -> str:
+    shown = list(names)[:limit]
+    return ', '.join(shown) + (', ...' if len(names) > limit else '')

@@ -1,0 +1,169 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Where weight files live: in the package, at a path, or in the cache folder by catalogue name.
+
+Nothing here touches the network; `checkpoints.fetching` does, when a person asks for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ood_perception.checkpoints.report import WeightsMissing
+
+PACKAGE_FOLDER = Path(__file__).resolve().parent.parent / 'weights'
+"""Files shipped with the package, named `package:FILE` in profiles."""
+
+SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    One official weight file.
+
+    Attributes:
+        name: what `ood weights fetch` and profiles call it.
+        file: name of the file as released.
+        url: direct address of the file, '' where there is none to give.
+        page: where a person finds it.
+        origin: key of `checkpoints.origins.ORIGINS`.
+        model: name for `models.create_model`, '' for models of other libraries.
+        options: arguments of `create_model` that this file needs.
+        licence: of the weights, and what restricts them.
+        size: bytes where known, else 0.
+        sha256: of the file where the publisher states it, else ''.
+        sha256_prefix: first hex digits, where only those are published.
+        purpose: one line for people.
+        published: numbers that the publisher reports for it.
+        profiles: that use it.
+
+    """
+
+    name: str
+    file: str
+    origin: str
+    licence: str
+    purpose: str
+    url: str = ''
+    page: str = ''
+    model: str = ''
+    options: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
+    sha256: str = ''
+    sha256_prefix: str = ''
+    published: str = ''
+    profiles: tuple[str, ...] = ()
+
+
+@functools.cache
+def catalogue() -> dict[str, Entry]:
+    """Every known file by name, in the order of catalogue.yaml."""
+    text = (Path(__file__).parent / 'catalogue.yaml').read_text(encoding='utf-8')
+    known = {f.name for f in fields(Entry)}
+    entries = {}
+    for name, values in yaml.safe_load(text).items():
+        if unknown := set(values) - known:
+            raise ValueError(f'catalogue.yaml: {name}: unknown keys {sorted(unknown)}')
+        values['profiles'] = tuple(values.get('profiles', ()))
+        entries[name] = Entry(name=name, **values)
+    return entries
+
+
+def find_entry(name: str) -> Entry:
+    """Catalogue entry by name. Raises WeightsMissing naming the closest one."""
+    entries = catalogue()
+    if name not in entries:
+        close = difflib.get_close_matches(name, entries, n=1)
+        hint = f'did you mean {close[0]!r}? ' if close else ''
+        raise WeightsMissing(f'no weights named {name!r}; {hint}See `ood weights list`')
+    return entries[name]
+
+
+def cache_folder() -> Path:
+    """Folder of fetched files: $OOD_WEIGHTS, else ~/.cache/ood_perception."""
+    chosen = os.environ.get('OOD_WEIGHTS')
+    return Path(chosen).expanduser() if chosen else Path.home() / '.cache' / 'ood_perception'
+
+
+def cached_path(entry: Entry) -> Path | None:
+    """Path of an entry's file in the cache, a converted one first; None if it is not there."""
+    for name in (f'{entry.name}.safetensors', entry.file):
+        path = cache_folder() / name
+        if path.is_file():
+            return path
+    return None
+
+
+def resolve(reference: str | Path) -> Path:
+    """
+    Find the file that a profile's `weights` names.
+
+    Args:
+        reference: `package:FILE` for a shipped file, a path, or a name of the catalogue.
+
+    Raises:
+        WeightsMissing: it is not on this machine; the message says which command gets it.
+
+    """
+    text = str(reference)
+    if text.startswith('package:'):
+        path = PACKAGE_FOLDER / text.removeprefix('package:')
+        if not path.is_file():
+            raise WeightsMissing(f'{text} is not in this installation ({path}); reinstall it')
+        return path
+    if not text:
+        raise WeightsMissing('no weights named; see `ood weights list`')
+    if os.sep in text or text.endswith(SUFFIXES):
+        path = Path(text).expanduser()
+        if not path.is_file():
+            raise WeightsMissing(f'no weight file at {path}; see `ood weights list`')
+        return path
+    entry = find_entry(text)
+    found = cached_path(entry)
+    if found is None:
+        raise WeightsMissing(
+            f'weights {text!r} are not in {cache_folder()}: run `ood weights fetch {text}`'
+        )
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def wrong_sha256(entry: Entry, path: Path) -> str:
+    """One line saying how a file's sha256 differs from the published one, '' where it fits."""
+    expected = entry.sha256 or entry.sha256_prefix
+    if not expected:
+        return ''
+    actual = sha256_of(path)
+    if actual.startswith(expected):
+        return ''
+    return f'{path}: its sha256 is {actual}, expected {expected}; the file is damaged or another'

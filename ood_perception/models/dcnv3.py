@@ -1,0 +1,279 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+DCNv3: the deformable operator of InternImage, in plain PyTorch and in bounded memory.
+
+Paper: Wang et al., "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable
+Convolutions", CVPR 2023, eq. 2. Layout is NHWC, as in the official operator.
+
+:func:`dcnv3` chooses an implementation from `IMPLEMENTATIONS`: the first whose `supports` says
+yes. A faster kernel is one entry put at the front of that list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Geometry(NamedTuple):
+    """
+    Where the K = kernel_size ** 2 points of each output pixel lie.
+
+    Attributes:
+        kernel_size: side of the square kernel, odd.
+        stride: input pixels between two output pixels.
+        padding: pixels added on each side.
+        dilation: input pixels between two points of the regular grid.
+        groups: channel groups, each with its own offsets and weights.
+        offset_scale: multiplies the regular grid AND the learnt offset.
+
+    """
+
+    kernel_size: int
+    stride: int
+    padding: int
+    dilation: int
+    groups: int
+    offset_scale: float
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the output for an input of (height, width) pixels."""
+        extent = self.dilation * (self.kernel_size - 1) + 1
+        return (
+            (height + 2 * self.padding - extent) // self.stride + 1,
+            (width + 2 * self.padding - extent) // self.stride + 1,
+        )
+
+    def points(self) -> list[tuple[float, float]]:
+        """Regular grid (kx, ky) of each point in pixels, x-major: y runs fastest."""
+        half = (self.kernel_size - 1) // 2
+        steps = [self.dilation * (i - half) for i in range(self.kernel_size)]
+        return [(float(kx), float(ky)) for kx in steps for ky in steps]
+
+
+class Implementation(NamedTuple):
+    """
+    One way to compute the operator.
+
+    Attributes:
+        name: for people and benchmarks.
+        supports: `(value, offset, mask, geometry) -> bool`, whether it can be used here and now.
+        function: `(value, offset, mask, geometry) -> output`, shapes as in :func:`dcnv3`.
+
+    """
+
+    name: str
+    supports: Callable[[Tensor, Tensor, Tensor, Geometry], bool]
+    function: Callable[[Tensor, Tensor, Tensor, Geometry], Tensor]
+
+
+def sample_point_by_point(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
+    """
+    Accumulate one bilinear sample per point: the memory of one feature map, on any device.
+
+    Coordinates and sums are float32 whatever the dtype of the inputs, since half precision cannot
+    hold the pixel coordinates of a large image.
+    """
+    batch, height, width, channels = value.shape
+    rows, columns = at.output_size(height, width)
+    groups, count = at.groups, at.kernel_size**2
+    maps = value.float().view(batch, height, width, groups, channels // groups)
+    maps = maps.permute(0, 3, 4, 1, 2).reshape(batch * groups, -1, height, width)
+
+    def by_group(tensor: Tensor, last: int) -> Tensor:
+        tensor = tensor.view(batch, rows, columns, groups, count, last)
+        tensor = tensor.permute(4, 0, 3, 1, 2, 5)
+        return tensor.reshape(count, batch * groups, rows, columns, last)
+
+    offsets, weights = by_group(offset, 2), by_group(mask, 1)
+    size = torch.tensor([width, height], dtype=torch.float32, device=value.device)
+    centre = _centres(rows, columns, at, value.device)
+    total = torch.zeros_like(maps[..., :1, :1]).expand(-1, -1, rows, columns)
+    for k, point in enumerate(at.points()):
+        shift = torch.tensor(point, dtype=torch.float32, device=value.device)
+        pixel = centre + at.offset_scale * (shift + offsets[k].float())
+        grid = (2 * pixel + 1) / size - 1
+        sampled = F.grid_sample(maps, grid, 'bilinear', 'zeros', align_corners=False)
+        total = torch.addcmul(total, sampled, weights[k].float().squeeze(-1).unsqueeze(1))
+    total = total.view(batch, channels, rows, columns)
+    return total.permute(0, 2, 3, 1).to(value.dtype)
+
+
+def _centres(rows: int, columns: int, at: Geometry, device: torch.device) -> Tensor:
+    # float32 (rows, columns, 2): (x, y) of the kernel's centre in input pixels.
+    first = at.dilation * (at.kernel_size - 1) // 2 - at.padding
+    y = torch.arange(rows, dtype=torch.float32, device=device) * at.stride + first
+    x = torch.arange(columns, dtype=torch.float32, device=device) * at.stride + first
+    return torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1)
+
+
+IMPLEMENTATIONS: list[Implementation] = [
+    Implementation('grid_sample', lambda *_: True, sample_point_by_point),
+]
+"""Tried in order; the last one supports everything."""
+
+
+def dcnv3(
+    value: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    groups: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    padding: int = 1,
+    dilation: int = 1,
+    offset_scale: float = 1.0,
+) -> Tensor:
+    """
+    Sum K bilinear samples around each pixel, each group at its own places with its own weights.
+
+    With point k at (kx, ky) of the regular grid, y fastest::
+
+        px = ox * stride - padding + dilation * (kernel_size - 1) / 2 + s * (kx + dx)
+        py = oy * stride - padding + dilation * (kernel_size - 1) / 2 + s * (ky + dy)
+        out[oy, ox, g] = sum_k mask[oy, ox, g, k] * bilinear(value[..., g], py, px)
+
+    where s is `offset_scale` and the value outside of the image is 0.
+
+    Args:
+        value: float (N, H, W, C), C divisible by `groups`.
+        offset: float (N, H', W', groups * K * 2), last (dx, dy) in pixels.
+        mask: float (N, H', W', groups * K), the weights, used as they are.
+        groups: channel groups.
+        kernel_size: side of the kernel, odd; K = kernel_size ** 2.
+        stride: input pixels between output pixels.
+        padding: pixels of zeros around the input.
+        dilation: spacing of the regular grid.
+        offset_scale: factor of the regular grid and of the offsets.
+
+    Returns:
+        (N, H', W', C) in the dtype of `value`.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+
+    """
+    at = Geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
+    _check(value, offset, mask, at)
+    for implementation in IMPLEMENTATIONS:
+        if implementation.supports(value, offset, mask, at):
+            return implementation.function(value, offset, mask, at)
+    raise RuntimeError('no DCNv3 implementation supports these inputs')
+
+
+def _check(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> None:
+    if at.kernel_size % 2 == 0:
+        raise ValueError(f'DCNv3: expected an odd kernel_size, got {at.kernel_size}')
+    if value.ndim != 4 or value.shape[-1] % at.groups:
+        raise ValueError(
+            f'DCNv3: expected value (N, H, W, C) with C divisible by {at.groups} groups, '
+            f'got {tuple(value.shape)}'
+        )
+    batch, height, width, _ = value.shape
+    points = at.groups * at.kernel_size**2
+    expected = (batch, *at.output_size(height, width))
+    for name, tensor, last in (('offset', offset, 2 * points), ('mask', mask, points)):
+        if tuple(tensor.shape) != (*expected, last):
+            raise ValueError(
+                f'DCNv3: expected {name} {(*expected, last)}, got {tuple(tensor.shape)}'
+            )
+
+
+class ToChannelsLast(nn.Module):
+    """(N, C, H, W) -> (N, H, W, C); holds the slot that it has in the official key names."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Permute a float (N, C, H, W) map."""
+        return x.permute(0, 2, 3, 1)
+
+
+class DCNv3(nn.Module):
+    """
+    The layer around the operator: projections in and out, and the branch that predicts the points.
+
+    Args:
+        channels: of input and output.
+        groups: channel groups.
+        dw_kernel_size: side of the depthwise convolution in front of offsets and weights.
+        offset_scale: see :func:`dcnv3`.
+        center_feature_scale: mix the sampled value with the pixel's own, weights per group (H, G).
+        kernel_size: side of the sampled kernel.
+
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        dw_kernel_size: int = 3,
+        offset_scale: float = 1.0,
+        center_feature_scale: bool = False,
+        kernel_size: int = 3,
+    ) -> None:
+        super().__init__()
+        if channels % groups:
+            raise ValueError(f'DCNv3: {channels} channels do not split into {groups} groups')
+        self.groups, self.kernel_size, self.offset_scale = groups, kernel_size, offset_scale
+        points = groups * kernel_size**2
+        self.dw_conv = nn.Sequential(
+            nn.Conv2d(
+                channels, channels, dw_kernel_size, padding=dw_kernel_size // 2, groups=channels
+            ),
+            nn.Sequential(ToChannelsLast(), nn.LayerNorm(channels, eps=1e-6)),
+            nn.GELU(),
+        )
+        self.offset = nn.Linear(channels, 2 * points)
+        self.mask = nn.Linear(channels, points)
+        self.input_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self.center_feature_scale = center_feature_scale
+        if center_feature_scale:
+            self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(groups, channels))
+            self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(groups))
+        # A regular grid with equal weights to begin with, as the paper does.
+        for layer in (self.offset, self.mask):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (N, H, W, C) to float (N, H, W, C)."""
+        batch, height, width, channels = x.shape
+        value = self.input_proj(x)
+        query = self.dw_conv(x.permute(0, 3, 1, 2))
+        offset = self.offset(query)
+        mask = self.mask(query).view(batch, height, width, self.groups, -1)
+        # float32: autocast would leave the weights in half precision on some devices.
+        mask = mask.float().softmax(dim=-1).to(value.dtype).flatten(3)
+        out = dcnv3(
+            value,
+            offset,
+            mask,
+            groups=self.groups,
+            kernel_size=self.kernel_size,
+            padding=self.kernel_size // 2,
+            offset_scale=self.offset_scale,
+        )
+        if self.center_feature_scale:
+            scale = F.linear(
+                query, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias
+            )
+            scale = scale.sigmoid().repeat_interleave(channels // self.groups, dim=-1)
+            out = out * (1 - scale) + value * scale
+        return self.output_proj(out)

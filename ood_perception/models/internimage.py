@@ -1,0 +1,291 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+InternImage: a backbone of DCNv3 blocks, T to H and G as in the official segmentation configs.
+
+Paper: Wang et al., CVPR 2023. Parameter names are the official ones (without `backbone.`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.models.dcnv3 import DCNv3, ToChannelsLast
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    't': {'channels': 64, 'depths': (4, 4, 18, 4), 'groups': (4, 8, 16, 32)},
+    's': {'channels': 80, 'depths': (4, 4, 21, 4), 'groups': (5, 10, 20, 40), 'post_norm': True},
+    'b': {'channels': 112, 'depths': (4, 4, 21, 4), 'groups': (7, 14, 28, 56), 'post_norm': True},
+    'l': {
+        'channels': 160,
+        'depths': (5, 5, 22, 5),
+        'groups': (10, 20, 40, 80),
+        'post_norm': True,
+        'offset_scale': 2.0,
+    },
+    'xl': {
+        'channels': 192,
+        'depths': (5, 5, 24, 5),
+        'groups': (12, 24, 48, 96),
+        'post_norm': True,
+        'offset_scale': 2.0,
+    },
+    'h': {
+        'channels': 320,
+        'depths': (6, 6, 32, 6),
+        'groups': (10, 20, 40, 80),
+        'layer_scale': None,
+        'dw_kernel_size': 5,
+        'res_post_norm': True,
+        'level2_post_norm': True,
+        'level2_post_norm_block_ids': (5, 11, 17, 23, 29),
+        'center_feature_scale': True,
+    },
+    'g': {
+        'channels': 512,
+        'depths': (2, 2, 48, 4),
+        'groups': (16, 32, 64, 128),
+        'layer_scale': None,
+        'post_norm': True,
+        'dw_kernel_size': 5,
+        'level2_post_norm': True,
+        'level2_post_norm_block_ids': (5, 11, 17, 23, 29, 35, 41, 47),
+        'center_feature_scale': True,
+    },
+}
+"""Arguments of :class:`InternImage` for each published size."""
+
+
+def _norm(channels: int) -> nn.Sequential:
+    # Official names put every LayerNorm into a Sequential.
+    return nn.Sequential(nn.LayerNorm(channels, eps=1e-6))
+
+
+def _norm_channels_last(channels: int) -> nn.Sequential:
+    return nn.Sequential(ToChannelsLast(), nn.LayerNorm(channels, eps=1e-6))
+
+
+class Stem(nn.Module):
+    """Two strided 3x3 convolutions: (N, 3, H, W) -> (N, H/4, W/4, C), sizes rounded up."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, channels // 2, 3, stride=2, padding=1)
+        self.norm1 = _norm_channels_last(channels // 2)
+        self.act = nn.GELU()
+        self.conv2 = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1)
+        self.norm2 = _norm_channels_last(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map float (N, 3, H, W) to float (N, H/4, W/4, C)."""
+        x = self.act(self.norm1(self.conv1(images)))
+        return self.norm2(self.conv2(x.permute(0, 3, 1, 2)))
+
+
+class Downsample(nn.Module):
+    """Strided 3x3 convolution and LayerNorm: (N, H, W, C) -> (N, H/2, W/2, 2C), rounded up."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, bias=False)
+        self.norm = _norm_channels_last(2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (N, H, W, C) to float (N, H/2, W/2, 2C)."""
+        return self.norm(self.conv(x.permute(0, 3, 1, 2)))
+
+
+class MLP(nn.Module):
+    """Linear, GELU, Linear over the last axis."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (..., C) to float (..., C)."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """
+    One InternImage layer: deformable convolution, then MLP, each with a residual connection.
+
+    Args:
+        channels: of input and output.
+        groups: of the deformable convolution.
+        mlp_ratio: hidden width of the MLP over `channels`.
+        post_norm: x + g * LN(f(x)) instead of x + g * f(LN(x)).
+        res_post_norm: x + LN'(f(LN(x))); used only with neither `post_norm` nor `layer_scale`.
+        layer_scale: initial value of the residual factors g, None for no factors.
+        dcn: further arguments of :class:`DCNv3`.
+
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        mlp_ratio: float,
+        post_norm: bool,
+        res_post_norm: bool,
+        layer_scale: float | None,
+        dcn: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.post_norm = post_norm
+        self.res_post_norm = res_post_norm and not post_norm and layer_scale is None
+        self.norm1 = _norm(channels)
+        self.dcn = DCNv3(channels, groups, **dcn)
+        self.norm2 = _norm(channels)
+        self.mlp = MLP(channels, int(channels * mlp_ratio))
+        self.gamma1 = self.gamma2 = None
+        if layer_scale is not None:
+            self.gamma1 = nn.Parameter(layer_scale * torch.ones(channels))
+            self.gamma2 = nn.Parameter(layer_scale * torch.ones(channels))
+        if res_post_norm:
+            self.res_post_norm1 = _norm(channels)
+            self.res_post_norm2 = _norm(channels)
+
+    def _branch(self, x: Tensor, function: nn.Module, norm: nn.Module, index: int) -> Tensor:
+        out = norm(function(x)) if self.post_norm else function(norm(x))
+        if self.res_post_norm:
+            out = (self.res_post_norm1 if index == 1 else self.res_post_norm2)(out)
+        gamma = self.gamma1 if index == 1 else self.gamma2
+        return out if gamma is None else gamma * out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (N, H, W, C) to float (N, H, W, C)."""
+        x = x + self._branch(x, self.dcn, self.norm1, 1)
+        return x + self._branch(x, self.mlp, self.norm2, 2)
+
+
+class Level(nn.Module):
+    """
+    The blocks of one resolution, with the norms around them and the way down to the next.
+
+    Args:
+        blocks: in order.
+        channels: of every block.
+        final_norm: LayerNorm after the last block.
+        post_norm_ids: blocks after which x itself is normalised (level 2 of H and G).
+        downsample: whether another level follows.
+
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        channels: int,
+        final_norm: bool,
+        post_norm_ids: Sequence[int],
+        downsample: bool,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = _norm(channels) if final_norm else nn.Identity()
+        self.post_norm_ids = tuple(post_norm_ids)
+        if self.post_norm_ids:
+            self.post_norms = nn.ModuleList(_norm(channels) for _ in self.post_norm_ids)
+        self.downsample = Downsample(channels) if downsample else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (N, H, W, C) to the level's output; the way down comes after it."""
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.post_norm_ids:
+                x = self.post_norms[self.post_norm_ids.index(index)](x)
+        return self.norm(x)
+
+
+class InternImage(nn.Module):
+    """
+    The backbone: four maps at strides 4, 8, 16 and 32 (sizes rounded up), any image size.
+
+    Args:
+        channels: of the first level, doubled at each further one.
+        depths: blocks of each level.
+        groups: of each level.
+        mlp_ratio: hidden width of the MLPs over their input.
+        layer_scale: initial residual factor, None for none.
+        offset_scale: factor of the sampling grid, see `dcnv3.dcnv3`.
+        post_norm: LayerNorm after instead of before each branch.
+        dw_kernel_size: side of the depthwise convolutions in DCNv3.
+        res_post_norm: further LayerNorms after each branch (H).
+        level2_post_norm: LayerNorms inside level 2 (H, G).
+        level2_post_norm_block_ids: after which of its blocks.
+        center_feature_scale: see `dcnv3.DCNv3` (H, G).
+
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        depths: Sequence[int],
+        groups: Sequence[int],
+        mlp_ratio: float = 4.0,
+        layer_scale: float | None = 1.0,
+        offset_scale: float = 1.0,
+        post_norm: bool = False,
+        dw_kernel_size: int = 3,
+        res_post_norm: bool = False,
+        level2_post_norm: bool = False,
+        level2_post_norm_block_ids: Sequence[int] = (),
+        center_feature_scale: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(depths) != len(groups):
+            raise ValueError(f'InternImage: {len(depths)} depths but {len(groups)} groups')
+        self.channels = [channels * 2**i for i in range(len(depths))]
+        dcn = {
+            'dw_kernel_size': dw_kernel_size,
+            'offset_scale': offset_scale,
+            'center_feature_scale': center_feature_scale,
+        }
+        self.patch_embed = Stem(channels)
+        self.levels = nn.ModuleList(
+            Level(
+                [
+                    Block(width, group, mlp_ratio, post_norm, res_post_norm, layer_scale, dcn)
+                    for _ in range(depth)
+                ],
+                width,
+                final_norm=not post_norm or center_feature_scale,
+                post_norm_ids=level2_post_norm_block_ids if level2_post_norm and i == 2 else (),
+                downsample=i < len(depths) - 1,
+            )
+            for i, (width, depth, group) in enumerate(
+                zip(self.channels, depths, groups, strict=True)
+            )
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised float (N, 3, H, W) images to the levels' (N, C_i, h_i, w_i) outputs."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f'expected images (B, 3, H, W), got {tuple(images.shape)}')
+        x = self.patch_embed(images)
+        outputs: list[Tensor] = []
+        for level in self.levels:
+            assert isinstance(level, Level)
+            x = level(x)
+            outputs.append(x.permute(0, 3, 1, 2).contiguous())
+            x = level.downsample(x)
+        return outputs
