@@ -165,9 +165,8 @@ class Pipeline:
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
         image = self.profile.image
-        return network_size(
-            height, width, image.short_side, image.max_long_side, self.spec.multiple_of
-        )
+        multiple = self.spec.multiple_of
+        return network_size(height, width, image.short_side, image.max_long_side, multiple)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch: int = 1) -> None:
         """Run once for each (height, width) so that the first real frame is not the slow one."""

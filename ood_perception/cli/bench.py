@@ -34,13 +34,13 @@ def bench(
     seed: Annotated[int, typer.Option(help='Seed of the rendered drive.')] = 1000,
     output: Annotated[Path | None, typer.Option(help='CSV file to append the rows to.')] = None,
 ) -> None:
-    """Time a profile on rendered frames: medians, p95, every stage, memory; ratios to the first."""
+    """Time a profile on rendered frames: medians, p95, stages, memory, ratios to the first."""
     import numpy as np
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
 
-    from ood_perception.engine.bench import measure, write_rows
+    from ood_perception.engine.bench import Row, measure, write_rows
     from ood_perception.pipeline import Pipeline
     from ood_perception.simulation.proving_ground import ProvingGround
 
@@ -56,7 +56,8 @@ def bench(
         for count in cameras.split(',')
         for engine in engines.split(',')
     ]
-    rows, first = [], {}
+    rows: list[Row] = []
+    first: dict[tuple[str, int], Row] = {}
     for size, count, engine in track(cases, description='Measuring', console=console):
         width, height = (int(side) for side in size.split('x'))
         ground = ProvingGround(seed=seed, width=width, height=height)

@@ -1,0 +1,62 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood doctor`: what is wrong with this installation and what to do about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    profile: Annotated[str, typer.Option(help='Profile that will run.')] = 'compact',
+    size: Annotated[str, typer.Option(help="The camera's WIDTHxHEIGHT.")] = '1280x720',
+    rate: Annotated[float, typer.Option(help="The camera's frames per second.")] = 30.0,
+    seconds: Annotated[float, typer.Option(help='Length of the transport test, 0 = none.')] = 3.0,
+    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> None:
+    """Check versions, device, ROS, transport, clock and weights; exit 1 if something is broken."""
+    try:
+        width, height = (int(side) for side in size.split('x'))
+    except ValueError:
+        raise typer.BadParameter(
+            f'expected WIDTHxHEIGHT, got {size!r}', param_hint='size'
+        ) from None
+    from ood_perception.diagnosis import ERROR, OK, cheap_checks
+
+    findings = cheap_checks(profile, width * height * 3)
+    ros = not any(f.name == 'ros' and f.level == ERROR for f in findings)
+    if seconds > 0 and ros:
+        from ood_perception.ros.self_test import transport_finding
+
+        findings.append(transport_finding(width, height, rate, seconds))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=2))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        marks = {'ok': '[green]ok   [/green]', 'warn': '[yellow]warn [/yellow]'}
+        for finding in findings:
+            mark = marks.get(finding.level, '[red]error[/red]')
+            console.print(f'{mark} [bold]{finding.name}[/bold]: {finding.text}')
+            if finding.remedy:
+                console.print(f'        -> {finding.remedy}')
+        bad = sum(f.level != OK for f in findings)
+        console.print(f'{len(findings)} checks, {bad} to look at')
+    raise typer.Exit(1 if any(f.level == ERROR for f in findings) else 0)
