@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -160,10 +161,15 @@ def normalise(images: Tensor, spec: InputSpec) -> Tensor:
         float32 (B, 3, h, w), channels-last.
 
     """
-    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
-    scaled = images.to(torch.float32, memory_format=torch.channels_last)
-    return (scaled - 255 * mean) * (1 / (255 * std))
+    offset, factor = _constants(spec, images.device)
+    return (images.to(torch.float32, memory_format=torch.channels_last) - offset) * factor
+
+
+@functools.lru_cache(maxsize=16)
+def _constants(spec: InputSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    # kept on the device: making them there anew would stall it at every frame
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    return 255 * mean, 1 / (255 * std)
 
 
 def download(tensors: Sequence[Tensor]) -> list[np.ndarray]:
