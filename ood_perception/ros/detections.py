@@ -1,0 +1,176 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Found objects as rows, as vision_msgs/Detection2DArray and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ood_perception.result import SURROUNDINGS, Result
+from ood_perception.ros.depth import Place
+
+CLASS_ID = 'unknown'
+"""class_id of every detection: the node names no class."""
+
+
+@dataclass(slots=True)
+class Detection:
+    """
+    One unknown object.
+
+    Attributes:
+        id: value of its pixels in the instances image, 1..65535.
+        score: 0..1, confidence that it is unknown.
+        box: x1, y1, x2, y2 in pixels of the camera image.
+        area: pixels.
+        mean_score: mean raw score over its pixels.
+        surroundings: 'none', 'on_road', 'beside' or 'in_air'.
+        place: where it is in 3D, or None without depth.
+
+    """
+
+    id: int
+    score: float
+    box: tuple[float, float, float, float]
+    area: int = 0
+    mean_score: float = 0.0
+    surroundings: str = SURROUNDINGS[0]
+    place: Place | None = None
+
+
+def rows(result: Result) -> list[Detection]:
+    """Rows of a result on the host; empty when it has no instances."""
+    if result.boxes is None:
+        return []
+    found = []
+    for i, box in enumerate(np.asarray(result.boxes, np.float64)):
+        around = 0 if result.surroundings is None else int(result.surroundings[i])
+        found.append(
+            Detection(
+                id=int(result.ids[i]),
+                score=float(result.box_scores[i]),
+                box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                area=0 if result.areas is None else int(result.areas[i]),
+                mean_score=0.0 if result.mean_scores is None else float(result.mean_scores[i]),
+                surroundings=SURROUNDINGS[around],
+            )
+        )
+    return found
+
+
+def select(result: Result, threshold: float, min_area: int) -> Result:
+    """Leave out the objects of a lower score or of fewer pixels, from rows and instances alike."""
+    if result.boxes is None or not len(result.boxes):
+        return result
+    keep = np.asarray(result.box_scores) >= threshold
+    if result.areas is not None:
+        keep &= np.asarray(result.areas) >= min_area
+    if keep.all():
+        return result
+    chosen = {
+        name: value[keep]
+        for name in ('boxes', 'box_scores', 'ids', 'areas', 'mean_scores', 'surroundings')
+        if (value := getattr(result, name)) is not None
+    }
+    if result.instances is not None:
+        table = np.zeros(1 << 16, np.uint16)
+        kept = np.asarray(chosen['ids']).astype(np.int64)
+        table[kept] = kept
+        chosen['instances'] = table[result.instances]
+    return replace(result, **chosen)
+
+
+def to_json(header: Any, camera: str, size: tuple[int, ...], found: list[Detection]) -> str:
+    """
+    One frame's objects as JSON text.
+
+    Args:
+        header: std_msgs/Header of the frame.
+        camera: name of the camera.
+        size: (height, width) of the camera image in pixels.
+        found: the objects.
+
+    """
+    tree: dict[str, Any] = {
+        'header': {
+            'stamp': {'sec': header.stamp.sec, 'nanosec': header.stamp.nanosec},
+            'frame_id': header.frame_id,
+        },
+        'camera': camera,
+        'width': size[1],
+        'height': size[0],
+        'detections': [],
+    }
+    for item in found:
+        row: dict[str, Any] = {
+            'id': item.id,
+            'class_id': CLASS_ID,
+            'score': round(item.score, 4),
+            'box': [round(v, 2) for v in item.box],
+            'area': item.area,
+            'mean_score': round(item.mean_score, 4),
+            'surroundings': item.surroundings,
+        }
+        if item.place is not None:
+            row['position'] = [round(v, 4) for v in item.place.position]
+            row['size'] = [round(v, 4) for v in item.place.size]
+            row['distance'] = round(item.place.distance, 4)
+        tree['detections'].append(row)
+    return json.dumps(tree)
+
+
+def vision_msgs() -> Any:
+    """Module vision_msgs.msg, or None where it is not installed."""
+    try:
+        import vision_msgs.msg
+    except ImportError:
+        return None
+    return vision_msgs.msg
+
+
+def to_vision(messages: Any, header: Any, found: list[Detection]) -> Any:
+    """
+    One frame's objects as a vision_msgs/Detection2DArray.
+
+    `id` is the object's value in the instances image. Where depth is known,
+    ``results[0].pose.pose.position`` is the object's place in metres in the frame of the header.
+
+    Args:
+        messages: the module that :func:`vision_msgs` gave.
+        header: std_msgs/Header of the frame.
+        found: the objects.
+
+    """
+    array = messages.Detection2DArray(header=header)
+    for item in found:
+        detection = messages.Detection2D(header=header, id=str(item.id))
+        x1, y1, x2, y2 = item.box
+        detection.bbox.center.position.x = (x1 + x2) / 2
+        detection.bbox.center.position.y = (y1 + y2) / 2
+        detection.bbox.size_x = x2 - x1
+        detection.bbox.size_y = y2 - y1
+        hypothesis = messages.ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id = CLASS_ID
+        hypothesis.hypothesis.score = item.score
+        if item.place is not None:
+            point = hypothesis.pose.pose.position
+            point.x, point.y, point.z = item.place.position
+        detection.results = [hypothesis]
+        array.detections.append(detection)
+    return array

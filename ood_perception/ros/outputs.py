@@ -1,0 +1,338 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The topics of one camera: who listens, and writing a result into preallocated messages.
+
+Nothing is computed, encoded or copied for a topic without a subscriber. Every message of a frame
+carries the header of the camera's message unchanged, so that stamps can be joined exactly.
+"""
+
+from __future__ import annotations
+
+import array
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import String
+
+from ood_perception.result import Result
+from ood_perception.ros import detections
+from ood_perception.ros.overlay import draw
+from ood_perception.ros.parameters import Settings
+
+TOPICS: dict[str, tuple[str, str]] = {
+    'heatmap': (
+        'sensor_msgs/msg/Image',
+        'mono8; 0..255 = probability 0..1 that the pixel belongs to something unknown',
+    ),
+    'heatmap/compressed': ('sensor_msgs/msg/CompressedImage', 'the heatmap as JPEG'),
+    'score': (
+        'sensor_msgs/msg/Image',
+        '32FC1; raw score, higher = more unknown (parameter publish_score)',
+    ),
+    'instances': (
+        'sensor_msgs/msg/Image',
+        'mono16; 0 = none, otherwise the id of the object that owns the pixel',
+    ),
+    'instances/compressed': (
+        'sensor_msgs/msg/CompressedImage',
+        'the instances as 16-bit PNG, without loss',
+    ),
+    'overlay': (
+        'sensor_msgs/msg/Image',
+        'rgb8; the camera image with heatmap, outlines, ids and scores',
+    ),
+    'overlay/compressed': ('sensor_msgs/msg/CompressedImage', 'the overlay as JPEG'),
+    'detections': (
+        'vision_msgs/msg/Detection2DArray',
+        'one detection an object, id = value in instances, score 0..1, box in pixels '
+        '(where vision_msgs is installed)',
+    ),
+    'detections_json': (
+        'std_msgs/msg/String',
+        'the same as JSON, with area, raw score, surroundings and, with depth, position, size '
+        'and distance in metres',
+    ),
+    'points': (
+        'sensor_msgs/msg/PointCloud2',
+        'x, y, z [m, optical frame], score 0..1, instance id of unknown points (parameter depth)',
+    ),
+    'camera_info': (
+        'sensor_msgs/msg/CameraInfo',
+        'the camera_info that belongs to the images above, with the stamp of the frame',
+    ),
+}
+"""Topic below ``~/`` (with several cameras below ``~/<camera>/``): type and meaning."""
+
+
+class ImageTopic:
+    """
+    An image topic with one message that is written in place and reused.
+
+    Assigning numpy arrays to `data` converts byte by byte and takes a second for a large image; a
+    view of an array that the message owns costs one copy. `publish` serialises before it returns,
+    so the buffer is free again then.
+
+    Attributes:
+        encoding: of the sensor_msgs/Image.
+        publisher: of the raw topic.
+        compressed: publisher of the ``/compressed`` sibling, or None.
+
+    """
+
+    _DTYPES = {'mono8': np.uint8, 'rgb8': np.uint8, 'mono16': np.uint16, '32FC1': np.float32}
+
+    def __init__(self, encoding: str, publisher: Any, compressed: Any = None) -> None:
+        self.encoding = encoding
+        self.publisher = publisher
+        self.compressed = compressed
+        self._message = Image(encoding=encoding)
+        self._view: NDArray[Any] | None = None
+
+    @property
+    def raw_wanted(self) -> bool:
+        """Whether somebody subscribes to the raw topic."""
+        return self.publisher.get_subscription_count() > 0
+
+    @property
+    def compressed_wanted(self) -> bool:
+        """Whether somebody subscribes to the compressed topic."""
+        return self.compressed is not None and self.compressed.get_subscription_count() > 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody subscribes to any form of it."""
+        return self.raw_wanted or self.compressed_wanted
+
+    def buffer(self, height: int, width: int) -> NDArray[Any]:
+        """Writable view of the message's pixels, (H, W) or for rgb8 (H, W, 3)."""
+        shape = (height, width, 3) if self.encoding == 'rgb8' else (height, width)
+        if self._view is None or self._view.shape != shape:
+            dtype = np.dtype(self._DTYPES[self.encoding])
+            size = int(np.prod(shape)) * dtype.itemsize
+            # array * n allocates once, unlike array('B', bytes(n)).
+            self._message.data = array.array('B', b'\0') * size
+            self._message.height, self._message.width = height, width
+            self._message.step = size // height
+            self._view = np.frombuffer(self._message.data, dtype).reshape(shape)
+        return self._view
+
+    def publish(self, header: Any, pixels: NDArray[Any], quality: int) -> None:
+        """
+        Send pixels to whoever listens.
+
+        Args:
+            header: std_msgs/Header of the camera's message.
+            pixels: image in the topic's encoding; may be :meth:`buffer` itself.
+            quality: 1..100 of the JPEG.
+
+        """
+        if self.compressed_wanted:
+            self.compressed.publish(self._encode(header, pixels, quality))
+        if self.raw_wanted:
+            view = self.buffer(*pixels.shape[:2])
+            if pixels is not view:
+                np.copyto(view, pixels)
+            self._message.header = header
+            self.publisher.publish(self._message)
+
+    def _encode(self, header: Any, pixels: NDArray[Any], quality: int) -> CompressedImage:
+        if self.encoding == 'rgb8':
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+            form, suffix = 'rgb8; jpeg compressed bgr8', '.jpg'
+        elif self.encoding == 'mono8':
+            form, suffix = 'mono8; jpeg compressed mono8', '.jpg'
+        else:
+            form, suffix = f'{self.encoding}; png compressed {self.encoding}', '.png'
+        options = (
+            [cv2.IMWRITE_JPEG_QUALITY, quality]
+            if suffix == '.jpg'
+            else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        )
+        _, data = cv2.imencode(suffix, pixels, options)
+        return CompressedImage(header=header, format=form, data=array.array('B', data.tobytes()))
+
+
+class CameraOutputs:
+    """
+    All output topics of one camera.
+
+    Args:
+        node: the lifecycle node that publishes.
+        camera: name of the camera, '' for the only, unnamed one.
+        settings: the node's parameters.
+        qos: QoS profile of the outputs.
+        options: further arguments of create_publisher, as qos_overriding_options.
+
+    """
+
+    def __init__(
+        self, node: Any, camera: str, settings: Settings, qos: Any, options: dict[str, Any]
+    ) -> None:
+        self.camera = camera
+        self._node, self._qos, self._options = node, qos, options
+        self._publishers: list[Any] = []
+        self._vision = detections.vision_msgs()
+
+        def image(name: str, encoding: str) -> ImageTopic:
+            sibling = None
+            if settings.publish_compressed:
+                sibling = self._create(CompressedImage, f'{name}/compressed')
+            return ImageTopic(encoding, self._create(Image, name), sibling)
+
+        self.heatmap = image('heatmap', 'mono8')
+        self.instances = image('instances', 'mono16')
+        self.overlay = image('overlay', 'rgb8')
+        self.score: ImageTopic | None = None
+        self.detections_json = self._create(String, 'detections_json')
+        self.detections = (
+            self._create(self._vision.Detection2DArray, 'detections') if self._vision else None
+        )
+        self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
+        self.camera_info = self._create(CameraInfo, 'camera_info')
+        self.set_score(settings.publish_score)
+
+    def set_score(self, enabled: bool) -> None:
+        """Offer ~/score, or no longer."""
+        if enabled and self.score is None:
+            publisher = self._create(Image, 'score')
+            self.score = ImageTopic('32FC1', publisher)
+        elif not enabled and self.score is not None:
+            self._destroy(self.score.publisher)
+            self.score = None
+
+    def destroy(self) -> None:
+        """Withdraw all topics."""
+        for publisher in list(self._publishers):
+            self._destroy(publisher)
+
+    @property
+    def publishers(self) -> list[Any]:
+        """Publishers of all topics."""
+        return list(self._publishers)
+
+    @property
+    def points_wanted(self) -> bool:
+        """Whether somebody subscribes to the points."""
+        return self.points is not None and self.points.get_subscription_count() > 0
+
+    @property
+    def rows_wanted(self) -> bool:
+        """Whether somebody subscribes to a form of the detections."""
+        return self.detections_json.get_subscription_count() > 0 or (
+            self.detections is not None and self.detections.get_subscription_count() > 0
+        )
+
+    def wants(self) -> set[str]:
+        """Fields of a `Result` that somebody subscribes to, in the vocabulary of the pipeline."""
+        wanted = set()
+        if self.heatmap.wanted:
+            wanted.add('heatmap')
+        if self.instances.wanted or self.rows_wanted:
+            wanted.add('instances')
+        if self.overlay.wanted or self.points_wanted:
+            wanted |= {'heatmap', 'instances'}
+        if self.score is not None and self.score.wanted:
+            wanted.add('score')
+        return wanted
+
+    def publish(
+        self,
+        header: Any,
+        image: NDArray[np.uint8],
+        result: Result,
+        settings: Settings,
+        places: dict[int, Any],
+        points: Any = None,
+        camera_info: Any = None,
+    ) -> None:
+        """
+        Send everything that somebody listens to.
+
+        Args:
+            header: std_msgs/Header of the camera's message, sent on verbatim.
+            image: uint8 (H, W, 3) RGB.
+            result: on the host, already without the objects that are not to be published.
+            settings: the node's parameters.
+            places: where the objects are in 3D, by id.
+            points: sensor_msgs/PointCloud2, or None.
+            camera_info: sensor_msgs/CameraInfo of the camera, or None.
+
+        """
+        quality, size = settings.jpeg_quality, image.shape[:2]
+        found = detections.rows(result)
+        for item in found:
+            item.place = places.get(item.id)
+        if self.heatmap.wanted and result.heatmap is not None:
+            self.heatmap.publish(header, result.heatmap, quality)
+        if self.score is not None and self.score.wanted and result.score is not None:
+            self.score.publish(header, result.score, quality)
+        if self.instances.wanted:
+            # A profile without masks still answers, so that nobody who joins topics starves.
+            empty = result.instances is None
+            pixels = np.zeros(size, np.uint16) if empty else result.instances
+            self.instances.publish(header, pixels, quality)
+        if self.detections_json.get_subscription_count():
+            text = detections.to_json(header, self.camera, size, found)
+            self.detections_json.publish(String(data=text))
+        if self.detections is not None and self.detections.get_subscription_count():
+            self.detections.publish(detections.to_vision(self._vision, header, found))
+        if points is not None and self.points is not None:
+            self.points.publish(points)
+        if camera_info is not None and self.camera_info.get_subscription_count():
+            camera_info.header = header
+            self.camera_info.publish(camera_info)
+        if self.overlay.wanted:
+            self._publish_overlay(header, image, result, settings, found)
+
+    def _publish_overlay(
+        self,
+        header: Any,
+        image: NDArray[np.uint8],
+        result: Result,
+        settings: Settings,
+        found: list[detections.Detection],
+    ) -> None:
+        labels = None
+        if settings.overlay_labels:
+            labels = [f'{d.id}: {d.score:.2f}' + _metres(d) for d in found]
+        pixels = draw(
+            image,
+            result.heatmap,
+            result.instances,
+            result.boxes,
+            labels,
+            settings.overlay_alpha,
+            settings.overlay_colormap,
+            out=self.overlay.buffer(*image.shape[:2]),
+        )
+        self.overlay.publish(header, pixels, settings.jpeg_quality)
+
+    def _create(self, kind: Any, name: str) -> Any:
+        topic = f'~/{self.camera}/{name}' if self.camera else f'~/{name}'
+        publisher = self._node.create_lifecycle_publisher(kind, topic, self._qos, **self._options)
+        self._publishers.append(publisher)
+        return publisher
+
+    def _destroy(self, publisher: Any) -> None:
+        self._publishers.remove(publisher)
+        self._node.destroy_lifecycle_publisher(publisher)
+
+
+def _metres(detection: detections.Detection) -> str:
+    return f' {detection.place.distance:.1f} m' if detection.place is not None else ''

@@ -1,0 +1,154 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The node's services: enable, reset, learn_normal, save_snapshot."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from std_srvs.srv import SetBool, Trigger
+
+from ood_perception.ros import snapshot
+
+SERVICES: dict[str, tuple[Any, str]] = {
+    'enable': (
+        SetBool,
+        'false: discard frames and compute nothing, true: go on. Quicker than the lifecycle.',
+    ),
+    'reset': (
+        Trigger,
+        'Forget tracks, streaming clusters and counters of all cameras, not what was learnt.',
+    ),
+    'learn_normal': (
+        SetBool,
+        'true: take what the cameras now see as normal, false: stop and, with the parameter '
+        'memory_file, save it. Needs a profile whose score learns on site (dinov2_novelty).',
+    ),
+    'save_snapshot': (
+        Trigger,
+        'Write the newest frame of each camera with all outputs and parameters into '
+        'snapshot_folder; the answer names the folders.',
+    ),
+}
+"""Service below ``~/``: type and meaning."""
+
+
+class Services:
+    """
+    Offer the services of a node.
+
+    Args:
+        node: the `OodNode` that they act on.
+
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        for name, (kind, _) in SERVICES.items():
+            node.create_service(kind, f'~/{name}', self._guard(getattr(self, name)))
+
+    def _guard(self, handler: Any) -> Any:
+        """An exception would end the node's executor; it becomes the answer instead."""
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                response.success, response.message = handler(request)
+            except Exception as error:
+                response.success = False
+                response.message = f'{type(error).__name__}: {error}'
+                self._node.report('error', f'service {handler.__name__}: {response.message}')
+            return response
+
+        return answer
+
+    def enable(self, request: Any) -> tuple[bool, str]:
+        """Go on or pause."""
+        self._node.enabled = bool(request.data)
+        return True, 'enabled' if request.data else 'disabled: frames are discarded'
+
+    def reset(self, request: Any) -> tuple[bool, str]:
+        """Forget the past of all cameras."""
+        worker = self._node.worker
+        if worker is None or worker.pipeline is None:
+            return False, 'nothing to reset: the node is not configured'
+        with worker.lock:
+            worker.pipeline.reset()
+            for stream in worker.mailbox.streams:
+                stream.forget()
+        return True, f'{len(worker.mailbox.streams)} camera(s) start afresh'
+
+    def learn_normal(self, request: Any) -> tuple[bool, str]:
+        """Start or stop learning what is normal here."""
+        worker = self._node.worker
+        if worker is None or worker.pipeline is None:
+            return False, 'the node is not configured'
+        score = worker.pipeline.score
+        if not hasattr(score, 'learning'):
+            name = self._node.settings.profile
+            return False, f'the score of profile {name!r} does not learn; use dinov2_novelty'
+        file = self._node.settings.memory_file
+        with worker.lock:
+            score.learning = worker.learning = bool(request.data)
+            if request.data:
+                return True, 'learning: drive where nothing is unknown, then call with false'
+            if not file:
+                return True, 'learnt; kept in memory only, as memory_file is empty'
+            path = Path(file).expanduser()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            score.save(path)
+        return True, f'learnt and saved to {path}'
+
+    def save_snapshot(self, request: Any) -> tuple[bool, str]:
+        """Write the newest frame of each camera."""
+        worker = self._node.worker
+        if worker is None or worker.pipeline is None:
+            return False, 'the node is not configured'
+        folders = []
+        with worker.lock:
+            for stream in worker.mailbox.streams:
+                if stream.newest is None:
+                    continue
+                header, image, result = stream.newest
+                missing = [n for n in ('score', 'heatmap', 'instances') if not _has(result, n)]
+                if missing or result.semantic is None:
+                    # A stream of its own, so that the camera's tracks do not see a frame twice.
+                    (full,) = worker.pipeline([image], streams=['snapshot'])
+                    worker.pipeline.reset('snapshot')
+                    filled = {
+                        f.name: getattr(full, f.name)
+                        for f in dataclasses.fields(full)
+                        if getattr(result, f.name) is None
+                    }
+                    result = dataclasses.replace(result, **filled)
+                about = {
+                    'camera': stream.name,
+                    'computed_for_the_snapshot': missing,
+                    'parameters': self._node.parameter_values(),
+                    'counters': dataclasses.asdict(stream.counters),
+                    'last_error': stream.last_error,
+                    'profile': worker.pipeline.profile.to_dict(),
+                }
+                folder = self._node.settings.snapshot_folder
+                path = snapshot.save(folder, stream.name, header, image, result, about)
+                folders.append(str(path))
+        if not folders:
+            return False, 'no frame has been processed yet (does anybody subscribe to an output?)'
+        return True, '\n'.join(folders)
+
+
+def _has(result: Any, name: str) -> bool:
+    return getattr(result, name) is not None

@@ -1,0 +1,101 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A snapshot for a bug report: one frame, all outputs, all parameters, in a folder."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ood_perception.result import Result
+from ood_perception.ros import detections
+from ood_perception.ros.overlay import draw
+
+
+def save(
+    folder: str | Path,
+    camera: str,
+    header: Any,
+    image: NDArray[np.uint8],
+    result: Result,
+    about: dict[str, Any],
+) -> Path:
+    """
+    Write a frame and what was found in it into a new folder below `folder`.
+
+    Args:
+        folder: where snapshots go; made when absent.
+        camera: name of the camera, '' for the only one.
+        header: std_msgs/Header of the frame.
+        image: uint8 (H, W, 3) RGB.
+        result: on the host, as complete as can be.
+        about: what else to write into snapshot.json (parameters, profile, statistics).
+
+    Returns:
+        The new folder, with image.png, overlay.png, heatmap.png, instances.png (16 bit),
+        semantic.png, score.npy (float32) and snapshot.json.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+
+    """
+    stamp = f'{header.stamp.sec}.{header.stamp.nanosec:09d}'
+    name = time.strftime('%Y%m%d-%H%M%S') + f'_{camera or "camera"}_{stamp}'
+    target = Path(folder).expanduser() / name
+    number = 1
+    while target.exists():
+        number += 1
+        target = target.with_name(f'{name}_{number}')
+    target.mkdir(parents=True)
+    found = detections.rows(result)
+    labels = [f'{d.id}: {d.score:.2f}' for d in found]
+    overlay = draw(image, result.heatmap, result.instances, result.boxes, labels)
+    _write(target / 'image.png', image[..., ::-1])
+    _write(target / 'overlay.png', overlay[..., ::-1])
+    for field in ('heatmap', 'instances', 'semantic'):
+        if (pixels := getattr(result, field)) is not None:
+            _write(target / f'{field}.png', pixels)
+    if result.score is not None:
+        np.save(target / 'score.npy', result.score, allow_pickle=False)
+    tree = {
+        'frame': json.loads(detections.to_json(header, camera, image.shape[:2], found)),
+        'timings_ms': result.timings,
+        'versions': {
+            'python': platform.python_version(),
+            'machine': platform.machine(),
+            'torch': torch.__version__,
+            'opencv': cv2.__version__,
+            'numpy': np.__version__,
+        },
+        **about,
+    }
+    text = json.dumps(tree, indent=2, default=str)
+    (target / 'snapshot.json').write_text(text, encoding='utf-8')
+    return target
+
+
+def _write(path: Path, pixels: NDArray[Any]) -> None:
+    done, data = cv2.imencode('.png', np.ascontiguousarray(pixels))
+    if not done:
+        raise OSError(f'{path.name} cannot be encoded')
+    path.write_bytes(data.tobytes())

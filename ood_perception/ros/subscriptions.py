@@ -1,0 +1,197 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The topics that a camera is read from, and why nothing arrives when nothing arrives.
+
+A wrong type or QoS that does not fit is silent in DDS: publisher and subscriber never meet. So the
+graph is asked once a second, and what does not fit is reported with both sides' settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from ood_perception.ros import qos
+from ood_perception.ros.camera_stream import CameraStream, Mailbox
+from ood_perception.ros.parameters import CameraSettings, Settings
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # ROS 2 Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+INPUTS = {
+    'image': ('image', '{camera}/image_raw', 'sensor_msgs/msg/Image', 'camera image'),
+    'image/compressed': (
+        'image/compressed',
+        '{camera}/image_raw/compressed',
+        'sensor_msgs/msg/CompressedImage',
+        'the same as JPEG or PNG (parameter image_transport: compressed)',
+    ),
+    'camera_info': (
+        'camera_info',
+        '{camera}/camera_info',
+        'sensor_msgs/msg/CameraInfo',
+        'intrinsics, needed for points from depth images; unless remapped, taken from beside the '
+        'image topic',
+    ),
+    'depth': (
+        'depth',
+        '{camera}/depth/image_raw',
+        'sensor_msgs/msg/Image',
+        '32FC1 [m] or 16UC1 [mm], registered to the image (parameter depth: image)',
+    ),
+    'cloud': (
+        'cloud',
+        '{camera}/depth/points',
+        'sensor_msgs/msg/PointCloud2',
+        'organised cloud, registered to the image (parameter depth: cloud)',
+    ),
+}
+"""Input: its topic with one unnamed camera, with named cameras, type and meaning."""
+
+
+class CameraSubscriptions:
+    """
+    Subscriptions of one camera; they exist while the node is active.
+
+    Attributes:
+        topic: resolved name of the image topic in use.
+
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        stream: CameraStream,
+        mailbox: Mailbox,
+        settings: Settings,
+        camera: CameraSettings,
+    ) -> None:
+        self._node, self._stream = node, stream
+        self._type = Image if camera.image_transport == 'raw' else CompressedImage
+        self._qos = qos.profile(camera.input_qos)
+        self._subscriptions: list[Any] = []
+        image, _ = _resolve(node, 'image', stream.name)
+        self.topic = image
+        if self._type is CompressedImage:
+            # A remap of the image topic does not reach its sibling by itself.
+            own, remapped = _resolve(node, 'image/compressed', stream.name)
+            self.topic = own if remapped else f'{image}/compressed'
+        info, remapped = _resolve(node, 'camera_info', stream.name)
+        info = info if remapped else f'{image.rpartition("/")[0]}/camera_info'
+        self._create(self._type, self.topic, lambda message: mailbox.put(stream, message))
+        self._create(CameraInfo, info, self._store_info)
+        if settings.depth == 'image':
+            topic, _ = _resolve(node, 'depth', stream.name)
+            self._create(Image, topic, stream.depths.append)
+        elif settings.depth == 'cloud':
+            topic, _ = _resolve(node, 'cloud', stream.name)
+            self._create(PointCloud2, topic, stream.depths.append)
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def trouble(self) -> str:
+        """Why no publisher of the image topic can reach us; '' when one can or none is there."""
+        own = self._subscriptions[0].qos_profile if self._subscriptions else self._qos
+        ends = self._node.get_publishers_info_by_topic(self.topic)
+        problems = mismatches(ends, self.topic, type_name(self._type), own)
+        return '; '.join(problems) if len(problems) == len(ends) else ''
+
+    def _create(self, kind: Any, topic: str, callback: Callable[[Any], Any]) -> None:
+        # The event only brings the check forward that runs every second anyway.
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=lambda event: self._node.check_inputs(), use_default_callbacks=False
+        )
+        subscription = self._node.create_subscription(
+            kind,
+            topic,
+            callback,
+            self._qos,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._subscriptions.append(subscription)
+
+    def _store_info(self, message: Any) -> None:
+        self._stream.camera_info = message
+
+
+def output_events(node: Any) -> Any:
+    """Event callbacks of a publisher that report a subscriber whose QoS does not fit."""
+    return PublisherEventCallbacks(
+        incompatible_qos=lambda event: node.check_outputs(), use_default_callbacks=False
+    )
+
+
+def mismatches(
+    endpoints: Any, topic: str, kind: str, own: QoSProfile, offered: bool = True
+) -> list[str]:
+    """
+    Say which other ends of a topic do not meet ours, and why.
+
+    Args:
+        endpoints: rclpy TopicEndpointInfo of the other ends.
+        topic: name of the topic.
+        kind: our message type, as ``sensor_msgs/msg/Image``.
+        own: our QoS profile.
+        offered: True when the others publish, False when they subscribe.
+
+    """
+    problems = []
+    for end in endpoints:
+        who = f'{end.node_namespace.rstrip("/")}/{end.node_name}'
+        if end.topic_type != kind:
+            problem = f'{topic}: {who} has type {end.topic_type}, this node {kind}'
+            if end.topic_type.endswith('/CompressedImage'):
+                problem += '; set image_transport:=compressed'
+            problems.append(problem)
+            continue
+        theirs = end.qos_profile
+        compatible, reason = qos_check_compatible(*((theirs, own) if offered else (own, theirs)))
+        if compatible == QoSCompatibility.ERROR:
+            problems.append(
+                f'{topic}: QoS of {who} ({qos.describe(theirs)}) does not fit ours '
+                f'({qos.describe(own)}): {reason.strip().rstrip(";")}'
+            )
+    return problems
+
+
+def input_topic(name: str, camera: str) -> str:
+    """Relative name of an input of a camera ('' = the only, unnamed one)."""
+    single, many = INPUTS[name][:2]
+    return many.format(camera=camera) if camera else single
+
+
+def _resolve(node: Any, name: str, camera: str) -> tuple[str, bool]:
+    """Full name of an input, and whether the user remapped it."""
+    topic = input_topic(name, camera)
+    full = str(node.resolve_topic_name(topic))
+    return full, full != node.resolve_topic_name(topic, only_expand=True)
+
+
+def type_name(kind: Any) -> str:
+    """Name of a message class as the graph tells it, ``sensor_msgs/msg/Image``."""
+    package, _, rest = kind.__module__.partition('.')
+    return f'{package}/{rest.split(".")[0]}/{kind.__name__}'
