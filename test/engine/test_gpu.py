@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 import torch
 from ood_perception.scores.calibration import Calibration
-from test_engines import SmallSegmentor
 
 from ood_perception.engine import create_engine
 from ood_perception.engine.colour import RawFrame
 from ood_perception.engine.transfer import Uploader, download, normalise
 from ood_perception.scores import create_score
+
+from small_models import SmallSegmentor
 
 pytestmark = [
     pytest.mark.gpu,
