@@ -1,0 +1,187 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a training run is: its settings, its learning rate, and what it trains."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.training.checkpointing import TrainingError
+
+SCHEDULES = ('constant', 'linear', 'one_cycle', 'cosine', 'step')
+OPTIMIZERS = ('adamw', 'sgd')
+PRECISIONS = ('32-true', '16-mixed', 'bf16-mixed')
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """
+    Everything that steers a run besides its data and its model.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: images a process and micro-batch.
+        accumulate: micro-batches an optimiser step.
+        optimizer: 'adamw' or 'sgd'.
+        lr: peak learning rate.
+        lr_end: learning rate at the last step ('linear', 'cosine', 'one_cycle').
+        weight_decay: of the optimiser.
+        momentum: of 'sgd'.
+        schedule: 'constant', 'linear' (down to lr_end), 'cosine', 'one_cycle' (cosine up and
+            down) or 'step' (x0.1 at each milestone).
+        warmup_steps: steps of linear warm-up; of 'one_cycle' the length of the rise.
+        warmup_factor: fraction of lr at step 0.
+        milestones: steps at which 'step' divides by ten.
+        precision: '32-true', '16-mixed' or 'bf16-mixed'.
+        ema: decay of the averaged weights that are kept in the end, 0 = none.
+        clip_norm: largest gradient norm, 0 = no clipping.
+        seed: of everything random.
+        workers: processes that load data.
+        checkpoint_every: steps between checkpoints.
+        validate_every: steps between validations, 0 = only at the end.
+        log_every: steps between rows of the log.
+        monitor: validation number that picks the kept weights ('' keeps the last).
+        monitor_min: True where a smaller number is better.
+        accelerator: 'auto', 'cpu' or 'gpu'.
+        devices: processes a node; under torchrun as many as it starts.
+        num_nodes: machines.
+
+    """
+
+    steps: int = 1000
+    batch_size: int = 4
+    accumulate: int = 1
+    optimizer: str = 'adamw'
+    lr: float = 5e-4
+    lr_end: float = 1e-7
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    schedule: str = 'linear'
+    warmup_steps: int = 0
+    warmup_factor: float = 0.0
+    milestones: tuple[int, ...] = ()
+    precision: str = '32-true'
+    ema: float = 0.0
+    clip_norm: float = 0.0
+    seed: int = 2000
+    workers: int = 0
+    checkpoint_every: int = 500
+    validate_every: int = 0
+    log_every: int = 10
+    monitor: str = ''
+    monitor_min: bool = False
+    accelerator: str = 'auto'
+    devices: int = 1
+    num_nodes: int = 1
+
+    def check(self) -> None:
+        """Raise TrainingError for a value out of range, naming it."""
+        choices = {
+            'schedule': SCHEDULES,
+            'optimizer': OPTIMIZERS,
+            'precision': PRECISIONS,
+            'accelerator': ('auto', 'cpu', 'gpu'),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise TrainingError(
+                    f'{name}: expected one of {", ".join(allowed)}, got {getattr(self, name)!r}'
+                )
+        for name in (
+            'steps', 'batch_size', 'accumulate', 'checkpoint_every', 'log_every',
+            'devices', 'num_nodes',
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise TrainingError(f'{name}: expected 1 or more, got {getattr(self, name)}')
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise TrainingError(f'lr: expected a number above 0, got {self.lr}')
+        if not 0 <= self.ema < 1:
+            raise TrainingError(f'ema: expected 0 <= ema < 1, got {self.ema}')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the checkpoint and the model card."""
+        return {**dataclasses.asdict(self), 'milestones': list(self.milestones)}
+
+
+def learning_rate(settings: EngineSettings, step: int) -> float:
+    """Learning rate of optimiser step `step` (0 is the first)."""
+    s = settings
+    if s.warmup_steps and step < s.warmup_steps:
+        done = step / s.warmup_steps
+        if s.schedule == 'one_cycle':
+            done = 0.5 - 0.5 * math.cos(math.pi * done)
+        return s.lr * (s.warmup_factor + (1 - s.warmup_factor) * done)
+    if s.schedule == 'constant':
+        return s.lr
+    if s.schedule == 'step':
+        return s.lr * 0.1 ** sum(step >= milestone for milestone in s.milestones)
+    left = max(s.steps - s.warmup_steps, 1)
+    done = min((step - s.warmup_steps) / left, 1.0)
+    if s.schedule in ('cosine', 'one_cycle'):
+        done = 0.5 - 0.5 * math.cos(math.pi * done)
+    return s.lr + (s.lr_end - s.lr) * done
+
+
+class Task(nn.Module):
+    """
+    What a run trains: a module that turns a batch into its loss.
+
+    A batch is what the data set yields, collated: 'image' uint8 (B, 3, H, W), 'label' int64
+    (B, H, W), 'name' list of str.
+    """
+
+    frozen_prefixes: tuple[str, ...] = ()
+    """Prefixes of the state that never changes and is left out of checkpoints."""
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return float () tensors: 'loss', a mean over the batch's valid pixels, and its parts."""
+        raise NotImplementedError
+
+    def weigh(self, batch: dict[str, Any]) -> Tensor:
+        """Weight of the batch in the mean over micro-batches and processes: its valid pixels."""
+        return (batch['label'] != 255).sum().float()
+
+    def validate(self) -> dict[str, float]:
+        """Numbers measured on the validation set; empty where there is none."""
+        return {}
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Entries of the state dict that training may change."""
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(self.frozen_prefixes or ('\0',))
+        }
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Load what :meth:`trained_state` gave. Raises TrainingError naming the keys at odds."""
+        mine = self.trained_state()
+        if missing := sorted(set(mine) ^ set(state)):
+            raise TrainingError(f'checkpoint and model differ in {", ".join(missing[:5])}')
+        for name, value in state.items():
+            if value.shape != mine[name].shape:
+                raise TrainingError(
+                    f'checkpoint: {name} is {tuple(value.shape)}, the model has '
+                    f'{tuple(mine[name].shape)}'
+                )
+        with torch.no_grad():
+            for name, value in state.items():
+                mine[name].copy_(value)

@@ -1,0 +1,73 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The order in which a run sees its samples: a function of the seed and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class StreamSampler(Sampler[list[tuple[int, int]]]):
+    """
+    Batches of (epoch, index) keys from an endless, shuffled stream of epochs.
+
+    Batch b of all processes together holds samples b*n .. (b+1)*n - 1 of the stream, with
+    n = batch_size * world; process `rank` takes its part of them. A run may start at any batch, in
+    the middle of an epoch.
+
+    Args:
+        length: samples an epoch.
+        batch_size: samples a batch and process.
+        seed: of the shuffling.
+        start: first batch.
+        stop: batch after the last, None = endless.
+        rank: of this process.
+        world: number of processes.
+
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        stop: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batch, epoch, order = self.start, -1, np.empty(0, np.int64)
+        while self.stop is None or batch < self.stop:
+            first = (batch * self.world + self.rank) * self.batch_size
+            keys = []
+            for position in range(first, first + self.batch_size):
+                if position // self.length != epoch:
+                    epoch = position // self.length
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+                keys.append((epoch, int(order[position % self.length])))
+            yield keys
+            batch += 1
+
+    def __len__(self) -> int:
+        if self.stop is None:
+            raise TypeError('an endless stream has no length')
+        return max(self.stop - self.start, 0)
