@@ -1,0 +1,207 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+DINOv2 on timm's vision transformer, with the official position-embedding resampling.
+
+Papers: Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024;
+Darcet et al., "Vision Transformers Need Registers", ICLR 2024. timm's blocks compute the official
+numbers; only its resampling of the position table differs for the models without registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from ood_perception.models.output import InputSpec, SegmentorOutput
+
+PATCH = 14
+"""Side of a patch in pixels."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    's': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
+    'b': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
+    'l': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
+    # The gated MLP's two halves: 2 * 4096 hidden channels for 1536.
+    'g': {
+        'embed_dim': 1536,
+        'depth': 40,
+        'num_heads': 24,
+        'mlp_ratio': 2.66667 * 2,
+        'mlp_layer': SwiGLUPacked,
+    },
+}
+"""Arguments of :class:`DINOv2` for each published size."""
+
+
+def resample_positions(table: Tensor, height: int, width: int, registers: bool) -> Tensor:
+    """
+    Resample a square table of patch positions by the rule of the official code.
+
+    Models with registers: bicubic with antialiasing to the exact size. Models without: bicubic
+    without antialiasing and with the scale (size + 0.1) / side, an offset of the first release
+    that its weights were trained with.
+
+    Args:
+        table: float (1, side * side, D).
+        height: of the token grid.
+        width: of the token grid.
+        registers: whether the model has register tokens.
+
+    Returns:
+        (1, height * width, D) in the dtype of `table`, computed in float32.
+
+    """
+    side = round(table.shape[1] ** 0.5)
+    if (height, width) == (side, side):
+        return table
+    grid = table.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    if registers:
+        grid = F.interpolate(grid, size=(height, width), mode='bicubic', antialias=True)
+    else:
+        scale = ((height + 0.1) / side, (width + 0.1) / side)
+        grid = F.interpolate(grid, scale_factor=scale, mode='bicubic', antialias=False)
+    return grid.permute(0, 2, 3, 1).reshape(1, height * width, -1).to(table.dtype)
+
+
+class DINOv2(VisionTransformer):
+    """
+    Vision transformer over 14-pixel patches; parameter names are timm's.
+
+    Args:
+        embed_dim: width of the tokens.
+        depth: blocks.
+        num_heads: attention heads.
+        registers: number of register tokens, 0 or 4 in the published models.
+        table_size: side of the square image in pixels that the position table belongs to.
+        out_indices: blocks whose output becomes :attr:`SegmentorOutput.features`, counted from 0;
+            None takes the last four.
+        **options: further arguments of timm's VisionTransformer.
+
+    Attributes:
+        spec: how images are to be normalised, and that their sides are multiples of 14.
+
+    """
+
+    spec = InputSpec(multiple_of=PATCH)
+
+    def __init__(
+        self,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        registers: int = 0,
+        table_size: int = 518,
+        out_indices: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            img_size=table_size,
+            patch_size=PATCH,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            reg_tokens=registers,
+            no_embed_class=bool(registers),
+            init_values=options.pop('init_values', 1.0),
+            num_classes=0,
+            dynamic_img_size=True,
+            **options,
+        )
+        self.out_indices = list(range(depth)[-4:] if out_indices is None else out_indices)
+        if not set(self.out_indices) <= set(range(depth)):
+            raise ValueError(f'out_indices: expected 0..{depth - 1}, got {self.out_indices}')
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        # Replaces timm's: (B, h, w, D) patch tokens -> (B, prefix + h * w, D) with positions.
+        batch, height, width, dim = x.shape
+        assert self.pos_embed is not None
+        assert self.cls_token is not None
+        table: Tensor = self.pos_embed
+        prefix: Tensor = self.cls_token
+        if self.reg_token is None:
+            prefix, table = prefix + table[:, :1], table[:, 1:]
+        positions = resample_positions(table, height, width, self.reg_token is not None)
+        tokens = [prefix.expand(batch, -1, -1)]
+        if self.reg_token is not None:
+            tokens.append(self.reg_token.expand(batch, -1, -1))
+        tokens.append(x.reshape(batch, height * width, dim) + positions)
+        return torch.cat(tokens, dim=1)
+
+    def patch_maps(self, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """
+        Patch tokens after chosen blocks and the final LayerNorm, as maps.
+
+        Args:
+            images: float (B, 3, H, W), RGB, normalised with :attr:`spec`, sides multiples of 14.
+            indices: blocks counted from 0, in increasing order.
+
+        Returns:
+            one float (B, D, H / 14, W / 14) map per index, without class and register tokens.
+
+        Raises:
+            ValueError: a size that is not a multiple of 14.
+
+        """
+        check_size(images)
+        maps = self.forward_intermediates(
+            images, indices=list(indices), norm=True, stop_early=True, intermediates_only=True
+        )
+        assert isinstance(maps, list)
+        return maps
+
+    def forward(self, images: Tensor) -> SegmentorOutput:  # type: ignore[override]
+        """
+        Describe normalised images by the blocks of :attr:`out_indices`.
+
+        Args:
+            images: as in :meth:`patch_maps`.
+
+        Returns:
+            features: one (B, D, H / 14, W / 14) map per block, in increasing depth.
+
+        """
+        return SegmentorOutput(features=self.patch_maps(images, self.out_indices))
+
+
+def check_size(images: Tensor) -> None:
+    """Raise ValueError unless `images` is (B, 3, H, W) with sides multiples of 14 pixels."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f'expected images (B, 3, H, W), got {tuple(images.shape)}')
+    height, width = images.shape[2:]
+    if height % PATCH or width % PATCH or not height or not width:
+        raise ValueError(
+            f'DINOv2 needs a height and width that are multiples of {PATCH} pixels, '
+            f'got {height} x {width}'
+        )
+
+
+def build_dinov2(variant: str, registers: bool, **overrides: Any) -> DINOv2:
+    """
+    Build `dinov2_vit{variant}14[_reg]` with random weights.
+
+    Args:
+        variant: key of `VARIANTS`.
+        registers: with four register tokens.
+        **overrides: arguments of :class:`DINOv2` that differ from the variant's.
+
+    """
+    return DINOv2(**{'registers': 4 if registers else 0, **VARIANTS[variant], **overrides})

@@ -1,0 +1,212 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The detector of S2M: boxes around unknown objects, found in a score map.
+
+Paper: Zhao et al., "Segment Every Out-of-Distribution Object" (S2M), CVPR 2024. It is detectron2's
+Faster R-CNN R50-FPN with two classes, rebuilt from torchvision's parts: where the two libraries
+compute different numbers, detectron2's way is taken here, and only there.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet50
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, roi_align
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+PIXEL_MEAN = (103.53, 116.28, 123.675)
+"""Subtracted from the three copies of the score map, in its own unit: S2M does not rescale it."""
+
+STRIDES = (4, 8, 16, 32, 64)
+"""Pixels per cell of p2 .. p6."""
+
+CLASSES = 2
+"""Foreground classes; both name an unknown object, and both are used."""
+
+
+class FixedAnchors(AnchorGenerator):
+    """detectron2's anchors: not rounded, and at fixed strides."""
+
+    def __init__(self) -> None:
+        sizes = tuple((32 * 2**i,) for i in range(len(STRIDES)))
+        super().__init__(sizes, ((0.5, 1.0, 2.0),) * len(STRIDES))
+
+    def generate_anchors(
+        self,
+        scales: Sequence[int],
+        aspect_ratios: Sequence[float],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """Anchors (N, 4) XYXY around the origin, ratio = height / width."""
+        corners = []
+        for scale in scales:
+            for ratio in aspect_ratios:
+                width, height = scale / ratio**0.5, scale * ratio**0.5
+                corners.append([-width / 2, -height / 2, width / 2, height / 2])
+        return torch.tensor(corners, dtype=dtype, device=device)
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors (A, 4) of each image, level by level."""
+        first = feature_maps[0]
+        self.set_cell_anchors(first.dtype, first.device)
+        strides = [[torch.tensor(s, device=first.device)] * 2 for s in STRIDES]
+        levels = self.grid_anchors([list(m.shape[-2:]) for m in feature_maps], strides)
+        return [torch.cat(levels)] * len(image_list.image_sizes)
+
+
+class AlignedPooler(nn.Module):
+    """detectron2's ROIAlignV2 over p2 .. p5: aligned, adaptive sampling, level by box area."""
+
+    def __init__(self, size: int = 7) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> Tensor:
+        """Pool (N, 4) XYXY boxes of each image into (sum of N, C, size, size)."""
+        maps = list(features.values())[:4]
+        index = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
+        flat = torch.cat(boxes)
+        area = (flat[:, 2] - flat[:, 0]) * (flat[:, 3] - flat[:, 1])
+        levels = torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8)).clamp(2, 5).long() - 2
+        rois = torch.cat([index, flat], dim=1)
+        out = maps[0].new_zeros(len(flat), maps[0].shape[1], self.size, self.size)
+        for level, feature in enumerate(maps):
+            chosen = torch.where(levels == level)[0]
+            out[chosen] = roi_align(
+                feature,
+                rois[chosen].to(feature.dtype),
+                self.size,
+                spatial_scale=1 / STRIDES[level],
+                sampling_ratio=-1,
+                aligned=True,
+            )
+        return out
+
+
+class ResNetFPN(nn.Module):
+    """ResNet-50 with frozen batch norm and the stride in the 1x1 convolutions; p2 .. p6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
+        del self.body.avgpool, self.body.fc
+        for layer in (self.body.layer2, self.body.layer3, self.body.layer4):
+            # The original (MSRA) ResNet, unlike torchvision's, which strides in conv2.
+            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+        self.fpn = FeaturePyramidNetwork([256, 512, 1024, 2048], 256, LastLevelMaxPool())
+        self.out_channels = 256
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Map float (B, 3, H, W) to five float (B, 256, h_i, w_i) maps."""
+        body = self.body
+        x = body.maxpool(body.relu(body.bn1(body.conv1(images))))
+        stages = OrderedDict()
+        for i, layer in enumerate((body.layer1, body.layer2, body.layer3, body.layer4)):
+            x = layer(x)
+            stages[str(i)] = x
+        return self.fpn(stages)
+
+
+class PromptRCNN(nn.Module):
+    """
+    Boxes around unknown objects in raw score maps.
+
+    Args:
+        score_threshold: detections below this confidence are dropped.
+        nms_threshold: IoU above which the weaker of two boxes of one class is dropped.
+        max_boxes: of one score map.
+
+    """
+
+    def __init__(
+        self, score_threshold: float = 0.05, nms_threshold: float = 0.5, max_boxes: int = 100
+    ) -> None:
+        super().__init__()
+        self.backbone = ResNetFPN()
+        channels = self.backbone.out_channels
+        self.rpn = RegionProposalNetwork(
+            FixedAnchors(),
+            RPNHead(channels, 3),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={'training': 2000, 'testing': 1000},
+            post_nms_top_n={'training': 1000, 'testing': 1000},
+            nms_thresh=0.7,
+        )
+        self.roi_heads = RoIHeads(
+            AlignedPooler(),
+            TwoMLPHead(channels * 7**2, 1024),
+            FastRCNNPredictor(1024, CLASSES + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=512,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,  # (10, 10, 5, 5), the same in both libraries
+            score_thresh=score_threshold,
+            nms_thresh=nms_threshold,
+            detections_per_img=max_boxes,
+        )
+
+    def forward(
+        self, scores: Tensor, targets: list[dict[str, Tensor]] | None = None
+    ) -> list[dict[str, Tensor]] | dict[str, Tensor]:
+        """
+        Detect.
+
+        Args:
+            scores: float (B, H, W) raw score maps, higher = more unknown, not rescaled: S2M was
+                trained on the negative log-sum-exp of class logits, roughly -30 .. 5.
+            targets: for training, one dict a map with `boxes` (N, 4) XYXY and `labels` (N,).
+
+        Returns:
+            in evaluation, one dict a map: boxes float (N, 4) XYXY pixels, scores float (N,) in
+            decreasing order, labels int64 (N,) 1 or 2; in training, the losses by name.
+
+        Raises:
+            ValueError: not (B, H, W).
+
+        """
+        if scores.ndim != 3:
+            raise ValueError(f'expected score maps (B, H, W), got {tuple(scores.shape)}')
+        height, width = scores.shape[1:]
+        dtype = self.rpn.head.cls_logits.weight.dtype
+        mean = scores.new_tensor(PIXEL_MEAN, dtype=torch.float32).view(1, 3, 1, 1)
+        images = (scores.float().unsqueeze(1) - mean).to(dtype)
+        # The padding is zero after the mean is taken away, as in detectron2.
+        images = F.pad(images, (0, -width % 32, 0, -height % 32))
+        batch = ImageList(images, [(height, width)] * len(scores))
+        features = self.backbone(images)
+        proposals, rpn_losses = self.rpn(batch, features, targets)
+        found, losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
+        return {**rpn_losses, **losses} if self.training else found

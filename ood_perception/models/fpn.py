@@ -1,0 +1,118 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The feature pyramid decoder of UEM over four DINOv2 maps; key names are the official ones.
+
+Paper: Nayal et al., "A Likelihood Ratio-Based Approach to Segmenting Unknown Objects", IJCV 2025.
+The interpolation modes differ from step to step in the official code, and so they do here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ood_perception.models.heads import MLP
+
+
+class DoubleSize(nn.Module):
+    """Bilinear resize to twice the size; holds its slot in the official key names."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (B, C, h, w) to float (B, C, 2 h, 2 w)."""
+        return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
+
+
+def _smooth(channels: int, doublings: int) -> nn.Sequential:
+    # Slots 0, 4, 8: convolution; 1, 5, 9: batch norm; 2, 6, 10: ReLU; 3, 7, 11: resize.
+    layers: list[nn.Module] = []
+    for _ in range(max(doublings, 1)):
+        layers += [
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        ]
+        if doublings:
+            layers.append(DoubleSize())
+    return nn.Sequential(*layers)
+
+
+class FPN(nn.Module):
+    """
+    Four maps of one resolution -> a pyramid -> one map at four times the resolution.
+
+    Args:
+        in_channels: D of the input maps.
+        channels: inner and output width.
+        mlp_hidden: hidden width of the MLP on the final tokens.
+
+    """
+
+    def __init__(self, in_channels: int, channels: int = 256, mlp_hidden: int = 512) -> None:
+        super().__init__()
+        dim = in_channels
+        self.fpn1 = nn.Sequential(
+            nn.GroupNorm(1, dim),
+            nn.ConvTranspose2d(dim, dim, 2, stride=2),
+            nn.BatchNorm2d(dim),
+            nn.GELU(),
+            nn.ConvTranspose2d(dim, dim, 2, stride=2),
+        )
+        self.fpn2 = nn.Sequential(nn.GroupNorm(1, dim), nn.ConvTranspose2d(dim, dim, 2, stride=2))
+        self.fpn3 = nn.GroupNorm(1, dim)
+        self.fpn4 = nn.Sequential(nn.GroupNorm(1, dim), nn.MaxPool2d(2, 2))
+        self.dino_mlp = MLP((dim, mlp_hidden, channels))
+        widths = (dim, dim, dim + channels, dim)
+        self.lateral_convs = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in widths)
+        self.fpn_convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in widths)
+        self.heads = nn.ModuleList(_smooth(channels, i) for i in range(len(widths)))
+
+    def forward(self, features: Sequence[Tensor], final: Tensor) -> Tensor:
+        """
+        Decode.
+
+        Args:
+            features: four float (B, D, h, w) maps, from shallow to deep.
+            final: float (B, D, h, w), the last block's tokens after the final LayerNorm.
+
+        Returns:
+            float (B, channels, 4 h, 4 w).
+
+        """
+        extra = self.dino_mlp(final.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        maps = [
+            self.fpn1(features[0]),
+            self.fpn2(features[1]),
+            torch.cat([self.fpn3(features[2]), extra], dim=1),
+            self.fpn4(features[3]),
+        ]
+        laterals = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
+        for i in range(len(laterals) - 1, 0, -1):
+            size = laterals[i - 1].shape[2:]
+            laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size, mode='nearest')
+        total: Tensor | None = None
+        for conv, head, lateral in zip(self.fpn_convs, self.heads, laterals, strict=True):
+            x = head(conv(lateral))
+            if total is None:
+                total = x
+                continue
+            if x.shape[2:] != total.shape[2:]:
+                x = F.interpolate(x, total.shape[2:], mode='bilinear', align_corners=True)
+            total = total + x
+        assert total is not None
+        return total
