@@ -91,7 +91,7 @@ class CameraStream:
         camera_info: newest sensor_msgs/CameraInfo.
         last_error: last problem and the wall time it happened at.
         trouble: what is wrong now (QoS, type of the topic); cleared when it is gone.
-        newest: last frame that was processed, for a snapshot: (header, image, result).
+        newest: last message that was processed and its result, for a snapshot.
 
     """
 
@@ -110,7 +110,7 @@ class CameraStream:
     last_error: str = ''
     last_error_time: float = 0.0
     trouble: str = ''
-    newest: tuple[Any, Any, Any] | None = None
+    newest: tuple[Any, Any] | None = None
 
     @property
     def label(self) -> str:

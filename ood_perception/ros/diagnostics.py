@@ -119,7 +119,7 @@ def camera_status(
         values[f'{stage}_ms_p50'] = f'{median:.2f}'
         values[f'{stage}_ms_p95'] = f'{late:.2f}'
     values['last_error'] = stream.last_error
-    hardware = stream.newest[0].frame_id if stream.newest else ''
+    hardware = stream.newest[0].header.frame_id if stream.newest else ''
     return _status(f'{node}: {stream.label}', level, text, hardware or stream.label, values)
 
 

@@ -30,6 +30,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.engine.colour import ENCODINGS as DEVICE_ENCODINGS
+from ood_perception.engine.colour import RawFrame
+
 MIN_SIDE = 16
 """Pixels; a smaller image cannot hold an object that the networks could see."""
 
@@ -117,14 +120,14 @@ def decode_raw(message: Any, max_pixels: int = MAX_PIXELS, warn: Warn | None = N
     _check_size(height, width, max_pixels)
     data = np.frombuffer(message.data, np.uint8)
     if name in _SEMI_PLANAR:
-        if height % 2 or width % 2:
-            raise BadImage(f'{name} needs even sides, got {width}x{height}')
+        _check_even(name, height, width)
         rows = _rows(data, height * 3 // 2, width, int(message.step))
         return _rgb(rows, _SEMI_PLANAR[name])
     if name not in _INTERLEAVED:
         raise BadImage(
             f'unknown encoding {encoding[:40]!r}; this node reads {", ".join(ENCODINGS)}'
         )
+    _check_even(name, height, width)
     itemsize, channels, conversion = _INTERLEAVED[name]
     rows = _rows(data, height, width * itemsize * channels, int(message.step))
     if itemsize == 1:
@@ -137,8 +140,6 @@ def decode_raw(message: Any, max_pixels: int = MAX_PIXELS, warn: Warn | None = N
         image = _to_8_bit(values, stretch=name in ('16UC1', '32FC1'), warn=warn)
     if conversion is None:
         return np.ascontiguousarray(image)
-    if name in ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv') and width % 2:
-        raise BadImage(f'{name} needs an even width, got {width}')
     return _rgb(image, conversion)
 
 
@@ -180,6 +181,31 @@ def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Rgb:
     return _rgb(image, cv2.COLOR_BGR2RGB)
 
 
+def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
+    """
+    View a sensor_msgs/Image as bytes that a GPU converts itself, or None where it cannot.
+
+    Args:
+        message: the sensor_msgs/Image (any object with its fields).
+        max_pixels: larger images are refused.
+
+    Raises:
+        BadImage: as :func:`decode_raw`.
+
+    """
+    encoding = str(getattr(message, 'encoding', '')).strip()
+    if encoding not in DEVICE_ENCODINGS:
+        return None
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    _check_size(height, width, max_pixels)
+    _check_even(encoding, height, width)
+    data = np.frombuffer(message.data, np.uint8)
+    raw = RawFrame(data, height, width, step, encoding)
+    itemsize, channels, _ = _INTERLEAVED.get(encoding, (1, 1, None))
+    _rows(data, raw.rows, width * itemsize * channels, step)
+    return raw
+
+
 def stamp_ns(header: Any) -> int:
     """Nanoseconds since the epoch of a std_msgs/Header's stamp."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
@@ -193,6 +219,14 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
             f'image of {width}x{height} has more than {max_pixels / 1e6:g} megapixels; '
             'scale it down in the driver or raise the parameter max_megapixels'
         )
+
+
+def _check_even(name: str, height: int, width: int) -> None:
+    """Pixels share their colour with the next one, and with nv12 and nv21 with those below."""
+    if name in _SEMI_PLANAR and (height % 2 or width % 2):
+        raise BadImage(f'{name} needs even sides, got {width}x{height}')
+    if name in ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv') and width % 2:
+        raise BadImage(f'{name} needs an even width, got {width}')
 
 
 def _rows(data: NDArray[np.uint8], count: int, row: int, step: int) -> NDArray[np.uint8]:

@@ -33,7 +33,7 @@ from std_msgs.msg import String
 from ood_perception.result import Result
 from ood_perception.ros import detections
 from ood_perception.ros.overlay import draw
-from ood_perception.ros.parameters import Settings
+from ood_perception.ros.settings import Settings
 
 TOPICS: dict[str, tuple[str, str]] = {
     'heatmap': (
@@ -254,7 +254,7 @@ class CameraOutputs:
     def publish(
         self,
         header: Any,
-        image: NDArray[np.uint8],
+        image: Any,
         result: Result,
         settings: Settings,
         places: dict[int, Any],
@@ -266,7 +266,7 @@ class CameraOutputs:
 
         Args:
             header: std_msgs/Header of the camera's message, sent on verbatim.
-            image: uint8 (H, W, 3) RGB.
+            image: uint8 (H, W, 3) RGB; only its shape counts while nobody wants the overlay.
             result: on the host, already without the objects that are not to be published.
             settings: the node's parameters.
             places: where the objects are in 3D, by id.

@@ -12,20 +12,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""
-The node's parameters as data: one dataclass field each, with description, unit and range.
-
-The same data declares them, checks a change, fills the reference page and is compared with
-``config/ood.yaml`` by a test, so that the four cannot drift apart.
-"""
+"""Declaring, reading and checking the node's parameters, which `settings` describes."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,231 +30,16 @@ from rcl_interfaces.msg import (
     SetParametersResult,
 )
 
-from ood_perception.ros.messages import MAX_PIXELS
-
-LIVE = 'live'
-UNCONFIGURED = 'unconfigured'
-START = 'start'
-
-COLORMAPS = ('turbo', 'inferno', 'viridis', 'hot', 'jet')
-QOS_NAMES = ('sensor_data', 'best_effort', 'reliable', 'system_default')
-TRANSPORTS = ('raw', 'compressed')
-DEPTHS = ('none', 'image', 'cloud')
-
-
-def _parameter(
-    default: Any,
-    text: str,
-    *,
-    change: str = LIVE,
-    unit: str = '',
-    low: float | None = None,
-    high: float | None = None,
-    choices: Sequence[str] = (),
-) -> Any:
-    meta = {
-        'text': text,
-        'change': change,
-        'unit': unit,
-        'low': low,
-        'high': high,
-        'choices': tuple(choices),
-    }
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=meta)
-    return dataclasses.field(default=default, metadata=meta)
-
-
-@dataclass
-class Settings:
-    """Values of all parameters; the metadata of each field describes it."""
-
-    profile: str = _parameter(
-        'compact',
-        'Pipeline to run: the name of a profile or the path of a profile YAML file.',
-        change=UNCONFIGURED,
-    )
-    device: str = _parameter(
-        'auto',
-        'Where to compute: auto (a GPU where there is one), cpu, cuda or cuda:N.',
-        change=UNCONFIGURED,
-    )
-    engine: str = _parameter(
-        'auto',
-        'How to run the network: auto, eager, compiled, tensorrt or onnxruntime.',
-        change=UNCONFIGURED,
-    )
-    threads: int = _parameter(
-        0,
-        'CPU threads of the network; 0 = as torch chooses.',
-        change=UNCONFIGURED,
-        low=0,
-        high=256,
-    )
-    autostart: bool = _parameter(
-        True,
-        'Configure and activate by itself; false waits for a lifecycle manager.',
-        change=START,
-    )
-    release_on_deactivate: bool = _parameter(
-        False, 'Give the networks and the device memory back while inactive.'
-    )
-    cameras: list[str] = _parameter(  # noqa: RUF009
-        [''],
-        'Names of the cameras, each read from <name>/image_raw; empty = one camera on the topic '
-        'image.',
-        change=UNCONFIGURED,
-    )
-    image_transport: str = _parameter(
-        'raw',
-        'Input as sensor_msgs/Image (raw) or its <topic>/compressed sibling (compressed).',
-        change=UNCONFIGURED,
-        choices=TRANSPORTS,
-    )
-    input_qos: str = _parameter(
-        'sensor_data',
-        'QoS of the image subscriptions; sensor_data (best effort) matches every camera.',
-        change=UNCONFIGURED,
-        choices=QOS_NAMES,
-    )
-    output_qos: str = _parameter(
-        'reliable',
-        'QoS of the outputs; reliable matches every subscriber.',
-        change=UNCONFIGURED,
-        choices=QOS_NAMES,
-    )
-    max_rate: float = _parameter(
-        0.0,
-        'Frames per second and camera to process at most; 0 = all it can.',
-        unit='Hz',
-        low=0.0,
-        high=1000.0,
-    )
-    max_batch: int = _parameter(
-        4, 'Frames of different cameras to process together at most.', low=1, high=64
-    )
-    max_megapixels: float = _parameter(
-        MAX_PIXELS / 1e6, 'Larger images are refused.', unit='Mpx', low=0.01, high=1000.0
-    )
-    warm_up_size: list[int] = _parameter(  # noqa: RUF009
-        [640, 480],
-        'Width and height of the image that warms the pipeline up while configuring.',
-        change=UNCONFIGURED,
-        unit='px',
-    )
-    stale_after: float = _parameter(
-        2.0,
-        'Without a frame for this long a camera is reported as stale.',
-        unit='s',
-        low=0.1,
-        high=3600.0,
-    )
-    detection_threshold: float = _parameter(
-        0.5, 'Objects of a lower score are not published.', low=0.0, high=1.0
-    )
-    min_area: int = _parameter(
-        0, 'Objects of fewer pixels are not published.', unit='px', low=0, high=100_000_000
-    )
-    publish_score: bool = _parameter(
-        False, 'Also publish the raw score as a 32FC1 image on ~/score.'
-    )
-    publish_compressed: bool = _parameter(
-        True,
-        'Offer heatmap and overlay (JPEG) and instances (PNG) on .../compressed too.',
-        change=UNCONFIGURED,
-    )
-    jpeg_quality: int = _parameter(
-        85, 'Quality of the compressed heatmap and overlay.', low=1, high=100
-    )
-    overlay_alpha: float = _parameter(
-        0.6, 'Opacity of the heatmap in the overlay where the probability is 1.', low=0.0, high=1.0
-    )
-    overlay_colormap: str = _parameter(
-        'turbo', 'Colours of the heatmap in the overlay.', choices=COLORMAPS
-    )
-    overlay_labels: bool = _parameter(
-        True, 'Write the id and score of each object into the overlay.'
-    )
-    depth: str = _parameter(
-        'none',
-        'Source of 3D points: none, a registered depth image (image) or a registered point cloud '
-        '(cloud) of the same size as the camera image.',
-        change=UNCONFIGURED,
-        choices=DEPTHS,
-    )
-    depth_slop: float = _parameter(
-        0.02,
-        'Largest difference of the stamps of image and depth; 0 = must be equal.',
-        unit='s',
-        low=0.0,
-        high=10.0,
-    )
-    points_threshold: float = _parameter(
-        0.5, 'Points of a lower probability of being unknown are not published.', low=0.0, high=1.0
-    )
-    points_stride: int = _parameter(
-        2,
-        'Every how many pixels, in both directions, one point is made.',
-        unit='px',
-        low=1,
-        high=64,
-    )
-    min_range: float = _parameter(
-        0.1, 'Points nearer than this are left out.', unit='m', low=0.0, high=1000.0
-    )
-    max_range: float = _parameter(
-        50.0, 'Points farther than this are left out.', unit='m', low=0.0, high=100000.0
-    )
-    memory_file: str = _parameter(
-        '',
-        'File of what ~/learn_normal has learnt: read while configuring, written when learning '
-        'stops; empty = keep it in memory only.',
-        change=UNCONFIGURED,
-    )
-    snapshot_folder: str = _parameter(
-        '~/.ros/ood_snapshots', 'Folder in which ~/save_snapshot writes one folder a snapshot.'
-    )
-
-    def camera_names(self) -> list[str]:
-        """Names in `cameras` without empty ones; [''] stands for the single unnamed camera."""
-        return [name for name in self.cameras if name] or ['']
-
-
-@dataclass
-class CameraSettings:
-    """Parameters ``<camera>.<field>`` of one named camera; the defaults mean 'as for all'."""
-
-    image_transport: str = _parameter(
-        '',
-        'As image_transport, for this camera; empty = as for all.',
-        change=UNCONFIGURED,
-        choices=('', *TRANSPORTS),
-    )
-    input_qos: str = _parameter(
-        '',
-        'As input_qos, for this camera; empty = as for all.',
-        change=UNCONFIGURED,
-        choices=('', *QOS_NAMES),
-    )
-    max_rate: float = _parameter(
-        -1.0,
-        'As max_rate, for this camera; negative = as for all.',
-        unit='Hz',
-        low=-1.0,
-        high=1000.0,
-    )
-
-
-def fields(kind: type) -> dict[str, dataclasses.Field[Any]]:
-    """Fields of `Settings` or `CameraSettings` by name, in the order of declaration."""
-    return {field.name: field for field in dataclasses.fields(kind)}
-
-
-def default(field: dataclasses.Field[Any]) -> Any:
-    """Default value of a field."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
+from ood_perception.ros.settings import (
+    LIVE,
+    START,
+    UNCONFIGURED,
+    CameraSettings,
+    Settings,
+    constraint,
+    default,
+    fields,
+)
 
 
 def describe(field: dataclasses.Field[Any]) -> ParameterDescriptor:
@@ -280,16 +59,6 @@ def describe(field: dataclasses.Field[Any]) -> ParameterDescriptor:
             FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
         ]
     return descriptor
-
-
-def constraint(field: dataclasses.Field[Any]) -> str:
-    """What values are allowed, in words."""
-    meta = field.metadata
-    if meta['choices']:
-        return 'One of: ' + ', '.join(choice or "''" for choice in meta['choices']) + '.'
-    if meta['low'] is not None:
-        return f'{meta["low"]:g} .. {meta["high"]:g}.'
-    return ''
 
 
 def declare(node: Any) -> Settings:

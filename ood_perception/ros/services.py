@@ -17,12 +17,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
 from std_srvs.srv import SetBool, Trigger
 
 from ood_perception.ros import snapshot
+from ood_perception.ros.messages import decode
 
 SERVICES: dict[str, tuple[Any, str]] = {
     'enable': (
@@ -122,7 +124,8 @@ class Services:
             for stream in worker.mailbox.streams:
                 if stream.newest is None:
                     continue
-                header, image, result = stream.newest
+                message, result = stream.newest
+                image = decode(message, sys.maxsize)
                 missing = [n for n in ('score', 'heatmap', 'instances') if not _has(result, n)]
                 if missing or result.semantic is None:
                     # A stream of its own, so that the camera's tracks do not see a frame twice.
@@ -143,7 +146,7 @@ class Services:
                     'profile': worker.pipeline.profile.to_dict(),
                 }
                 folder = self._node.settings.snapshot_folder
-                path = snapshot.save(folder, stream.name, header, image, result, about)
+                path = snapshot.save(folder, stream.name, message.header, image, result, about)
                 folders.append(str(path))
         if not folders:
             return False, 'no frame has been processed yet (does anybody subscribe to an output?)'

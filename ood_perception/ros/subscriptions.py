@@ -30,7 +30,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from ood_perception.ros import qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
-from ood_perception.ros.parameters import CameraSettings, Settings
+from ood_perception.ros.settings import CameraSettings, Settings
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks

@@ -30,13 +30,14 @@ from typing import Any
 
 import numpy as np
 
+from ood_perception.engine.colour import RawFrame
 from ood_perception.result import Result
 from ood_perception.ros import depth
 from ood_perception.ros.camera_stream import CameraStream, Frame, Mailbox
 from ood_perception.ros.detections import select
-from ood_perception.ros.messages import BadImage, Rgb, decode, stamp_ns
+from ood_perception.ros.messages import BadImage, Rgb, decode, decode_raw, raw_frame, stamp_ns
 from ood_perception.ros.outputs import CameraOutputs
-from ood_perception.ros.parameters import Settings
+from ood_perception.ros.settings import Settings
 
 Log = Callable[[str, str], None]
 
@@ -109,7 +110,7 @@ class Worker:
 
     def process(self, waiting: list[tuple[CameraStream, Frame]]) -> None:
         """Decode, compute and publish one batch. The caller holds the lock."""
-        batch: list[tuple[CameraStream, Frame, Rgb, float]] = []
+        batch: list[tuple[CameraStream, Frame, Rgb | RawFrame, float]] = []
         wants: set[str] = set()
         for stream, frame in waiting:
             wanted = self.outputs[stream.name].wants() | ({'score'} if self.learning else set())
@@ -130,7 +131,7 @@ class Worker:
                 continue
             started = time.perf_counter()
             try:
-                self._publish(stream, frame.message.header, image, result)
+                self._publish(stream, frame.message, image, result)
             except Exception as error:
                 stream.counters.failed += 1
                 self._complain(stream, 'error', f'publishing: {type(error).__name__}: {error}')
@@ -147,13 +148,14 @@ class Worker:
                 }
             )
 
-    def _decode(self, stream: CameraStream, message: Any) -> Rgb | None:
+    def _decode(self, stream: CameraStream, message: Any) -> Rgb | RawFrame | None:
+        limit = round(self.settings.max_megapixels * 1e6)
         try:
-            return decode(
-                message,
-                round(self.settings.max_megapixels * 1e6),
-                lambda text: self._complain(stream, 'warn', text),
-            )
+            # A GPU converts the camera's own bytes, which are fewer than RGB's.
+            raw = raw_frame(message, limit) if self.pipeline.device.type == 'cuda' else None
+            if raw is not None:
+                return raw
+            return decode(message, limit, lambda text: self._complain(stream, 'warn', text))
         except BadImage as error:
             text = str(error)
         except Exception as error:
@@ -176,7 +178,7 @@ class Worker:
         stream.last_stamp = stamp
 
     def _infer(
-        self, images: list[Rgb], streams: list[CameraStream], wants: set[str]
+        self, images: list[Rgb | RawFrame], streams: list[CameraStream], wants: set[str]
     ) -> list[Result | None]:
         """One call for all; when it fails, each frame alone, so one camera harms only itself."""
         try:
@@ -195,9 +197,11 @@ class Worker:
             self.on_failures(error)
             return [None]
 
-    def _publish(self, stream: CameraStream, header: Any, image: Rgb, result: Result) -> None:
-        outputs, settings = self.outputs[stream.name], self.settings
-        stream.newest = (header, image, result)
+    def _publish(
+        self, stream: CameraStream, message: Any, image: Rgb | RawFrame, result: Result
+    ) -> None:
+        outputs, settings, header = self.outputs[stream.name], self.settings, message.header
+        stream.newest = (message, result)
         result = select(result, settings.detection_threshold, settings.min_area)
         places: dict[int, depth.Place] = {}
         points = None
@@ -207,6 +211,8 @@ class Worker:
                 places = depth.places(cloud, () if result.ids is None else result.ids)
                 if outputs.points_wanted:
                     points = depth.point_cloud(header, cloud)
+        if isinstance(image, RawFrame) and outputs.overlay.wanted:
+            image = decode_raw(message, image.height * image.width)
         outputs.publish(header, image, result, settings, places, points, stream.camera_info)
 
     def _cloud(

@@ -19,10 +19,13 @@ import array
 import cv2
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip('rclpy')
 from sensor_msgs.msg import CompressedImage, Image
 
+from ood_perception.engine.colour import ENCODINGS as DEVICE_ENCODINGS
+from ood_perception.engine.colour import to_rgb
 from ood_perception.ros.messages import (
     ENCODINGS,
     MAX_PIXELS,
@@ -30,6 +33,7 @@ from ood_perception.ros.messages import (
     decode,
     decode_compressed,
     decode_raw,
+    raw_frame,
 )
 
 HEIGHT, WIDTH = 24, 34
@@ -292,3 +296,28 @@ def test_random_damage_never_raises_anything_else(rgb):
         except BadImage:
             outcomes['bad'] += 1
     assert min(outcomes.values()) > 0
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize('name', DEVICE_ENCODINGS)
+def test_raw_frames_become_the_same_picture_on_the_device(name, padding, rgb):
+    source = message(name, encode(name, rgb), WIDTH, padding)
+    raw = raw_frame(source)
+    assert raw.shape == (HEIGHT, WIDTH, 3)
+    got = to_rgb(torch.as_tensor(raw.data), raw).permute(1, 2, 0).numpy()
+    inner = (slice(2, -2), slice(2, -2))
+    difference = np.abs(got[inner].astype(int) - decode_raw(source)[inner].astype(int))
+    assert difference.max() <= (12 if name.startswith(('nv', 'y', 'u')) else 1)
+
+
+def test_raw_frames_are_checked_and_refuse_what_the_device_cannot(rgb):
+    assert raw_frame(message('mono16', encode('mono16', rgb), WIDTH)) is None
+    assert raw_frame(CompressedImage(format='jpeg')) is None
+    source = message('bgr8', flat(rgb), WIDTH)
+    source.data = source.data[:-1]
+    with pytest.raises(BadImage, match='truncated'):
+        raw_frame(source)
+    source = message('nv12', encode('nv12', rgb), WIDTH)
+    source.height = 23
+    with pytest.raises(BadImage, match='even'):
+        raw_frame(source)
