@@ -13,3 +13,9 @@
 # limitations under the License.
 
 """Rendered drives with exact labels."""
+
+from __future__ import annotations
+
+from ood_perception.simulation.proving_ground import CLASSES, ProvingGround, SimulatedFrame
+
+__all__ = ['CLASSES', 'ProvingGround', 'SimulatedFrame']

@@ -1,0 +1,78 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The camera: lens blur, motion blur, vignetting, exposure, noise, compression."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ood_perception.simulation.looks import Looks
+from ood_perception.simulation.scene import Pose
+
+
+class Optics:
+    """
+    Turn a clean rendering into a camera's frame.
+
+    Args:
+        seed: of the drive.
+        width: of the frame.
+        height: of the frame.
+        looks: of the drive.
+
+    """
+
+    def __init__(self, seed: int, width: int, height: int, looks: Looks) -> None:
+        self.seed, self.looks = seed, looks
+        rng = np.random.default_rng([seed, 10])
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+        fall = 1 - looks.vignette * (x * x + y * y) / 2
+        self.gain = np.clip(fall[..., None] * looks.tint * 200, 0, 255).astype(np.uint8)
+        grain = rng.normal(0, looks.noise, (height + 64, width + 64, 3)).astype(np.float32)
+        grain = grain + cv2.GaussianBlur(grain, (0, 0), 1.0) * rng.uniform(0, 2)
+        self.grain = np.round(grain).astype(np.int16)
+        level = np.arange(256) / 255.0
+        curve = 0.5 + (level - 0.5) * looks.contrast + rng.uniform(-0.04, 0.06)
+        self.curve = np.clip(curve * 255, 0, 255).astype(np.uint8)
+        rows = np.linspace(-1, 1, height)
+        self.low = int(np.flatnonzero(rows > rng.uniform(0.2, 0.5))[0])
+
+    def __call__(self, image: np.ndarray, index: int, pose: Pose) -> np.ndarray:
+        """
+        Photograph a rendering.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, may be overwritten.
+            index: frame number, decides the noise.
+            pose: the camera's, for motion blur and exposure.
+
+        """
+        rng = np.random.default_rng([self.seed, 11, index])
+        looks = self.looks
+        if looks.blur > 0.3:
+            image = cv2.GaussianBlur(image, (5, 5) if looks.blur > 0.6 else (3, 3), looks.blur)
+        smear = int(pose.speed * 0.012 * image.shape[0] / 30)
+        if smear > 1:
+            image[self.low :] = cv2.blur(image[self.low :], (1, min(smear, 7)))
+        cv2.multiply(image, self.gain, dst=image, scale=pose.exposure / 200)
+        image = cv2.LUT(image, self.curve)
+        y, x = rng.integers(0, 64, 2)
+        grain = self.grain[y : y + image.shape[0], x : x + image.shape[1]]
+        image = cv2.add(image, grain, dtype=cv2.CV_8U)
+        if looks.jpeg:
+            data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, looks.jpeg])[1]
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        return np.ascontiguousarray(image)

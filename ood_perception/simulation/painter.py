@@ -1,0 +1,186 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Drawing into the frame and its labels at once, far things first."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ood_perception.simulation.shapes import Sprite
+
+SHIFT = 4
+"""Fractional bits of polygon corners."""
+
+
+class Canvas:
+    """
+    One frame being drawn.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        semantic: uint8 (H, W) class ids.
+        instances: uint16 (H, W), ids of unknown things, 0 = none.
+        rim: uint8 (H, W), 255 where an unknown thing's soft edge covers a pixel partly.
+
+    """
+
+    def __init__(self, width: int, height: int, haze: np.ndarray) -> None:
+        self.width, self.height = width, height
+        self.image = np.zeros((height, width, 3), np.uint8)
+        self.semantic = np.full((height, width), 255, np.uint8)
+        self.instances = np.zeros((height, width), np.uint16)
+        self.rim = np.zeros((height, width), np.uint8)
+        self.haze = haze
+        self.marked = False
+
+    def _clip(self, x0: float, y0: float, x1: float, y1: float) -> tuple[int, int, int, int] | None:
+        a, b = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
+        c, d = min(self.width, int(np.ceil(x1)) + 1), min(self.height, int(np.ceil(y1)) + 1)
+        return (a, b, c, d) if c > a and d > b else None
+
+    def sprite(self, sprite: Sprite, u: float, v: float, scale: float, fog: float, instance: int) -> None:
+        """
+        Draw a sprite whose ground point is at pixel (u, v).
+
+        Args:
+            sprite: what.
+            u: column.
+            v: row.
+            scale: pixels per metre.
+            fog: 0 clear .. 1 lost in the haze.
+            instance: id of an unknown thing, 0 for a known one.
+
+        """
+        k = scale / sprite.scale
+        level = min(max(int(np.floor(-np.log2(max(k, 1e-6)))), 0), len(sprite.levels) - 1)
+        colour, clear = sprite.levels[level]
+        kl = k * 2**level
+        ax, ay = ((p + 0.5) / 2**level - 0.5 for p in sprite.anchor)
+        h, w = clear.shape
+        box = self._clip(u - (ax + 1) * kl, v - (ay + 1) * kl, u + (w - ax) * kl, v + (h - ay) * kl)
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        size = (x1 - x0, y1 - y0)
+        matrix = np.array([[kl, 0, u - x0 - ax * kl], [0, kl, v - y0 - ay * kl]])
+        patch = cv2.warpAffine(colour, matrix, size, flags=cv2.INTER_LINEAR)
+        cover = cv2.warpAffine(clear, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+        cover3 = cv2.merge((cover, cover, cover))
+        if fog > 0.02:
+            veil = cv2.multiply(cv2.bitwise_not(cover3), (*(self.haze * fog).tolist(), 0))
+            patch = cv2.addWeighted(patch, 1 - fog, veil, 1.0, 0)
+        region = self.image[y0:y1, x0:x1]
+        cv2.add(cv2.multiply(region, cover3, scale=1 / 255), patch, dst=region)
+        solid = cover < 128
+        semantic = self.semantic[y0:y1, x0:x1]
+        if sprite.labels is None:
+            np.copyto(semantic, np.uint8(255 if instance else sprite.label), where=solid)
+        else:
+            fine = np.array([[k, 0, u - x0 - sprite.anchor[0] * k], [0, k, v - y0 - sprite.anchor[1] * k]])
+            labels = cv2.warpAffine(sprite.labels, fine, size, flags=cv2.INTER_NEAREST)
+            np.copyto(semantic, labels, where=solid)
+        if instance or self.marked:
+            np.copyto(self.instances[y0:y1, x0:x1], np.uint16(instance), where=solid)
+            rim = self.rim[y0:y1, x0:x1]
+            np.copyto(rim, np.uint8(0), where=solid)
+            if instance:
+                self.marked = True
+                np.copyto(rim, np.uint8(255), where=(cover >= 128) & (cover < 235))
+
+    def shadow(self, sprite: Sprite, u: float, v: float, scale: float, cast: tuple[float, float], strength: float) -> None:
+        """
+        Darken the ground where a sprite's outline falls.
+
+        Args:
+            sprite: what stands there.
+            u: column of its ground point.
+            v: row of it.
+            scale: pixels per metre.
+            cast: (right, up) pixels of the shadow of a point at one pixel of height.
+            strength: 0..1.
+
+        """
+        k = scale / sprite.scale
+        level = min(max(int(np.floor(-np.log2(max(k, 1e-6)))) + 1, 0), len(sprite.levels) - 1)
+        clear = sprite.levels[level][1]
+        kl = k * 2**level
+        ax, ay = ((p + 0.5) / 2**level - 0.5 for p in sprite.anchor)
+        h, w = clear.shape
+        matrix = np.array([[kl, -kl * cast[0], u - ax * kl + cast[0] * ay * kl], [0, kl * cast[1], v - ay * kl * cast[1]]])
+        corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]]) @ matrix.T
+        box = self._clip(*corners.min(0), *corners.max(0))
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        matrix[:, 2] -= (x0, y0)
+        cover = cv2.warpAffine(clear, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+        self._darken((x0, y0, x1, y1), cover, strength)
+
+    def blot(self, disc: np.ndarray, u: float, v: float, width: float, height: float, strength: float) -> None:
+        """Darken an ellipse of the given pixels around (u, v); `disc` is uint8, 0 = dark."""
+        box = self._clip(u - width / 2, v - height / 2, u + width / 2, v + height / 2)
+        if box is None or width < 2 or height < 1:
+            return
+        x0, y0, x1, y1 = box
+        n = disc.shape[0]
+        matrix = np.array([[width / n, 0, u - width / 2 - x0], [0, height / n, v - height / 2 - y0]])
+        cover = cv2.warpAffine(disc, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+        self._darken((x0, y0, x1, y1), cover, strength)
+
+    def _darken(self, box: tuple[int, int, int, int], cover: np.ndarray, strength: float) -> None:
+        x0, y0, x1, y1 = box
+        cover = cv2.convertScaleAbs(cover, alpha=strength, beta=255 * (1 - strength))
+        region = self.image[y0:y1, x0:x1]
+        cv2.multiply(region, cv2.merge((cover, cover, cover)), dst=region, scale=1 / 255)
+
+    def quad(self, texture: np.ndarray, corners: np.ndarray, label: int, clear: np.ndarray | None = None) -> None:
+        """
+        Draw a texture into a quadrilateral.
+
+        Args:
+            texture: uint8 (h, w, 3) RGB, premultiplied where `clear` is given.
+            corners: (4, 2) pixels of the texture's top-left, top-right, bottom-right, bottom-left.
+            label: class id.
+            clear: uint8 (h, w) transparency, None = opaque.
+
+        """
+        box = self._clip(*corners.min(0), *corners.max(0))
+        if box is None:
+            return
+        x0, y0, x1, y1 = box
+        h, w = texture.shape[:2]
+        source = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) - 0.5
+        target = (corners - (x0, y0)).astype(np.float32)
+        matrix = cv2.getPerspectiveTransform(source, target)
+        size = (x1 - x0, y1 - y0)
+        region = self.image[y0:y1, x0:x1]
+        if clear is None:
+            patch = cv2.warpPerspective(texture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+            mask = np.zeros((size[1], size[0]), np.uint8)
+            cv2.fillConvexPoly(mask, np.round(target * 2**SHIFT).astype(np.int32), 255, cv2.LINE_AA, SHIFT)
+            cv2.copyTo(patch, mask, region)
+            np.copyto(self.semantic[y0:y1, x0:x1], np.uint8(label), where=mask > 127)
+            return
+        patch = cv2.warpPerspective(texture, matrix, size)
+        cover = cv2.warpPerspective(clear, matrix, size, borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+        cv2.add(cv2.multiply(region, cv2.merge((cover, cover, cover)), scale=1 / 255), patch, dst=region)
+        np.copyto(self.semantic[y0:y1, x0:x1], np.uint8(label), where=cover < 128)
+
+    def polygon(self, corners: np.ndarray, colour: np.ndarray, label: int) -> None:
+        """Fill a convex polygon of (N, 2) pixels with a uint8-range colour."""
+        points = np.round(np.clip(corners, -4000, 4000) * 2**SHIFT).astype(np.int32)
+        cv2.fillConvexPoly(self.image, points, colour.tolist(), cv2.LINE_AA, SHIFT)
+        cv2.fillConvexPoly(self.semantic, points, label, cv2.LINE_8, SHIFT)

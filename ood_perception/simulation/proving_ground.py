@@ -1,0 +1,371 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+A rendered drive with unknown objects and exact labels.
+
+    for frame in ProvingGround(seed=7).drive(10.0):
+        frame.image, frame.semantic, frame.anomaly, frame.instances, frame.stamp
+
+Everything is a function of the seed and the frame's number: any frame can be asked for at any time,
+in any order, and is the same again on the same machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ood_perception.simulation import backdrop, shapes
+from ood_perception.simulation.known import BUILDING, CAR, KNOWN, POLE, SIGN
+from ood_perception.simulation.looks import draw_looks
+from ood_perception.simulation.optics import Optics
+from ood_perception.simulation.painter import Canvas
+from ood_perception.simulation.scene import FAR, House, Pose, Scene, Thing
+from ood_perception.simulation.unknown import UNKNOWN
+
+CLASSES = (
+    'Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol', 'Fence', 'Car', 'Pedestrian', 'Bicyclist',
+)  # fmt: skip
+"""Names of the class ids in `SimulatedFrame.semantic`."""
+
+SMALLEST = 12
+"""Visible pixels below which an unknown thing is to be ignored."""
+NEAR = 2.5
+
+
+@dataclass(slots=True)
+class SimulatedFrame:
+    """
+    One frame and its labels.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        semantic: uint8 (H, W), index into `CLASSES`, 255 = none of them (unknown things too).
+        anomaly: uint8 (H, W), 0 known, 1 unknown, 255 ignore (soft edges, specks).
+        instances: uint16 (H, W), id of the unknown thing, 0 = none; the same thing keeps its id.
+        stamp: seconds since the drive's beginning.
+
+    """
+
+    image: np.ndarray
+    semantic: np.ndarray
+    anomaly: np.ndarray
+    instances: np.ndarray
+    stamp: float
+
+
+class ProvingGround:
+    """
+    A drive of one seed.
+
+    Args:
+        seed: decides place, weather, camera and everything that stands there.
+        width: of the frames in pixels.
+        height: of the frames in pixels.
+        rate: frames per second.
+        unknowns: expected unknown objects per 20 m of road; 0 = none at all.
+        place: 'urban', 'suburban', 'rural', 'highway', 'industrial' or '' for the seed's own.
+        weather: 'sun', 'haze', 'overcast', 'dusk', 'rain' or '' for the seed's own.
+
+    Raises:
+        ValueError: size, rate, seed or density out of range, unknown place or weather.
+
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        width: int = 640,
+        height: int = 480,
+        rate: float = 30.0,
+        unknowns: float | None = None,
+        place: str = '',
+        weather: str = '',
+    ) -> None:
+        if width < 32 or height < 32:
+            raise ValueError(f'size: expected at least 32x32 pixels, got {width}x{height}')
+        if not rate > 0:
+            raise ValueError(f'rate: expected more than 0 frames per second, got {rate}')
+        if seed < 0:
+            raise ValueError(f'seed: expected 0 or more, got {seed}')
+        if unknowns is not None and not 0 <= unknowns <= 20:
+            raise ValueError(f'unknowns: expected 0..20 per 20 m, got {unknowns}')
+        self.seed, self.width, self.height, self.rate = seed, width, height, rate
+        self.looks = draw_looks(np.random.default_rng([seed, 0]), place, weather)
+        density = np.random.default_rng([seed, 5]).uniform(0.25, 0.9)
+        self.scene = Scene(seed, self.looks, density if unknowns is None else unknowns)
+        self.focal = self.looks.focal * width
+        rng = np.random.default_rng([seed, 6])
+        self.sky_height = int(height * 0.62)
+        self.sky, self.sky_labels = backdrop.panorama(rng, self.looks, int(width * 1.6), self.sky_height)
+        self.surface = backdrop.Surface(rng, self.looks)
+        self.optics = Optics(seed, width, height, self.looks)
+        self.haze = backdrop.to_bytes(self.looks.horizon).astype(np.float64)
+        self._barrier = backdrop.barrier(rng, self.looks)
+        self._sprites: dict[tuple, shapes.Sprite] = {}
+        self._faces: dict[tuple, tuple[np.ndarray, float]] = {}
+        yy, xx = np.mgrid[-1:1:48j, -1:1:48j]
+        self._disc = (255 * np.clip(np.hypot(xx, yy) * 1.3 - 0.3, 0, 1)).astype(np.uint8)
+        self._columns = (np.arange(width, dtype=np.float32) - width / 2)[None]
+
+    def __iter__(self) -> Iterator[SimulatedFrame]:
+        """Drive on without end."""
+        index = 0
+        while True:
+            yield self.frame(index)
+            index += 1
+
+    def drive(self, seconds: float, start: float = 0.0) -> Iterator[SimulatedFrame]:
+        """Frames of `seconds` of driving, beginning `start` seconds after the drive's beginning."""
+        first = round(start * self.rate)
+        for index in range(first, first + max(0, round(seconds * self.rate))):
+            yield self.frame(index)
+
+    def frame(self, index: int) -> SimulatedFrame:
+        """Render frame number `index` (0 or more). Raises ValueError for a negative one."""
+        if index < 0:
+            raise ValueError(f'index: expected 0 or more, got {index}')
+        t = index / self.rate
+        pose = self.scene.pose(t)
+        canvas = Canvas(self.width, self.height, self.haze / 255)
+        horizon = (self.looks.pitch + pose.bounce) * self.height
+        view = View(pose, self.focal, self.looks.camera_height, self.width / 2, horizon)
+        self._draw_sky(canvas, view)
+        self._draw_ground(canvas, view)
+        things = self.scene.things(pose, t)
+        drawn = [(thing, self._sprite(thing, view, t)) for thing in things]
+        self._draw_shadows(canvas, view, drawn)
+        items: list[tuple[float, object]] = [(thing.s, (thing, sprite)) for thing, sprite in drawn]
+        items += [(house.start + house.length, house) for house in self.scene.houses(pose)]
+        items += self._fences(view)
+        items.sort(key=lambda item: -item[0])
+        for _, item in items:
+            if isinstance(item, House):
+                self._draw_house(canvas, view, item)
+            elif isinstance(item, np.ndarray):
+                self._draw_fence(canvas, item, view)
+            else:
+                self._draw_thing(canvas, view, *item)  # type: ignore[misc]
+        image = self.optics(canvas.image, index, pose)
+        anomaly = (canvas.instances > 0).astype(np.uint8)
+        if canvas.marked:
+            for identity, count in zip(*np.unique(canvas.instances, return_counts=True), strict=True):
+                if identity and count < SMALLEST:
+                    anomaly[canvas.instances == identity] = 255
+                    canvas.instances[canvas.instances == identity] = 0
+            anomaly[canvas.rim > 0] = 255
+        return SimulatedFrame(image, canvas.semantic, anomaly, canvas.instances, t)
+
+    def _draw_sky(self, canvas: Canvas, view: View) -> None:
+        rows = int(round(view.horizon)) + 2
+        span = self.sky.shape[1] - self.width
+        shift = view.pose.yaw + view.pose.curvature * 40 + 0.05 * np.sin(view.pose.s / 400)
+        x = int(np.clip(span / 2 + shift * self.focal, 0, span))
+        take = min(rows, self.sky_height)
+        canvas.image[:rows] = self.haze.astype(np.uint8)
+        canvas.image[rows - take : rows] = self.sky[-take:, x : x + self.width]
+        canvas.semantic[rows - take : rows] = self.sky_labels[-take:, x : x + self.width]
+        if rows > take:
+            canvas.image[: rows - take] = self.sky[:1, x : x + self.width]
+            canvas.semantic[: rows - take] = 0
+
+    def _draw_ground(self, canvas: Canvas, view: View) -> None:
+        grid = np.geomspace(400, 1.0, 600)
+        rows = np.arange(int(np.ceil(view.row(400.0))), self.height)
+        z = np.interp(rows, view.row(grid), grid).astype(np.float32)
+        x = self._columns * (z / self.focal)[:, None] + (view.pose.d - view.bend(z)).astype(np.float32)[:, None]
+        s = (view.pose.s + z) % backdrop.PERIOD
+        fog = 1 - np.exp(-z / self.looks.visibility)
+        edges = [0.0, 9.0, 18.0, 42.0, 1e9]
+        for level in range(4):
+            band = np.flatnonzero((z >= edges[level]) & (z < edges[level + 1]))
+            if not len(band):
+                continue
+            step_s, step_x = self.surface.steps[level]
+            columns = (x[band] + backdrop.REACH) / step_x - 0.5
+            along = np.repeat((s[band] / step_s - 0.5)[:, None], self.width, 1).astype(np.float32)
+            texture = self.surface.levels[level]
+            np.clip(columns, 0, texture.shape[1] - 1.01, out=columns)
+            cv2.remap(texture, columns, along, cv2.INTER_LINEAR, dst=canvas.image[rows[band[0]] : rows[band[-1]] + 1], borderMode=cv2.BORDER_WRAP)
+            if level:
+                columns = (x[band] + backdrop.REACH) / backdrop.STEP_X - 0.5
+                np.clip(columns, 0, self.surface.labels.shape[1] - 1.01, out=columns)
+                along = along * np.float32(step_s / backdrop.STEP_S)
+            cv2.remap(self.surface.labels, columns, along, cv2.INTER_NEAREST, dst=canvas.semantic[rows[band[0]] : rows[band[-1]] + 1], borderMode=cv2.BORDER_WRAP)
+        veiled = rows[fog > 0.02]
+        if len(veiled):
+            a, b = veiled[0], veiled[-1] + 1
+            f = fog[: b - a, None, None].astype(np.float32)
+            canvas.image[a:b] = (canvas.image[a:b] * (1 - f) + self.haze.astype(np.float32) * f).astype(np.uint8)
+
+    def _sprite(self, thing: Thing, view: View, t: float) -> shapes.Sprite:
+        relative = thing.heading + np.arctan2(*(view.place(thing.s, thing.d)[:2]))
+        known = thing.kind in KNOWN
+        bins = {'car': 28, 'person': 8, 'cyclist': 10, 'tree': 1, 'lamp_post': 1, 'sign': 1}
+        if known:
+            n = bins[thing.kind]
+            turn = int(np.round(relative / (2 * np.pi) * n)) % n if n > 1 else 0
+            yaw = turn * 2 * np.pi / n
+        else:
+            turn, yaw = 0, thing.heading
+        phase = int(t * 5 + thing.variant) % 4 if thing.pace and thing.kind == 'person' else 0
+        key = (thing.kind, thing.variant, turn, phase)
+        if key not in self._sprites:
+            if len(self._sprites) > 400:
+                for old in list(self._sprites)[:100]:
+                    del self._sprites[old]
+            kinds = list(KNOWN) + list(UNKNOWN)
+            rng = np.random.default_rng([self.seed, 7, kinds.index(thing.kind), thing.variant % 2**31])
+            if known:
+                make, label = KNOWN[thing.kind]
+                parts = make(rng, (-0.9, 0.0, 0.9, 0.0)[phase]) if thing.kind == 'person' else make(rng)
+                rough = 0.22 if thing.kind == 'tree' else 0.0
+            else:
+                make_unknown, rough = UNKNOWN[thing.kind]
+                parts, label = make_unknown(rng), 255
+            pixels = {'lamp_post': 300, 'tree': 220, 'car': 150, 'sign': 170}.get(thing.kind, 140)
+            self._sprites[key] = shapes.render(parts, self.looks.light, yaw, pixels, label, rough, rng)
+        return self._sprites[key]
+
+    def _draw_shadows(self, canvas: Canvas, view: View, drawn: list[tuple[Thing, shapes.Sprite]]) -> None:
+        light = self.looks.light
+        direct = float(light.sun.mean() * max(light.direction[2], 0.1))
+        strength = 0.85 * direct / (direct + float(light.ambient.mean()))
+        kx = float(np.clip(-light.direction[0] / max(light.direction[2], 0.25), -2, 2))
+        kz = float(np.clip(-light.direction[1] / max(light.direction[2], 0.25), -1.5, 1.5))
+        kz = kz if abs(kz) > 0.2 else 0.2
+        for thing, sprite in drawn:
+            x, z, u, v = view.place(thing.s, thing.d)
+            scale = self.focal / z * thing.size
+            flat = self.looks.camera_height / z
+            if z < 55 and strength > 0.12:
+                canvas.shadow(sprite, u, v, scale, (kx, float(np.clip(flat * kz, -0.6, 0.9))), strength)
+            if thing.kind not in ('lamp_post', 'sign', 'tree'):
+                width = sprite.width * scale * 1.25
+                canvas.blot(self._disc, u, v, width, max(width * min(flat, 0.4) * 1.1, 2.0), 0.6)
+
+    def _draw_thing(self, canvas: Canvas, view: View, thing: Thing, sprite: shapes.Sprite) -> None:
+        _, z, u, v = view.place(thing.s, thing.d)
+        fog = 1 - float(np.exp(-z / self.looks.visibility))
+        canvas.sprite(sprite, u, v, self.focal / z * thing.size, fog, thing.instance)
+
+    def _face(self, variant: int, face: str, level: int, fog: int) -> tuple[np.ndarray, float]:
+        """Texture and height in metres of a building's face, at half size `level` times."""
+        key = (variant, face, level, fog)
+        if key in self._faces:
+            return self._faces[key]
+        if level or fog:
+            image, height = self._face(variant, face, 0, 0)
+            for _ in range(level):
+                image = cv2.resize(image, (max(2, image.shape[1] // 2), max(2, image.shape[0] // 2)), interpolation=cv2.INTER_AREA)
+            if fog:
+                haze = np.broadcast_to(self.haze.astype(np.uint8), image.shape)
+                image = cv2.addWeighted(image, 1 - fog / 10, haze, fog / 10, 0)
+        else:
+            rng = np.random.default_rng([self.seed, 8, variant])
+            sun = self.looks.light.direction
+            facing = max(0.0, float(-sun[1] if face == 'front' else abs(sun[0]) * 0.6))
+            storeys = {'urban': (2, 7), 'suburban': (1, 4), 'rural': (1, 3), 'highway': (2, 9), 'industrial': (1, 4)}[self.looks.place]
+            count = int(rng.integers(*storeys))
+            tile = backdrop.facade(rng, self.looks, facing)
+            upper, ground = tile[:192], tile[192:]
+            stack = np.vstack([upper] * (1 + (count - 1) // 3) + [ground])[-64 * count :]
+            image, height = np.hstack([stack, stack]), 3.1 * count
+        self._faces[key] = image, height
+        return self._faces[key]
+
+    def _draw_house(self, canvas: Canvas, view: View, house: House) -> None:
+        pose = view.pose
+        far, start = house.start + house.length - pose.s, house.start - pose.s
+        near = max(start, NEAR)
+        if far < NEAR + 1 or near > FAR:
+            return
+        fog = int(round((1 - np.exp(-(near + far) / 2 / self.looks.visibility)) * 10))
+        height = self._face(house.variant, 'side', 0, 0)[1]
+        ends = [view.corner(z, house.face, h) for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))]
+        corners = np.array(ends)
+        side_px = abs(corners[1, 0] - corners[0, 0])
+        level = int(np.clip(np.log2(max(512 / max(side_px * 1.6, 8), 1)), 0, 4))
+        texture = self._face(house.variant, 'side', level, fog)[0]
+        cut = int((near - start) / house.length * texture.shape[1])
+        back = house.face + house.side * 11.0
+        tone = texture.mean((0, 1)) * 0.55
+        pitched = self.looks.place in ('suburban', 'rural') or house.variant % 3 == 0
+        if start > NEAR:
+            front = np.array([view.corner(start, d, h) for d, h in ((house.face, height), (back, height), (back, 0.0), (house.face, 0.0))])
+            if pitched:
+                top = view.corner(start, (house.face + back) / 2, height * 1.0 + 3.0)
+                canvas.polygon(np.array([front[0], front[1], top]), texture.mean((0, 1)) * 0.9, BUILDING)
+            canvas.quad(self._face(house.variant, 'front', level, fog)[0], front, BUILDING)
+        if pitched:
+            ridge = [view.corner(z, (house.face + back) / 2, height + 3.0) for z in (near, far)]
+            canvas.polygon(np.array([corners[0], corners[1], ridge[1], ridge[0]]), tone, BUILDING)
+        canvas.quad(np.ascontiguousarray(texture[:, cut:]), corners, BUILDING)
+
+    def _fences(self, view: View) -> list[tuple[float, object]]:
+        found: list[tuple[float, object]] = []
+        for side, d in self.scene.fences():
+            first = int(view.pose.s // 12)
+            for number in range(first, first + 8):
+                if np.random.default_rng([self.seed, 9, side + 1, number]).random() < 0.75:
+                    found.append((number * 12.0 + 12, np.array([number * 12.0, d])))
+        return found
+
+    def _draw_fence(self, canvas: Canvas, fence: np.ndarray, view: View) -> None:
+        image, clear, label, height = self._barrier
+        start, d = float(fence[0]) - view.pose.s, float(fence[1])
+        for part in range(3):
+            near, far = max(start + part * 4, NEAR), start + part * 4 + 4
+            if far > NEAR + 0.5:
+                cut = int((near - (far - 4)) / 4 * 255)
+                corners = [view.corner(z, d, h) for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))]
+                canvas.quad(np.ascontiguousarray(image[:, cut:]), np.array(corners), label, np.ascontiguousarray(clear[:, cut:]))
+
+
+@dataclass(frozen=True)
+class View:
+    """Projection from the road (s along, d across, height) to pixels."""
+
+    pose: Pose
+    focal: float
+    camera_height: float
+    centre: float
+    horizon: float
+
+    def bend(self, z: np.ndarray | float) -> np.ndarray:
+        """Metres to the right that the road has bent away after z metres."""
+        return 0.5 * self.pose.curvature * np.square(z) + self.pose.yaw * np.asarray(z)
+
+    def row(self, z: np.ndarray | float, height: float = 0.0) -> np.ndarray:
+        """Image row of a point `height` above the road, z metres ahead."""
+        rise = 0.5 * self.pose.slope * np.square(z)
+        return self.horizon + self.focal * (self.camera_height - rise - height) / np.asarray(z)
+
+    def corner(self, z: float, d: float, height: float) -> tuple[float, float]:
+        """Pixel (column, row) of a point."""
+        x = d - self.pose.d + float(self.bend(z))
+        return self.centre + self.focal * x / z, float(self.row(z, height))
+
+    def place(self, s: float, d: float) -> tuple[float, float, float, float]:
+        """Lateral and forward metres, column and row of a ground point."""
+        z = max(s - self.pose.s, 0.5)
+        x = d - self.pose.d + float(self.bend(z))
+        return x, z, self.centre + self.focal * x / z, float(self.row(z))
+
+
+__all__ = ['BUILDING', 'CAR', 'CLASSES', 'POLE', 'SIGN', 'ProvingGround', 'SimulatedFrame']

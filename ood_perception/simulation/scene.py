@@ -1,0 +1,242 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Where things stand and how the camera moves: all of it a function of the seed and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.random import Generator
+
+from ood_perception.simulation.looks import Looks
+from ood_perception.simulation.unknown import UNKNOWN
+
+CHUNK = 20.0
+"""Metres of road whose things are drawn by lot together."""
+FAR = 140.0
+"""Metres beyond which nothing is placed."""
+LOOP = 220.0
+"""Metres after which moving traffic comes round again."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """
+    Something that stands on the ground.
+
+    Attributes:
+        kind: entry of `KNOWN` or `UNKNOWN`.
+        variant: which of that kind.
+        s: metres along the road.
+        d: metres to the right of the road's middle.
+        heading: radians it is turned from looking along the road.
+        instance: 0 for a known thing, else its id.
+        size: scale factor.
+        pace: metres per second of a walk along the road.
+
+    """
+
+    kind: str
+    variant: int
+    s: float
+    d: float
+    heading: float = 0.0
+    instance: int = 0
+    size: float = 1.0
+    pace: float = 0.0
+
+
+@dataclass(frozen=True)
+class House:
+    """A building: span along the road, side (-1 left, 1 right), face's position and variant."""
+
+    start: float
+    length: float
+    side: int
+    face: float
+    variant: int
+
+
+@dataclass(frozen=True)
+class Pose:
+    """The camera: metres along and across, path's curvature and slope, horizon's shift in rows."""
+
+    s: float
+    d: float
+    curvature: float
+    slope: float
+    bounce: float
+    speed: float
+    exposure: float
+    yaw: float
+
+
+class Scene:
+    """
+    The world of one seed.
+
+    Args:
+        seed: of the drive.
+        looks: its looks.
+        unknowns: expected unknown objects per 20 m of road.
+
+    """
+
+    def __init__(self, seed: int, looks: Looks, unknowns: float) -> None:
+        self.seed, self.looks, self.unknowns = seed, looks, unknowns
+        rng = np.random.default_rng([seed, 1])
+        self._waves = rng.uniform(0.3, 1.0, (8, 3)), rng.uniform(0, 2 * np.pi, (8, 3))
+        self._bend = rng.uniform(0, 1) ** 2 * (0.0045 if looks.place != 'highway' else 0.0015)
+        self._fence = rng.random(2) < 0.35
+        self.chunk = lru_cache(maxsize=64)(self._chunk)
+
+    def _wave(self, which: int, x: float) -> float:
+        """Smooth function of x in -1..1 with periods of one to three."""
+        rate, phase = self._waves[0][which], self._waves[1][which]
+        return float(np.sin(2 * np.pi * rate * x + phase).mean())
+
+    def pose(self, t: float) -> Pose:
+        """Camera at `t` seconds."""
+        looks = self.looks
+        s = looks.speed * (t + 0.6 * self._wave(0, t / 6))
+        speed = looks.speed * max(0.2, 1 + (self._wave(0, (t + 0.05) / 6) - self._wave(0, t / 6)) * 12)
+        return Pose(
+            s=s,
+            d=looks.ego + 0.3 * self._wave(1, t / 5),
+            curvature=self._bend * self._wave(2, s / 160),
+            slope=1.5e-4 * (1 + self._wave(3, s / 200)) - 5e-5,
+            bounce=0.004 * self._wave(4, t / 0.9) + 0.002 * self._wave(5, t / 0.23),
+            speed=speed,
+            exposure=1 + 0.16 * self._wave(6, t / 4),
+            yaw=0.012 * self._wave(7, t / 3),
+        )
+
+    def things(self, pose: Pose, t: float) -> list[Thing]:
+        """Things in front of the camera at `t` seconds, in no order."""
+        first, last = int(pose.s // CHUNK) - 1, int((pose.s + FAR) // CHUNK)
+        found = []
+        for number in range(first, last + 1):
+            for thing in self.chunk(number):
+                s = thing.s + thing.pace * (t % 60)
+                if 2.5 < s - pose.s < FAR:
+                    found.append(thing if not thing.pace else _moved(thing, s))
+        found.extend(x for x in self._traffic(pose, t) if 3.5 < x.s - pose.s < FAR)
+        return found
+
+    def houses(self, pose: Pose) -> Iterator[House]:
+        """Buildings in view."""
+        for side, line in ((-1, self.looks.left[2]), (1, self.looks.right[2])):
+            length = 22.0
+            first = int(pose.s // length) - 1
+            for number in range(first, first + int(FAR // length) + 3):
+                rng = np.random.default_rng([self.seed, 2, side + 1, abs(number), number < 0])
+                if rng.random() > self.looks.buildings:
+                    continue
+                gap = 0.0 if self.looks.place == 'urban' and rng.random() < 0.7 else rng.uniform(1, 8)
+                yield House(
+                    start=number * length + gap / 2,
+                    length=length - gap,
+                    side=side,
+                    face=line + side * rng.uniform(0, 1.2),
+                    variant=int(rng.integers(7)),
+                )
+
+    def fences(self) -> Iterator[tuple[int, float]]:
+        """Side (-1, 1) and lateral position of fences along the road."""
+        for side, band in ((-1, self.looks.left), (1, self.looks.right)):
+            if self._fence[(side + 1) // 2]:
+                yield side, band[1] + side * 0.4
+
+    def _chunk(self, number: int) -> tuple[Thing, ...]:
+        rng = np.random.default_rng([self.seed, 3, abs(number), number < 0])
+        start, looks = number * CHUNK, self.looks
+        things: list[Thing] = []
+
+        def put(kind: str, variants: int, d: float, **more: float) -> None:
+            s = start + rng.uniform(0, CHUNK)
+            things.append(Thing(kind, int(rng.integers(variants)), s, d, **more))  # type: ignore[arg-type]
+
+        for side, (kerb, walk, line) in ((-1, looks.left), (1, looks.right)):
+            inner, room = abs(walk), abs(line) - abs(walk)
+            for _ in range(rng.poisson(looks.trees * 2)):
+                reach = inner + rng.uniform(0.3, 1) * min(max(room, 0.8), 14)
+                put('tree', 7, side * (reach if rng.random() < 0.7 else abs(kerb) + 0.7), size=rng.uniform(0.7, 1.3))
+            parkable = abs(kerb) - looks.lanes * looks.lane_width / 2
+            if parkable > 0.8 or looks.place != 'highway':
+                for _ in range(rng.poisson(looks.parked * 2)):
+                    along = 0.0 if looks.rhs == (side > 0) else np.pi
+                    put('car', 7, side * (abs(kerb) - min(0.9, parkable / 2) + rng.uniform(-0.2, 0.3)), heading=along)
+            for _ in range(rng.poisson(looks.people * 2)):
+                pace = float(rng.choice([-1.2, 0.0, 1.2, 1.5]))
+                put('person', 8, side * rng.uniform(abs(kerb) + 0.3, max(inner, abs(kerb) + 1)), heading=0.0 if pace > 0 else np.pi if pace else rng.uniform(-3, 3), pace=pace)
+            if rng.random() < 0.5 and looks.place != 'rural':
+                put('lamp_post', 3, side * (abs(kerb) + 0.45))
+            if rng.random() < 0.28:
+                put('sign', 6, side * (abs(kerb) + 0.6))
+            if rng.random() < looks.people * 0.15:
+                put('cyclist', 4, side * (abs(kerb) - 0.7), heading=0.0 if side > 0 else np.pi, pace=3.0 * side)
+        if looks.people and rng.random() < 0.08:
+            put('person', 8, rng.uniform(-3, 3), heading=rng.uniform(-2, 2))
+        for i in range(rng.poisson(self.unknowns)):
+            self._unknown(rng, number, i, start, things)
+        return tuple(things)
+
+    def _unknown(self, rng: Generator, number: int, i: int, start: float, things: list[Thing]) -> None:
+        looks = self.looks
+        where, width = rng.random(), looks.lanes * looks.lane_width / 2
+        if where < 0.62:
+            d = rng.uniform(-width, width)
+        else:
+            kerb, walk, _ = looks.left if rng.random() < 0.5 else looks.right
+            d = np.sign(kerb) * rng.uniform(abs(kerb), abs(walk) + 1.5)
+        identity = 1 + (abs(number) * 8 + i + 31 * self.seed) % 65000
+        things.append(
+            Thing(
+                kind=str(rng.choice(list(UNKNOWN))),
+                variant=(number % 100000) * 8 + i,
+                s=start + rng.uniform(0, CHUNK),
+                d=d,
+                heading=rng.uniform(-np.pi, np.pi),
+                instance=identity,
+                size=float(np.exp(rng.uniform(-0.5, 0.75))),
+                pace=float(rng.choice([0.0, 0.0, 0.0, 0.5, -0.8])),
+            )
+        )
+
+    def _traffic(self, pose: Pose, t: float) -> Iterator[Thing]:
+        looks = self.looks
+        rng = np.random.default_rng([self.seed, 4])
+        count = rng.poisson(looks.traffic)
+        for k in range(count):
+            lane = int(rng.integers(looks.lanes))
+            centre = (lane + 0.5 - looks.lanes / 2) * looks.lane_width
+            onward = (centre > 0) == looks.rhs or looks.place == 'highway'
+            offset, variant, jitter = rng.uniform(0, LOOP), int(rng.integers(7)), rng.uniform(-0.3, 0.3)
+            if abs(centre - looks.ego) < looks.lane_width * 0.6:
+                if not onward or looks.lanes == 1:
+                    continue
+                ahead = 14 + (offset * 0.35) + 3 * self._wave(5, t / 9)
+                yield Thing('car', variant, pose.s + ahead, centre + jitter)
+                continue
+            speed = looks.speed * (1 + 0.25 * ((lane * 7) % 3 - 1)) * (1 if onward else -1)
+            ahead = (offset + speed * t - pose.s) % LOOP - 20
+            yield Thing('car', variant, pose.s + ahead, centre + jitter, 0.0 if onward else np.pi)
+
+
+def _moved(thing: Thing, s: float) -> Thing:
+    return Thing(thing.kind, thing.variant, s, thing.d, thing.heading, thing.instance, thing.size, thing.pace)
