@@ -48,8 +48,11 @@ def panorama(rng: Generator, looks: Looks, width: int, height: int) -> tuple[np.
     ramp = np.linspace(1, 0, height, dtype=np.float32)[:, None] ** rng.uniform(0.5, 1.0)
     sky = mix(np.repeat(ramp, width, 1), looks.horizon, looks.zenith)
     if looks.clouds > 0.05:
-        field = noise(rng, height, width, 2, 5)
-        field = cv2.resize(field[: height // 2], (width, height)) * 0.7 + field * 0.3
+        # Clouds lie flat: lengthen them sideways, the more so the nearer to the horizon.
+        wide = noise(rng, 2 * height, width // 2, 3, 6)
+        rows = (2 * height - 1) * (np.linspace(0, 1, height, dtype=np.float32) ** 1.7)
+        columns = np.linspace(0, width // 2 - 1, width, dtype=np.float32)
+        field = cv2.remap(wide, *(np.ascontiguousarray(v, np.float32) for v in np.meshgrid(columns, rows)), cv2.INTER_LINEAR)
         cover = np.clip((field - (0.75 - 0.5 * looks.clouds)) * rng.uniform(2, 6), 0, 1)
         bright = np.clip(looks.horizon * 1.1 + 0.05, 0, 1) * (0.75 + 0.25 * noise(rng, height, width, 4, 4)[..., None])
         sky = sky * (1 - cover[..., None] * 0.85) + bright * cover[..., None] * 0.85

@@ -124,7 +124,7 @@ def draw_looks(rng: Generator, place: str = '', weather: str = '') -> Looks:
     rhs = bool(rng.random() < 0.7)
 
     def side() -> tuple[float, float, float]:
-        bay = u(0.2, 2.4) if place in ('urban', 'suburban', 'industrial') else u(0.4, 1.6)
+        bay = (u(0.2, 0.6) if rng.random() < 0.5 else u(1.9, 2.5)) if place in ('urban', 'suburban', 'industrial') else u(0.4, 1.6)
         kerb = half + bay
         walk = {'urban': u(1.8, 4.5), 'suburban': u(1.2, 2.4), 'rural': 0.0,
                 'highway': 0.0, 'industrial': u(0.0, 2.5)}[place]
@@ -169,7 +169,7 @@ def draw_looks(rng: Generator, place: str = '', weather: str = '') -> Looks:
         noise=u(0.8, 4.5) * (1.8 if weather == 'dusk' else 1.0),
         vignette=u(0.0, 0.4),
         jpeg=int(rng.choice([0, 0, 92, 80, 60])),
-        tint=u(0.93, 1.07, 3).astype(np.float32),
+        tint=u(0.96, 1.04, 3).astype(np.float32),
         contrast=u(0.85, 1.25),
     )
 
@@ -180,7 +180,7 @@ def _light(rng: Generator, weather: str) -> tuple[Light, np.ndarray, np.ndarray,
     pale = np.array([0.78, 0.86, 0.95]) * rng.uniform(0.9, 1.05)
     if weather == 'sun':
         warm = np.array([1.0, rng.uniform(0.85, 0.97), rng.uniform(0.65, 0.9)])
-        sun, ambient, clouds = warm * rng.uniform(0.75, 1.05), np.array([0.4, 0.47, 0.58]), rng.uniform(0, 0.5)
+        sun, ambient, clouds = warm * rng.uniform(0.75, 1.05), np.array([0.5, 0.56, 0.66]), rng.uniform(0, 0.6)
         zenith, horizon = blue, pale
     elif weather == 'dusk':
         height = rng.uniform(0.08, 0.25)
@@ -188,7 +188,7 @@ def _light(rng: Generator, weather: str) -> tuple[Light, np.ndarray, np.ndarray,
         zenith, horizon = np.array([0.2, 0.24, 0.42]), np.array([0.85, 0.55, 0.36]) * rng.uniform(0.6, 1)
         clouds = rng.uniform(0, 0.7)
     else:
-        level = {'haze': 0.95, 'overcast': 0.8, 'rain': 0.6}[weather] * rng.uniform(0.85, 1.1)
+        level = {'haze': 0.95, 'overcast': 0.8, 'rain': 0.72}[weather] * rng.uniform(0.9, 1.15)
         sun = np.full(3, 0.3 if weather == 'haze' else 0.12) * rng.uniform(0.5, 1.2)
         ambient = np.array([0.78, 0.8, 0.84]) * level
         zenith = np.array([0.68, 0.73, 0.8]) * level

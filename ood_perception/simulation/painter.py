@@ -34,6 +34,8 @@ class Canvas:
         semantic: uint8 (H, W) class ids.
         instances: uint16 (H, W), ids of unknown things, 0 = none.
         rim: uint8 (H, W), 255 where an unknown thing's soft edge covers a pixel partly.
+        marked: whether an unknown thing was drawn.
+        boxes: id -> pixels (x0, y0, x1, y1) outside of which that unknown thing does not lie.
 
     """
 
@@ -45,6 +47,7 @@ class Canvas:
         self.rim = np.zeros((height, width), np.uint8)
         self.haze = haze
         self.marked = False
+        self.boxes: dict[int, tuple[int, int, int, int]] = {}
 
     def _clip(self, x0: float, y0: float, x1: float, y1: float) -> tuple[int, int, int, int] | None:
         a, b = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
@@ -65,6 +68,8 @@ class Canvas:
 
         """
         k = scale / sprite.scale
+        if k * max(sprite.levels[0][1].shape) < 1.5:
+            return
         level = min(max(int(np.floor(-np.log2(max(k, 1e-6)))), 0), len(sprite.levels) - 1)
         colour, clear = sprite.levels[level]
         kl = k * 2**level
@@ -98,6 +103,7 @@ class Canvas:
             np.copyto(rim, np.uint8(0), where=solid)
             if instance:
                 self.marked = True
+                self.boxes[instance] = box
                 np.copyto(rim, np.uint8(255), where=(cover >= 128) & (cover < 235))
 
     def shadow(self, sprite: Sprite, u: float, v: float, scale: float, cast: tuple[float, float], strength: float) -> None:

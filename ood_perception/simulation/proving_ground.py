@@ -164,10 +164,12 @@ class ProvingGround:
         image = self.optics(canvas.image, index, pose)
         anomaly = (canvas.instances > 0).astype(np.uint8)
         if canvas.marked:
-            for identity, count in zip(*np.unique(canvas.instances, return_counts=True), strict=True):
-                if identity and count < SMALLEST:
-                    anomaly[canvas.instances == identity] = 255
-                    canvas.instances[canvas.instances == identity] = 0
+            for identity, (a, b, c, d) in canvas.boxes.items():
+                region = canvas.instances[b:d, a:c]
+                mine = region == identity
+                if np.count_nonzero(mine) < SMALLEST:
+                    anomaly[b:d, a:c][mine] = 255
+                    region[mine] = 0
             anomaly[canvas.rim > 0] = 255
         return SimulatedFrame(image, canvas.semantic, anomaly, canvas.instances, t)
 
@@ -239,7 +241,7 @@ class ProvingGround:
                 make_unknown, rough = UNKNOWN[thing.kind]
                 parts, label = make_unknown(rng), 255
             pixels = {'lamp_post': 300, 'tree': 220, 'car': 150, 'sign': 170}.get(thing.kind, 140)
-            self._sprites[key] = shapes.render(parts, self.looks.light, yaw, pixels, label, rough, rng)
+            self._sprites[key] = shapes.render(parts, self.looks.light, yaw, pixels, label, rough, rng, thing.kind == 'tree')
         return self._sprites[key]
 
     def _draw_shadows(self, canvas: Canvas, view: View, drawn: list[tuple[Thing, shapes.Sprite]]) -> None:
@@ -253,11 +255,12 @@ class ProvingGround:
             x, z, u, v = view.place(thing.s, thing.d)
             scale = self.focal / z * thing.size
             flat = self.looks.camera_height / z
-            if z < 55 and strength > 0.12:
+            if z < 45 and strength > 0.12:
                 canvas.shadow(sprite, u, v, scale, (kx, float(np.clip(flat * kz, -0.6, 0.9))), strength)
             if thing.kind not in ('lamp_post', 'sign', 'tree'):
                 width = sprite.width * scale * 1.25
-                canvas.blot(self._disc, u, v, width, max(width * min(flat, 0.4) * 1.1, 2.0), 0.6)
+                if width > 3:
+                    canvas.blot(self._disc, u, v, width, max(width * min(flat, 0.4) * 1.1, 2.0), 0.6)
 
     def _draw_thing(self, canvas: Canvas, view: View, thing: Thing, sprite: shapes.Sprite) -> None:
         _, z, u, v = view.place(thing.s, thing.d)
@@ -304,17 +307,17 @@ class ProvingGround:
         texture = self._face(house.variant, 'side', level, fog)[0]
         cut = int((near - start) / house.length * texture.shape[1])
         back = house.face + house.side * 11.0
-        tone = texture.mean((0, 1)) * 0.55
+        tone = np.asarray(cv2.mean(texture)[:3])
         pitched = self.looks.place in ('suburban', 'rural') or house.variant % 3 == 0
         if start > NEAR:
             front = np.array([view.corner(start, d, h) for d, h in ((house.face, height), (back, height), (back, 0.0), (house.face, 0.0))])
             if pitched:
                 top = view.corner(start, (house.face + back) / 2, height * 1.0 + 3.0)
-                canvas.polygon(np.array([front[0], front[1], top]), texture.mean((0, 1)) * 0.9, BUILDING)
+                canvas.polygon(np.array([front[0], front[1], top]), tone * 0.9, BUILDING)
             canvas.quad(self._face(house.variant, 'front', level, fog)[0], front, BUILDING)
         if pitched:
             ridge = [view.corner(z, (house.face + back) / 2, height + 3.0) for z in (near, far)]
-            canvas.polygon(np.array([corners[0], corners[1], ridge[1], ridge[0]]), tone, BUILDING)
+            canvas.polygon(np.array([corners[0], corners[1], ridge[1], ridge[0]]), tone * 0.55, BUILDING)
         canvas.quad(np.ascontiguousarray(texture[:, cut:]), corners, BUILDING)
 
     def _fences(self, view: View) -> list[tuple[float, object]]:

@@ -117,7 +117,7 @@ class Scene:
         speed = looks.speed * max(0.2, 1 + (self._wave(0, (t + 0.05) / 6) - self._wave(0, t / 6)) * 12)
         return Pose(
             s=s,
-            d=looks.ego + 0.3 * self._wave(1, t / 5),
+            d=looks.ego + 0.3 * self._wave(1, t / 5) + self._swerve(s),
             curvature=self._bend * self._wave(2, s / 160),
             slope=1.5e-4 * (1 + self._wave(3, s / 200)) - 5e-5,
             bounce=0.004 * self._wave(4, t / 0.9) + 0.002 * self._wave(5, t / 0.23),
@@ -125,6 +125,17 @@ class Scene:
             exposure=1 + 0.16 * self._wave(6, t / 4),
             yaw=0.012 * self._wave(7, t / 3),
         )
+
+    def _swerve(self, s: float) -> float:
+        """Metres to the right by which the driver goes round what lies in the way."""
+        total = 0.0
+        for number in range(int(s // CHUNK) - 2, int(s // CHUNK) + 3):
+            for thing in self.chunk(number):
+                away = thing.d - self.looks.ego
+                if thing.instance and abs(away) < 2.0:
+                    side = -1.0 if away > 0 else 1.0
+                    total += side * (2.2 - abs(away)) * float(np.exp(-(((thing.s - s) / 9) ** 2)))
+        return float(np.clip(total, -2.6, 2.6))
 
     def things(self, pose: Pose, t: float) -> list[Thing]:
         """Things in front of the camera at `t` seconds, in no order."""
@@ -177,10 +188,12 @@ class Scene:
                 reach = inner + rng.uniform(0.3, 1) * min(max(room, 0.8), 14)
                 put('tree', 7, side * (reach if rng.random() < 0.7 else abs(kerb) + 0.7), size=rng.uniform(0.7, 1.3))
             parkable = abs(kerb) - looks.lanes * looks.lane_width / 2
-            if parkable > 0.8 or looks.place != 'highway':
+            # A narrow kerb leaves room on the pavement or in the yards only.
+            at = abs(kerb) - 1.0 if parkable > 1.6 else max(inner, abs(kerb) + 1.2) + 1.0
+            if looks.place != 'highway':
                 for _ in range(rng.poisson(looks.parked * 2)):
                     along = 0.0 if looks.rhs == (side > 0) else np.pi
-                    put('car', 7, side * (abs(kerb) - min(0.9, parkable / 2) + rng.uniform(-0.2, 0.3)), heading=along)
+                    put('car', 7, side * (at + rng.uniform(-0.1, 0.3)), heading=along)
             for _ in range(rng.poisson(looks.people * 2)):
                 pace = float(rng.choice([-1.2, 0.0, 1.2, 1.5]))
                 put('person', 8, side * rng.uniform(abs(kerb) + 0.3, max(inner, abs(kerb) + 1)), heading=0.0 if pace > 0 else np.pi if pace else rng.uniform(-3, 3), pace=pace)

@@ -189,6 +189,7 @@ def render(
     label: int = 255,
     roughness: float = 0.0,
     rng: np.random.Generator | None = None,
+    leafy: bool = False,
 ) -> Sprite:
     """
     Ray-cast parts into a sprite.
@@ -201,6 +202,7 @@ def render(
         label: class id of the whole; parts with another `label` make a label map.
         roughness: metres by which the outline and surface are disturbed (rocks, leaves, bags).
         rng: needed with roughness.
+        leafy: whether the disturbance is fine and ragged as foliage is.
 
     Raises:
         ValueError: no parts.
@@ -234,8 +236,8 @@ def render(
     if roughness and rng is not None:
         for axis in range(2):
             cells = max(3, int(max(w, h) / scale / max(roughness * 5, 0.02)))
-            field_ = textures.noise(rng, h, w, min(cells, 24), 2)
-            grid[..., axis] += (field_ - 0.5) * 2 * roughness
+            field_ = textures.noise(rng, h, w, min(cells, 24), 5 if leafy else 2)
+            grid[..., axis] += (field_ - 0.5) * (3.5 if leafy else 2) * roughness
 
     depth = np.full((h, w), np.inf, np.float32)
     normals = np.zeros((h, w, 3), np.float32)
