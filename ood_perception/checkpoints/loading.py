@@ -75,7 +75,7 @@ def match(
 
     """
     if origin == 'auto':
-        origin = detect_origin(state, model)
+        origin = detect_origin(state, model.state_dict())
         if not origin:
             keys = ', '.join(list(state)[:3])
             raise CheckpointError(

@@ -22,7 +22,7 @@ inference does not need. Each function returns a :class:`Converted` and changes 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -232,13 +232,13 @@ ORIGINS: dict[str, Callable[[Mapping[str, Tensor], nn.Module], Converted]] = {
 """Origin -> its conversion."""
 
 
-def detect_origin(state: Mapping[str, Tensor], model: nn.Module) -> str:
+def detect_origin(keys: Collection[str], own: Collection[str] = ()) -> str:
     """
     Tell whose checkpoint it is by its keys; '' if it is nobody's that we know.
 
     Args:
-        state: official or own key -> tensor.
-        model: what it is to be loaded into; keys in its own names only are 'ours'.
+        keys: of the checkpoint.
+        own: names of the model's parameters; keys among them that no publisher uses are 'ours'.
 
     """
     signs = {
@@ -249,8 +249,8 @@ def detect_origin(state: Mapping[str, Tensor], model: nn.Module) -> str:
         'dinov2': r'blocks\.\d+\.(norm1|attn|ls1)\.|register_tokens',
     }
     for origin, pattern in signs.items():
-        if any(re.match(pattern, key) for key in state):
+        if any(re.match(pattern, key) for key in keys):
             # Converted UEM and DINOv2 weights differ from official ones in the registers' name.
-            converted = any(key.endswith('reg_token') for key in state)
+            converted = any(key.endswith('reg_token') for key in keys)
             return 'ours' if converted else origin
-    return 'ours' if any(key in model.state_dict() for key in state) else ''
+    return 'ours' if any(key in own for key in keys) else ''

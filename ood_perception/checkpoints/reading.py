@@ -156,7 +156,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise WeightsMissing(f'no weight file at {path}; see `ood weights list` and `fetch`')
     with path.open('rb') as file:
         head = file.read(512)
-    _check_kind(path, head)
+    check_kind(path, head)
     if path.suffix == '.safetensors' or _is_safetensors(head):
         return _read_safetensors(path)
     return tensors_of(_read_pickled(path), str(path))
@@ -191,7 +191,8 @@ def tensors_of(tree: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     return found
 
 
-def _check_kind(path: Path, head: bytes) -> None:
+def check_kind(path: Path, head: bytes) -> None:
+    """Raise CheckpointError if the first bytes of a file are those of something else."""
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n')[:64].lower()
     if not head:
         raise CheckpointError(f'{path}: the file is empty; fetch it again')

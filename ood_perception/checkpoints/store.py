@@ -45,14 +45,14 @@ class Entry:
 
     Attributes:
         name: what `ood weights fetch` and profiles call it.
-        file: name of the file as released.
-        url: direct address of the file, '' where there is none to give.
+        file: name of the file in the cache, as released where that is known.
+        url: direct address of the file, '' where a person has to fetch it from `page`.
         page: where a person finds it.
         origin: key of `checkpoints.origins.ORIGINS`.
         model: name for `models.create_model`, '' for models of other libraries.
         options: arguments of `create_model` that this file needs.
         licence: of the weights, and what restricts them.
-        size: bytes where known, else 0.
+        megabytes: roughly, from the number of values; files with training state are larger.
         sha256: of the file where the publisher states it, else ''.
         sha256_prefix: first hex digits, where only those are published.
         purpose: one line for people.
@@ -70,7 +70,7 @@ class Entry:
     page: str = ''
     model: str = ''
     options: dict[str, Any] = field(default_factory=dict)
-    size: int = 0
+    megabytes: int = 0
     sha256: str = ''
     sha256_prefix: str = ''
     published: str = ''

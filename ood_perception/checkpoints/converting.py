@@ -1,0 +1,133 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Write a checkpoint as stripped safetensors: what inference needs, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ood_perception.checkpoints.loading import match
+from ood_perception.checkpoints.origins import detect_origin
+from ood_perception.checkpoints.reading import read_checkpoint
+from ood_perception.checkpoints.report import CheckpointError, LoadReport
+
+FAMILIES = {
+    'mmseg': 'internimage_',
+    'dinov2': 'dinov2_',
+    'uem': 'uem_',
+    'detectron2': 's2m_',
+}
+"""Origin -> how the names of its models begin."""
+
+
+def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
+    """
+    Find the model that a checkpoint belongs to, by building the candidates without memory.
+
+    Args:
+        state: official key -> tensor.
+        name: of the source, for messages.
+
+    Returns:
+        a name for `models.create_model`.
+
+    Raises:
+        CheckpointError: it fits none.
+
+    """
+    from ood_perception.models import MODELS, create_model
+
+    origin = detect_origin(state)
+    prefix = FAMILIES.get(origin)
+    candidates = [key for key in MODELS if prefix is not None and key.startswith(prefix)]
+    for candidate in candidates:
+        try:
+            with torch.device('meta'):
+                match(create_model(candidate), state, origin)
+        except CheckpointError:
+            continue
+        return candidate
+    tried = f'{origin} keys, but none of {", ".join(candidates)}' if candidates else 'unknown keys'
+    raise CheckpointError(f'{name}: cannot tell which model it is for ({tried}); name it')
+
+
+def convert_file(
+    source: str | Path, target: str | Path, model: str = '', half: bool = False
+) -> LoadReport:
+    """
+    Convert a checkpoint to safetensors in our names.
+
+    Memory queues, optimizer state, auxiliary heads and hyper-parameters stay behind.
+
+    Args:
+        source: official file.
+        target: .safetensors to write; appears whole or not at all.
+        model: name for `models.create_model`, '' to find it.
+        half: store floating point tensors in float16.
+
+    Returns:
+        what was used and what was left out.
+
+    Raises:
+        CheckpointError: unreadable, of no known model, not finite in half precision, or no space.
+
+    """
+    from safetensors.torch import save_file
+
+    from ood_perception.models import create_model
+
+    target = Path(target).expanduser()
+    if target.suffix != '.safetensors':
+        raise CheckpointError(f'{target}: expected a name that ends in .safetensors')
+    state = read_checkpoint(source)
+    model = model or identify(state, str(source))
+    with torch.device('meta'):
+        network = create_model(model)
+    converted, report = match(network, state, name=str(source))
+    skipped = tuple(getattr(network, 'optional_keys', ()))
+    tensors = {
+        name: _stored(name, value, half)
+        for name, value in converted.tensors.items()
+        if not (skipped and name.startswith(skipped))
+    }
+    metadata: dict[str, Any] = {
+        'format': 'ood_perception',
+        'model': model,
+        'origin': report.origin,
+        'source': Path(source).name,
+    }
+    part = target.with_name(target.name + '.part')
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata)
+        part.replace(target)
+    except Exception as error:  # safetensors reports a full disk with an error of its own
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f'{target}: cannot be written: {error}') from error
+    return report
+
+
+def _stored(name: str, value: Tensor, half: bool) -> Tensor:
+    value = value.contiguous().clone()
+    if half and value.is_floating_point():
+        value = value.half()
+        if not value.isfinite().all():
+            raise CheckpointError(f'{name}: does not fit into half precision')
+    return value

@@ -1,0 +1,169 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood weights`: list, fetch, check and convert the official weight files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help='List, fetch, check and convert weight files.')
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.secho(f'error: {error}', fg='red', err=True)
+    raise typer.Exit(1) from None
+
+
+@app.command('list')
+def list_weights(
+    verbose: Annotated[
+        bool, typer.Option('-v', help='Also model, profiles and addresses.')
+    ] = False,
+    match: Annotated[str, typer.Argument(help='Only names that contain this.')] = '',
+) -> None:
+    """List the official files: name, origin, licence, size, what for, published numbers."""
+    from rich.console import Console
+
+    from ood_perception.checkpoints.store import cache_folder, cached_path, catalogue
+
+    console = Console(highlight=False, soft_wrap=True)
+    for entry in catalogue().values():
+        if match not in entry.name:
+            continue
+        here = cached_path(entry)
+        mark = ' [green]here[/green]' if here else ''
+        console.print(f'[bold]{entry.name}[/bold]  {entry.origin}, {entry.megabytes} MB{mark}')
+        console.print(f'  {entry.purpose}')
+        if entry.published:
+            console.print(f'  {entry.published}')
+        console.print(f'  licence: {entry.licence}')
+        if verbose:
+            console.print(f'  model: {entry.model or "of another library"} {entry.options or ""}')
+            console.print(f'  profiles: {", ".join(entry.profiles) or "none"}')
+            console.print(f'  from: {entry.url or entry.page}')
+            console.print(f'  here: {here or "no"}')
+    console.print(f'Files live in {cache_folder()}; sizes are about, without training state.')
+
+
+@app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help='Names of `ood weights list`, or profiles.')],
+    source: Annotated[
+        str, typer.Option('--from', help='Folder with the files, or one file: no network.')
+    ] = '',
+) -> None:
+    """Bring files to the cache; an interrupted download goes on where it stopped."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    from ood_perception.checkpoints import fetching
+    from ood_perception.checkpoints.store import catalogue, find_entry
+
+    try:
+        entries = []
+        for name in names:
+            of_profile = [entry for entry in catalogue().values() if name in entry.profiles]
+            entries += of_profile or [find_entry(name)]
+        columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn())
+        with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as bar:
+            for entry in entries:
+                task = bar.add_task(entry.name, total=None)
+
+                def show(done: int, total: int, task: int = task) -> None:
+                    bar.update(task, completed=done, total=total or None)  # type: ignore[arg-type]
+
+                path = fetching.fetch(entry, source or None, show)
+                checked = 'sha256 as published' if entry.sha256 or entry.sha256_prefix else ''
+                bar.console.print(f'{entry.name}: {path} {checked}', soft_wrap=True)
+                bar.console.print(f'  licence: {entry.licence}', soft_wrap=True)
+    except (OSError, ValueError) as error:
+        _fail(error)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help='Weight file.')],
+    model: Annotated[str, typer.Option(help='Model that it is meant for.')] = '',
+) -> None:
+    """Say what a file is and whether it fits a model, without running anything in it."""
+    import torch
+
+    from ood_perception.checkpoints import read_checkpoint
+    from ood_perception.checkpoints.converting import identify
+    from ood_perception.checkpoints.loading import match
+    from ood_perception.checkpoints.origins import detect_origin
+    from ood_perception.checkpoints.store import catalogue, sha256_of, wrong_sha256
+    from ood_perception.models import create_model
+
+    try:
+        state = read_checkpoint(file)
+        count = sum(value.numel() for value in state.values())
+        typer.echo(f'{file}: {len(state)} tensors, {count:,} values, sha256 {sha256_of(file)}')
+        for entry in catalogue().values():
+            if entry.file == file.name:
+                typer.echo(f'named like {entry.name}: {entry.purpose}; {entry.licence}')
+                if wrong := wrong_sha256(entry, file):
+                    raise ValueError(wrong)
+        bad = [name for name, value in state.items() if _not_finite(value)]
+        if bad:
+            raise ValueError(f'{file}: {bad[0]} holds values that are not finite')
+        if not model and detect_origin(state) == 'sam':
+            typer.echo('Segment Anything: its segmenter checks it when it loads it')
+            return
+        name = model or identify(state, str(file))
+        with torch.device('meta'):
+            _, report = match(create_model(name), state, name=str(file))
+        typer.echo(f'fits {name}: {report}')
+    except (OSError, ValueError) as error:
+        _fail(error)
+
+
+def _not_finite(value: object) -> bool:
+    import torch
+
+    return (
+        isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and not bool(value.isfinite().all())
+    )
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help='Official weight file.')],
+    target: Annotated[
+        Path | None, typer.Argument(help='.safetensors to write; default beside the file.')
+    ] = None,
+    model: Annotated[str, typer.Option(help='Model that it is for; found out if not given.')] = '',
+    half: Annotated[bool, typer.Option(help='Store in half precision.')] = False,
+) -> None:
+    """Write what inference needs as safetensors: no queue, no optimizer, no pickle."""
+    from ood_perception.checkpoints.converting import convert_file
+
+    target = target or file.with_suffix('.safetensors')
+    try:
+        report = convert_file(file, target, model, half)
+    except (OSError, ValueError) as error:
+        _fail(error)
+    typer.echo(f'{target}: {target.stat().st_size >> 20} MB; {report}')
