@@ -1,0 +1,192 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Training data: pairs of images and labels, checked before training, and the stream of samples.
+
+A sample is a function of (seed, epoch, index) alone, so neither the number of loading processes
+nor an interruption changes what a run sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.label_maps import LabelMap
+
+Array = np.ndarray
+Recipe = Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]
+"""(random numbers, image uint8 (H, W, 3) RGB, label uint8 (H, W)) -> the same, augmented."""
+
+IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """
+    Images with their labels.
+
+    Attributes:
+        images: paths, sorted.
+        labels: path of each image's label; None where every pixel is known (class 0).
+        label_map: label values -> class ids.
+        name: where they come from, for people.
+        noncommercial: True where the data's licence forbids commercial use.
+
+    """
+
+    images: Sequence[Path]
+    labels: Sequence[Path | None]
+    label_map: LabelMap
+    name: str = ''
+    noncommercial: bool = False
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, index: int) -> tuple[Array, Array]:
+        """
+        Read one pair.
+
+        Returns:
+            image uint8 (H, W, 3) RGB and label uint8 (H, W): class ids, 254 unknown, 255 void.
+
+        Raises:
+            TrainingError: a file that cannot be read, sizes that differ, or a label value
+                outside the map; the message names the file.
+
+        """
+        image = read_image(self.images[index])
+        path = self.labels[index]
+        if path is None:
+            return image, np.zeros(image.shape[:2], np.uint8)
+        label = read_label(path)
+        if label.shape != image.shape[:2]:
+            raise TrainingError(
+                f'{path}: label is {label.shape[1]}x{label.shape[0]} pixels, its image '
+                f'{self.images[index]} is {image.shape[1]}x{image.shape[0]}'
+            )
+        return image, self.label_map.apply(label, path)
+
+    def check(self, most: int = 1000, threads: int = 2) -> None:
+        """
+        Read up to `most` pairs, evenly chosen, so that errors show before training starts.
+
+        Raises:
+            TrainingError: there is no image, or the first of :meth:`load`'s errors.
+
+        """
+        if not len(self):
+            raise TrainingError(f'{self.name}: no images')
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(lambda i: self.load(int(i)) and None, chosen):
+                pass
+
+    def has_unknown(self) -> bool:
+        """Whether the label map marks any value as unknown."""
+        return bool((self.label_map.table == 254).any())
+
+
+def read_image(path: Path) -> Array:
+    """Read an image as uint8 (H, W, 3) RGB. Raises TrainingError naming the file."""
+    with _open(path) as image:
+        return np.array(image.convert('RGB'))
+
+
+def read_rgba(path: Path) -> Array:
+    """Read a cut-out object as uint8 (H, W, 4) RGBA. Raises TrainingError naming the file."""
+    with _open(path) as image:
+        if 'A' not in image.getbands() and 'transparency' not in image.info:
+            raise TrainingError(f'{path}: a cut-out needs an alpha channel, got mode {image.mode}')
+        return np.array(image.convert('RGBA'))
+
+
+def read_label(path: Path) -> Array:
+    """Read label values as uint8 or uint16 (H, W); of palette files the indices."""
+    with _open(path) as image:
+        values = np.array(image)
+    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16, np.int32, np.bool_):
+        raise TrainingError(
+            f'{path}: expected one channel of label values, got {values.dtype} '
+            f'{values.shape}; convert colours to indices first'
+        )
+    if values.dtype == np.int32 and (values.min() < 0 or values.max() > 65535):
+        raise TrainingError(f'{path}: label values outside 0..65535')
+    return values if values.dtype == np.uint8 else values.astype(np.uint16)
+
+
+def _open(path: Path) -> Any:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+        raise TrainingError(f'{path}: cannot be read as an image: {error}') from error
+    return image
+
+
+class TrainingSet(Dataset):
+    """
+    Samples of frames under a recipe, indexed by (epoch, index).
+
+    Args:
+        frames: images with labels; several are mixed in proportion to their sizes.
+        recipe: augmentation, outlier exposure included.
+        seed: of the recipe's random numbers.
+        label_filter: applied to the label before the recipe (None: as it is).
+
+    """
+
+    def __init__(
+        self, frames: Frames | Sequence[Frames], recipe: Recipe | None = None, seed: int = 0
+    ) -> None:
+        self.frames = [frames] if isinstance(frames, Frames) else list(frames)
+        self.recipe, self.seed = recipe, seed
+        self._ends = np.cumsum([len(f) for f in self.frames])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """
+        Return sample `index` of `epoch`.
+
+        Returns:
+            'image': uint8 (3, H, W) RGB; 'label': int64 (H, W) class ids, 254 unknown, 255 void;
+            'name': path of the image.
+
+        """
+        epoch, index = key
+        which = int(np.searchsorted(self._ends, index, side='right'))
+        frames = self.frames[which]
+        local = index - int(self._ends[which] - len(frames))
+        image, label = frames.load(local)
+        if self.recipe is not None:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            image, label = self.recipe(rng, image, label)
+        return {
+            'image': torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            'label': torch.from_numpy(label.astype(np.int64)),
+            'name': str(frames.images[local]),
+        }

@@ -1,0 +1,163 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The parts of a segmentor that training treats differently: frozen features, class logits, UEM.
+
+Every model of the registry is seen as: images -> frozen feature maps -> class logits (stage 1
+trains this) and -> UEM outputs (stage 2 trains that). Frozen maps can be cached on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.models.output import InputSpec
+from ood_perception.training.checkpointing import TrainingError
+
+Maps = Sequence[Tensor]
+
+
+@dataclass
+class Parts:
+    """
+    How to run the parts of one model.
+
+    Attributes:
+        model: the whole model, whose state is saved.
+        spec: how its images are normalised.
+        features: normalised images -> list of maps of the frozen backbone.
+        logits: maps -> class logits (B, K, h, w), or None for a bare backbone.
+        ood: maps -> UEM outputs (B, 2, h, w), or None.
+        decoder: modules that stage 1 trains.
+        uem: modules that stage 2 trains.
+        class_head: the module whose input is the pixel embedding of the classes (a GMM head).
+        ood_head: likewise of the UEM.
+
+    """
+
+    model: nn.Module
+    spec: InputSpec
+    features: Callable[[Tensor], list[Tensor]]
+    logits: Callable[[Maps], Tensor] | None
+    ood: Callable[[Maps], Tensor] | None
+    decoder: list[nn.Module] = field(default_factory=list)
+    uem: list[nn.Module] = field(default_factory=list)
+    class_head: nn.Module | None = None
+    ood_head: nn.Module | None = None
+
+    def prefixes(self, modules: list[nn.Module]) -> tuple[str, ...]:
+        """Prefixes of the state-dict entries of some modules of the model."""
+        names = {id(module): name for name, module in self.model.named_modules()}
+        return tuple(f'{names[id(module)]}.' for module in modules)
+
+
+def split(model: Any) -> Parts:
+    """
+    Find the parts of a model of the registry.
+
+    Raises:
+        TrainingError: a model that training does not know.
+
+    """
+    kind = type(model).__name__
+    if kind not in SPLITS:
+        raise TrainingError(f'cannot train a {kind}; known are {", ".join(SPLITS)}')
+    return SPLITS[kind](model)
+
+
+def normalise(images: Tensor, spec: InputSpec) -> Tensor:
+    """Turn uint8 (B, 3, H, W) RGB into the float32 images that the model wants."""
+    mean, std = (
+        torch.tensor(v, device=images.device).view(3, 1, 1) for v in (spec.mean, spec.std)
+    )
+    return (images.float() / 255 - mean) / std
+
+
+def _uem(model: Any) -> Parts:
+    backbone = model.segmentor.backbone
+    head = model.segmentor.segmentation_head
+
+    def features(images: Tensor) -> list[Tensor]:
+        return backbone.dinov2.patch_maps(images, backbone.dinov2.out_indices)
+
+    def ood(maps: Maps) -> Tensor:
+        projected = model.ood_projector(maps[-1].permute(0, 2, 3, 1))
+        return model.ood_head(projected.permute(0, 3, 1, 2))
+
+    return Parts(
+        model,
+        model.spec,
+        features,
+        lambda maps: head(backbone.learnable_layers(maps, maps[-1])),
+        ood,
+        [backbone.learnable_layers, head],
+        [model.ood_projector, model.ood_head],
+        head,
+        model.ood_head,
+    )
+
+
+def _encoder_decoder(model: Any) -> Parts:
+    def logits(maps: Maps) -> Tensor:
+        out = model.decode_head(maps)
+        return out if model.used_classes is None else out[:, : model.used_classes]
+
+    return Parts(model, model.spec, model.backbone, logits, None, [model.decode_head])
+
+
+def _dinov2(model: Any) -> Parts:
+    return Parts(model, model.spec, lambda x: model.patch_maps(x, model.out_indices), None, None)
+
+
+def _with_uem(model: Any) -> Parts:
+    inner = split(model.segmentor)
+    return Parts(
+        model,
+        model.spec,
+        inner.features,
+        inner.logits,
+        model.uem,
+        inner.decoder,
+        [model.uem],
+        inner.class_head,
+        model.uem.head,
+    )
+
+
+def _compact(model: Any) -> Parts:
+    return Parts(
+        model,
+        model.spec,
+        model.backbone,
+        model.fpn,
+        model.uem,
+        [model.fpn],
+        [model.uem],
+    )
+
+
+SPLITS: dict[str, Callable[[Any], Parts]] = {
+    'UEM': _uem,
+    'EncoderDecoder': _encoder_decoder,
+    'DINOv2': _dinov2,
+    'WithUEM': _with_uem,
+    'Compact': _compact,
+}
+"""Class of a model -> function that finds its parts."""

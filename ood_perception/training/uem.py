@@ -1,0 +1,121 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Stage 2: the UEM, trained by the likelihood-ratio loss on top of a frozen segmentor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.gmm import GmmSettings
+from ood_perception.training.losses import llr_loss, ood_target, upsample
+from ood_perception.training.parts import Parts
+from ood_perception.training.segmentor import GmmTraining, StageTask, Validate
+
+
+class UemTask(StageTask):
+    """
+    Train a UEM; the segmentor is frozen, in evaluation mode.
+
+    Args:
+        parts: of the model.
+        validate: see :class:`StageTask`.
+        alpha: weight of the cross entropy over the UEM's outputs (0.5 for G-G, 0 otherwise).
+        unknown_weight: weight of unknown pixels against known ones (1 in the paper).
+        paper: run the segmentor's decoder in training mode, without gradients, as the official
+            code does by accident: its BatchNorm uses batch statistics, and its running statistics
+            drift and are saved.
+        gmm: how a GMM head of the UEM learns.
+        label_stride: see :class:`StageTask`.
+
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        validate: Validate | None = None,
+        alpha: float = 0.0,
+        unknown_weight: float = 1.0,
+        paper: bool = False,
+        gmm: GmmSettings | None = None,
+        label_stride: int = 1,
+    ) -> None:
+        if parts.ood is None:
+            raise TrainingError(f'{type(parts.model).__name__} has no UEM; use with_uem')
+        super().__init__(parts, parts.uem, validate, label_stride)
+        self.alpha, self.unknown_weight, self.paper = alpha, unknown_weight, paper
+        self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
+        self._drifting: tuple[str, ...] = ()
+        if paper:
+            self._drifting = tuple(
+                f'model.{prefix}{name}'
+                for module, prefix in zip(
+                    parts.decoder, parts.prefixes(parts.decoder), strict=True
+                )
+                for name, _ in module.named_buffers()
+            )
+
+    def train(self, mode: bool = True) -> UemTask:
+        """Set the mode; with `paper` also that of the segmentor's decoder."""
+        super().train(mode)
+        if self.paper:
+            for module in self.parts.decoder:
+                module.train(mode)
+        return self
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """State of the UEM and, with `paper`, the drifting statistics."""
+        state = self.state_dict()
+        drifting = {name: state[name] for name in self._drifting if name in state}
+        return {**super().trained_state(), **drifting}
+
+    def weigh(self, batch: dict[str, Any]) -> Tensor:
+        """Weight of the batch: its pixels that are not void, unknown ones times their weight."""
+        label = self.label(batch)
+        known, unknown = (label < 254).sum(), (label == 254).sum()
+        return known + self.unknown_weight * unknown
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return 'loss', a mean over the pixels that are not void."""
+        assert self.parts.ood is not None
+        maps, target = self.features(batch), ood_target(self.label(batch))
+        size = (int(target.shape[-2]), int(target.shape[-1]))
+        contrast = None
+        if self.gmm is None:
+            small = self.parts.ood(maps)
+        else:
+            small, contrast = self.gmm.run(self.parts.ood, maps, target)
+        ood = upsample(small.float(), size)
+        llr = ood[:, 1] - ood[:, 0]
+        if self.parts.logits is not None:
+            with torch.no_grad():
+                llr = llr - upsample(self.parts.logits(maps).float(), size).amax(1)
+        loss = llr_loss(
+            llr,
+            target,
+            ood=ood,
+            alpha=self.alpha,
+            contrast=contrast,
+            unknown_weight=self.unknown_weight,
+        )
+        return {'loss': loss}
+
+
+def modules_in_training(module: nn.Module) -> list[str]:
+    """Names of the submodules in training mode, to see what is frozen."""
+    return [name for name, part in module.named_modules() if part.training]
