@@ -1,0 +1,209 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Start the node, with the transport profile it needs, and RViz on request.
+
+    ros2 launch ood_perception ood.launch.py image_topic:=/camera/image_raw rviz:=true
+    ros2 launch ood_perception ood.launch.py cameras:="[front, left]" namespace:=robot
+
+An argument left empty keeps what the parameter file says.
+"""
+
+import os
+
+import yaml
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
+
+PACKAGE = 'ood_perception'
+BOOLEANS = ['true', 'false']
+# The middleware reads the first on Kilted and later, the second on Humble and Jazzy.
+TRANSPORT_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+
+
+def share(*parts: str) -> PathJoinSubstitution:
+    """Path of an installed file of this package."""
+    return PathJoinSubstitution([FindPackageShare(PACKAGE), *parts])
+
+
+ARGUMENTS = [
+    DeclareLaunchArgument(
+        'params_file',
+        default_value=share('config', 'ood.yaml'),
+        description='YAML file of node parameters.',
+    ),
+    DeclareLaunchArgument(
+        'profile',
+        default_value='',
+        description='Pipeline to run: a profile name (compact, ...) or the path of a YAML file. '
+        'Empty: as in params_file.',
+    ),
+    DeclareLaunchArgument(
+        'image_topic',
+        default_value='/camera/image_raw',
+        description='Topic of the only camera (its base name, also for compressed images). Unused '
+        'with cameras.',
+    ),
+    DeclareLaunchArgument(
+        'cameras',
+        default_value='',
+        description='Names of several cameras, as "[front, left]": each is read from '
+        '<namespace>/<name>/image_raw. Empty: as in params_file.',
+    ),
+    DeclareLaunchArgument(
+        'image_transport',
+        default_value='',
+        choices=['', 'raw', 'compressed'],
+        description='Read raw images or their compressed siblings. Empty: as in params_file.',
+    ),
+    DeclareLaunchArgument(
+        'depth',
+        default_value='',
+        choices=['', 'none', 'image', 'cloud'],
+        description='Source of 3D points. Empty: as in params_file.',
+    ),
+    DeclareLaunchArgument(
+        'depth_topic',
+        default_value='/camera/depth/image_raw',
+        description='Registered depth image or organised cloud of the only camera.',
+    ),
+    DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node.'),
+    DeclareLaunchArgument('name', default_value='ood', description='Name of the node.'),
+    DeclareLaunchArgument(
+        'device',
+        default_value='',
+        description='auto, cpu, cuda or cuda:N. Empty: as in params_file.',
+    ),
+    DeclareLaunchArgument(
+        'engine',
+        default_value='',
+        choices=['', 'auto', 'eager', 'compiled', 'tensorrt', 'onnxruntime'],
+        description='How to run the network. Empty: as in params_file.',
+    ),
+    DeclareLaunchArgument(
+        'autostart',
+        default_value='',
+        choices=['', *BOOLEANS],
+        description='true: configure and activate by itself; false: wait for a lifecycle manager. '
+        'Empty: as in params_file.',
+    ),
+    DeclareLaunchArgument(
+        'fastdds_profile',
+        default_value='auto',
+        description='Transport profile for large images: auto (the one of this package unless the '
+        'environment names one), none, or the path of an XML file. Camera drivers and '
+        'bag players need it too.',
+    ),
+    DeclareLaunchArgument(
+        'use_sim_time',
+        default_value='false',
+        choices=BOOLEANS,
+        description='Take the time from /clock (bags, simulation).',
+    ),
+    DeclareLaunchArgument(
+        'rviz', default_value='false', choices=BOOLEANS, description='Start RViz too.'
+    ),
+    DeclareLaunchArgument(
+        'log_level',
+        default_value='info',
+        choices=['debug', 'info', 'warn', 'error', 'fatal'],
+        description='Least severity of log lines that are shown.',
+    ),
+    DeclareLaunchArgument(
+        'respawn',
+        default_value='false',
+        choices=BOOLEANS,
+        description='Start the node again two seconds after it ended unexpectedly.',
+    ),
+]
+
+
+def transport(context: LaunchContext) -> list:
+    """Set the transport profile for every process of this launch, unless the user has one."""
+    choice = LaunchConfiguration('fastdds_profile').perform(context)
+    if choice == 'none':
+        return []
+    if choice == 'auto':
+        if any(os.environ.get(name) for name in TRANSPORT_VARIABLES):
+            return []
+        choice = share('config', 'fastdds.xml').perform(context)
+    if not os.path.isfile(choice):
+        raise RuntimeError(f'fastdds_profile: expected auto, none or an XML file, got {choice!r}')
+    return [
+        *(SetEnvironmentVariable(name, choice) for name in TRANSPORT_VARIABLES),
+        LogInfo(msg=f'transport profile {choice}'),
+    ]
+
+
+def node(context: LaunchContext) -> list:
+    """Start the node with the arguments that were given laid over the parameter file."""
+
+    def value(name: str) -> str:
+        return LaunchConfiguration(name).perform(context).strip()
+
+    chosen: dict = {'use_sim_time': value('use_sim_time') == 'true'}
+    for name in ('profile', 'image_transport', 'depth', 'device', 'engine'):
+        if value(name):
+            chosen[name] = value(name)
+    if value('autostart'):
+        chosen['autostart'] = value('autostart') == 'true'
+    remappings = []
+    if value('cameras'):
+        names = yaml.safe_load(value('cameras'))
+        names = names.split(',') if isinstance(names, str) else names
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise RuntimeError(f'cameras: expected "[front, left]", got {value("cameras")!r}')
+        chosen['cameras'] = [n.strip() for n in names]
+    else:
+        remappings = [
+            ('image', value('image_topic')),
+            ('depth', value('depth_topic')),
+            ('cloud', value('depth_topic')),
+        ]
+    return [
+        Node(
+            package=PACKAGE,
+            executable='ood_node',
+            name=value('name'),
+            namespace=value('namespace'),
+            parameters=[value('params_file'), chosen],
+            remappings=remappings,
+            arguments=['--ros-args', '--log-level', value('log_level')],
+            output='screen',
+            emulate_tty=True,
+            respawn=value('respawn') == 'true',
+            respawn_delay=2.0,
+        )
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the launch."""
+    rviz = Node(
+        package='rviz2',
+        executable='rviz2',
+        name='rviz',
+        namespace=LaunchConfiguration('namespace'),
+        arguments=['-d', share('config', 'ood.rviz')],
+        condition=IfCondition(LaunchConfiguration('rviz')),
+    )
+    return LaunchDescription(
+        [*ARGUMENTS, OpaqueFunction(function=transport), OpaqueFunction(function=node), rviz]
+    )
