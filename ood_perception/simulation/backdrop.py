@@ -37,7 +37,9 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) ** 0.8 * 255).astype(np.uint8)
 
 
-def panorama(rng: Generator, looks: Looks, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+def panorama(
+    rng: Generator, looks: Looks, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Sky above a skyline; the last row is the horizon.
 
@@ -52,9 +54,15 @@ def panorama(rng: Generator, looks: Looks, width: int, height: int) -> tuple[np.
         wide = noise(rng, 2 * height, width // 2, 3, 6)
         rows = (2 * height - 1) * (np.linspace(0, 1, height, dtype=np.float32) ** 1.7)
         columns = np.linspace(0, width // 2 - 1, width, dtype=np.float32)
-        field = cv2.remap(wide, *(np.ascontiguousarray(v, np.float32) for v in np.meshgrid(columns, rows)), cv2.INTER_LINEAR)
+        field = cv2.remap(
+            wide,
+            *(np.ascontiguousarray(v, np.float32) for v in np.meshgrid(columns, rows)),
+            cv2.INTER_LINEAR,
+        )
         cover = np.clip((field - (0.75 - 0.5 * looks.clouds)) * rng.uniform(2, 6), 0, 1)
-        bright = np.clip(looks.horizon * 1.1 + 0.05, 0, 1) * (0.75 + 0.25 * noise(rng, height, width, 4, 4)[..., None])
+        bright = np.clip(looks.horizon * 1.1 + 0.05, 0, 1) * (
+            0.75 + 0.25 * noise(rng, height, width, 4, 4)[..., None]
+        )
         sky = sky * (1 - cover[..., None] * 0.85) + bright * cover[..., None] * 0.85
     labels = np.full((height, width), SKY, np.uint8)
     columns = np.arange(width)
@@ -70,8 +78,16 @@ def panorama(rng: Generator, looks: Looks, width: int, height: int) -> tuple[np.
             line = line + 0.12 * noise(rng, 4, width, 24, 2)[2]
         top = (height - 1 - line * scale).astype(np.int64)
         inside = np.arange(height)[:, None] >= top[None]
-        tone = colour(rng, 0.2, (0.3, 0.7)) if town else np.array([0.2, 0.3, 0.14], np.float32) * rng.uniform(0.6, 1.2)
-        shade = tone * (looks.light.ambient + 0.4 * looks.light.sun) * (0.8 + 0.4 * noise(rng, height, width, 10, 3)[..., None])
+        tone = (
+            colour(rng, 0.2, (0.3, 0.7))
+            if town
+            else np.array([0.2, 0.3, 0.14], np.float32) * rng.uniform(0.6, 1.2)
+        )
+        shade = (
+            tone
+            * (looks.light.ambient + 0.4 * looks.light.sun)
+            * (0.8 + 0.4 * noise(rng, height, width, 10, 3)[..., None])
+        )
         body = shade * (1 - far) + looks.horizon * far
         sky = np.where(inside[..., None], body, sky)
         labels[inside] = BUILDING if town else TREE
@@ -95,7 +111,11 @@ class Surface:
         tone, labels = self._bands(rng, looks, rows, columns, x)
         self._markings(rng, looks, tone, x, labels)
         grain = rng.normal(0, 0.035, (rows, columns, 1)).astype(np.float32)
-        lit = tone * (1 + grain) * (looks.light.ambient + looks.light.sun * max(looks.light.direction[2], 0.2))
+        lit = (
+            tone
+            * (1 + grain)
+            * (looks.light.ambient + looks.light.sun * max(looks.light.direction[2], 0.2))
+        )
         self.labels = labels
         self.levels = [to_bytes(lit)]
         self.steps = [(STEP_S, STEP_X)]
@@ -110,28 +130,51 @@ class Surface:
     ) -> tuple[np.ndarray, np.ndarray]:
         field = noise(rng, rows, columns, 12, 4)
         fine = noise(rng, rows, columns, 60, 2)
-        base = np.array([0.26, 0.26, 0.27], np.float32) * rng.uniform(0.55, 1.5) * rng.uniform(0.95, 1.05, 3)
+        base = (
+            np.array([0.26, 0.26, 0.27], np.float32)
+            * rng.uniform(0.55, 1.5)
+            * rng.uniform(0.95, 1.05, 3)
+        )
         tone = (base * (0.8 + 0.25 * field + 0.15 * fine)[..., None]).astype(np.float32)
         labels = np.full((rows, columns), ROAD, np.uint8)
-        tracks = sum(np.exp(-(((x - c) / 0.35) ** 2)) for lane in range(looks.lanes)
-                     for c in (-looks.lanes * looks.lane_width / 2 + (lane + 0.5) * looks.lane_width + np.array([-0.8, 0.8])))
+        tracks = sum(
+            np.exp(-(((x - c) / 0.35) ** 2))
+            for lane in range(looks.lanes)
+            for c in (
+                -looks.lanes * looks.lane_width / 2
+                + (lane + 0.5) * looks.lane_width
+                + np.array([-0.8, 0.8])
+            )
+        )
         tone *= (1 - 0.12 * np.asarray(tracks, np.float32))[None, :, None]
         for _ in range(int(rng.integers(2, 14))):  # repairs
             a, b = int(rng.integers(rows)), int((rng.uniform(-8, 8) + REACH) / STEP_X)
             h, w = int(rng.uniform(0.6, 9) / STEP_S), int(rng.uniform(0.5, 2.5) / STEP_X)
             tone[a : a + h, b : b + w] *= rng.uniform(0.65, 1.25)
         for _ in range(int(rng.integers(0, 20))):  # cracks
-            points = np.cumsum(rng.normal(0, 6, (12, 2)), 0) + [REACH / STEP_X + rng.uniform(-120, 120), rng.uniform(0, rows)]
+            points = np.cumsum(rng.normal(0, 6, (12, 2)), 0) + [
+                REACH / STEP_X + rng.uniform(-120, 120),
+                rng.uniform(0, rows),
+            ]
             cv2.polylines(tone, [points.astype(np.int32)], False, (base * 0.45).tolist(), 1)
         for _ in range(int(rng.integers(1, 7))):  # manholes and stains
             centre = (int((rng.uniform(-6, 6) + REACH) / STEP_X), int(rng.integers(rows)))
             axes = (int(rng.uniform(0.2, 0.45) / STEP_X), int(rng.uniform(0.2, 0.45) / STEP_S))
             cv2.ellipse(tone, centre, axes, 0, 0, 360, (base * rng.uniform(0.5, 1.3)).tolist(), -1)
-        grass = np.array([0.22, 0.33, 0.1], np.float32) * rng.uniform(0.55, 1.35, 3).astype(np.float32)
+        grass = np.array([0.22, 0.33, 0.1], np.float32) * rng.uniform(0.55, 1.35, 3).astype(
+            np.float32
+        )
         if rng.random() < 0.2:
             grass = np.array([0.5, 0.42, 0.25], np.float32) * rng.uniform(0.7, 1.2)
-        blades = (0.6 + 0.5 * field + 0.4 * rng.random((rows, columns), np.float32) * fine)[..., None]
-        slabs = pattern(rng, str(rng.choice(['bricks', 'plain', 'checks', 'grain'])), grey(rng.uniform(0.35, 0.65)) * rng.uniform(0.92, 1.08, 3), grey(0.5))
+        blades = (0.6 + 0.5 * field + 0.4 * rng.random((rows, columns), np.float32) * fine)[
+            ..., None
+        ]
+        slabs = pattern(
+            rng,
+            str(rng.choice(['bricks', 'plain', 'checks', 'grain'])),
+            grey(rng.uniform(0.35, 0.65)) * rng.uniform(0.92, 1.08, 3),
+            grey(0.5),
+        )
         slabs = slabs * 0.5 + slabs.mean((0, 1)) * 0.5
         paved = looks.place in ('urban', 'industrial') and rng.random() < 0.8
         for kerb, walk, line in (looks.left, looks.right):
@@ -154,7 +197,9 @@ class Surface:
                 tone[:, gutter] *= 0.6
         return tone, labels
 
-    def _markings(self, rng: Generator, looks: Looks, tone: np.ndarray, x: np.ndarray, labels: np.ndarray) -> None:
+    def _markings(
+        self, rng: Generator, looks: Looks, tone: np.ndarray, x: np.ndarray, labels: np.ndarray
+    ) -> None:
         rows = tone.shape[0]
         white = np.array([0.85, 0.85, 0.82], np.float32) * rng.uniform(0.75, 1.05)
         centre_tone = np.array([0.85, 0.65, 0.15], np.float32) if rng.random() < 0.3 else white
@@ -188,11 +233,15 @@ class Surface:
             bars = ((x + half) % 1.0 < 0.5) & (np.abs(x) < half)
             columns = np.flatnonzero(bars)
             strength = wear[a : a + 56, columns, None] * 0.9
-            tone[a : a + 56, columns] = tone[a : a + 56, columns] * (1 - strength) + white * strength
+            tone[a : a + 56, columns] = (
+                tone[a : a + 56, columns] * (1 - strength) + white * strength
+            )
         if looks.place in ('urban', 'industrial') and rng.random() < 0.4:  # a side street
             a, h = int(rng.uniform(10, 55) / STEP_S), int(rng.uniform(5, 8) / STEP_S)
             side = np.flatnonzero(np.abs(x) > half)
-            tone[a : a + h, side] = tone[a - 20, len(x) // 2 - 30] * (0.9 + 0.1 * wear[a : a + h, side, None])
+            tone[a : a + h, side] = tone[a - 20, len(x) // 2 - 30] * (
+                0.9 + 0.1 * wear[a : a + h, side, None]
+            )
             labels[a : a + h, side] = ROAD
 
 
@@ -208,7 +257,11 @@ def facade(rng: Generator, looks: Looks, facing: float) -> np.ndarray:
     """
     size = 256
     kind = str(rng.choice(['bricks', 'plain', 'grain', 'plain']))
-    wall = colour(rng, 0.55, (0.3, 0.9)) if kind != 'bricks' else np.array([0.5, 0.28, 0.2], np.float32) * rng.uniform(0.5, 1.4)
+    wall = (
+        colour(rng, 0.55, (0.3, 0.9))
+        if kind != 'bricks'
+        else np.array([0.5, 0.28, 0.2], np.float32) * rng.uniform(0.5, 1.4)
+    )
     tile = pattern(rng, kind, wall, wall * 0.8)
     reps = 5 if kind == 'bricks' else 3
     small = cv2.resize(np.tile(tile, (reps, reps, 1)), (size, size), interpolation=cv2.INTER_AREA)
@@ -240,9 +293,17 @@ def facade(rng: Generator, looks: Looks, facing: float) -> np.ndarray:
                 cv2.rectangle(out, a, cut, (colour(rng, 0.3, (0.5, 0.9)) * light).tolist(), -1)
             cv2.rectangle(out, a, b, (frame * light).tolist(), 2)
             cv2.line(out, (int(cx), a[1]), (int(cx), b[1]), (frame * light).tolist(), 1)
-            cv2.line(out, (a[0] - 1, b[1] + 2), (b[0] + 1, b[1] + 2), (wall * light * 1.25).tolist(), 2)
+            cv2.line(
+                out, (a[0] - 1, b[1] + 2), (b[0] + 1, b[1] + 2), (wall * light * 1.25).tolist(), 2
+            )
             if balcony and row < storeys - 1:
-                cv2.rectangle(out, (a[0] - 4, b[1] - 8), (b[0] + 4, b[1] + 3), (frame * light * 0.8).tolist(), -1)
+                cv2.rectangle(
+                    out,
+                    (a[0] - 4, b[1] - 8),
+                    (b[0] + 4, b[1] + 3),
+                    (frame * light * 0.8).tolist(),
+                    -1,
+                )
         if rng.random() < 0.5:
             y = int(row * step_y)
             out[y : y + 3] = wall * light * 1.2
@@ -272,10 +333,14 @@ def barrier(rng: Generator, looks: Looks) -> tuple[np.ndarray, np.ndarray, int, 
         clear[:6] = (noise(rng, 6, 256, 3, 2) > 0.5) * 255
         label = TREE
     elif kind == 'wall':
-        image = np.tile(pattern(rng, str(rng.choice(['bricks', 'plain', 'grain']))), (1, 3, 1))[:64, :256]
+        image = np.tile(pattern(rng, str(rng.choice(['bricks', 'plain', 'grain']))), (1, 3, 1))[
+            :64, :256
+        ]
         label = BUILDING if rng.random() < 0.5 else FENCE
     elif kind == 'rail':
-        image = np.broadcast_to(np.array([0.55, 0.56, 0.58], np.float32) * rng.uniform(0.7, 1.1), (64, 256, 3)).copy()
+        image = np.broadcast_to(
+            np.array([0.55, 0.56, 0.58], np.float32) * rng.uniform(0.7, 1.1), (64, 256, 3)
+        ).copy()
         image[26:30] *= 0.6
         clear[:] = 255
         clear[8:42] = 0

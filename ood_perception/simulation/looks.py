@@ -107,8 +107,9 @@ def draw_looks(rng: Generator, place: str = '', weather: str = '') -> Looks:
         ValueError: unknown place or weather.
 
     """
-    drawn = str(rng.choice(PLACES, p=[0.34, 0.26, 0.18, 0.1, 0.12])), str(
-        rng.choice(WEATHERS, p=[0.36, 0.18, 0.26, 0.1, 0.1])
+    drawn = (
+        str(rng.choice(PLACES, p=[0.34, 0.26, 0.18, 0.1, 0.12])),
+        str(rng.choice(WEATHERS, p=[0.36, 0.18, 0.26, 0.1, 0.1])),
     )
     place, weather = place or drawn[0], weather or drawn[1]
     if place not in PLACES:
@@ -117,19 +118,42 @@ def draw_looks(rng: Generator, place: str = '', weather: str = '') -> Looks:
         raise ValueError(f'weather: expected one of {", ".join(WEATHERS)}, got {weather!r}')
     light, zenith, horizon, clouds = _light(rng, weather)
     u = rng.uniform
-    lanes = {'urban': int(rng.integers(2, 4)), 'suburban': 2, 'rural': int(rng.integers(1, 3)),
-             'highway': int(rng.integers(3, 5)), 'industrial': 2}[place]
+    lanes = {
+        'urban': int(rng.integers(2, 4)),
+        'suburban': 2,
+        'rural': int(rng.integers(1, 3)),
+        'highway': int(rng.integers(3, 5)),
+        'industrial': 2,
+    }[place]
     lane_width = u(2.9, 3.8)
     half = lanes * lane_width / 2
     rhs = bool(rng.random() < 0.7)
 
     def side() -> tuple[float, float, float]:
-        bay = (u(0.2, 0.6) if rng.random() < 0.5 else u(1.9, 2.5)) if place in ('urban', 'suburban', 'industrial') else u(0.4, 1.6)
+        bay = (
+            (u(0.2, 0.6) if rng.random() < 0.5 else u(1.9, 2.5))
+            if place in ('urban', 'suburban', 'industrial')
+            else u(0.4, 1.6)
+        )
         kerb = half + bay
-        walk = {'urban': u(1.8, 4.5), 'suburban': u(1.2, 2.4), 'rural': 0.0,
-                'highway': 0.0, 'industrial': u(0.0, 2.5)}[place]
-        line = kerb + walk + {'urban': u(0.2, 1.5), 'suburban': u(3, 9), 'rural': u(10, 20),
-                              'highway': u(12, 22), 'industrial': u(3, 12)}[place]
+        walk = {
+            'urban': u(1.8, 4.5),
+            'suburban': u(1.2, 2.4),
+            'rural': 0.0,
+            'highway': 0.0,
+            'industrial': u(0.0, 2.5),
+        }[place]
+        line = (
+            kerb
+            + walk
+            + {
+                'urban': u(0.2, 1.5),
+                'suburban': u(3, 9),
+                'rural': u(10, 20),
+                'highway': u(12, 22),
+                'industrial': u(3, 12),
+            }[place]
+        )
         return kerb, kerb + walk, line
 
     left, right = side(), side()
@@ -150,18 +174,48 @@ def draw_looks(rng: Generator, place: str = '', weather: str = '') -> Looks:
         right=right,
         ego=ego + u(-0.4, 0.4),
         rhs=rhs,
-        buildings={'urban': u(0.8, 1), 'suburban': u(0.45, 0.8), 'rural': u(0.0, 0.2),
-                   'highway': u(0, 0.25), 'industrial': u(0.4, 0.8)}[place],
-        trees={'urban': u(0.1, 0.7), 'suburban': u(0.4, 1.3), 'rural': u(0.5, 1.8),
-               'highway': u(0.2, 1.2), 'industrial': u(0, 0.5)}[place],
-        parked={'urban': u(0.2, 1.0), 'suburban': u(0, 0.7), 'rural': u(0, 0.06),
-                'highway': 0.0, 'industrial': u(0, 0.6)}[place],
-        traffic={'urban': u(2, 7), 'suburban': u(1, 5), 'rural': u(0, 3),
-                 'highway': u(4, 10), 'industrial': u(0, 4)}[place],
-        people={'urban': u(0.2, 1.4), 'suburban': u(0.05, 0.5), 'rural': u(0, 0.08),
-                'highway': 0.0, 'industrial': u(0, 0.3)}[place],
-        speed={'urban': u(4, 11), 'suburban': u(6, 13), 'rural': u(9, 18),
-               'highway': u(16, 26), 'industrial': u(3, 9)}[place],
+        buildings={
+            'urban': u(0.8, 1),
+            'suburban': u(0.45, 0.8),
+            'rural': u(0.0, 0.2),
+            'highway': u(0, 0.25),
+            'industrial': u(0.4, 0.8),
+        }[place],
+        trees={
+            'urban': u(0.1, 0.7),
+            'suburban': u(0.4, 1.3),
+            'rural': u(0.5, 1.8),
+            'highway': u(0.2, 1.2),
+            'industrial': u(0, 0.5),
+        }[place],
+        parked={
+            'urban': u(0.2, 1.0),
+            'suburban': u(0, 0.7),
+            'rural': u(0, 0.06),
+            'highway': 0.0,
+            'industrial': u(0, 0.6),
+        }[place],
+        traffic={
+            'urban': u(2, 7),
+            'suburban': u(1, 5),
+            'rural': u(0, 3),
+            'highway': u(4, 10),
+            'industrial': u(0, 4),
+        }[place],
+        people={
+            'urban': u(0.15, 0.9),
+            'suburban': u(0.05, 0.4),
+            'rural': u(0, 0.08),
+            'highway': 0.0,
+            'industrial': u(0, 0.3),
+        }[place],
+        speed={
+            'urban': u(4, 11),
+            'suburban': u(6, 13),
+            'rural': u(9, 18),
+            'highway': u(16, 26),
+            'industrial': u(3, 9),
+        }[place],
         camera_height=u(1.15, 1.9),
         focal=u(0.68, 1.15),
         pitch=u(0.36, 0.5),
@@ -180,12 +234,22 @@ def _light(rng: Generator, weather: str) -> tuple[Light, np.ndarray, np.ndarray,
     pale = np.array([0.78, 0.86, 0.95]) * rng.uniform(0.9, 1.05)
     if weather == 'sun':
         warm = np.array([1.0, rng.uniform(0.85, 0.97), rng.uniform(0.65, 0.9)])
-        sun, ambient, clouds = warm * rng.uniform(0.75, 1.05), np.array([0.5, 0.56, 0.66]), rng.uniform(0, 0.6)
+        sun, ambient, clouds = (
+            warm * rng.uniform(0.75, 1.05),
+            np.array([0.5, 0.56, 0.66]),
+            rng.uniform(0, 0.6),
+        )
         zenith, horizon = blue, pale
     elif weather == 'dusk':
         height = rng.uniform(0.08, 0.25)
-        sun, ambient = np.array([0.5, 0.28, 0.14]) * rng.uniform(0.4, 1), np.array([0.3, 0.31, 0.42]) * rng.uniform(0.6, 1)
-        zenith, horizon = np.array([0.2, 0.24, 0.42]), np.array([0.85, 0.55, 0.36]) * rng.uniform(0.6, 1)
+        sun, ambient = (
+            np.array([0.5, 0.28, 0.14]) * rng.uniform(0.4, 1),
+            np.array([0.5, 0.5, 0.62]) * rng.uniform(0.75, 1.1),
+        )
+        zenith, horizon = (
+            np.array([0.2, 0.24, 0.42]),
+            np.array([0.85, 0.55, 0.36]) * rng.uniform(0.6, 1),
+        )
         clouds = rng.uniform(0, 0.7)
     else:
         level = {'haze': 0.95, 'overcast': 0.8, 'rain': 0.72}[weather] * rng.uniform(0.9, 1.15)
@@ -194,6 +258,8 @@ def _light(rng: Generator, weather: str) -> tuple[Light, np.ndarray, np.ndarray,
         zenith = np.array([0.68, 0.73, 0.8]) * level
         horizon = np.array([0.86, 0.88, 0.9]) * level
         clouds = {'haze': rng.uniform(0, 0.6), 'overcast': 0.9, 'rain': 1.0}[weather]
-    direction = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
+    direction = np.array(
+        [np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]
+    )
     clip = [np.clip(v, 0, 1).astype(np.float32) for v in (zenith, horizon)]
     return Light(direction, sun, ambient, clip[1]), clip[0], clip[1], clouds

@@ -49,12 +49,16 @@ class Canvas:
         self.marked = False
         self.boxes: dict[int, tuple[int, int, int, int]] = {}
 
-    def _clip(self, x0: float, y0: float, x1: float, y1: float) -> tuple[int, int, int, int] | None:
+    def _clip(
+        self, x0: float, y0: float, x1: float, y1: float
+    ) -> tuple[int, int, int, int] | None:
         a, b = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
         c, d = min(self.width, int(np.ceil(x1)) + 1), min(self.height, int(np.ceil(y1)) + 1)
         return (a, b, c, d) if c > a and d > b else None
 
-    def sprite(self, sprite: Sprite, u: float, v: float, scale: float, fog: float, instance: int) -> None:
+    def sprite(
+        self, sprite: Sprite, u: float, v: float, scale: float, fog: float, instance: int
+    ) -> None:
         """
         Draw a sprite whose ground point is at pixel (u, v).
 
@@ -68,21 +72,30 @@ class Canvas:
 
         """
         k = scale / sprite.scale
-        if k * max(sprite.levels[0][1].shape) < 1.5:
+        if k * max(sprite.levels[0][1].shape) < 2.5:
             return
         level = min(max(int(np.floor(-np.log2(max(k, 1e-6)))), 0), len(sprite.levels) - 1)
         colour, clear = sprite.levels[level]
         kl = k * 2**level
         ax, ay = ((p + 0.5) / 2**level - 0.5 for p in sprite.anchor)
         h, w = clear.shape
-        box = self._clip(u - (ax + 1) * kl, v - (ay + 1) * kl, u + (w - ax) * kl, v + (h - ay) * kl)
+        box = self._clip(
+            u - (ax + 1) * kl, v - (ay + 1) * kl, u + (w - ax) * kl, v + (h - ay) * kl
+        )
         if box is None:
             return
         x0, y0, x1, y1 = box
         size = (x1 - x0, y1 - y0)
         matrix = np.array([[kl, 0, u - x0 - ax * kl], [0, kl, v - y0 - ay * kl]])
         patch = cv2.warpAffine(colour, matrix, size, flags=cv2.INTER_LINEAR)
-        cover = cv2.warpAffine(clear, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+        cover = cv2.warpAffine(
+            clear,
+            matrix,
+            size,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=255,
+        )
         cover3 = cv2.merge((cover, cover, cover))
         if fog > 0.02:
             veil = cv2.multiply(cv2.bitwise_not(cover3), (*(self.haze * fog).tolist(), 0))
@@ -94,7 +107,9 @@ class Canvas:
         if sprite.labels is None:
             np.copyto(semantic, np.uint8(255 if instance else sprite.label), where=solid)
         else:
-            fine = np.array([[k, 0, u - x0 - sprite.anchor[0] * k], [0, k, v - y0 - sprite.anchor[1] * k]])
+            fine = np.array(
+                [[k, 0, u - x0 - sprite.anchor[0] * k], [0, k, v - y0 - sprite.anchor[1] * k]]
+            )
             labels = cv2.warpAffine(sprite.labels, fine, size, flags=cv2.INTER_NEAREST)
             np.copyto(semantic, labels, where=solid)
         if instance or self.marked:
@@ -106,7 +121,15 @@ class Canvas:
                 self.boxes[instance] = box
                 np.copyto(rim, np.uint8(255), where=(cover >= 128) & (cover < 235))
 
-    def shadow(self, sprite: Sprite, u: float, v: float, scale: float, cast: tuple[float, float], strength: float) -> None:
+    def shadow(
+        self,
+        sprite: Sprite,
+        u: float,
+        v: float,
+        scale: float,
+        cast: tuple[float, float],
+        strength: float,
+    ) -> None:
         """
         Darken the ground where a sprite's outline falls.
 
@@ -125,25 +148,38 @@ class Canvas:
         kl = k * 2**level
         ax, ay = ((p + 0.5) / 2**level - 0.5 for p in sprite.anchor)
         h, w = clear.shape
-        matrix = np.array([[kl, -kl * cast[0], u - ax * kl + cast[0] * ay * kl], [0, kl * cast[1], v - ay * kl * cast[1]]])
+        matrix = np.array(
+            [
+                [kl, -kl * cast[0], u - ax * kl + cast[0] * ay * kl],
+                [0, kl * cast[1], v - ay * kl * cast[1]],
+            ]
+        )
         corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]]) @ matrix.T
         box = self._clip(*corners.min(0), *corners.max(0))
         if box is None:
             return
         x0, y0, x1, y1 = box
         matrix[:, 2] -= (x0, y0)
-        cover = cv2.warpAffine(clear, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+        cover = cv2.warpAffine(
+            clear, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_CONSTANT, borderValue=255
+        )
         self._darken((x0, y0, x1, y1), cover, strength)
 
-    def blot(self, disc: np.ndarray, u: float, v: float, width: float, height: float, strength: float) -> None:
+    def blot(
+        self, disc: np.ndarray, u: float, v: float, width: float, height: float, strength: float
+    ) -> None:
         """Darken an ellipse of the given pixels around (u, v); `disc` is uint8, 0 = dark."""
         box = self._clip(u - width / 2, v - height / 2, u + width / 2, v + height / 2)
         if box is None or width < 2 or height < 1:
             return
         x0, y0, x1, y1 = box
         n = disc.shape[0]
-        matrix = np.array([[width / n, 0, u - width / 2 - x0], [0, height / n, v - height / 2 - y0]])
-        cover = cv2.warpAffine(disc, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+        matrix = np.array(
+            [[width / n, 0, u - width / 2 - x0], [0, height / n, v - height / 2 - y0]]
+        )
+        cover = cv2.warpAffine(
+            disc, matrix, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_CONSTANT, borderValue=255
+        )
         self._darken((x0, y0, x1, y1), cover, strength)
 
     def _darken(self, box: tuple[int, int, int, int], cover: np.ndarray, strength: float) -> None:
@@ -152,7 +188,9 @@ class Canvas:
         region = self.image[y0:y1, x0:x1]
         cv2.multiply(region, cv2.merge((cover, cover, cover)), dst=region, scale=1 / 255)
 
-    def quad(self, texture: np.ndarray, corners: np.ndarray, label: int, clear: np.ndarray | None = None) -> None:
+    def quad(
+        self, texture: np.ndarray, corners: np.ndarray, label: int, clear: np.ndarray | None = None
+    ) -> None:
         """
         Draw a texture into a quadrilateral.
 
@@ -176,13 +214,21 @@ class Canvas:
         if clear is None:
             patch = cv2.warpPerspective(texture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
             mask = np.zeros((size[1], size[0]), np.uint8)
-            cv2.fillConvexPoly(mask, np.round(target * 2**SHIFT).astype(np.int32), 255, cv2.LINE_AA, SHIFT)
+            cv2.fillConvexPoly(
+                mask, np.round(target * 2**SHIFT).astype(np.int32), 255, cv2.LINE_AA, SHIFT
+            )
             cv2.copyTo(patch, mask, region)
             np.copyto(self.semantic[y0:y1, x0:x1], np.uint8(label), where=mask > 127)
             return
         patch = cv2.warpPerspective(texture, matrix, size)
-        cover = cv2.warpPerspective(clear, matrix, size, borderMode=cv2.BORDER_CONSTANT, borderValue=255)
-        cv2.add(cv2.multiply(region, cv2.merge((cover, cover, cover)), scale=1 / 255), patch, dst=region)
+        cover = cv2.warpPerspective(
+            clear, matrix, size, borderMode=cv2.BORDER_CONSTANT, borderValue=255
+        )
+        cv2.add(
+            cv2.multiply(region, cv2.merge((cover, cover, cover)), scale=1 / 255),
+            patch,
+            dst=region,
+        )
         np.copyto(self.semantic[y0:y1, x0:x1], np.uint8(label), where=cover < 128)
 
     def polygon(self, corners: np.ndarray, colour: np.ndarray, label: int) -> None:

@@ -46,6 +46,9 @@ CLASSES = (
 SMALLEST = 12
 """Visible pixels below which an unknown thing is to be ignored."""
 NEAR = 2.5
+"""Metres in front of the camera at which buildings are cut off."""
+SMALL = 56
+"""Pixels of the longer side of far sprites."""
 
 
 @dataclass(slots=True)
@@ -112,7 +115,9 @@ class ProvingGround:
         self.focal = self.looks.focal * width
         rng = np.random.default_rng([seed, 6])
         self.sky_height = int(height * 0.62)
-        self.sky, self.sky_labels = backdrop.panorama(rng, self.looks, int(width * 1.6), self.sky_height)
+        self.sky, self.sky_labels = backdrop.panorama(
+            rng, self.looks, int(width * 1.6), self.sky_height
+        )
         self.surface = backdrop.Surface(rng, self.looks)
         self.optics = Optics(seed, width, height, self.looks)
         self.haze = backdrop.to_bytes(self.looks.horizon).astype(np.float64)
@@ -190,7 +195,10 @@ class ProvingGround:
         grid = np.geomspace(400, 1.0, 600)
         rows = np.arange(int(np.ceil(view.row(400.0))), self.height)
         z = np.interp(rows, view.row(grid), grid).astype(np.float32)
-        x = self._columns * (z / self.focal)[:, None] + (view.pose.d - view.bend(z)).astype(np.float32)[:, None]
+        x = (
+            self._columns * (z / self.focal)[:, None]
+            + (view.pose.d - view.bend(z)).astype(np.float32)[:, None]
+        )
         s = (view.pose.s + z) % backdrop.PERIOD
         fog = 1 - np.exp(-z / self.looks.visibility)
         edges = [0.0, 9.0, 18.0, 42.0, 1e9]
@@ -203,22 +211,38 @@ class ProvingGround:
             along = np.repeat((s[band] / step_s - 0.5)[:, None], self.width, 1).astype(np.float32)
             texture = self.surface.levels[level]
             np.clip(columns, 0, texture.shape[1] - 1.01, out=columns)
-            cv2.remap(texture, columns, along, cv2.INTER_LINEAR, dst=canvas.image[rows[band[0]] : rows[band[-1]] + 1], borderMode=cv2.BORDER_WRAP)
+            cv2.remap(
+                texture,
+                columns,
+                along,
+                cv2.INTER_LINEAR,
+                dst=canvas.image[rows[band[0]] : rows[band[-1]] + 1],
+                borderMode=cv2.BORDER_WRAP,
+            )
             if level:
                 columns = (x[band] + backdrop.REACH) / backdrop.STEP_X - 0.5
                 np.clip(columns, 0, self.surface.labels.shape[1] - 1.01, out=columns)
                 along = along * np.float32(step_s / backdrop.STEP_S)
-            cv2.remap(self.surface.labels, columns, along, cv2.INTER_NEAREST, dst=canvas.semantic[rows[band[0]] : rows[band[-1]] + 1], borderMode=cv2.BORDER_WRAP)
+            cv2.remap(
+                self.surface.labels,
+                columns,
+                along,
+                cv2.INTER_NEAREST,
+                dst=canvas.semantic[rows[band[0]] : rows[band[-1]] + 1],
+                borderMode=cv2.BORDER_WRAP,
+            )
         veiled = rows[fog > 0.02]
         if len(veiled):
             a, b = veiled[0], veiled[-1] + 1
             f = fog[: b - a, None, None].astype(np.float32)
-            canvas.image[a:b] = (canvas.image[a:b] * (1 - f) + self.haze.astype(np.float32) * f).astype(np.uint8)
+            canvas.image[a:b] = (
+                canvas.image[a:b] * (1 - f) + self.haze.astype(np.float32) * f
+            ).astype(np.uint8)
 
     def _sprite(self, thing: Thing, view: View, t: float) -> shapes.Sprite:
         relative = thing.heading + np.arctan2(*(view.place(thing.s, thing.d)[:2]))
         known = thing.kind in KNOWN
-        bins = {'car': 28, 'person': 8, 'cyclist': 10, 'tree': 1, 'lamp_post': 1, 'sign': 1}
+        bins = {'car': 24, 'person': 6, 'cyclist': 8, 'tree': 1, 'lamp_post': 1, 'sign': 1}
         if known:
             n = bins[thing.kind]
             turn = int(np.round(relative / (2 * np.pi) * n)) % n if n > 1 else 0
@@ -226,25 +250,39 @@ class ProvingGround:
         else:
             turn, yaw = 0, thing.heading
         phase = int(t * 5 + thing.variant) % 4 if thing.pace and thing.kind == 'person' else 0
-        key = (thing.kind, thing.variant, turn, phase)
+        # Most things never come near, so they are rendered small until they do.
+        near = self.focal / max(thing.s - view.pose.s, 1.0) * thing.size * 2.0 > SMALL * 1.15
+        small = not near and thing.kind not in ('tree', 'lamp_post', 'sign', 'rock', 'bag')
+        key = (thing.kind, thing.variant, turn, phase, small)
         if key not in self._sprites:
             if len(self._sprites) > 400:
                 for old in list(self._sprites)[:100]:
                     del self._sprites[old]
             kinds = list(KNOWN) + list(UNKNOWN)
-            rng = np.random.default_rng([self.seed, 7, kinds.index(thing.kind), thing.variant % 2**31])
+            rng = np.random.default_rng(
+                [self.seed, 7, kinds.index(thing.kind), thing.variant % 2**31]
+            )
             if known:
                 make, label = KNOWN[thing.kind]
-                parts = make(rng, (-0.9, 0.0, 0.9, 0.0)[phase]) if thing.kind == 'person' else make(rng)
-                rough = 0.22 if thing.kind == 'tree' else 0.0
+                parts = (
+                    make(rng, (-0.9, 0.0, 0.9, 0.0)[phase])
+                    if thing.kind == 'person'
+                    else make(rng)
+                )
+                rough = 0.3 if thing.kind == 'tree' else 0.0
             else:
                 make_unknown, rough = UNKNOWN[thing.kind]
                 parts, label = make_unknown(rng), 255
-            pixels = {'lamp_post': 300, 'tree': 220, 'car': 150, 'sign': 170}.get(thing.kind, 140)
-            self._sprites[key] = shapes.render(parts, self.looks.light, yaw, pixels, label, rough, rng, thing.kind == 'tree')
+            pixels = {'lamp_post': 300, 'tree': 200, 'car': 150, 'sign': 160}.get(thing.kind, 130)
+            pixels = SMALL if small else pixels
+            self._sprites[key] = shapes.render(
+                parts, self.looks.light, yaw, pixels, label, rough, rng, thing.kind == 'tree'
+            )
         return self._sprites[key]
 
-    def _draw_shadows(self, canvas: Canvas, view: View, drawn: list[tuple[Thing, shapes.Sprite]]) -> None:
+    def _draw_shadows(
+        self, canvas: Canvas, view: View, drawn: list[tuple[Thing, shapes.Sprite]]
+    ) -> None:
         light = self.looks.light
         direct = float(light.sun.mean() * max(light.direction[2], 0.1))
         strength = 0.85 * direct / (direct + float(light.ambient.mean()))
@@ -255,12 +293,16 @@ class ProvingGround:
             x, z, u, v = view.place(thing.s, thing.d)
             scale = self.focal / z * thing.size
             flat = self.looks.camera_height / z
-            if z < 45 and strength > 0.12:
-                canvas.shadow(sprite, u, v, scale, (kx, float(np.clip(flat * kz, -0.6, 0.9))), strength)
+            if z < 45 and strength > 0.12 and sprite.height * scale > 5:
+                canvas.shadow(
+                    sprite, u, v, scale, (kx, float(np.clip(flat * kz, -0.6, 0.9))), strength
+                )
             if thing.kind not in ('lamp_post', 'sign', 'tree'):
                 width = sprite.width * scale * 1.25
                 if width > 3:
-                    canvas.blot(self._disc, u, v, width, max(width * min(flat, 0.4) * 1.1, 2.0), 0.6)
+                    canvas.blot(
+                        self._disc, u, v, width, max(width * min(flat, 0.4) * 1.1, 2.0), 0.6
+                    )
 
     def _draw_thing(self, canvas: Canvas, view: View, thing: Thing, sprite: shapes.Sprite) -> None:
         _, z, u, v = view.place(thing.s, thing.d)
@@ -275,7 +317,11 @@ class ProvingGround:
         if level or fog:
             image, height = self._face(variant, face, 0, 0)
             for _ in range(level):
-                image = cv2.resize(image, (max(2, image.shape[1] // 2), max(2, image.shape[0] // 2)), interpolation=cv2.INTER_AREA)
+                image = cv2.resize(
+                    image,
+                    (max(2, image.shape[1] // 2), max(2, image.shape[0] // 2)),
+                    interpolation=cv2.INTER_AREA,
+                )
             if fog:
                 haze = np.broadcast_to(self.haze.astype(np.uint8), image.shape)
                 image = cv2.addWeighted(image, 1 - fog / 10, haze, fog / 10, 0)
@@ -283,7 +329,13 @@ class ProvingGround:
             rng = np.random.default_rng([self.seed, 8, variant])
             sun = self.looks.light.direction
             facing = max(0.0, float(-sun[1] if face == 'front' else abs(sun[0]) * 0.6))
-            storeys = {'urban': (2, 7), 'suburban': (1, 4), 'rural': (1, 3), 'highway': (2, 9), 'industrial': (1, 4)}[self.looks.place]
+            storeys = {
+                'urban': (2, 7),
+                'suburban': (1, 4),
+                'rural': (1, 3),
+                'highway': (2, 9),
+                'industrial': (1, 4),
+            }[self.looks.place]
             count = int(rng.integers(*storeys))
             tile = backdrop.facade(rng, self.looks, facing)
             upper, ground = tile[:192], tile[192:]
@@ -300,7 +352,10 @@ class ProvingGround:
             return
         fog = int(round((1 - np.exp(-(near + far) / 2 / self.looks.visibility)) * 10))
         height = self._face(house.variant, 'side', 0, 0)[1]
-        ends = [view.corner(z, house.face, h) for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))]
+        ends = [
+            view.corner(z, house.face, h)
+            for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))
+        ]
         corners = np.array(ends)
         side_px = abs(corners[1, 0] - corners[0, 0])
         level = int(np.clip(np.log2(max(512 / max(side_px * 1.6, 8), 1)), 0, 4))
@@ -310,14 +365,26 @@ class ProvingGround:
         tone = np.asarray(cv2.mean(texture)[:3])
         pitched = self.looks.place in ('suburban', 'rural') or house.variant % 3 == 0
         if start > NEAR:
-            front = np.array([view.corner(start, d, h) for d, h in ((house.face, height), (back, height), (back, 0.0), (house.face, 0.0))])
+            front = np.array(
+                [
+                    view.corner(start, d, h)
+                    for d, h in (
+                        (house.face, height),
+                        (back, height),
+                        (back, 0.0),
+                        (house.face, 0.0),
+                    )
+                ]
+            )
             if pitched:
                 top = view.corner(start, (house.face + back) / 2, height * 1.0 + 3.0)
                 canvas.polygon(np.array([front[0], front[1], top]), tone * 0.9, BUILDING)
             canvas.quad(self._face(house.variant, 'front', level, fog)[0], front, BUILDING)
         if pitched:
             ridge = [view.corner(z, (house.face + back) / 2, height + 3.0) for z in (near, far)]
-            canvas.polygon(np.array([corners[0], corners[1], ridge[1], ridge[0]]), tone * 0.55, BUILDING)
+            canvas.polygon(
+                np.array([corners[0], corners[1], ridge[1], ridge[0]]), tone * 0.55, BUILDING
+            )
         canvas.quad(np.ascontiguousarray(texture[:, cut:]), corners, BUILDING)
 
     def _fences(self, view: View) -> list[tuple[float, object]]:
@@ -336,8 +403,16 @@ class ProvingGround:
             near, far = max(start + part * 4, NEAR), start + part * 4 + 4
             if far > NEAR + 0.5:
                 cut = int((near - (far - 4)) / 4 * 255)
-                corners = [view.corner(z, d, h) for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))]
-                canvas.quad(np.ascontiguousarray(image[:, cut:]), np.array(corners), label, np.ascontiguousarray(clear[:, cut:]))
+                corners = [
+                    view.corner(z, d, h)
+                    for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))
+                ]
+                canvas.quad(
+                    np.ascontiguousarray(image[:, cut:]),
+                    np.array(corners),
+                    label,
+                    np.ascontiguousarray(clear[:, cut:]),
+                )
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,9 @@ class Scene:
         """Camera at `t` seconds."""
         looks = self.looks
         s = looks.speed * (t + 0.6 * self._wave(0, t / 6))
-        speed = looks.speed * max(0.2, 1 + (self._wave(0, (t + 0.05) / 6) - self._wave(0, t / 6)) * 12)
+        speed = looks.speed * max(
+            0.2, 1 + (self._wave(0, (t + 0.05) / 6) - self._wave(0, t / 6)) * 12
+        )
         return Pose(
             s=s,
             d=looks.ego + 0.3 * self._wave(1, t / 5) + self._swerve(s),
@@ -158,7 +160,11 @@ class Scene:
                 rng = np.random.default_rng([self.seed, 2, side + 1, abs(number), number < 0])
                 if rng.random() > self.looks.buildings:
                     continue
-                gap = 0.0 if self.looks.place == 'urban' and rng.random() < 0.7 else rng.uniform(1, 8)
+                gap = (
+                    0.0
+                    if self.looks.place == 'urban' and rng.random() < 0.7
+                    else rng.uniform(1, 8)
+                )
                 yield House(
                     start=number * length + gap / 2,
                     length=length - gap,
@@ -186,7 +192,12 @@ class Scene:
             inner, room = abs(walk), abs(line) - abs(walk)
             for _ in range(rng.poisson(looks.trees * 2)):
                 reach = inner + rng.uniform(0.3, 1) * min(max(room, 0.8), 14)
-                put('tree', 7, side * (reach if rng.random() < 0.7 else abs(kerb) + 0.7), size=rng.uniform(0.7, 1.3))
+                put(
+                    'tree',
+                    7,
+                    side * (reach if rng.random() < 0.7 else abs(kerb) + 0.7),
+                    size=rng.uniform(0.7, 1.3),
+                )
             parkable = abs(kerb) - looks.lanes * looks.lane_width / 2
             # A narrow kerb leaves room on the pavement or in the yards only.
             at = abs(kerb) - 1.0 if parkable > 1.6 else max(inner, abs(kerb) + 1.2) + 1.0
@@ -196,20 +207,34 @@ class Scene:
                     put('car', 7, side * (at + rng.uniform(-0.1, 0.3)), heading=along)
             for _ in range(rng.poisson(looks.people * 2)):
                 pace = float(rng.choice([-1.2, 0.0, 1.2, 1.5]))
-                put('person', 8, side * rng.uniform(abs(kerb) + 0.3, max(inner, abs(kerb) + 1)), heading=0.0 if pace > 0 else np.pi if pace else rng.uniform(-3, 3), pace=pace)
+                put(
+                    'person',
+                    8,
+                    side * rng.uniform(abs(kerb) + 0.3, max(inner, abs(kerb) + 1)),
+                    heading=0.0 if pace > 0 else np.pi if pace else rng.uniform(-3, 3),
+                    pace=pace,
+                )
             if rng.random() < 0.5 and looks.place != 'rural':
                 put('lamp_post', 3, side * (abs(kerb) + 0.45))
             if rng.random() < 0.28:
                 put('sign', 6, side * (abs(kerb) + 0.6))
             if rng.random() < looks.people * 0.15:
-                put('cyclist', 4, side * (abs(kerb) - 0.7), heading=0.0 if side > 0 else np.pi, pace=3.0 * side)
+                put(
+                    'cyclist',
+                    4,
+                    side * (abs(kerb) - 0.7),
+                    heading=0.0 if side > 0 else np.pi,
+                    pace=3.0 * side,
+                )
         if looks.people and rng.random() < 0.08:
             put('person', 8, rng.uniform(-3, 3), heading=rng.uniform(-2, 2))
         for i in range(rng.poisson(self.unknowns)):
             self._unknown(rng, number, i, start, things)
         return tuple(things)
 
-    def _unknown(self, rng: Generator, number: int, i: int, start: float, things: list[Thing]) -> None:
+    def _unknown(
+        self, rng: Generator, number: int, i: int, start: float, things: list[Thing]
+    ) -> None:
         looks = self.looks
         where, width = rng.random(), looks.lanes * looks.lane_width / 2
         if where < 0.62:
@@ -239,7 +264,11 @@ class Scene:
             lane = int(rng.integers(looks.lanes))
             centre = (lane + 0.5 - looks.lanes / 2) * looks.lane_width
             onward = (centre > 0) == looks.rhs or looks.place == 'highway'
-            offset, variant, jitter = rng.uniform(0, LOOP), int(rng.integers(7)), rng.uniform(-0.3, 0.3)
+            offset, variant, jitter = (
+                rng.uniform(0, LOOP),
+                int(rng.integers(7)),
+                rng.uniform(-0.3, 0.3),
+            )
             if abs(centre - looks.ego) < looks.lane_width * 0.6:
                 if not onward or looks.lanes == 1:
                     continue
@@ -252,4 +281,13 @@ class Scene:
 
 
 def _moved(thing: Thing, s: float) -> Thing:
-    return Thing(thing.kind, thing.variant, s, thing.d, thing.heading, thing.instance, thing.size, thing.pace)
+    return Thing(
+        thing.kind,
+        thing.variant,
+        s,
+        thing.d,
+        thing.heading,
+        thing.instance,
+        thing.size,
+        thing.pace,
+    )

@@ -233,11 +233,16 @@ def render(
     xs = (left + (np.arange(w) + 0.5) / scale).astype(np.float32)
     ys = (top - (np.arange(h) + 0.5) / scale).astype(np.float32)
     grid = np.stack(np.broadcast_arrays(xs[None], ys[:, None]), -1).astype(np.float32)
+    plain = grid
     if roughness and rng is not None:
+        grid = grid.copy()
         for axis in range(2):
             cells = max(3, int(max(w, h) / scale / max(roughness * 5, 0.02)))
-            field_ = textures.noise(rng, h, w, min(cells, 24), 5 if leafy else 2)
-            grid[..., axis] += (field_ - 0.5) * (3.5 if leafy else 2) * roughness
+            field_ = textures.noise(rng, h, w, 12 if leafy else min(cells, 24), 2)
+            if leafy:  # single leaves
+                fine = cv2.GaussianBlur(rng.normal(0, 1, (h, w)).astype(np.float32), (0, 0), 2.2)
+                field_ = 0.5 * field_ + 0.25 + fine * 1.6
+            grid[..., axis] += (field_ - 0.5) * 2 * roughness
 
     depth = np.full((h, w), np.inf, np.float32)
     normals = np.zeros((h, w, 3), np.float32)
@@ -247,7 +252,9 @@ def render(
     for part, axes, centre, a, b in placed:
         x0, x1 = int(max(0, (a[0] - left) * scale - 1)), int((b[0] - left) * scale + 2)
         y0, y1 = int(max(0, (top - b[1]) * scale - 1)), int((top - a[1]) * scale + 2)
-        uv = grid[y0:y1, x0:x1]
+        # Trunks and branches stay whole among ragged leaves.
+        firm = leafy and part.kind == 'cylinder' and part.taper > 0.5
+        uv = (plain if firm else grid)[y0:y1, x0:x1]
         shape = uv.shape[:2]
         inverse = (axes / np.asarray(part.size)).T.astype(np.float32)
         d = inverse @ ray.astype(np.float32)
@@ -326,8 +333,10 @@ def _sprite(
     levels = [(colour, clear)]
     while min(levels[-1][1].shape) >= 6 and max(levels[-1][1].shape) > 12:
         # Exact halves, so that every level shares one geometry.
-        a, b = (np.pad(v, [(0, n % 2) for n in v.shape[:2]] + [(0, 0)] * (v.ndim - 2), mode='edge')
-                for v in levels[-1])
+        a, b = (
+            np.pad(v, [(0, n % 2) for n in v.shape[:2]] + [(0, 0)] * (v.ndim - 2), mode='edge')
+            for v in levels[-1]
+        )
         size = (a.shape[1] // 2, a.shape[0] // 2)
         levels.append(
             (

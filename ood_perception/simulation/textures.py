@@ -62,7 +62,9 @@ def noise(rng: Generator, height: int, width: int, cells: int = 4, octaves: int 
     return (total - low) / max(high - low, 1e-6)
 
 
-def colour(rng: Generator, saturation: float = 1.0, value: tuple[float, float] = (0.1, 0.95)) -> np.ndarray:
+def colour(
+    rng: Generator, saturation: float = 1.0, value: tuple[float, float] = (0.1, 0.95)
+) -> np.ndarray:
     """Random colour, float32 (3,) RGB 0..1, of at most the given saturation."""
     hue, s = rng.random(), rng.random() ** 1.5 * saturation
     v = rng.uniform(*value)
@@ -88,7 +90,9 @@ def _stripes(rng: Generator, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     n = int(rng.integers(2, 9))
     axis = (y, x, x + y)[int(rng.integers(3))]
-    wave = np.sin(2 * np.pi * n * axis + (noise(rng, SIZE, SIZE, 3, 2) - 0.5) * rng.choice([0, 3.0]))
+    wave = np.sin(
+        2 * np.pi * n * axis + (noise(rng, SIZE, SIZE, 3, 2) - 0.5) * rng.choice([0, 3.0])
+    )
     return mix(np.clip(wave * 6 + 0.5, 0, 1).astype(np.float32), a, b)
 
 
@@ -146,7 +150,9 @@ def _print(rng: Generator, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         x, y = (int(v) for v in rng.integers(4, SIZE - 30, 2))
         if rng.random() < 0.5:
             text = ''.join(rng.choice(list('ABCDEFGHKLMNRST0123456789'), int(rng.integers(2, 6))))
-            cv2.putText(out, text, (x - 4, y + 14), 0, float(rng.uniform(0.4, 0.9)), tone, 2, cv2.LINE_AA)
+            cv2.putText(
+                out, text, (x - 4, y + 14), 0, float(rng.uniform(0.4, 0.9)), tone, 2, cv2.LINE_AA
+            )
         else:
             w, h = (int(v) for v in rng.integers(8, 40, 2))
             cv2.rectangle(out, (x, y), (x + w, y + h), tone, -1 if rng.random() < 0.6 else 2)

@@ -38,9 +38,20 @@ def crate(rng: Generator) -> list[Part]:
     x = z = 0.0
     for _ in range(int(rng.integers(1, 6))):
         if rng.random() < 0.5:
-            m = pattern(rng, kind, np.array([0.62, 0.45, 0.28], np.float32) * rng.uniform(0.6, 1.3))
+            m = pattern(
+                rng, kind, np.array([0.62, 0.45, 0.28], np.float32) * rng.uniform(0.6, 1.3)
+            )
         a, b, c = rng.uniform(0.12, 0.55, 3)
-        parts.append(Part('box', (x, rng.uniform(-0.1, 0.1), z + c), (a, b, c), m, turn=(0, 0, rng.uniform(-0.7, 0.7)), repeat=1.0))
+        parts.append(
+            Part(
+                'box',
+                (x, rng.uniform(-0.1, 0.1), z + c),
+                (a, b, c),
+                m,
+                turn=(0, 0, rng.uniform(-0.7, 0.7)),
+                repeat=1.0,
+            )
+        )
         if rng.random() < 0.55 and z < 1.2:
             z += 2 * c
         else:
@@ -58,9 +69,26 @@ def barrel(rng: Generator) -> list[Part]:
         if rng.random() < 0.6:
             parts.append(Part('cylinder', (x, 0, h), (r, r, h), m, gloss=0.3, repeat=1.0))
             for f in (0.35, 1.0, 1.65):
-                parts.append(Part('cylinder', (x, 0, h * f), (r * 1.05, r * 1.05, 0.025), grey(0.2), gloss=0.3))
+                parts.append(
+                    Part(
+                        'cylinder',
+                        (x, 0, h * f),
+                        (r * 1.05, r * 1.05, 0.025),
+                        grey(0.2),
+                        gloss=0.3,
+                    )
+                )
         else:
-            parts.append(Part('cylinder', (x, 0, r), (r, r, h), m, turn=(0, np.pi / 2, rng.uniform(-1, 1)), gloss=0.3))
+            parts.append(
+                Part(
+                    'cylinder',
+                    (x, 0, r),
+                    (r, r, h),
+                    m,
+                    turn=(0, np.pi / 2, rng.uniform(-1, 1)),
+                    gloss=0.3,
+                )
+            )
     return parts
 
 
@@ -68,14 +96,31 @@ def sofa(rng: Generator) -> list[Part]:
     """Sofa, armchair or mattress."""
     m, w = material(rng), rng.uniform(0.5, 1.1)
     if rng.random() < 0.25:
-        return [Part('box', (0, 0, w * 0.7), (w, 0.12, w * 0.7), m, turn=(rng.uniform(-0.3, 0.1), 0, rng.uniform(-0.6, 0.6)), repeat=1.5)]
+        return [
+            Part(
+                'box',
+                (0, 0, w * 0.7),
+                (w, 0.12, w * 0.7),
+                m,
+                turn=(rng.uniform(-0.3, 0.1), 0, rng.uniform(-0.6, 0.6)),
+                repeat=1.5,
+            )
+        ]
     parts = [
         Part('box', (0, 0, 0.24), (w, 0.42, 0.2), m, repeat=1.5),
         Part('box', (0, 0.35, 0.55), (w, 0.12, 0.4), m, repeat=1.5),
     ]
     for side in (-1, 1):
         parts.append(Part('box', (side * w, 0, 0.36), (0.12, 0.45, 0.3), m, repeat=1.5))
-        parts.append(Part('ellipsoid', (side * w * 0.45, -0.05, 0.48), (w * 0.44, 0.4, 0.11), m if rng.random() < 0.6 else material(rng), repeat=1.5))
+        parts.append(
+            Part(
+                'ellipsoid',
+                (side * w * 0.45, -0.05, 0.48),
+                (w * 0.44, 0.4, 0.11),
+                m if rng.random() < 0.6 else material(rng),
+                repeat=1.5,
+            )
+        )
     return parts
 
 
@@ -93,29 +138,89 @@ def chair(rng: Generator) -> list[Part]:
 
 def animal(rng: Generator) -> list[Part]:
     """Four-legged animal from cat to horse, or a bird; it faces +x."""
-    tone = np.array([[0.55, 0.4, 0.25], [0.15, 0.12, 0.1], [0.8, 0.75, 0.68], [0.45, 0.45, 0.45], [0.6, 0.3, 0.12]][int(rng.integers(5))], np.float32)
+    tone = np.array(
+        [
+            [0.55, 0.4, 0.25],
+            [0.15, 0.12, 0.1],
+            [0.8, 0.75, 0.68],
+            [0.45, 0.45, 0.45],
+            [0.6, 0.3, 0.12],
+        ][int(rng.integers(5))],
+        np.float32,
+    )
     other = np.array([[0.9, 0.88, 0.84], [0.06, 0.05, 0.05]][int(rng.integers(2))], np.float32)
-    m = pattern(rng, str(rng.choice(['fur', 'fur', 'fur', 'blotches', 'stripes'])), tone, other if rng.random() < 0.5 else tone * 0.7)
+    m = pattern(
+        rng,
+        str(rng.choice(['fur', 'fur', 'fur', 'blotches', 'stripes'])),
+        tone,
+        other if rng.random() < 0.5 else tone * 0.7,
+    )
     k = float(rng.choice([0.3, 0.5, 0.8, 1.3])) * rng.uniform(0.8, 1.2)
-    leg, body, fat = k * rng.uniform(0.35, 0.75), k * rng.uniform(0.5, 0.8), k * rng.uniform(0.17, 0.32)
+    leg, body, fat = (
+        k * rng.uniform(0.35, 0.75),
+        k * rng.uniform(0.5, 0.8),
+        k * rng.uniform(0.17, 0.32),
+    )
     z = leg + fat * 0.8
     neck, lift = k * rng.uniform(0.2, 0.5), rng.uniform(0.2, 1.2)
     hx, hz = body + np.cos(lift) * neck, z + np.sin(lift) * neck + fat * 0.3
     parts = [
         Part('ellipsoid', (0, 0, z), (body, fat * 0.9, fat), m, repeat=1.5),
-        Part('ellipsoid', (body * 0.5, 0, z + fat * 0.1), (body * 0.5, fat, fat * 1.1), m, repeat=1.5),
+        Part(
+            'ellipsoid',
+            (body * 0.5, 0, z + fat * 0.1),
+            (body * 0.5, fat, fat * 1.1),
+            m,
+            repeat=1.5,
+        ),
         Part('ellipsoid', (-body * 0.6, 0, z), (body * 0.42, fat, fat * 1.05), m, repeat=1.5),
-        Part('cylinder', ((body * 0.8 + hx) / 2, 0, (z + hz) / 2), (fat * 0.55, fat * 0.5, neck * 0.8), m, turn=(0, np.pi / 2 - lift, 0), taper=0.7, repeat=1.5),
+        Part(
+            'cylinder',
+            ((body * 0.8 + hx) / 2, 0, (z + hz) / 2),
+            (fat * 0.55, fat * 0.5, neck * 0.8),
+            m,
+            turn=(0, np.pi / 2 - lift, 0),
+            taper=0.7,
+            repeat=1.5,
+        ),
         Part('ellipsoid', (hx, 0, hz), (fat * 0.75, fat * 0.5, fat * 0.55), m, repeat=1.5),
-        Part('ellipsoid', (hx + fat * 0.7, 0, hz - fat * 0.2), (fat * 0.5, fat * 0.3, fat * 0.28), m * 0.8, repeat=1.5),
-        Part('cylinder', (-body * 1.1, 0, z), (fat * 0.12, fat * 0.12, k * 0.3), m, turn=(0, rng.uniform(-2.6, -0.6), 0)),
+        Part(
+            'ellipsoid',
+            (hx + fat * 0.7, 0, hz - fat * 0.2),
+            (fat * 0.5, fat * 0.3, fat * 0.28),
+            m * 0.8,
+            repeat=1.5,
+        ),
+        Part(
+            'cylinder',
+            (-body * 1.1, 0, z),
+            (fat * 0.12, fat * 0.12, k * 0.3),
+            m,
+            turn=(0, rng.uniform(-2.6, -0.6), 0),
+        ),
     ]
     gait = rng.uniform(-0.35, 0.35)
     for i, x in enumerate((-0.75, -0.62, 0.6, 0.75)):
         a = gait * (1 if i % 2 else -1)
-        parts.append(Part('cylinder', (x * body - np.sin(a) * leg / 2, (0.5 if i % 2 else -0.5) * fat, leg * 0.55), (fat * 0.22, fat * 0.22, leg * 0.56), m * 0.92, turn=(0, a, 0), taper=1.5))
+        parts.append(
+            Part(
+                'cylinder',
+                (x * body - np.sin(a) * leg / 2, (0.5 if i % 2 else -0.5) * fat, leg * 0.55),
+                (fat * 0.22, fat * 0.22, leg * 0.56),
+                m * 0.92,
+                turn=(0, a, 0),
+                taper=1.5,
+            )
+        )
     for side in (-1, 1):
-        parts.append(Part('ellipsoid', (hx - fat * 0.2, side * fat * 0.3, hz + fat * 0.55), (fat * 0.12, fat * 0.08, fat * rng.uniform(0.2, 0.5)), m * 0.8))
+        parts.append(
+            Part(
+                'ellipsoid',
+                (hx - fat * 0.2, side * fat * 0.3, hz + fat * 0.55),
+                (fat * 0.12, fat * 0.08, fat * rng.uniform(0.2, 0.5)),
+                m * 0.8,
+            )
+        )
     return parts
 
 
@@ -131,10 +236,28 @@ def tyre(rng: Generator) -> list[Part]:
             a = i * np.pi / 8
             if standing:
                 centre = (x0 + r * np.cos(a), 0.0, r + thick + r * np.sin(a))
-                parts.append(Part('ellipsoid', centre, (thick, thick, r * 0.3), tone, turn=(0, -a, 0), gloss=0.15))
+                parts.append(
+                    Part(
+                        'ellipsoid',
+                        centre,
+                        (thick, thick, r * 0.3),
+                        tone,
+                        turn=(0, -a, 0),
+                        gloss=0.15,
+                    )
+                )
             else:
                 centre = (x0 + r * np.cos(a), r * np.sin(a), thick + z0)
-                parts.append(Part('ellipsoid', centre, (thick, r * 0.3, thick), tone, turn=(0, 0, a), gloss=0.15))
+                parts.append(
+                    Part(
+                        'ellipsoid',
+                        centre,
+                        (thick, r * 0.3, thick),
+                        tone,
+                        turn=(0, 0, a),
+                        gloss=0.15,
+                    )
+                )
     return parts
 
 
@@ -147,9 +270,21 @@ def cones(rng: Generator) -> list[Part]:
         lying = rng.random() < 0.3
         turn = (np.pi / 2 - 0.2, 0, rng.uniform(-2, 2)) if lying else (0, 0, 0)
         x, z = i * 0.45 + rng.uniform(-0.1, 0.1), 0.15 if lying else h
-        parts.append(Part('cylinder', (x, 0, z), (h * 0.38, h * 0.38, h), tone, turn=turn, taper=0.15, gloss=0.15))
+        parts.append(
+            Part(
+                'cylinder',
+                (x, 0, z),
+                (h * 0.38, h * 0.38, h),
+                tone,
+                turn=turn,
+                taper=0.15,
+                gloss=0.15,
+            )
+        )
         if not lying:
-            parts.append(Part('cylinder', (x, 0, z), (h * 0.235, h * 0.235, h * 0.14), grey(0.9), taper=0.8))
+            parts.append(
+                Part('cylinder', (x, 0, z), (h * 0.235, h * 0.235, h * 0.14), grey(0.9), taper=0.8)
+            )
             parts.append(Part('box', (x, 0, 0.02), (h * 0.5, h * 0.5, 0.025), tone * 0.5))
     return parts
 
@@ -157,7 +292,16 @@ def cones(rng: Generator) -> list[Part]:
 def ball(rng: Generator) -> list[Part]:
     """A ball or balloon of any size."""
     r = rng.uniform(0.1, 0.7)
-    return [Part('ellipsoid', (0, 0, r), (r, r, r * rng.uniform(0.8, 1.1)), material(rng), gloss=rng.uniform(0, 0.6), repeat=0.5 / r)]
+    return [
+        Part(
+            'ellipsoid',
+            (0, 0, r),
+            (r, r, r * rng.uniform(0.8, 1.1)),
+            material(rng),
+            gloss=rng.uniform(0, 0.6),
+            repeat=0.5 / r,
+        )
+    ]
 
 
 def ladder(rng: Generator) -> list[Part]:
@@ -169,17 +313,28 @@ def ladder(rng: Generator) -> list[Part]:
     frame = rotation(turn)
     low = abs(frame[2, 2]) * h + abs(frame[2, 0]) * w
     rods = [((s * w, 0, 0), (0.035, 0.035, h)) for s in (-1, 1)]
-    rods += [((0, 0, z * h), (w, 0.025, 0.03)) for z in np.linspace(-0.85, 0.85, int(rng.integers(4, 8)))]
-    return [Part('box', tuple(frame @ np.array(c) + [0, 0, low]), s, m, turn=turn, gloss=0.3) for c, s in rods]
+    rods += [
+        ((0, 0, z * h), (w, 0.025, 0.03))
+        for z in np.linspace(-0.85, 0.85, int(rng.integers(4, 8)))
+    ]
+    return [
+        Part('box', tuple(frame @ np.array(c) + [0, 0, low]), s, m, turn=turn, gloss=0.3)
+        for c, s in rods
+    ]
 
 
 def suitcase(rng: Generator) -> list[Part]:
     """Suitcase, backpack or television."""
     w, h, d = rng.uniform(0.2, 0.5), rng.uniform(0.2, 0.45), rng.uniform(0.08, 0.2)
     m = material(rng)
-    parts = [Part('box', (0, 0, h + 0.03), (w, d, h), m, gloss=0.25, repeat=1.3), Part('box', (0, 0, 2 * h + 0.1), (0.08, 0.02, 0.06), BLACK)]
+    parts = [
+        Part('box', (0, 0, h + 0.03), (w, d, h), m, gloss=0.25, repeat=1.3),
+        Part('box', (0, 0, 2 * h + 0.1), (0.08, 0.02, 0.06), BLACK),
+    ]
     if rng.random() < 0.4:
-        parts.append(Part('box', (0, -d, h + 0.03), (w * 0.85, 0.02, h * 0.8), material(rng), gloss=0.7))
+        parts.append(
+            Part('box', (0, -d, h + 0.03), (w * 0.85, 0.02, h * 0.8), material(rng), gloss=0.7)
+        )
     for side in (-1, 1):
         parts.append(Part('ellipsoid', (side * w * 0.8, 0, 0.04), (0.04, 0.04, 0.04), BLACK))
     return parts
@@ -193,21 +348,71 @@ def cart(rng: Generator) -> list[Part]:
         parts.append(Part('box', (0, 0, 0.35 + h), (w, 0.45, h * 0.7), m, repeat=2.0))
     for side in (-1, 1):
         for i in range(5):
-            parts.append(Part('box', (side * w, -0.45 + i * 0.22, 0.35 + h), (0.015, 0.015, h), STEEL, gloss=0.5))
-            parts.append(Part('box', (-w + i * w / 2, side * 0.47, 0.35 + h), (0.015, 0.015, h), STEEL, gloss=0.5))
+            parts.append(
+                Part(
+                    'box',
+                    (side * w, -0.45 + i * 0.22, 0.35 + h),
+                    (0.015, 0.015, h),
+                    STEEL,
+                    gloss=0.5,
+                )
+            )
+            parts.append(
+                Part(
+                    'box',
+                    (-w + i * w / 2, side * 0.47, 0.35 + h),
+                    (0.015, 0.015, h),
+                    STEEL,
+                    gloss=0.5,
+                )
+            )
         for y in (-0.4, 0.4):
-            parts.append(Part('cylinder', (side * w, y, 0.12), (0.12, 0.12, 0.03), RUBBER, turn=(0, np.pi / 2, 0)))
+            parts.append(
+                Part(
+                    'cylinder',
+                    (side * w, y, 0.12),
+                    (0.12, 0.12, 0.03),
+                    RUBBER,
+                    turn=(0, np.pi / 2, 0),
+                )
+            )
             parts.append(Part('box', (side * w, y, 0.3), (0.02, 0.02, 0.2), STEEL))
-    parts.append(Part('cylinder', (0, -0.6, 0.5 + 2 * h), (0.03, 0.03, w), colour(rng), turn=(0, np.pi / 2, 0)))
+    parts.append(
+        Part(
+            'cylinder',
+            (0, -0.6, 0.5 + 2 * h),
+            (0.03, 0.03, w),
+            colour(rng),
+            turn=(0, np.pi / 2, 0),
+        )
+    )
     return parts
 
 
 def plant_pot(rng: Generator) -> list[Part]:
     """Vase, pot, bucket or bell-shaped thing with or without content."""
     r, h = rng.uniform(0.15, 0.4), rng.uniform(0.15, 0.4)
-    parts = [Part('cylinder', (0, 0, h), (r, r, h), material(rng), taper=rng.uniform(0.5, 1.5), gloss=rng.uniform(0, 0.6), repeat=1.5)]
+    parts = [
+        Part(
+            'cylinder',
+            (0, 0, h),
+            (r, r, h),
+            material(rng),
+            taper=rng.uniform(0.5, 1.5),
+            gloss=rng.uniform(0, 0.6),
+            repeat=1.5,
+        )
+    ]
     if rng.random() < 0.5:
-        parts.append(Part('ellipsoid', (0, 0, 2 * h + r * 0.5), (r * 1.1, r * 1.1, r * rng.uniform(0.5, 1.5)), material(rng), repeat=2.0))
+        parts.append(
+            Part(
+                'ellipsoid',
+                (0, 0, 2 * h + r * 0.5),
+                (r * 1.1, r * 1.1, r * rng.uniform(0.5, 1.5)),
+                material(rng),
+                repeat=2.0,
+            )
+        )
     return parts
 
 
@@ -219,7 +424,18 @@ def machine(rng: Generator) -> list[Part]:
         s = rng.uniform(0.08, 0.5, 3) * k
         x, y, z = rng.uniform(-0.5, 0.5) * k, rng.uniform(-0.3, 0.3) * k, rng.uniform(0, 1.2) * k
         turn = tuple(rng.uniform(-1, 1, 3) * rng.choice([0.0, 1.0]))
-        parts.append(Part(str(rng.choice(['box', 'ellipsoid', 'cylinder'])), (x, y, max(z, float(s.max()) * 0.9)), tuple(s), palette[int(rng.integers(len(palette)))], turn=turn, gloss=rng.uniform(0, 0.7), taper=rng.uniform(0.2, 1.3), repeat=1 / k))
+        parts.append(
+            Part(
+                str(rng.choice(['box', 'ellipsoid', 'cylinder'])),
+                (x, y, max(z, float(s.max()) * 0.9)),
+                tuple(s),
+                palette[int(rng.integers(len(palette)))],
+                turn=turn,
+                gloss=rng.uniform(0, 0.7),
+                taper=rng.uniform(0.2, 1.3),
+                repeat=1 / k,
+            )
+        )
     drop = min(p.centre[2] - max(p.size) for p in parts)
     for p in parts:
         p.centre = (p.centre[0], p.centre[1], p.centre[2] - max(drop, 0))
@@ -228,24 +444,57 @@ def machine(rng: Generator) -> list[Part]:
 
 def rock(rng: Generator) -> list[Part]:
     """Rocks or rubble."""
-    m = pattern(rng, str(rng.choice(['grain', 'blotches', 'plain'])), grey(rng.uniform(0.2, 0.6)) * rng.uniform(0.85, 1.15, 3).astype(np.float32), grey(0.3))
+    m = pattern(
+        rng,
+        str(rng.choice(['grain', 'blotches', 'plain'])),
+        grey(rng.uniform(0.2, 0.6)) * rng.uniform(0.85, 1.15, 3).astype(np.float32),
+        grey(0.3),
+    )
     parts = []
     for _ in range(int(rng.integers(1, 6))):
         a, b, c = rng.uniform(0.15, 0.55, 3)
-        parts.append(Part(str(rng.choice(['ellipsoid', 'box'])), (rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.3), c * 0.7), (a, b, c), m, turn=(rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(-1, 1))))
+        parts.append(
+            Part(
+                str(rng.choice(['ellipsoid', 'box'])),
+                (rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.3), c * 0.7),
+                (a, b, c),
+                m,
+                turn=(rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5), rng.uniform(-1, 1)),
+            )
+        )
     return parts
 
 
 def bag(rng: Generator) -> list[Part]:
     """Rubbish bags, sacks, crumpled cloth."""
-    tone = [BLACK * 2, grey(0.85), np.array([0.1, 0.2, 0.5], np.float32), colour(rng)][int(rng.integers(4))]
+    tone = [BLACK * 2, grey(0.85), np.array([0.1, 0.2, 0.5], np.float32), colour(rng)][
+        int(rng.integers(4))
+    ]
     m = pattern(rng, str(rng.choice(['plain', 'grain', 'blotches'])), tone, tone * 1.5)
     parts = []
     for i in range(int(rng.integers(1, 5))):
         r = rng.uniform(0.2, 0.42)
         x = (i - 1) * 0.5 + rng.uniform(-0.15, 0.15)
-        parts.append(Part('ellipsoid', (x, rng.uniform(-0.2, 0.2), r * 0.8), (r, r, r * 0.85), m, gloss=0.35, repeat=2.0))
-        parts.append(Part('cylinder', (x, 0, r * 1.65), (r * 0.2, r * 0.2, r * 0.25), m, taper=1.8, gloss=0.35))
+        parts.append(
+            Part(
+                'ellipsoid',
+                (x, rng.uniform(-0.2, 0.2), r * 0.8),
+                (r, r, r * 0.85),
+                m,
+                gloss=0.35,
+                repeat=2.0,
+            )
+        )
+        parts.append(
+            Part(
+                'cylinder',
+                (x, 0, r * 1.65),
+                (r * 0.2, r * 0.2, r * 0.25),
+                m,
+                taper=1.8,
+                gloss=0.35,
+            )
+        )
     return parts
 
 

@@ -44,7 +44,7 @@ def ros() -> Iterator[None]:
 
 
 @pytest.fixture
-def ros_node(ros: None) -> Iterator['rclpy.node.Node']:
+def ros_node(ros: None) -> Iterator[rclpy.node.Node]:
     """A fresh node, destroyed after the test."""
     node = rclpy.create_node(f'test_{os.getpid()}_{time.monotonic_ns()}')
     yield node
@@ -52,7 +52,7 @@ def ros_node(ros: None) -> Iterator['rclpy.node.Node']:
 
 
 @pytest.fixture
-def spin_until(ros_node: 'rclpy.node.Node') -> Callable[..., bool]:
+def spin_until(ros_node: rclpy.node.Node) -> Callable[..., bool]:
     """Spin `ros_node` until a condition holds; returns whether it came to hold."""
 
     def spin(condition: Callable[[], bool], timeout: float = 30.0) -> bool:
