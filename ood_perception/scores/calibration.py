@@ -1,0 +1,170 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Calibration: from a score in its own unit to the probability of being unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ood_perception.profile import CalibrationConfig
+
+
+class Calibration(nn.Module):
+    """
+    Map scores to probabilities, monotonically.
+
+    Args:
+        kind: 'platt', sigmoid(slope * score + offset), or 'quantile', piecewise linear.
+        slope: of the Platt map, per unit of score.
+        offset: of the Platt map.
+        knots: increasing scores of the quantile map.
+        values: probabilities 0..1 at the knots.
+
+    """
+
+    knots: Tensor
+    values: Tensor
+
+    def __init__(
+        self,
+        kind: str = 'platt',
+        slope: float = 1.0,
+        offset: float = 0.0,
+        knots: Sequence[float] = (),
+        values: Sequence[float] = (),
+    ) -> None:
+        super().__init__()
+        if kind not in ('platt', 'quantile'):
+            raise ValueError(f'calibration: expected platt or quantile, got {kind!r}')
+        if kind == 'quantile' and (len(knots) < 2 or len(knots) != len(values)):
+            raise ValueError(f'calibration: {len(knots)} knots and {len(values)} values')
+        self.kind, self.slope, self.offset = kind, slope, offset
+        self.register_buffer('knots', torch.tensor(list(knots), dtype=torch.float32))
+        self.register_buffer('values', torch.tensor(list(values), dtype=torch.float32))
+
+    @classmethod
+    def from_config(cls, config: CalibrationConfig) -> Calibration:
+        """Build from the `calibration` entry of a profile."""
+        return cls(config.kind, config.slope, config.offset, config.knots, config.values)
+
+    def to_config(self) -> CalibrationConfig:
+        """Entry of a profile that gives this map back."""
+        return CalibrationConfig(
+            self.kind, self.slope, self.offset, self.knots.tolist(), self.values.tolist()
+        )
+
+    def forward(self, score: Tensor) -> Tensor:
+        """Map float (...) scores to float32 (...) probabilities 0..1; NaN becomes 0."""
+        score = torch.nan_to_num(score.float(), nan=-torch.inf, neginf=-1e30, posinf=1e30)
+        if self.kind == 'platt':
+            return torch.sigmoid(self.slope * score + self.offset)
+        last = len(self.knots) - 2
+        cell = (torch.searchsorted(self.knots, score.contiguous()) - 1).clamp(0, last)
+        left, right = self.knots[cell], self.knots[cell + 1]
+        share = ((score - left) / (right - left)).clamp(0, 1)
+        return torch.lerp(self.values[cell], self.values[cell + 1], share)
+
+    @classmethod
+    def fit_platt(cls, score: np.ndarray, label: np.ndarray, iterations: int = 50) -> Calibration:
+        """
+        Fit slope and offset by maximum likelihood (Platt 1999, with his smoothed targets).
+
+        Args:
+            score: float (...), any unit.
+            label: integer (...), 0 known, 1 unknown, everything else is left out.
+            iterations: Newton steps.
+
+        Raises:
+            ValueError: one of the two classes has no finite score.
+
+        """
+        score, label = _finite(score, label)
+        positives, negatives = int(label.sum()), int((1 - label).sum())
+        if not positives or not negatives:
+            raise ValueError(
+                f'calibration needs both kinds, got {negatives} known and {positives} unknown'
+            )
+        high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
+        target = np.where(label > 0, high, low)
+        centre, scale = score.mean(), score.std() + 1e-12
+        x = np.stack([(score - centre) / scale, np.ones_like(score)], 1)
+        w = np.zeros(2)
+        loss = _log_loss(x @ w, target)
+        for _ in range(iterations):
+            p = 1 / (1 + np.exp(-(x @ w)))
+            gradient = x.T @ (p - target)
+            hessian = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
+            step = np.linalg.solve(hessian, gradient)
+            while (new := _log_loss(x @ (w - step), target)) > loss and np.abs(step).max() > 1e-9:
+                step = step / 2
+            w, change, loss = w - step, loss - new, new
+            if abs(change) < 1e-12 * max(1.0, abs(loss)):
+                break
+        slope = float(w[0] / scale)
+        return cls('platt', slope, float(w[1] - slope * centre))
+
+    @classmethod
+    def fit_quantile(cls, score: np.ndarray, label: np.ndarray, knots: int = 33) -> Calibration:
+        """
+        Fit a monotone piecewise linear map through quantiles of the score (isotonic regression).
+
+        Args:
+            score: float (...), any unit.
+            label: integer (...), 0 known, 1 unknown, everything else is left out.
+            knots: most knots of the map.
+
+        Raises:
+            ValueError: fewer than two different finite scores.
+
+        """
+        score, label = _finite(score, label)
+        edges = np.unique(np.quantile(score, np.linspace(0, 1, knots + 1))) if len(score) else []
+        if len(edges) < 2:
+            raise ValueError('calibration needs at least two different scores')
+        cell = np.clip(np.searchsorted(edges, score, side='right') - 1, 0, len(edges) - 2)
+        weight = np.bincount(cell, minlength=len(edges) - 1).astype(float)
+        total = np.bincount(cell, label.astype(float), minlength=len(edges) - 1)
+        filled = weight > 0
+        centres = ((edges[:-1] + edges[1:]) / 2)[filled]
+        values = _pool_adjacent_violators(total[filled] / weight[filled], weight[filled])
+        if len(centres) == 1:
+            centres, values = np.array([edges[0], edges[-1]]), np.repeat(values, 2)
+        return cls('quantile', knots=centres.tolist(), values=values.tolist())
+
+
+def _finite(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    score, label = np.asarray(score, np.float64).ravel(), np.asarray(label).ravel()
+    keep = ((label == 0) | (label == 1)) & np.isfinite(score)
+    return score[keep], label[keep].astype(np.int64)
+
+
+def _log_loss(logit: np.ndarray, target: np.ndarray) -> float:
+    return float(np.sum(np.logaddexp(0, logit) - target * logit))
+
+
+def _pool_adjacent_violators(mean: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Closest non-decreasing sequence in the weighted least-squares sense."""
+    blocks: list[list[float]] = []
+    for m, w in zip(mean, weight, strict=True):
+        blocks.append([m, w, 1])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            b, a = blocks.pop(), blocks.pop()
+            total = a[1] + b[1]
+            blocks.append([(a[0] * a[1] + b[0] * b[1]) / total, total, a[2] + b[2]])
+    return np.concatenate([np.full(int(n), m) for m, _, n in blocks])

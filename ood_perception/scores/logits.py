@@ -1,0 +1,88 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Scores from the class logits alone: no outlier data, no training.
+
+All are signed so that higher = more unknown. Sources: max-logit, Hendrycks et al., "Scaling
+Out-of-Distribution Detection for Real-World Settings", ICML 2022; maximum softmax, Hendrycks &
+Gimpel, ICLR 2017; energy, Liu et al., NeurIPS 2020; standardized max-logits (SML), Jung et al.,
+ICCV 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.likelihood_ratio import need, upsample
+
+
+def max_logit(logits: Tensor) -> Tensor:
+    """Minus the largest logit: (B, K, H, W) -> (B, H, W)."""
+    return -logits.amax(1)
+
+
+def max_softmax(logits: Tensor) -> Tensor:
+    """One minus the largest softmax probability, 0..1: (B, K, H, W) -> (B, H, W)."""
+    return 1 - logits.softmax(1).amax(1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of the softmax over its largest value log K, 0..1: (B, K, H, W) -> (B, H, W)."""
+    log_p = logits.log_softmax(1)
+    most = torch.log(torch.tensor(float(max(logits.shape[1], 2)), device=logits.device))
+    return -(log_p.exp() * log_p).sum(1) / most
+
+
+def energy(logits: Tensor) -> Tensor:
+    """Free energy, minus the log-sum-exp of the logits: (B, K, H, W) -> (B, H, W)."""
+    return -logits.logsumexp(1)
+
+
+def max_logit_minus_mean(logits: Tensor) -> Tensor:
+    """Minus how far the largest logit is above the mean logit: (B, K, H, W) -> (B, H, W)."""
+    return logits.mean(1) - logits.amax(1)
+
+
+class LogitScore(nn.Module):
+    """
+    A function of the class logits as a score.
+
+    Args:
+        function: (B, K, h, w) -> (B, h, w).
+        exact: True upsamples the logits first, as the papers; False the score, which is faster.
+
+    """
+
+    needs_features = False
+
+    def __init__(self, function: Callable[[Tensor], Tensor], exact: bool = True) -> None:
+        super().__init__()
+        self.function, self.exact = function, exact
+
+    def forward(
+        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
+    ) -> Tensor:
+        """Score a batch with `output.logits` (B, K, h, w): float32 (B, H, W)."""
+        logits = need(output.logits, 'of logits', 'class logits')
+        if self.exact:
+            return self.function(upsample(logits, size))
+        return upsample(self.function(logits.float())[:, None], size)[:, 0]
+
+    def reset(self, stream: str | None = None) -> None:
+        """Nothing lives through time."""
