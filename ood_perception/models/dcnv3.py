@@ -104,7 +104,7 @@ def sample_point_by_point(value: Tensor, offset: Tensor, mask: Tensor, at: Geome
 
     offsets, weights = by_group(offset, 2), by_group(mask, 1)
     size = torch.tensor([width, height], dtype=torch.float32, device=value.device)
-    centre = _centres(rows, columns, at, value.device)
+    centre = centres(rows, columns, at, value.device)
     total = torch.zeros_like(maps[..., :1, :1]).expand(-1, -1, rows, columns)
     for k, point in enumerate(at.points()):
         shift = torch.tensor(point, dtype=torch.float32, device=value.device)
@@ -116,15 +116,45 @@ def sample_point_by_point(value: Tensor, offset: Tensor, mask: Tensor, at: Geome
     return total.permute(0, 2, 3, 1).to(value.dtype)
 
 
-def _centres(rows: int, columns: int, at: Geometry, device: torch.device) -> Tensor:
-    # float32 (rows, columns, 2): (x, y) of the kernel's centre in input pixels.
+def centres(rows: int, columns: int, at: Geometry, device: torch.device) -> Tensor:
+    """Centre of the kernel at each output pixel: float32 (rows, columns, 2), (x, y) in pixels."""
     first = at.dilation * (at.kernel_size - 1) // 2 - at.padding
     y = torch.arange(rows, dtype=torch.float32, device=device) * at.stride + first
     x = torch.arange(columns, dtype=torch.float32, device=device) * at.stride + first
     return torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1)
 
 
+def _triton_supports(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> bool:
+    if not value.is_cuda:
+        return False
+    try:
+        from ood_perception.models import dcnv3_triton
+    except ImportError:  # a GPU build of torch without Triton, as on some robots
+        return False
+    return dcnv3_triton.supports(value, offset, mask, at)
+
+
+def _triton(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
+    from ood_perception.models.dcnv3_triton import sample_with_triton
+
+    return sample_with_triton(value, offset, mask, at)
+
+
+def _table_supports(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> bool:
+    from ood_perception.models import dcnv3_cpu
+
+    return dcnv3_cpu.supports(value, offset, mask, at)
+
+
+def _table(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
+    from ood_perception.models.dcnv3_cpu import sample_from_table
+
+    return sample_from_table(value, offset, mask, at)
+
+
 IMPLEMENTATIONS: list[Implementation] = [
+    Implementation('triton', _triton_supports, _triton),
+    Implementation('table', _table_supports, _table),
     Implementation('grid_sample', lambda *_: True, sample_point_by_point),
 ]
 """Tried in order; the last one supports everything."""
