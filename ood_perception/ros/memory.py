@@ -1,0 +1,165 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+What large images need of the process: kept heap blocks, a big transport segment, reused messages.
+
+Call :func:`prepare` before ``rclpy.init``; afterwards the middleware has read its settings.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import Image
+
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+"""Environment variables of Fast DDS 3 and Fast DDS 2 (Humble, Jazzy) that name a profile file."""
+
+KEPT_BLOCK = 128 << 20
+"""Bytes up to which malloc serves requests from its own heap instead of fresh pages."""
+KEPT_HEAP = 512 << 20
+"""Free bytes that malloc keeps at the top of the heap."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+_DTYPES = {
+    'mono8': (np.uint8, ()),
+    'rgb8': (np.uint8, (3,)),
+    'bgr8': (np.uint8, (3,)),
+    'rgba8': (np.uint8, (4,)),
+    'bgra8': (np.uint8, (4,)),
+    'mono16': (np.uint16, ()),
+    '32FC1': (np.float32, ()),
+}
+
+
+def prepare() -> None:
+    """Keep large heap blocks and apply the transport profile; harmless when called twice."""
+    keep_large_blocks()
+    apply_transport_profile()
+
+
+def keep_large_blocks() -> bool:
+    """
+    Tell glibc to reuse blocks of image size instead of mapping fresh pages for each message.
+
+    Returns:
+        False where malloc cannot be told (not glibc); nothing is changed then.
+
+    """
+    if not sys.platform.startswith('linux'):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, KEPT_BLOCK) and mallopt(_M_TRIM_THRESHOLD, KEPT_HEAP))
+
+
+def transport_profile() -> Path | None:
+    """Path of the shipped ``config/fastdds.xml``, or None when it was not installed."""
+    folders = [Path(__file__).resolve().parents[2] / 'config']
+    for prefix in [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]:
+        folders += [Path(prefix) / 'share' / 'ood_perception' / 'config'] if prefix else []
+    for folder in folders:
+        if (folder / 'fastdds.xml').is_file():
+            return folder / 'fastdds.xml'
+    return None
+
+
+def apply_transport_profile() -> Path | None:
+    """
+    Make Fast DDS use the shipped profile, unless the environment names one already.
+
+    An empty variable counts as set: ``FASTDDS_DEFAULT_PROFILES_FILE= ood camera`` keeps the stock
+    transports. Other middlewares ignore the variables.
+
+    Returns:
+        The profile that is now in force, None for the stock transports.
+
+    """
+    for name in PROFILE_VARIABLES:
+        if name in os.environ:
+            return Path(os.environ[name]) if os.environ[name] else None
+    path = transport_profile()
+    if path is not None:
+        for name in PROFILE_VARIABLES:
+            os.environ[name] = str(path)
+    return path
+
+
+class ImageMessage:
+    """
+    A sensor_msgs/Image that is allocated once and written in place.
+
+    Assigning a numpy array to ``Image.data`` converts byte by byte and takes a second at 1080p; a
+    view of the array that the message owns costs one copy. `publish` serialises before it returns,
+    so the same message serves the next frame.
+
+    Args:
+        height: rows.
+        width: columns.
+        encoding: mono8, rgb8, bgr8, rgba8, bgra8, mono16 or 32FC1.
+
+    Attributes:
+        message: the sensor_msgs/Image.
+        pixels: writable view (H, W) or (H, W, C) of its data.
+
+    Raises:
+        ValueError: encoding without a fixed layout, or a size below 1.
+
+    """
+
+    def __init__(self, height: int, width: int, encoding: str) -> None:
+        from sensor_msgs.msg import Image as Message
+
+        if encoding not in _DTYPES:
+            raise ValueError(f'encoding: expected one of {", ".join(_DTYPES)}, got {encoding!r}')
+        if height < 1 or width < 1:
+            raise ValueError(f'size: expected at least 1x1, got {width}x{height}')
+        kind, channels = _DTYPES[encoding]
+        dtype = np.dtype(kind)
+        step = width * dtype.itemsize * int(np.prod(channels, dtype=int))
+        self.message: Image = Message(
+            height=height,
+            width=width,
+            encoding=encoding,
+            step=step,
+            is_bigendian=sys.byteorder == 'big',
+            data=array.array('B', b'\0') * (height * step),
+        )
+        self.pixels: NDArray[Any] = np.frombuffer(self.message.data, dtype).reshape(
+            height, width, *channels
+        )
+
+    def fits(self, pixels: NDArray[Any]) -> bool:
+        """Whether an array has the size and type of this message."""
+        return pixels.shape == self.pixels.shape and pixels.dtype == self.pixels.dtype
+
+    def write(self, pixels: NDArray[Any], header: Any = None) -> Image:
+        """Copy pixels in, set the header if given, and return the message to publish."""
+        np.copyto(self.pixels, pixels)
+        if header is not None:
+            self.message.header = header
+        return self.message

@@ -1,0 +1,92 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Quality of service by name, as parameters and commands give it, and in words for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_profile_sensor_data,
+    qos_profile_system_default,
+)
+
+
+def _make(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+PROFILES: dict[str, Callable[[], QoSProfile]] = {
+    'latest': lambda: _make(reliable=False, depth=1),
+    'best_effort': lambda: _make(reliable=False, depth=5),
+    'reliable': lambda: _make(reliable=True, depth=5),
+    'sensor_data': lambda: qos_profile_sensor_data,
+    'system_default': lambda: qos_profile_system_default,
+    'latched': lambda: _make(reliable=True, depth=1, latched=True),
+    'default': lambda: _make(reliable=True, depth=10),
+}
+"""Name -> function that makes the profile. 'latest' is for cameras: best effort, depth 1."""
+
+
+def profile(name: str, depth: int | None = None) -> QoSProfile:
+    """
+    QoS profile of a name.
+
+    Args:
+        name: entry of `PROFILES`.
+        depth: number of messages kept, None for the profile's own.
+
+    Raises:
+        ValueError: unknown name, or a depth below 1.
+
+    """
+    if name not in PROFILES:
+        raise ValueError(f'qos: expected one of {", ".join(PROFILES)}, got {name!r}')
+    if depth is not None and depth < 1:
+        raise ValueError(f'qos depth: expected 1 or more, got {depth}')
+    made = PROFILES[name]()
+    return QoSProfile(
+        history=made.history,
+        depth=made.depth if depth is None else depth,
+        reliability=made.reliability,
+        durability=made.durability,
+        lifespan=made.lifespan,
+        deadline=made.deadline,
+        liveliness=made.liveliness,
+        liveliness_lease_duration=made.liveliness_lease_duration,
+        avoid_ros_namespace_conventions=made.avoid_ros_namespace_conventions,
+    )
+
+
+def describe(qos: QoSProfile) -> str:
+    """Say a profile in words, for example ``best effort, volatile, depth 1``."""
+    words = [
+        qos.reliability.name.lower().replace('_', ' '),
+        qos.durability.name.lower().replace('_', ' '),
+    ]
+    if qos.history == HistoryPolicy.KEEP_ALL:
+        words.append('keep all')
+    elif qos.depth:
+        words.append(f'depth {qos.depth}')
+    return ', '.join(words)
