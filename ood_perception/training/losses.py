@@ -96,8 +96,8 @@ def llr_loss(
         alpha: weight of the cross entropy over the UEM's two outputs (0.5 for G-G, else 0).
         contrast: (logits (N, P), targets (N,) int with -1 = ignored) of a GMM head.
         beta: weight of the contrast term.
-        unknown_weight: weight of unknown pixels in the first term (1 in the paper); the mean is
-            then a weighted mean.
+        unknown_weight: weight of unknown pixels in the first two terms (1 in the paper); the
+            means are then weighted means.
 
     Returns:
         float32 (), 0 with a gradient where no pixel is valid.
@@ -115,7 +115,8 @@ def llr_loss(
     pixel = F.binary_cross_entropy_with_logits(llr, wanted, reduction='none')
     loss = (pixel * weight).sum() / weight.sum().clamp(min=1e-6)
     if alpha and ood is not None:
-        loss = loss + alpha * cross_entropy(ood, target)
+        weights = torch.tensor([1.0, unknown_weight], device=llr.device, dtype=llr.dtype)
+        loss = loss + alpha * cross_entropy(ood, target, weights)
     if contrast is not None:
         loss = loss + beta * cross_entropy(*contrast, ignore=NO_COMPONENT)
     return loss

@@ -171,7 +171,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Array:
         return np.repeat(values, counts).reshape(width, height).T.copy()
     for polygon in segmentation:
         points: Any = np.round(np.asarray(polygon, np.float64).reshape(-1, 2)).astype(np.int32)
-        cv2.fillPoly(mask, [points], 1)
+        cv2.fillPoly(mask, [points], (1,))
     return mask
 
 

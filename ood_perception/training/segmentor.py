@@ -155,7 +155,8 @@ class GmmTraining(nn.Module):
         super().__init__()
         self._head = [head]  # in a list: its state belongs to the model
         means: Any = head.means
-        self.memory = GmmMemory(*means.shape, settings)
+        classes, components, dim = means.shape
+        self.memory = GmmMemory(classes, components, dim, settings)
 
     @classmethod
     def of(cls, head: nn.Module | None, settings: GmmSettings) -> GmmTraining | None:
