@@ -1,0 +1,132 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The mask head: a small network that outlines the one object in a crop.
+
+It sees the picture, the log-odds of the calibrated probability and the box, and draws the object:
+the probability tells what is meant, the picture where it ends. U-shaped (Ronneberger et al., arXiv
+1505.04597), at half of the crop's size between a pixel-unshuffle and a pixel-shuffle.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIZE = 96
+"""Side in pixels of the square crop that the head was made for."""
+CHANNELS = 5
+"""Red, green, blue, log-odds, inside of the box."""
+
+
+class MaskHead(nn.Module):
+    """
+    The network: (N, 5, s, s) -> (N, s, s) logits, > 0 = object; s a multiple of 16.
+
+    Args:
+        widths: channels at 1/2, 1/4, 1/8 and 1/16 of the crop's side.
+
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 64)) -> None:
+        super().__init__()
+        self.stem = _block(4 * CHANNELS, widths[0])
+        self.down = nn.ModuleList(
+            nn.Sequential(_block(a, b, 2), _block(b, b)) for a, b in itertools.pairwise(widths)
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(c, widths[0], 1) for c in widths)
+        self.up = nn.ModuleList(_block(widths[0], widths[0]) for _ in widths)
+        self.out = nn.Conv2d(widths[0], 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network; see the class."""
+        x = self.stem(F.pixel_unshuffle(x, 2))
+        levels = [x]
+        for stage in self.down:
+            levels.append(stage(levels[-1]))
+        top = self.up[-1](self.lateral[-1](levels[-1]))
+        for i in range(len(levels) - 2, -1, -1):
+            coarse = F.interpolate(top, scale_factor=2.0, mode='nearest')
+            top = self.up[i](self.lateral[i](levels[i]) + coarse)
+        return F.pixel_shuffle(self.out(top), 2)[:, 0]
+
+
+def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def cut(
+    image: Tensor,
+    odds: Tensor,
+    window: tuple[int, int, int, int],
+    box: tuple[float, float, float, float],
+    size: int = SIZE,
+) -> Tensor:
+    """
+    Make the head's input for one box.
+
+    Args:
+        image: uint8 (3, H, W) RGB.
+        odds: float32 (H, W), log-odds / 4 of the calibrated probability, about -2..2.
+        window: x1, y1, x2, y2 of the crop in whole pixels, inside the frame.
+        box: x1, y1, x2, y2 of the prompt in pixels.
+        size: side of the crop that comes back.
+
+    Returns:
+        float32 (5, size, size).
+
+    """
+    x1, y1, x2, y2 = window
+    part = torch.cat([image[:, y1:y2, x1:x2].float() / 64 - 2, odds[None, y1:y2, x1:x2]])
+    part = F.interpolate(part[None], (size, size), mode='bilinear', antialias=True)[0]
+    step_x, step_y = (x2 - x1) / size, (y2 - y1) / size
+    x = torch.arange(size, device=part.device) * step_x + (x1 + step_x / 2)
+    y = torch.arange(size, device=part.device) * step_y + (y1 + step_y / 2)
+    inside = ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))[None]
+    return torch.cat([part, inside[None].float()])
+
+
+def windows(
+    boxes: Tensor, height: int, width: int, margin: float
+) -> list[tuple[int, int, int, int]]:
+    """
+    Whole-pixel windows around boxes, inside the frame.
+
+    Args:
+        boxes: float32 (N, 4) XYXY pixels, inside the frame and not empty.
+        height: of the frame in pixels.
+        width: of the frame in pixels.
+        margin: share of the box's sides added on every side, at least 3 pixels.
+
+    """
+    found = []
+    for x1, y1, x2, y2 in boxes.tolist():
+        dx, dy = max(3.0, margin * (x2 - x1)), max(3.0, margin * (y2 - y1))
+        found.append(
+            (
+                max(0, int(x1 - dx)),
+                max(0, int(y1 - dy)),
+                min(width, int(x2 + dx) + 1),
+                min(height, int(y2 + dy) + 1),
+            )
+        )
+    return found
