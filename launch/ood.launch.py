@@ -139,9 +139,10 @@ def transport(context: LaunchContext) -> list:
     """Set the transport profile for every process of this launch, unless the user has one."""
     choice = LaunchConfiguration('fastdds_profile').perform(context)
     if choice == 'none':
-        return []
+        # Empty counts as set: the node then leaves the transport alone, too.
+        return [SetEnvironmentVariable(name, '') for name in TRANSPORT_VARIABLES]
     if choice == 'auto':
-        if any(os.environ.get(name) for name in TRANSPORT_VARIABLES):
+        if any(name in os.environ for name in TRANSPORT_VARIABLES):
             return []
         choice = share('config', 'fastdds.xml').perform(context)
     if not os.path.isfile(choice):

@@ -32,6 +32,7 @@ from std_msgs.msg import String
 
 from ood_perception.result import Result
 from ood_perception.ros import detections
+from ood_perception.ros.memory import ImageMessage
 from ood_perception.ros.overlay import draw
 from ood_perception.ros.settings import Settings
 
@@ -84,10 +85,6 @@ class ImageTopic:
     """
     An image topic with one message that is written in place and reused.
 
-    Assigning numpy arrays to `data` converts byte by byte and takes a second for a large image; a
-    view of an array that the message owns costs one copy. `publish` serialises before it returns,
-    so the buffer is free again then.
-
     Attributes:
         encoding: of the sensor_msgs/Image.
         publisher: of the raw topic.
@@ -95,14 +92,11 @@ class ImageTopic:
 
     """
 
-    _DTYPES = {'mono8': np.uint8, 'rgb8': np.uint8, 'mono16': np.uint16, '32FC1': np.float32}
-
     def __init__(self, encoding: str, publisher: Any, compressed: Any = None) -> None:
         self.encoding = encoding
         self.publisher = publisher
         self.compressed = compressed
-        self._message = Image(encoding=encoding)
-        self._view: NDArray[Any] | None = None
+        self._message: ImageMessage | None = None
 
     @property
     def raw_wanted(self) -> bool:
@@ -121,16 +115,7 @@ class ImageTopic:
 
     def buffer(self, height: int, width: int) -> NDArray[Any]:
         """Writable view of the message's pixels, (H, W) or for rgb8 (H, W, 3)."""
-        shape = (height, width, 3) if self.encoding == 'rgb8' else (height, width)
-        if self._view is None or self._view.shape != shape:
-            dtype = np.dtype(self._DTYPES[self.encoding])
-            size = int(np.prod(shape)) * dtype.itemsize
-            # array * n allocates once, unlike array('B', bytes(n)).
-            self._message.data = array.array('B', b'\0') * size
-            self._message.height, self._message.width = height, width
-            self._message.step = size // height
-            self._view = np.frombuffer(self._message.data, dtype).reshape(shape)
-        return self._view
+        return self._sized(height, width).pixels
 
     def publish(self, header: Any, pixels: NDArray[Any], quality: int) -> None:
         """
@@ -145,11 +130,17 @@ class ImageTopic:
         if self.compressed_wanted:
             self.compressed.publish(self._encode(header, pixels, quality))
         if self.raw_wanted:
-            view = self.buffer(*pixels.shape[:2])
-            if pixels is not view:
-                np.copyto(view, pixels)
-            self._message.header = header
-            self.publisher.publish(self._message)
+            message = self._sized(*pixels.shape[:2])
+            if pixels is not message.pixels:
+                np.copyto(message.pixels, pixels)
+            message.message.header = header
+            self.publisher.publish(message.message)
+
+    def _sized(self, height: int, width: int) -> ImageMessage:
+        message = self._message
+        if message is None or message.pixels.shape[:2] != (height, width):
+            message = self._message = ImageMessage(height, width, self.encoding)
+        return message
 
     def _encode(self, header: Any, pixels: NDArray[Any], quality: int) -> CompressedImage:
         if self.encoding == 'rgb8':

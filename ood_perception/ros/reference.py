@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +129,12 @@ def page_text(page: str) -> str:
     """
     for name, table in tables().items():
         pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
-        page, count = re.subn(
-            pattern, lambda m, t=table: f'{m[1]}{t}{m[2]}', page, flags=re.DOTALL
-        )
-        if count != 1:
-            raise ValueError(f'{PAGE}: expected one place for the table {name!r}, found {count}')
+        pieces = re.split(pattern, page, flags=re.DOTALL)
+        if len(pieces) != 4:
+            found = len(pieces) // 3
+            raise ValueError(f'{PAGE}: expected one place for the table {name!r}, found {found}')
+        before, start, end, after = pieces
+        page = before + start + table + end + after
     return page
 
 
@@ -162,7 +164,7 @@ def _parameter_table(kind: type, prefix: str) -> str:
     return _table(('parameter', 'type', 'unit', 'default', 'allowed', 'changes', 'meaning'), rows)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ('---',) * len(head), *rows]
     return ''.join(
         '| ' + ' | '.join(cell.replace('|', '\\|') for cell in r) + ' |\n' for r in lines

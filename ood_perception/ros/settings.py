@@ -26,12 +26,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ood_perception.ros.qos import PROFILES
+
 LIVE = 'live'
 UNCONFIGURED = 'unconfigured'
 START = 'start'
 
 COLORMAPS = ('turbo', 'inferno', 'viridis', 'hot', 'jet')
-QOS_NAMES = ('sensor_data', 'best_effort', 'reliable', 'system_default')
+QOS_NAMES = tuple(PROFILES)
 TRANSPORTS = ('raw', 'compressed')
 DEPTHS = ('none', 'image', 'cloud')
 
@@ -106,8 +108,8 @@ class Settings:
         choices=TRANSPORTS,
     )
     input_qos: str = _parameter(
-        'sensor_data',
-        'QoS of the image subscriptions; sensor_data (best effort) matches every camera.',
+        'latest',
+        'QoS of the image subscriptions; latest (best effort, depth 1) matches every camera.',
         change=UNCONFIGURED,
         choices=QOS_NAMES,
     )

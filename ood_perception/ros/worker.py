@@ -29,6 +29,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import rclpy
 
 from ood_perception.engine.colour import RawFrame
 from ood_perception.result import Result
@@ -105,6 +106,8 @@ class Worker:
                 with self.lock:
                     self.process(waiting)
             except Exception as error:
+                if not rclpy.ok():
+                    return
                 # Nothing may end this thread; a fault here is a fault of the node's own.
                 self._log('error', f'frame lost: {type(error).__name__}: {error}')
 
@@ -133,6 +136,8 @@ class Worker:
             try:
                 self._publish(stream, frame.message, image, result)
             except Exception as error:
+                if not rclpy.ok():  # a signal ended the context under our hands
+                    return
                 stream.counters.failed += 1
                 self._complain(stream, 'error', f'publishing: {type(error).__name__}: {error}')
                 continue
@@ -142,7 +147,7 @@ class Worker:
             stream.measure(
                 {
                     'decode': decoding,
-                    **result.timings,
+                    **{'pipeline' if k == 'total' else k: v for k, v in result.timings.items()},
                     'publish': (time.perf_counter() - started) * 1e3,
                     'total': (now - frame.received) * 1e3,
                 }

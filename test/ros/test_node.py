@@ -1,0 +1,270 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import os
+import signal
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs rclpy')
+import rclpy
+from node_helpers import TYPES, Client, NodeProcess, compressed, image, picture, pixels, rows
+from node_helpers import write_profile as tiny
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+
+from ood_perception.ros.detections import to_vision
+
+
+@pytest.fixture(scope='module')
+def client(ros, tmp_path_factory):
+    """A client of a running node with one raw camera; the node lives as long as the module."""
+    folder = tmp_path_factory.mktemp('node')
+    name = f'node_{os.getpid()}'
+    process = NodeProcess(
+        folder, name, {'image': '/camera/image_raw'}, profile=str(tiny(folder)), publish_score=True
+    )
+    client = Client(rclpy.create_node(f'client_{os.getpid()}'), name)
+    client.process = process
+    client.wait_active(process)
+    yield client
+    code = process.stop()
+    client.ros.destroy_node()
+    assert code == 0, process.text()
+    assert 'Traceback' not in process.text()
+
+
+def newest(client, topic, stamp):
+    return next((m for m in client.got[topic] if m.header.stamp.sec == stamp), None)
+
+
+def test_no_subscriber_no_work(client):
+    frame = image(picture())
+    assert client.feed('/camera/image_raw', frame, lambda: client.count('unwanted') >= 3)
+    assert client.count('processed') == 0
+    assert client.values()['topic'] == '/camera/image_raw'
+
+
+def test_all_outputs_of_a_frame(client):
+    client.listen(*TYPES)
+    frame = image(picture(90, 121), frame='front_optical_frame')
+    frame.header.stamp.sec, frame.header.stamp.nanosec = 1000, 123456789
+    assert client.feed(
+        '/camera/image_raw', frame, lambda: all(client.got[t] for t in TYPES), timeout=90
+    )
+    client.spin(timeout=1.0)
+    joined = [{m.header.stamp.sec for m in client.got[t]} for t in TYPES if 'json' not in t]
+    stamp = max(set.intersection(*joined))
+    found = {t: newest(client, t, stamp) for t in TYPES if 'json' not in t}
+    for topic, message in found.items():
+        assert message.header.stamp.nanosec == 123456789, topic
+        assert message.header.frame_id == 'front_optical_frame', topic
+    encodings = {t: m.encoding for t, m in found.items() if isinstance(m, Image)}
+    assert encodings == {
+        'heatmap': 'mono8',
+        'score': '32FC1',
+        'instances': 'mono16',
+        'overlay': 'rgb8',
+    }
+    for topic in encodings:
+        assert (found[topic].height, found[topic].width) == (90, 121)
+    assert np.isfinite(pixels(found['score'])).all()
+    labels = cv2.imdecode(np.frombuffer(found['instances/compressed'].data, np.uint8), -1)
+    assert labels.dtype == np.uint16
+    assert np.array_equal(labels, pixels(found['instances']))
+    heat = cv2.imdecode(np.frombuffer(found['heatmap/compressed'].data, np.uint8), -1)
+    assert np.abs(heat.astype(int) - pixels(found['heatmap'])).mean() < 4
+    listed = {row['id'] for message in client.got['detections_json'] for row in rows(message)}
+    seen = {int(i) for m in client.got['instances'] for i in np.unique(pixels(m)) if i}
+    assert seen <= listed
+
+
+def test_diagnostics(client):
+    frame = image(picture())
+    frame.header.stamp.sec = 5000
+    assert client.feed('/camera/image_raw', frame, lambda: client.count('processed') > 5)
+    values = client.values()
+    for key in ('fps', 'fps_in', 'dropped', 'last_error', 'total_ms_p50', 'total_ms_p95'):
+        assert key in values
+    assert any(k.endswith('_ms_p95') and k.startswith('segmentor') for k in values)
+    assert client.statuses['camera']['hardware_id'] == 'camera'
+    pipeline = client.statuses['pipeline']
+    assert pipeline['values']['state'] == 'active'
+    assert pipeline['values']['profile'].endswith('tiny.yaml')
+    assert float(pipeline['values']['memory_mb']) > 50
+    books = {k: int(values[k]) for k in ('received', 'processed', 'dropped', 'unwanted', 'bad')}
+    assert 0 <= books['received'] - sum(list(books.values())[1:]) <= 1
+
+
+def test_newest_frame_wins(client):
+    frame = image(picture(480, 640))
+    client.spin(timeout=1.5)
+    before, dropped = client.count('received'), client.count('dropped')
+    for i in range(60):
+        frame.header.stamp.sec = 10_000 + i
+        client.publish('/camera/image_raw', frame)
+    client.spin(lambda: newest(client, 'heatmap', 10_059) is not None, 30)
+    client.spin(timeout=2.0)
+    assert newest(client, 'heatmap', 10_059) is not None
+    assert client.count('received') > before
+    assert client.count('dropped') > dropped
+
+
+def test_size_and_encoding_may_change_from_frame_to_frame(client):
+    stamp = 20_000
+    for height, width, encoding in ((64, 80, 'bgr8'), (100, 60, 'mono8'), (64, 80, 'rgba8')):
+        shown = picture(height, width)
+        shown = {
+            'bgr8': shown[..., ::-1],
+            'mono8': shown[..., 0],
+            'rgba8': np.dstack([shown, shown[..., 0]]),
+        }[encoding]
+        frame = image(np.ascontiguousarray(shown), encoding)
+        stamp += 1000
+        frame.header.stamp.sec = stamp
+        seen = len(client.got['overlay'])
+        assert client.feed(
+            '/camera/image_raw',
+            frame,
+            lambda s=seen, h=height: any(m.height == h for m in client.got['overlay'][s:]),
+        )
+
+
+def test_live_parameters(client):
+    frame = image(picture())
+    frame.header.stamp.sec = 40_000
+    assert all(r.successful for r in client.set(publish_score=False, overlay_alpha=0.0))
+    client.spin(timeout=1.0)
+    client.got['score'].clear()
+    client.got['overlay'].clear()
+    assert client.feed('/camera/image_raw', frame, lambda: len(client.got['overlay']) >= 3)
+    assert client.got['score'] == []
+    assert all(r.successful for r in client.set(publish_score=True, overlay_alpha=0.6))
+    assert client.feed('/camera/image_raw', frame, lambda: bool(client.got['score']))
+    (refused,) = client.set(profile='other')
+    assert not refused.successful
+    assert 'unconfigured' in refused.reason
+    (refused,) = client.set(detection_threshold=2.0)
+    assert not refused.successful
+
+
+def test_detection_threshold_filters_rows_and_instances_alike(client):
+    frame = image(picture())
+    frame.header.stamp.sec = 50_000
+    client.set(detection_threshold=1.0, min_area=100_000_000)
+    client.spin(timeout=0.5)
+    client.got['instances'].clear()
+    client.got['detections_json'].clear()
+    assert client.feed('/camera/image_raw', frame, lambda: len(client.got['instances']) > 3)
+    assert not any(pixels(m).any() for m in client.got['instances'][1:])
+    assert not any(rows(m) for m in client.got['detections_json'][1:])
+    client.set(detection_threshold=0.5, min_area=0)
+
+
+def test_qos_that_does_not_fit_is_reported_with_both_sides(client):
+    latched = QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+    client.ros.create_subscription(Image, f'/{client.node}/heatmap', lambda m: None, latched)
+    assert client.spin(lambda: 'does not fit ours' in client.process.text(), 20)
+    line = next(x for x in client.process.text().splitlines() if 'does not fit ours' in x)
+    assert f'/{client.node}/heatmap' in line
+    assert f'client_{os.getpid()}' in line
+    assert line.lower().count('volatile') >= 1
+    assert 'transient' in line.lower()
+
+
+def test_camera_info_travels_with_the_frame(client):
+    info = CameraInfo(height=90, width=121)
+    info.k = [100.0, 0, 60, 0, 100.0, 45, 0, 0, 1.0]
+    got: list[CameraInfo] = []
+    client.ros.create_subscription(CameraInfo, f'/{client.node}/camera_info', got.append, 10)
+    frame = image(picture(90, 121))
+    frame.header.stamp.sec = 60_000
+
+    def arrived() -> bool:
+        client.publish('/camera/camera_info', info)
+        return bool(got)
+
+    assert client.feed('/camera/image_raw', frame, arrived)
+    assert got[0].header.stamp.sec > 60_000
+    assert got[0].k[0] == 100.0
+
+
+def test_kill_and_respawn(ros, tmp_path):
+    """After kill -9 a new process of the same name serves the same subscribers."""
+    name = f'killed_{os.getpid()}'
+    process = NodeProcess(
+        tmp_path, name, profile=str(tiny(tmp_path)), image_transport='compressed'
+    )
+    client = Client(rclpy.create_node(f'{name}_client'), name)
+    try:
+        client.listen('heatmap')
+        client.wait_active(process)
+        frame = compressed(picture())
+        assert client.feed('image/compressed', frame, lambda: bool(client.got['heatmap']))
+        assert process.stop(signal.SIGKILL) == -signal.SIGKILL
+        client.got['heatmap'].clear()
+        process.start()
+        assert client.feed('image/compressed', frame, lambda: bool(client.got['heatmap']), 120)
+        assert pixels(client.got['heatmap'][0]).shape == (96, 128)
+        assert process.stop(signal.SIGTERM) == 0, process.text()
+    finally:
+        process.process.kill()
+        client.ros.destroy_node()
+
+
+def test_wrong_start_parameters_are_one_clear_line(tmp_path):
+    process = NodeProcess(tmp_path, f'wrong_{os.getpid()}', max_batch='many')
+    assert process.process.wait(60) == 1
+    assert 'max_batch' in process.text()
+    assert 'Traceback' not in process.text()
+
+
+def test_vision_messages_have_the_published_shape():
+    """Written against vision_msgs 4; here with plain objects, as it is no PyPI package."""
+
+    class Plain:
+        def __init__(self, **fields):
+            self.__dict__.update(fields)
+
+        def __getattr__(self, name):
+            if name.startswith('__'):
+                raise AttributeError(name)
+            value = [] if name == 'detections' else Plain()
+            self.__dict__[name] = value
+            return value
+
+    class Messages:
+        Detection2DArray = Detection2D = ObjectHypothesisWithPose = Plain
+
+    from ood_perception.ros.depth import Place
+    from ood_perception.ros.detections import Detection
+
+    place = Place((1.0, 2.0, 3.0), (0.1, 0.2, 0.3), 3.7)
+    found = [Detection(id=9, score=0.75, box=(10, 20, 30, 60), place=place)]
+    array = to_vision(Messages, 'header', found)
+    (detection,) = array.detections
+    assert (array.header, detection.header, detection.id) == ('header', 'header', '9')
+    assert (detection.bbox.center.position.x, detection.bbox.center.position.y) == (20, 40)
+    assert (detection.bbox.size_x, detection.bbox.size_y) == (20, 40)
+    (hypothesis,) = detection.results
+    assert (hypothesis.hypothesis.class_id, hypothesis.hypothesis.score) == ('unknown', 0.75)
+    assert hypothesis.pose.pose.position.z == 3.0
