@@ -1,0 +1,172 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import pytest
+import torch
+from official_weights import assert_close, golden
+
+from ood_perception.models import dcnv3 as room
+from ood_perception.models.dcnv3 import DCNv3, Geometry, dcnv3, sample_point_by_point
+from ood_perception.models.dcnv3_cpu import sample_from_table
+
+CASES = golden('internimage_dcnv3_op.pt')
+
+
+def geometry(case):
+    return Geometry(
+        case['kernel'],
+        case['stride'],
+        case['pad'],
+        case['dilation'],
+        case['group'],
+        case['offset_scale'],
+    )
+
+
+@pytest.mark.parametrize('function', [sample_point_by_point, sample_from_table])
+@pytest.mark.parametrize('case', CASES['core'])
+def test_equals_the_official_operator(case, function):
+    out = function(case['input'], case['offset'], case['mask'], geometry(case))
+    assert_close(out, case['output'], 1e-5)
+
+
+@pytest.mark.parametrize('case', CASES['module'])
+def test_equals_the_official_layer(case):
+    options = dict(case['cfg'])
+    layer = DCNv3(groups=options.pop('group'), **options).eval()
+    layer.load_state_dict(case['state_dict'], strict=True)
+    with torch.no_grad():
+        assert_close(layer(case['input']), case['output'], 1e-5)
+
+
+def by_hand(value, offset, mask, at):
+    """The definition, pixel by pixel, in float64."""
+    batch, height, width, channels = value.shape
+    rows, columns = at.output_size(height, width)
+    count, part = at.kernel_size**2, channels // at.groups
+    out = torch.zeros(batch, rows, columns, channels, dtype=torch.float64)
+    first = at.dilation * (at.kernel_size - 1) // 2 - at.padding
+    for n, i, j, g in torch.cartesian_prod(*map(torch.arange, (batch, rows, columns, at.groups))):
+        channel = slice(g * part, (g + 1) * part)
+        for k, (kx, ky) in enumerate(at.points()):
+            place = (g * count + k) * 2
+            dx, dy = offset[n, i, j, place : place + 2].double().tolist()
+            x = j * at.stride + first + at.offset_scale * (kx + dx)
+            y = i * at.stride + first + at.offset_scale * (ky + dy)
+            for cx in (int(x // 1), int(x // 1) + 1):
+                for cy in (int(y // 1), int(y // 1) + 1):
+                    if 0 <= cx < width and 0 <= cy < height:
+                        weight = (
+                            (1 - abs(x - cx)) * (1 - abs(y - cy)) * mask[n, i, j, g * count + k]
+                        )
+                        out[n, i, j, channel] += weight.double() * value[n, cy, cx, channel]
+    return out
+
+
+@pytest.mark.parametrize('function', [sample_point_by_point, sample_from_table])
+@pytest.mark.parametrize(
+    'at',
+    [Geometry(3, 1, 1, 1, 2, 2.0), Geometry(3, 2, 0, 2, 1, 0.7), Geometry(1, 1, 0, 1, 4, 1.0)],
+)
+def test_equals_the_definition_far_outside_of_the_image_too(at, function):
+    generator = torch.Generator().manual_seed(3)
+    value = torch.randn(2, 7, 9, 8, generator=generator)
+    rows, columns = at.output_size(7, 9)
+    points = at.groups * at.kernel_size**2
+    offset = 4 * torch.randn(2, rows, columns, 2 * points, generator=generator)
+    mask = torch.randn(2, rows, columns, points, generator=generator)
+    expected = by_hand(value, offset, mask, at)
+    assert_close(function(value, offset, mask, at).double(), expected, 1e-5)
+
+
+def test_strips_of_the_table_join(monkeypatch):
+    from ood_perception.models import dcnv3_cpu
+
+    at = Geometry(3, 1, 1, 1, 2, 1.0)
+    value, offset, mask = (
+        torch.randn(2, 11, 6, 8),
+        torch.randn(2, 11, 6, 36),
+        torch.rand(2, 11, 6, 18),
+    )
+    whole = sample_from_table(value, offset, mask, at)
+    monkeypatch.setattr(dcnv3_cpu, 'SUMS_AT_ONCE', 2 * 6 * 2 * 4)
+    assert torch.equal(sample_from_table(value, offset, mask, at), whole)
+
+
+@pytest.mark.parametrize('bad', [1e20, -1e20])
+def test_huge_offsets_read_zeros(bad):
+    at = Geometry(3, 1, 1, 1, 1, 1.0)
+    value, mask = torch.ones(1, 4, 5, 4), torch.ones(1, 4, 5, 9)
+    for function in (sample_point_by_point, sample_from_table):
+        out = function(value, torch.full((1, 4, 5, 18), bad), mask, at)
+        assert torch.equal(out, torch.zeros_like(out))
+
+
+def test_coordinates_stay_exact_under_autocast():
+    """bfloat16 has 8 bits: at column 300 its pixel coordinates are 2 apart."""
+    layer = DCNv3(16, 2).eval()
+    torch.manual_seed(0)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x = torch.randn(1, 3, 400, 16)
+    with torch.no_grad():
+        exact = layer(x)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            rounded = layer(x).float()
+    error = (rounded - exact).abs().mean((0, 1, 3))
+    assert error[320:390].mean() < 3 * error[10:80].mean()
+
+
+def test_gradients_match_finite_differences():
+    at = Geometry(3, 1, 1, 1, 2, 1.0)
+    torch.manual_seed(1)
+    value = torch.randn(1, 4, 4, 4, requires_grad=True)
+    offset = 0.3 * torch.rand(1, 4, 4, 36) + 0.2
+    mask = torch.rand(1, 4, 4, 18, requires_grad=True)
+    out = dcnv3(value, offset, mask, groups=2)
+    out.square().sum().backward()
+    assert_close(out.detach(), by_hand(value.detach(), offset, mask.detach(), at), 1e-5)
+    step = 1e-2
+    for tensor in (value, mask):
+        moved = tensor.detach().clone()
+        moved[0, 1, 2, 3] += step
+        pair = (moved, mask) if tensor is value else (value, moved)
+        up = by_hand(pair[0].detach(), offset, pair[1].detach(), at).square().sum()
+        moved[0, 1, 2, 3] -= 2 * step
+        down = by_hand(pair[0].detach(), offset, pair[1].detach(), at).square().sum()
+        assert tensor.grad[0, 1, 2, 3].item() == pytest.approx(
+            ((up - down) / 2 / step).item(), 1e-2
+        )
+
+
+def test_first_implementation_that_supports_the_inputs_is_used(monkeypatch):
+    used = []
+    never = room.Implementation('never', lambda *_: False, lambda *_: 1 / 0)
+    mine = room.Implementation('mine', lambda *_: True, lambda value, *_: used.append(1) or value)
+    monkeypatch.setattr(room, 'IMPLEMENTATIONS', [never, mine, *room.IMPLEMENTATIONS])
+    dcnv3(torch.zeros(1, 2, 2, 4), torch.zeros(1, 2, 2, 18), torch.zeros(1, 2, 2, 9), groups=1)
+    assert used == [1]
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'text'),
+    [
+        (((1, 4, 4, 5), (1, 4, 4, 36), (1, 4, 4, 18)), 'divisible by 2'),
+        (((1, 4, 4, 4), (1, 4, 4, 18), (1, 4, 4, 18)), 'offset'),
+        (((1, 4, 4, 4), (1, 4, 4, 36), (1, 4, 3, 18)), 'mask'),
+    ],
+)
+def test_wrong_shapes_are_named(shapes, text):
+    with pytest.raises(ValueError, match=text):
+        dcnv3(*(torch.zeros(s) for s in shapes), groups=2)
