@@ -1,0 +1,73 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood camera`: a folder, a video, a webcam or the proving ground as a ROS 2 camera."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def camera(
+    source: Annotated[
+        str,
+        typer.Argument(help='Folder, video, picture, webcam number or proving-ground[:SEED].'),
+    ],
+    namespace: Annotated[str, typer.Option(help='Namespace of the topics.')] = 'camera',
+    rate: Annotated[float, typer.Option(help="Frames per second, 0 = the source's own.")] = 0.0,
+    transport: Annotated[str, typer.Option(help='raw, compressed or both.')] = 'both',
+    frame_id: Annotated[str, typer.Option(help='Of the headers.')] = 'camera_optical_frame',
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, empty = the source's own.")] = '',
+    frames: Annotated[int, typer.Option(help='Most frames to send, 0 = all.')] = 0,
+    loop: Annotated[bool, typer.Option(help='Begin again at the end.')] = False,
+    wait: Annotated[float, typer.Option(help='Seconds to wait for a subscriber.')] = 0.0,
+    quality: Annotated[int, typer.Option(help='Of the JPEG, 1..100.')] = 90,
+    qos: Annotated[str, typer.Option(help='reliable, best_effort, sensor_data, ...')] = 'reliable',
+) -> None:
+    """
+    Publish pictures as a camera.
+
+    Topics: /camera/image_raw, /camera/image_raw/compressed and /camera/camera_info.
+    """
+    from ood_perception.cli.progress import CONSOLE, bar, fail, stopped_by_signals
+
+    try:
+        width, height = (int(side) for side in size.split('x')) if size else (0, 0)
+    except ValueError:
+        raise typer.BadParameter(f'expected WIDTHxHEIGHT, got {size!r}') from None
+    try:
+        from ood_perception.ros.camera import open_source, run_camera
+
+        opened = open_source(source, width, height)
+        total = min(frames or opened.length, opened.length or frames) if not loop else frames
+        with stopped_by_signals() as stop, bar(f'camera {opened.name}', total or None) as show:
+            sent = run_camera(
+                opened,
+                namespace=namespace,
+                rate=rate,
+                frames=frames,
+                loop=loop,
+                wait=wait,
+                stop=stop,
+                on_frame=show,
+                transport=transport,
+                frame_id=frame_id,
+                quality=quality,
+                qos_name=qos,
+            )
+    except (ValueError, ImportError) as error:
+        raise fail(error) from None
+    CONSOLE.print(f'{sent} frames sent', highlight=False)

@@ -1,0 +1,69 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood drive`: render a drive with unknown objects and exact labels into a rosbag2 bag."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def drive(
+    path: Annotated[str, typer.Argument(help='Folder to be made.', metavar='OUT')],
+    seconds: Annotated[float, typer.Option(help='Length of the drive.')] = 10.0,
+    seed: Annotated[int, typer.Option(help='Decides everything that is seen.')] = 0,
+    size: Annotated[str, typer.Option(help='WIDTHxHEIGHT.')] = '640x480',
+    rate: Annotated[float, typer.Option(help='Frames per second.')] = 30.0,
+    place: Annotated[
+        str, typer.Option(help="urban, suburban, rural, highway, industrial; '' = the seed's.")
+    ] = '',
+    weather: Annotated[
+        str, typer.Option(help="sun, haze, overcast, dusk, rain; '' = the seed's.")
+    ] = '',
+    storage: Annotated[str, typer.Option(help='sqlite3 or mcap.')] = 'sqlite3',
+    compressed: Annotated[bool, typer.Option(help='JPEG instead of raw images.')] = False,
+) -> None:
+    """
+    Render the proving ground.
+
+    Topics: /camera/image_raw, /camera/camera_info and /labels/{anomaly,instances,semantic}.
+    """
+    from ood_perception.cli.progress import CONSOLE, bar, fail
+
+    try:
+        width, height = (int(side) for side in size.split('x'))
+    except ValueError:
+        raise typer.BadParameter(f'expected WIDTHxHEIGHT, got {size!r}') from None
+    if seconds <= 0:
+        raise typer.BadParameter(f'expected more than 0 seconds, got {seconds}')
+    try:
+        from ood_perception.ros import bag, memory
+        from ood_perception.simulation import ProvingGround
+
+        memory.keep_large_blocks()
+        ground = ProvingGround(seed, width, height, rate, place=place, weather=weather)
+        with bar(f'drive, seed {seed}', round(seconds * rate)) as show:
+            count = bag.write_drive(
+                path,
+                ground.drive(seconds),
+                focal=ground.focal,
+                storage=storage,
+                compressed=compressed,
+                on_frame=show,
+            )
+    except (ValueError, ImportError) as error:
+        raise fail(error) from None
+    CONSOLE.print(f'{count} frames in {path}', highlight=False)

@@ -1,0 +1,57 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood record`: write topics into a rosbag2 bag."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def record(
+    path: Annotated[str, typer.Argument(help='Folder to be made.', metavar='OUT')],
+    topics: Annotated[
+        list[str] | None,
+        typer.Option('--topics', '-t', help='To be recorded; repeat, or separate by commas.'),
+    ] = None,
+    everything: Annotated[bool, typer.Option('--all', '-a', help='Record every topic.')] = False,
+    seconds: Annotated[float, typer.Option(help='Longest duration, 0 = until Ctrl-C.')] = 0.0,
+    messages: Annotated[int, typer.Option(help='End after this many in all, 0 = never.')] = 0,
+    storage: Annotated[str, typer.Option(help='sqlite3 or mcap.')] = 'sqlite3',
+) -> None:
+    """Record messages, untouched, until Ctrl-C."""
+    from ood_perception.cli.progress import CONSOLE, bar, fail, stopped_by_signals
+
+    names = [name for item in topics or [] for name in item.split(',') if name]
+    if bool(names) == everything:
+        raise typer.BadParameter('give either --topics or --all')
+    try:
+        from ood_perception.ros import bag
+
+        with stopped_by_signals() as stop, bar('record [messages]', messages or None) as show:
+            counts = bag.record(
+                path,
+                names,
+                (lambda done: sum(done.values()) >= messages) if messages else None,
+                seconds=seconds,
+                storage=storage,
+                stop=stop,
+                on_progress=lambda done: show(sum(done.values())),
+            )
+    except (ValueError, ImportError) as error:
+        raise fail(error) from None
+    for topic, count in sorted(counts.items()):
+        CONSOLE.print(f'{count:7d}  {topic}', highlight=False)
