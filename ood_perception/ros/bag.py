@@ -311,7 +311,7 @@ def _jpeg(kinds: Any, header: Any, pixels: np.ndarray) -> Any:
 
 
 class opened:
-    """Open a reader (`with opened(path) as reader`) and turn what goes wrong with a damaged bag into a BagError."""
+    """`with opened(path) as reader`: what goes wrong with a damaged bag is a BagError."""
 
     def __init__(self, path: str | Path) -> None:
         self.path, self.reader = path, open_reader(path)

@@ -392,7 +392,7 @@ class ProvingGround:
         for side, d in self.scene.fences():
             first = int(view.pose.s // 12)
             for number in range(first, first + 8):
-                if np.random.default_rng([self.seed, 9, side + 1, number]).random() < 0.75:
+                if np.random.default_rng([self.seed, 9, side + 1, abs(number), number < 0]).random() < 0.75:
                     found.append((number * 12.0 + 12, np.array([number * 12.0, d])))
         return found
 
