@@ -255,6 +255,11 @@ class OodNode(LifecycleNode):
     # ---- parameters ------------------------------------------------------------------------
 
     @property
+    def active(self) -> bool:
+        """Whether the lifecycle state is active."""
+        return self._state == 'active'
+
+    @property
     def enabled(self) -> bool:
         """Whether frames are processed."""
         return self._enabled
@@ -336,7 +341,6 @@ class OodNode(LifecycleNode):
             self.report('error', f'diagnostics: {_reason(error)}')
 
     def _diagnose(self) -> DiagnosticArray:
-        active = self._state == 'active'
         pipeline = self.worker.pipeline if self.worker is not None else None
         values: dict[str, Any] = {
             'profile': self.settings.profile,
@@ -356,7 +360,9 @@ class OodNode(LifecycleNode):
             subscriptions = self._subscriptions_of.get(stream.name)
             topic = subscriptions.topic if subscriptions else ''
             statuses.append(
-                diagnostics.camera_status(name, stream, topic, active, self.settings.stale_after)
+                diagnostics.camera_status(
+                    name, stream, topic, self.active, self.settings.stale_after
+                )
             )
         return diagnostics.array(self.get_clock().now().to_msg(), statuses)
 

@@ -202,6 +202,8 @@ class CameraOutputs:
         """Offer ~/score, or no longer."""
         if enabled and self.score is None:
             publisher = self._create(Image, 'score')
+            if self._node.active:  # it has missed the transition that wakes publishers
+                publisher.on_activate(None)
             self.score = ImageTopic('32FC1', publisher)
         elif not enabled and self.score is not None:
             self._destroy(self.score.publisher)
