@@ -16,8 +16,8 @@
 The compact segmenter: masks for box prompts without a download.
 
 Each box is cut out of the frame with a margin and brought to a fixed size, together with the
-log-odds of the calibrated probability. The probability is then made to follow the edges of the
-image by a guided filter (He et al., arXiv 1010.3002) and cut at one half.
+log-odds of the calibrated probability; a small network (`mask_head.MaskHead`) outlines the object
+in it. What leaves the crop is background.
 """
 
 from __future__ import annotations
@@ -27,32 +27,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.masks.boxes import clean_boxes
+from ood_perception.masks.light_prompts import load_package_weights, log_odds
+from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, cut, windows
 
 OUTSIDE = -20.0
 """Logit of the pixels that a box's crop does not reach."""
+WEIGHTS = 'package:mask_head.safetensors'
 
 
-class CompactSegmenter(nn.Module):
+class CropSegmenter(nn.Module):
     """
-    Box-prompted masks from the image and the score map.
+    Base of segmenters that look at one crop a box.
+
+    A subclass says in `outline` what the object in each crop is.
 
     Args:
         size: side in pixels of the square to which each crop is brought.
         margin: share of the box's sides added on every side of the crop.
-        radius: of the guided filter, in pixels of the crop.
-        level: probability 0..1 that separates object from rest.
+        batch: crops refined together at most.
+
+    Raises:
+        ValueError: an option out of its range.
 
     """
 
-    def __init__(
-        self, size: int = 64, margin: float = 0.2, radius: int = 4, level: float = 0.4
-    ) -> None:
+    def __init__(self, size: int = SIZE, margin: float = MARGIN, batch: int = 16) -> None:
         super().__init__()
-        if size < 8:
-            raise ValueError(f'size: expected at least 8 pixels, got {size}')
-        self.size, self.margin, self.radius, self.level = size, margin, radius, level
-        self._image = torch.zeros(3, 1, 1)
-        self._probability = torch.zeros(1, 1)
+        if size < 16 or size % 16:
+            raise ValueError(f'size: expected a multiple of 16 pixels, got {size}')
+        if not 0 <= margin <= 2:
+            raise ValueError(f'margin: expected 0..2, got {margin}')
+        if batch < 1:
+            raise ValueError(f'batch: expected at least 1, got {batch}')
+        self.size, self.margin, self.batch = size, margin, batch
+        self._image = torch.zeros(3, 1, 1, dtype=torch.uint8)
+        self._odds = torch.zeros(1, 1)
 
     def set_frame(self, image: Tensor, score: Tensor, probability: Tensor) -> None:
         """
@@ -65,7 +74,7 @@ class CompactSegmenter(nn.Module):
 
         """
         self._image = image.permute(2, 0, 1)
-        self._probability = torch.nan_to_num(probability.float(), nan=0.0).clamp(0, 1)
+        self._odds = log_odds(probability[None], 1)[0, 0]
 
     @torch.no_grad()
     def masks(self, boxes: Tensor) -> Tensor:
@@ -79,84 +88,62 @@ class CompactSegmenter(nn.Module):
             float32 (N, H, W) logits, > 0 = object.
 
         """
-        height, width = self._probability.shape
-        out = self._probability.new_full((len(boxes), height, width), OUTSIDE)
+        height, width = self._odds.shape
+        out = self._odds.new_full((len(boxes), height, width), OUTSIDE)
         boxes, some = clean_boxes(boxes, height, width)
         rows = some.nonzero()[:, 0].tolist()
-        if not rows:
-            return out
-        crops = crop_windows(boxes[rows], height, width, self.margin)
-        pictures = torch.stack([self._cut(crop) for crop in crops])
-        logits = self._refine(pictures)
-        for row, (x1, y1, x2, y2), logit in zip(rows, crops, logits, strict=True):
-            out[row, y1:y2, x1:x2] = F.interpolate(
-                logit[None, None], (y2 - y1, x2 - x1), mode='bilinear', align_corners=False
-            )[0, 0]
+        for start in range(0, len(rows), self.batch):
+            part = rows[start : start + self.batch]
+            crops = windows(boxes[part], height, width, self.margin)
+            pictures = torch.stack(
+                [
+                    cut(self._image, self._odds, crop, tuple(box), self.size)
+                    for crop, box in zip(crops, boxes[part].tolist(), strict=True)
+                ]
+            )
+            for row, (x1, y1, x2, y2), logit in zip(
+                part, crops, self.outline(pictures), strict=True
+            ):
+                out[row, y1:y2, x1:x2] = F.interpolate(
+                    logit[None, None], (y2 - y1, x2 - x1), mode='bilinear', align_corners=False
+                )[0, 0]
         return out
 
-    def _cut(self, crop: tuple[int, int, int, int]) -> Tensor:
-        """Image (0..1) and probability in a window, (4, size, size)."""
-        x1, y1, x2, y2 = crop
-        window = torch.cat(
-            [
-                self._image[:, y1:y2, x1:x2].float() / 255,
-                self._probability[None, y1:y2, x1:x2],
-            ]
-        )[None]
-        size = (self.size, self.size)
-        return F.interpolate(window, size, mode='bilinear', antialias=True)[0]
+    def outline(self, pictures: Tensor) -> Tensor:
+        """
+        Outline the object in each crop.
 
-    def _refine(self, pictures: Tensor) -> Tensor:
-        guide = pictures[:, :3].mean(1, keepdim=True)
-        smooth = guided_filter(guide, pictures[:, 3:], self.radius)
-        return ((smooth - self.level) * 8)[:, 0]
+        Args:
+            pictures: float32 (N, 5, size, size) of `mask_head.cut`.
+
+        Returns:
+            float32 (N, size, size) logits, > 0 = object.
+
+        """
+        raise NotImplementedError
 
 
-def crop_windows(
-    boxes: Tensor, height: int, width: int, margin: float
-) -> list[tuple[int, int, int, int]]:
+class CompactSegmenter(CropSegmenter):
     """
-    Whole-pixel windows around boxes, at least 4 pixels wide and high, inside the frame.
+    Box-prompted masks by the mask head.
 
     Args:
-        boxes: float32 (N, 4) XYXY pixels, inside the frame and not empty.
-        height: of the frame in pixels.
-        width: of the frame in pixels.
-        margin: share of the box's sides added on every side, at least 3 pixels.
+        weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
+        batch: crops refined together at most.
 
-    """
-    windows = []
-    for x1, y1, x2, y2 in boxes.tolist():
-        dx, dy = max(3.0, margin * (x2 - x1)), max(3.0, margin * (y2 - y1))
-        windows.append(
-            (
-                max(0, int(x1 - dx)),
-                max(0, int(y1 - dy)),
-                min(width, int(x2 + dx) + 1),
-                min(height, int(y2 + dy) + 1),
-            )
-        )
-    return windows
-
-
-def guided_filter(guide: Tensor, source: Tensor, radius: int, epsilon: float = 1e-3) -> Tensor:
-    """
-    Filter `source` so that its edges follow those of `guide` (local linear model).
-
-    Args:
-        guide: float32 (N, 1, h, w), 0..1.
-        source: float32 (N, 1, h, w).
-        radius: of the square windows, in pixels.
-        epsilon: variance of the guide below which a window counts as flat.
+    Raises:
+        OSError: no such weight file.
+        ValueError: an option out of its range, or weights that do not fit.
 
     """
 
-    def mean(x: Tensor) -> Tensor:
-        side = 2 * radius + 1
-        return F.avg_pool2d(x, side, 1, radius, count_include_pad=False)
+    def __init__(self, weights: str = WEIGHTS, batch: int = 16) -> None:
+        super().__init__(batch=batch)
+        self.head = MaskHead()
+        if weights:
+            load_package_weights(self.head, weights)
+        self.eval()
 
-    mean_guide, mean_source = mean(guide), mean(source)
-    variance = mean(guide * guide) - mean_guide**2
-    slope = (mean(guide * source) - mean_guide * mean_source) / (variance + epsilon)
-    offset = mean_source - slope * mean_guide
-    return mean(slope) * guide + mean(offset)
+    def outline(self, pictures: Tensor) -> Tensor:
+        """Run the mask head; see `CropSegmenter.outline`."""
+        return self.head(pictures)

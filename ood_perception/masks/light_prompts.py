@@ -24,7 +24,6 @@ arXiv 1904.01355).
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +137,7 @@ class LightPrompts(nn.Module):
         seed: probability that the map must reach somewhere for the network to run (CPU only).
 
     Raises:
-        FileNotFoundError: no such weight file.
+        OSError: no such weight file.
         ValueError: an option out of its range, or weights that do not fit.
 
     """
@@ -189,17 +188,15 @@ def load_package_weights(module: nn.Module, weights: str) -> None:
         weights: ``package:FILE`` for a file in ``ood_perception/weights``, or a path.
 
     Raises:
-        FileNotFoundError: no such file.
+        OSError: no such file.
         ValueError: keys or shapes differ; the message names them.
 
     """
     from safetensors.torch import load_file
 
-    folder = Path(__file__).resolve().parent.parent / 'weights'
-    name = weights.removeprefix('package:')
-    path = folder / name if weights.startswith('package:') else Path(weights).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f'weights: no file at {path}')
+    from ood_perception.checkpoints.store import resolve
+
+    path = resolve(weights)
     try:
         module.load_state_dict(load_file(path), strict=True)
     except RuntimeError as error:

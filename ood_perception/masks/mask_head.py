@@ -30,6 +30,8 @@ from torch import Tensor, nn
 
 SIZE = 96
 """Side in pixels of the square crop that the head was made for."""
+MARGIN = 0.25
+"""Share of the box's sides that the crop adds on every side."""
 CHANNELS = 5
 """Red, green, blue, log-odds, inside of the box."""
 

@@ -139,7 +139,7 @@ class SamSegmenter(nn.Module):
         return self.sam.postprocess_masks(low, (new_height, new_width), (height, width))[:, 0]
 
     def _agreement(self, low: Tensor, quality: Tensor, boxes: Tensor) -> Tensor:
-        """Soft overlap of each offered mask with the probability, and SAM's own opinion, (N, M)."""
+        """Overlap of each offered mask with the probability, and SAM's own opinion, (N, M)."""
         scale = low.shape[-1] / self.sam.image_encoder.img_size
         height, width = (max(1, round(side * scale)) for side in self._size())
         p = torch.nan_to_num(self._probability.float(), nan=0.0)[None, None]

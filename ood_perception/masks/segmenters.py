@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ood_perception.masks.compact_segmenter import CompactSegmenter
+from ood_perception.masks.training_free import GrabCutSegmenter, GuidedSegmenter
 
 
 class Segmenter(Protocol):
@@ -67,13 +68,15 @@ def _sam(kind: str) -> Callable[..., nn.Module]:
 
 SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
     'compact': CompactSegmenter,
+    'guided': GuidedSegmenter,
+    'grabcut': GrabCutSegmenter,
     'sam_vit_b': _sam('vit_b'),
     'sam_vit_l': _sam('vit_l'),
     'sam_vit_h': _sam('vit_h'),
     'mobile_sam': _sam('mobile'),
     'sam2': _sam('sam2'),
 }
-"""Segmenters by name, see `Segmenter`. All but 'compact' need weights and their own package."""
+"""Segmenters by name, see `Segmenter`. The SAM family needs weights and a package of its own."""
 
 
 def create_segmenter(name: str, **options: Any) -> nn.Module:

@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ood_perception.masks.light_prompts import log_odds
-from ood_perception.masks.mask_head import CHANNELS, SIZE, MaskHead, cut, windows
+from ood_perception.masks.mask_head import CHANNELS, MARGIN, SIZE, MaskHead, cut, windows
+from ood_perception.training.prompts import Scenes, draw, one_cycle
 from ood_perception.training.score_scenes import Scene
-
-MARGIN = 0.25
-"""Share of the box's sides that the crop adds on every side."""
 
 
 def crops(
@@ -84,7 +82,7 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def train_mask_head(
-    scenes: Sequence[Scene] | Callable[[np.random.Generator], Scene],
+    scenes: Scenes,
     output: Path,
     seconds: float = 300.0,
     batch: int = 16,
@@ -107,7 +105,9 @@ def train_mask_head(
         progress: called with the share done 0..1 and the loss, about once a second.
 
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
+
+    from ood_perception.training.cards import write_weights
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -120,18 +120,15 @@ def train_mask_head(
     model.train()
     while (done := (time.monotonic() - begin) / seconds) < 1:
         while len(pool[0]) < 4 * batch:
-            scene = scenes(rng) if callable(scenes) else scenes[int(rng.integers(len(scenes)))]
-            pool = [torch.cat(p) for p in zip(pool, crops(scene, rng), strict=True)]
+            found = crops(draw(scenes, rng), rng)
+            pool = [torch.cat(p) for p in zip(pool, found, strict=True)]
         pick = torch.from_numpy(rng.permutation(len(pool[0])))
         inputs, targets = (p[pick[:batch]] for p in pool)
         pool = [p[pick[batch:]] for p in pool]
         if rng.random() < 0.5:
             inputs, targets = inputs.flip(-1), targets.flip(-1)
-        # One cycle by the clock: up for a tenth of the time, then down along a cosine.
-        rise = min(1.0, done / 0.1)
         for group in optimiser.param_groups:
-            fall = 0.5 * (1 + np.cos(np.pi * max(0.0, done - 0.1) / 0.9))
-            group['lr'] = learning_rate * rise * max(fall, 0.005)
+            group['lr'] = learning_rate * one_cycle(done)
         loss = mask_loss(model(inputs), targets)
         optimiser.zero_grad()
         loss.backward()
@@ -142,5 +139,5 @@ def train_mask_head(
             progress(done, float(loss.detach()))
     model.eval()
     output.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, output)
+    write_weights(output, model.state_dict())
     return model

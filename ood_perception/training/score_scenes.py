@@ -26,6 +26,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -112,16 +113,17 @@ def compose(
 
     """
     height, width = frame.shape[:2]
-    image, labels = frame.astype(np.float32), np.zeros((height, width), np.uint8)
+    image: Any = frame.astype(np.float32)
+    labels = np.zeros((height, width), np.uint8)
     for index in range(1, int(rng.integers(1, 5)) + 1):
-        cut = objects[int(rng.integers(len(objects)))]
+        cut: Any = objects[int(rng.integers(len(objects)))]
         side = np.exp(rng.uniform(np.log(14), np.log(220))) * height / 360
         scale = side / max(cut.shape[:2])
         size = [max(4, round(cut.shape[axis] * scale)) for axis in (1, 0)]
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         cut = cv2.resize(cut, size, interpolation=how).astype(np.float32)
         cut = cut[:, ::-1] if rng.random() < 0.5 else cut
-        alpha = cut[..., 3] / 255
+        alpha: Any = cut[..., 3] / 255
         if rng.random() < 0.5:
             alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.4, 1.2))
         colour = (cut[..., :3] - 127) * rng.uniform(0.6, 1.2) + 127 + rng.uniform(-40, 40)
@@ -139,7 +141,7 @@ def compose(
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.0))
     image = image * rng.uniform(0.75, 1.2) + rng.normal(0, rng.uniform(0, 6), image.shape)
-    picture = image.clip(0, 255).astype(np.uint8)
+    picture: Any = image.clip(0, 255).astype(np.uint8)
     if rng.random() < 0.5:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))]
         picture = cv2.imdecode(cv2.imencode('.jpg', picture, quality)[1], cv2.IMREAD_COLOR)
@@ -161,11 +163,11 @@ def spoil(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = labels.shape
     stride = int(rng.choice([4, 8, 8, 16]))
     coarse = (max(2, width // stride), max(2, height // stride))
-    odds = np.full((coarse[1], coarse[0]), rng.uniform(-6, -3), np.float32)
+    odds: Any = np.full((coarse[1], coarse[0]), rng.uniform(-6, -3), np.float32)
     for index in np.unique(labels[labels > 0]):
-        mask = (labels == index).astype(np.float32)
+        mask: Any = (labels == index).astype(np.float32)
         soft = cv2.resize(mask, coarse, interpolation=cv2.INTER_AREA)
-        inner = cv2.erode(mask, np.ones((2 * stride + 1,) * 2))
+        inner: Any = cv2.erode(mask, np.ones((2 * stride + 1,) * 2))
         inner = cv2.resize(inner, coarse, interpolation=cv2.INTER_AREA)
         # Uniform insides of large objects fire less than their edges.
         hollow = rng.uniform(0, 0.9) if rng.random() < 0.4 else 0.0
@@ -173,11 +175,11 @@ def spoil(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     blobs = rng.normal(0, 1, odds.shape).astype(np.float32)
     odds += cv2.GaussianBlur(blobs, (0, 0), rng.uniform(0.5, 2)) * rng.uniform(0, 3)
     for _ in range(int(rng.poisson(1.5))):
-        alarm = np.zeros_like(odds)
+        alarm: Any = np.zeros_like(odds)
         ends = rng.integers(0, [coarse[0], coarse[1]], (2, 2))
         if rng.random() < 0.5:
             ends[1] = ends[0] + rng.integers(-6, 7, 2)
-        cv2.line(alarm, ends[0].tolist(), ends[1].tolist(), 1.0, int(rng.integers(1, 3)))
+        cv2.line(alarm, ends[0].tolist(), ends[1].tolist(), (1.0,), int(rng.integers(1, 3)))
         odds += cv2.GaussianBlur(alarm, (0, 0), 0.7) * rng.uniform(1, 6)
     odds = cv2.GaussianBlur(odds, (0, 0), rng.uniform(0.4, 1.0))
     fine = cv2.resize(odds, (width, height), interpolation=cv2.INTER_LINEAR)

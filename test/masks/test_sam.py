@@ -25,7 +25,7 @@ modeling = pytest.importorskip('segment_anything.modeling', reason='needs segmen
 def tiny_sam(seed=0):
     """SAM's own parts, small and random: 128 pixels, 2 blocks (one windowed), width 32."""
     torch.manual_seed(seed)
-    sam = modeling.Sam(
+    return modeling.Sam(
         modeling.ImageEncoderViT(
             img_size=128,
             patch_size=16,
@@ -43,7 +43,6 @@ def tiny_sam(seed=0):
             transformer=modeling.TwoWayTransformer(2, 32, 2, 64),
         ),
     ).eval()
-    return sam
 
 
 BOXES = torch.tensor([[10.0, 5.0, 60.0, 50.0], [0.0, 0.0, 90.0, 70.0], [30.5, 20.25, 35.0, 28.0]])
@@ -142,7 +141,7 @@ def test_missing_package_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, 'mobile_sam', None)
-    with pytest.raises(ImportError, match='mobile_sam.*pip install'):
+    with pytest.raises(ImportError, match=r'mobile_sam.*pip install'):
         create_segmenter('mobile_sam', weights='x.pt')
 
 

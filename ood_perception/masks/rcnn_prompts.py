@@ -1,0 +1,83 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""S2M's own prompt generator: Faster R-CNN R50-FPN on the raw score map."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes
+
+
+class RCNNPrompts(nn.Module):
+    """
+    Boxes from the paper's detector, fed as the paper does: the raw score, native size.
+
+    Args:
+        weights: path or catalogue name of the official checkpoint, '' = random weights.
+        slots: K, boxes kept for each frame; the paper keeps 100.
+        threshold: boxes that score less are dropped; the paper's 0.05.
+
+    Raises:
+        ValueError: an option out of its range, or weights that do not fit.
+        OSError: the weights cannot be read.
+
+    """
+
+    def __init__(self, weights: str = '', slots: int = 100, threshold: float = 0.05) -> None:
+        super().__init__()
+        from ood_perception.models import create_model
+
+        if slots < 1:
+            raise ValueError(f'slots: expected at least 1, got {slots}')
+        self.slots = slots
+        self.detector = create_model('s2m_prompt_rcnn', score_threshold=threshold, max_boxes=slots)
+        if weights:
+            from ood_perception.checkpoints import load_checkpoint
+            from ood_perception.checkpoints.store import resolve
+
+            load_checkpoint(self.detector, resolve(weights))
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, score: Tensor, probability: Tensor) -> Boxes:
+        """
+        Propose boxes.
+
+        Args:
+            score: float32 (B, H, W), raw, higher = more unknown; the official detector was
+                trained on the energy of a segmentor. NaN and infinities count as the map's least
+                and largest finite values.
+            probability: float32 (B, H, W); not used.
+
+        """
+        batch, height, width = score.shape
+        out = empty_boxes(batch, self.slots, score.device)
+        for i, found in enumerate(self.detector(_finite(score))):
+            boxes, some = clean_boxes(found['boxes'][: self.slots], height, width)
+            boxes, scores = boxes[some], found['scores'][: self.slots][some]
+            out.boxes[i, : len(boxes)] = boxes
+            out.scores[i, : len(boxes)] = scores
+            out.valid[i, : len(boxes)] = True
+        return out
+
+
+def _finite(score: Tensor) -> Tensor:
+    good = torch.isfinite(score)
+    least = torch.where(good, score, torch.inf).amin()
+    most = torch.where(good, score, -torch.inf).amax()
+    filled = torch.where(good, score, torch.where(score == torch.inf, most, least))
+    return torch.nan_to_num(filled, nan=0.0, posinf=0.0, neginf=0.0)

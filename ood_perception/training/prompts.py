@@ -1,0 +1,179 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Training of the light prompt generator on scenes with their score maps.
+
+The loss is CenterNet's penalty-reduced focal loss on the centres (arXiv 1904.07850, eq. 1) and the
+generalised IoU (arXiv 1902.09630) of the boxes that places near a centre predict.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
+
+from ood_perception.masks.light_prompts import CELL, STRIDE, LightDetector, log_odds
+from ood_perception.training.score_scenes import Scene
+
+Scenes = Sequence[Scene] | Callable[[np.random.Generator], Scene]
+"""Scenes to draw from, or a function that makes one."""
+
+
+def draw(scenes: Scenes, rng: np.random.Generator) -> Scene:
+    """Take one scene at random."""
+    return scenes(rng) if callable(scenes) else scenes[int(rng.integers(len(scenes)))]
+
+
+def targets(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    What the detector should say.
+
+    Args:
+        boxes: float32 (N, 4) XYXY in cells of the network's input.
+        height: of the network's output.
+        width: of the network's output.
+
+    Returns:
+        heat float32 (height, width), 0..1, a Gaussian on every centre (1 at the centre's place);
+        sides float32 (4, height, width), distances in cells to the sides of the box whose centre
+        is nearest in its own measure; weight float32 (height, width), where those count.
+
+    """
+    heat = torch.zeros(height, width)
+    sides = torch.zeros(4, height, width)
+    y = (torch.arange(height).float() * STRIDE + STRIDE / 2)[:, None].expand(height, width)
+    x = (torch.arange(width).float() * STRIDE + STRIDE / 2)[None].expand(height, width)
+    for x1, y1, x2, y2 in boxes.tolist():
+        row = min(height - 1, max(0, int((y1 + y2) / 2 / STRIDE)))
+        column = min(width - 1, max(0, int((x1 + x2) / 2 / STRIDE)))
+        spread_x, spread_y = max(0.8, (x2 - x1) / 8), max(0.8, (y2 - y1) / 8)
+        distance = ((x - x[0, column]) / spread_x) ** 2 + ((y - y[row, 0]) / spread_y) ** 2
+        bump = torch.exp(-distance / 2)
+        nearer = bump > heat
+        here = torch.stack([x - x1, y - y1, x2 - x, y2 - y])
+        sides = torch.where(nearer, here, sides)
+        heat = torch.maximum(heat, bump)
+    weight = torch.where((heat > 0.3) & (sides > 0).all(0), heat, 0.0)
+    return heat, sides.clamp(min=0.1), weight
+
+
+def detection_loss(output: Tensor, heat: Tensor, sides: Tensor, weight: Tensor) -> Tensor:
+    """
+    Loss of a batch.
+
+    Args:
+        output: float32 (B, 5, h, w) of `LightDetector`.
+        heat: float32 (B, h, w) of `targets`.
+        sides: float32 (B, 4, h, w) of `targets`.
+        weight: float32 (B, h, w) of `targets`.
+
+    """
+    probability = output[:, 0].sigmoid().clamp(1e-5, 1 - 1e-5)
+    centre = heat > 0.999
+    positive = -((1 - probability) ** 2) * probability.log() * centre
+    negative = -((1 - heat) ** 4) * probability**2 * (1 - probability).log() * ~centre
+    focal = (positive + negative).sum() / centre.sum().clamp(min=1)
+    chosen = weight > 0
+    sign = output.new_tensor([-1.0, -1.0, 1.0, 1.0])
+    predicted = output[:, 1:].permute(0, 2, 3, 1)[chosen] * sign
+    wanted = sides.permute(0, 2, 3, 1)[chosen] * sign
+    share = weight[chosen]
+    giou = generalized_box_iou_loss(predicted, wanted) * share
+    return focal + 2 * giou.sum() / share.sum().clamp(min=1e-3)
+
+
+def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Input and targets of one scene, mirrored half of the time."""
+    flip = rng.random() < 0.5
+    probability = np.ascontiguousarray(scene.probability[:, ::-1] if flip else scene.probability)
+    inputs = log_odds(torch.from_numpy(probability)[None])[0]
+    # A calibration that is a little off must not matter.
+    inputs = (inputs + float(rng.normal(0, 0.1))).clamp(-2, 2)
+    boxes = torch.from_numpy(scene.boxes())
+    if flip:
+        width = probability.shape[1]
+        boxes = torch.stack(
+            [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1
+        )
+    size = [-(-side // STRIDE) for side in inputs.shape[1:]]
+    return (inputs, *targets(boxes / CELL, *size))
+
+
+def train_prompts(
+    scenes: Scenes,
+    output: Path,
+    seconds: float = 240.0,
+    batch: int = 8,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    start: Path | None = None,
+    progress: Callable[[float, float], None] | None = None,
+) -> LightDetector:
+    """
+    Train the light prompt generator for a time and save it as safetensors.
+
+    Args:
+        scenes: scenes of one size to draw from, or a function that makes one.
+        output: file to be written.
+        seconds: of wall time that the training may take.
+        batch: scenes in a step.
+        learning_rate: peak of the one-cycle schedule (AdamW).
+        seed: of all chance.
+        start: weights to start from, none = random.
+        progress: called with the share done 0..1 and the loss, about once a second.
+
+    """
+    from safetensors.torch import load_file
+
+    from ood_perception.training.cards import write_weights
+
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model = LightDetector()
+    if start is not None:
+        model.load_state_dict(load_file(start))
+    optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=1e-2)
+    begin = told = time.monotonic()
+    model.train()
+    while (done := (time.monotonic() - begin) / seconds) < 1:
+        for group in optimiser.param_groups:
+            group['lr'] = learning_rate * one_cycle(done)
+        examples = [example(draw(scenes, rng), rng) for _ in range(batch)]
+        inputs, heat, sides, weight = (torch.stack(e) for e in zip(*examples, strict=True))
+        loss = detection_loss(model(inputs), heat, sides, weight)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        if progress is not None and time.monotonic() - told > 1:
+            told = time.monotonic()
+            progress(done, float(loss.detach()))
+    model.eval()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_weights(output, model.state_dict())
+    return model
+
+
+def one_cycle(done: float) -> float:
+    """Factor of the learning rate at the share `done` 0..1: up for a tenth, then a cosine."""
+    if done < 0.1:
+        return done / 0.1
+    return max(0.005, 0.5 * (1 + float(np.cos(np.pi * (done - 0.1) / 0.9))))
