@@ -49,6 +49,7 @@ class Parts:
         uem: modules that stage 2 trains.
         class_head: the module whose input is the pixel embedding of the classes (a GMM head).
         ood_head: likewise of the UEM.
+        backbone: the frozen module, which has a checkpoint of its own.
 
     """
 
@@ -61,6 +62,7 @@ class Parts:
     uem: list[nn.Module] = field(default_factory=list)
     class_head: nn.Module | None = None
     ood_head: nn.Module | None = None
+    backbone: nn.Module | None = None
 
     def prefixes(self, modules: list[nn.Module]) -> tuple[str, ...]:
         """Prefixes of the state-dict entries of some modules of the model."""
@@ -111,6 +113,7 @@ def _uem(model: Any) -> Parts:
         [model.ood_projector, model.ood_head],
         head,
         model.ood_head,
+        backbone.dinov2,
     )
 
 
@@ -119,11 +122,22 @@ def _encoder_decoder(model: Any) -> Parts:
         out = model.decode_head(maps)
         return out if model.used_classes is None else out[:, : model.used_classes]
 
-    return Parts(model, model.spec, model.backbone, logits, None, [model.decode_head])
+    return Parts(
+        model,
+        model.spec,
+        model.backbone,
+        logits,
+        None,
+        [model.decode_head],
+        backbone=model.backbone,
+    )
 
 
 def _dinov2(model: Any) -> Parts:
-    return Parts(model, model.spec, lambda x: model.patch_maps(x, model.out_indices), None, None)
+    def features(images: Tensor) -> list[Tensor]:
+        return model.patch_maps(images, model.out_indices)
+
+    return Parts(model, model.spec, features, None, None, backbone=model)
 
 
 def _with_uem(model: Any) -> Parts:
@@ -138,6 +152,7 @@ def _with_uem(model: Any) -> Parts:
         [model.uem],
         inner.class_head,
         model.uem.head,
+        inner.backbone,
     )
 
 
@@ -150,6 +165,7 @@ def _compact(model: Any) -> Parts:
         model.uem,
         [model.fpn],
         [model.uem],
+        backbone=model.backbone,
     )
 
 

@@ -152,13 +152,13 @@ def _uem(form: str) -> Preset:
 
 
 COMPACT_STAGE_1 = EngineSettings(
-    steps=1500,
+    steps=800,
     batch_size=8,
     lr=2e-3,
     lr_end=8e-9,
     weight_decay=1e-4,
     schedule='one_cycle',
-    warmup_steps=225,
+    warmup_steps=120,
     warmup_factor=0.04,
     seed=1,
     workers=1,
@@ -167,9 +167,9 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=2000,
+    steps=2200,
     weight_decay=1e-3,
-    warmup_steps=200,
+    warmup_steps=220,
     ema=0.998,
     clip_norm=5.0,
     seed=2,
@@ -187,9 +187,9 @@ PRESETS: dict[str, Preset] = {
     ),
     'compact': Preset(
         model='compact',
-        segmentor=Stage(COMPACT_STAGE_1, 'compact_known'),
+        segmentor=Stage(COMPACT_STAGE_1, 'exposure.known', label_stride=4),
         uem=Stage(
-            COMPACT_STAGE_2, 'compact_outlier', alpha=0.3, unknown_weight=3.0, label_stride=2
+            COMPACT_STAGE_2, 'exposure.outlier', alpha=0.3, unknown_weight=3.0, label_stride=2
         ),
         source='this project',
     ),

@@ -1,0 +1,161 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The compact network from frames to a profile, in one command on two CPU cores.
+
+Frames of a drive with classes, cut-out objects and the proving ground make the samples; the FPN
+head is trained, then the UEM, then the calibration is fitted on frames and objects that training
+never saw.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ood_perception.training import run
+from ood_perception.training.compact_data import Pairs, Samples, load_pairs
+from ood_perception.training.outlier_exposure import Exposure, load_objects, validation_set
+from ood_perception.training.presets import Preset
+from ood_perception.training.rendered import render
+from ood_perception.training.sources import open_frames
+from ood_perception.training.validation import Validation, pixel_numbers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CompactData:
+    """
+    What the compact recipe is made of.
+
+    Attributes:
+        frames: training frames with CamVid's 11 classes, as `sources.open_frames` takes them.
+        val: validation frames.
+        objects: folder of RGBA cut-outs with an INDEX.csv.
+        leave_out: training frames whose name begins so serve the validation instead (a drive).
+        drives: seeds of the proving ground that training renders; 0 = none.
+        per_drive: frames of each.
+        share: of training samples that come from the proving ground.
+        workers: processes that render.
+
+    """
+
+    frames: str
+    val: str
+    objects: Path
+    leave_out: str = '0016E5'
+    drives: int = 200
+    per_drive: int = 3
+    share: float = 0.3
+    workers: int = 2
+
+
+VAL_DRIVES = range(100_000, 100_030)
+"""Seeds of the proving ground kept for validation."""
+
+
+def train_compact(data: CompactData, preset: Preset, folder: Path, command: str = '') -> Path:
+    """
+    Train the compact network; the same call resumes an interrupted run.
+
+    Args:
+        data: frames, objects, drives.
+        preset: `presets.PRESETS['compact']`, perhaps with changes.
+        folder: of the run; gets compact.safetensors, compact.md and compact.yaml.
+        command: the command line, for the card.
+
+    Returns:
+        Path of the profile.
+
+    Raises:
+        TrainingError: see `run.run_stage`.
+
+    """
+    start = time.monotonic()
+    frames = open_frames(data.frames, 'train')
+    val_frames = open_frames(data.val, 'val')
+    job = run.Job(preset, 'compact', folder, [frames], val_frames, command=command)
+    run.check_data(job, 'segmentor')
+    held_in = load_pairs(frames, leave_out=data.leave_out)
+    held_out = load_pairs(val_frames)
+    if data.leave_out:
+        held_out = load_pairs(frames, only=data.leave_out)[::4] + held_out[::2]
+    simulated = val_simulated = None
+    if data.drives:
+        seeds, size = range(data.drives), held_in[0][1].shape
+        cache = folder / 'proving_ground'
+        simulated = render(cache / 'train', seeds, data.per_drive, size, data.workers)
+        val_simulated = render(cache / 'val', VAL_DRIVES, 3, size, data.workers)
+    exposures = [(1.0, held_in, Exposure(held_in, load_objects(data.objects, held_out=False)))]
+    if simulated:
+        rendered = load_pairs(simulated)
+        other = Exposure(rendered, exposures[0][2].objects, most=500)
+        other.things = [*exposures[0][2].things, *other.things]
+        exposures = [(1 - data.share, *exposures[0][1:]), (data.share, rendered, other)]
+    pasted = validation_set(held_out, load_objects(data.objects, held_out=True))
+    val_sets = {'pasted': Pairs([(image, as_unknown(label)) for image, label in pasted])}
+    if val_simulated:
+        val_sets['proving ground'] = Pairs(load_pairs(val_simulated))
+
+    job.sources = [run.describe(f, 'training') for f in (frames, simulated) if f]
+    job.sources += [run.describe(f, 'validation') for f in (val_frames, val_simulated) if f]
+    job.sources += [{'role': 'unknown objects', 'from': str(data.objects)}]
+    numbers: dict[str, float] = {}
+    for kind, method in (('segmentor', 'known'), ('uem', 'outlier')):
+        stage = getattr(preset, kind)
+        makers = [(share, pairs, getattr(e, method)) for share, pairs, e in exposures]
+        job.train_set = Samples(makers, 4000, stage.engine.seed)
+        job.val_set = Pairs(held_out) if kind == 'segmentor' else val_sets['pasted']
+        weights, measured = run.run_stage(job, kind, check=False)
+        numbers |= {f'{kind} {name}': value for name, value in measured.items()}
+        job.weights = str(weights)
+    return _finish(job, weights, numbers, val_sets, start)
+
+
+def as_unknown(label: np.ndarray) -> np.ndarray:
+    """Turn 0 known, 1 unknown, 255 ignored into training labels: 1 becomes 254."""
+    return np.where(label == 1, 254, label).astype(np.uint8)
+
+
+def _finish(
+    job: run.Job,
+    weights: Path,
+    numbers: dict[str, float],
+    val_sets: dict[str, Any],
+    start: float,
+) -> Path:
+    """Measure on every validation set, calibrate on all of them, write the files."""
+    parts = run.build(dataclasses.replace(job, weights=str(weights)))
+    all_scores, all_labels = [], []
+    with torch.inference_mode():
+        for name, pairs in val_sets.items():
+            scores, labels = Validation(pairs, 'uem').scores(parts)
+            measured = pixel_numbers(scores, labels)
+            numbers |= {f'{name} {key}': value for key, value in measured.items()}
+            all_scores += scores
+            all_labels += labels
+    numbers['minutes'] = (time.monotonic() - start) / 60
+    target = job.folder / 'compact.safetensors'
+    shutil.copy(weights, target)
+    return run.finish(job, target, numbers, all_scores, all_labels)

@@ -1,0 +1,107 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Recipes of samples: augmentation and outlier exposure, by name.
+
+A recipe maps (rng, image, label) to (image, label); `make_recipe` builds one from its options and,
+where it pastes, from a source of unknown objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.data import Array, Recipe
+from ood_perception.training.objects import Objects
+from ood_perception.training.published_exposure import (
+    UemAugmentation,
+    anomaly_mix,
+    centre,
+    rpl_mix,
+)
+
+Make = Callable[..., Recipe]
+
+
+def _plain(objects: Objects | None, multiple: int = 1) -> Recipe:
+    """Leave the pair as it is, padded (black, ignored) to a multiple of `multiple` pixels."""
+
+    def recipe(rng: np.random.Generator, image: Array, label: Array) -> tuple[Array, Array]:
+        if multiple == 1:
+            return image, label
+        size = -(-label.shape[0] // multiple) * multiple, -(-label.shape[1] // multiple) * multiple
+        return centre(image, size, 0), centre(label, size, 255)
+
+    return recipe
+
+
+def _uem(objects: Objects | None, **options: Any) -> Recipe:
+    """Augment as both UEM stages do; options of `UemAugmentation`."""
+    return UemAugmentation(**_tuples(options))
+
+
+def _uem_mix(objects: Objects | None, probability: float = 0.2, **options: Any) -> Recipe:
+    """Paste as Anomaly Mix does, then augment."""
+    augment, source = UemAugmentation(**_tuples(options)), _needed(objects, 'uem_mix')
+
+    def recipe(rng: np.random.Generator, image: Array, label: Array) -> tuple[Array, Array]:
+        return augment(rng, *anomaly_mix(rng, image, label, source, probability))
+
+    return recipe
+
+
+def _rpl(objects: Objects | None, **options: Any) -> Recipe:
+    """Crop, mirror and paste as S2M and RPL do; options of `rpl_mix`."""
+    source = _needed(objects, 'rpl')
+
+    def recipe(rng: np.random.Generator, image: Array, label: Array) -> tuple[Array, Array]:
+        image, label = rpl_mix(rng, image, label, source, **options)
+        return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+    return recipe
+
+
+RECIPES: dict[str, Make] = {'plain': _plain, 'uem': _uem, 'uem_mix': _uem_mix, 'rpl': _rpl}
+"""Name -> function (objects, **options) that makes the recipe."""
+
+
+def make_recipe(name: str, objects: Objects | None = None, **options: Any) -> Recipe:
+    """
+    Make a recipe.
+
+    Raises:
+        TrainingError: unknown name or option, or no objects where the recipe pastes.
+
+    """
+    if name not in RECIPES:
+        raise TrainingError(f'recipe: expected one of {", ".join(RECIPES)}, got {name!r}')
+    try:
+        return RECIPES[name](objects, **options)
+    except TypeError as error:
+        raise TrainingError(f'recipe {name}: {error}') from error
+
+
+def _needed(objects: Objects | None, recipe: str) -> Objects:
+    if objects is None or not len(objects):
+        raise TrainingError(f'recipe {recipe} pastes unknown objects: give --objects')
+    return objects
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}

@@ -1,0 +1,98 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Frames of the proving ground as training data, rendered once into a folder."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.data import Frames
+from ood_perception.training.label_maps import load_label_map
+
+
+def render(
+    folder: Path,
+    seeds: range,
+    per_seed: int = 3,
+    size: tuple[int, int] = (360, 480),
+    workers: int = 2,
+) -> Frames:
+    """
+    Render frames of many drives, or take those that an earlier call left in the folder.
+
+    Labels are CamVid's 11 classes, 254 unknown, 255 void (soft edges, specks).
+
+    Args:
+        folder: gets `images`, `labels` and `rendered.json`.
+        seeds: of the drives.
+        per_seed: frames of each drive.
+        size: (height, width) in pixels; frames are rendered at 640x480 and reduced.
+        workers: processes.
+
+    Raises:
+        TrainingError: the folder holds other frames.
+
+    """
+    wanted = {
+        'seeds': [seeds.start, seeds.stop, seeds.step],
+        'per_seed': per_seed,
+        'size': list(size),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / 'rendered.json'
+    if done.is_file():
+        if json.loads(done.read_text()) != wanted:
+            raise TrainingError(f'{folder}: holds other frames than {wanted}; delete it')
+    else:
+        for name in ('images', 'labels'):
+            (folder / name).mkdir(exist_ok=True)
+        jobs = [(folder, seed, per_seed, size) for seed in seeds]
+        if workers > 1:
+            with ProcessPoolExecutor(workers) as pool:
+                list(pool.map(_render_drive, jobs, chunksize=1))
+        else:
+            for job in jobs:
+                _render_drive(job)
+        done.write_text(json.dumps(wanted))
+    images = sorted((folder / 'images').glob('*.png'))
+    labels = [folder / 'labels' / path.name for path in images]
+    return Frames(images, labels, load_label_map('camvid'), f'proving ground {seeds}')
+
+
+def _render_drive(job: tuple[Path, int, int, tuple[int, int]]) -> None:
+    from ood_perception.simulation.proving_ground import ProvingGround
+
+    folder, seed, per_seed, (height, width) = job
+    cv2.setNumThreads(1)
+    names = [f'{seed:05d}_{i}.png' for i in range(per_seed)]
+    if all((folder / 'labels' / name).is_file() for name in names):
+        return
+    drive = ProvingGround(seed=seed)
+    chosen = sorted(np.random.default_rng(seed).integers(0, 600, per_seed))
+    for name, index in zip(names, chosen, strict=True):
+        frame = drive.frame(int(index))
+        label = np.where(frame.anomaly == 1, 254, frame.semantic)
+        label = np.where(frame.anomaly == 255, 255, label).astype(np.uint8)
+        image = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
+        Image.fromarray(image).save(folder / 'images' / name)
+        Image.fromarray(small).save(folder / 'labels' / name)

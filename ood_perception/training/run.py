@@ -1,0 +1,361 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One stage from data to files: checks, model, samples, training, weights, card, profile."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ood_perception.profile import CalibrationConfig
+from ood_perception.training import cards
+from ood_perception.training.cache import FeatureCache
+from ood_perception.training.calibrate import fit
+from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.data import Frames, TrainingSet
+from ood_perception.training.engine import Trainer
+from ood_perception.training.fast_features import fast_features
+from ood_perception.training.gmm import GmmSettings
+from ood_perception.training.objects import Objects
+from ood_perception.training.parts import Parts, normalise, split
+from ood_perception.training.presets import Preset, Stage
+from ood_perception.training.recipes import make_recipe
+from ood_perception.training.segmentor import SegmentorTask, StageTask
+from ood_perception.training.sources import fingerprint
+from ood_perception.training.uem import UemTask
+from ood_perception.training.validation import Validation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Job:
+    """
+    What `ood train segmentor` and `ood train uem` were asked for.
+
+    Attributes:
+        preset: the recipe, with all changes made.
+        name: of the preset.
+        folder: of the run; stages get a folder each.
+        frames: training frames, mixed in proportion to their numbers.
+        val_frames: validation frames, None = no validation.
+        objects: unknown objects to paste in training.
+        val_objects: unknown objects to paste into validation frames without unknown pixels.
+        weights: reference of weights to start from ('' = random heads).
+        backbone: reference of the frozen backbone's own weights.
+        command: the command line, for the card.
+        train_set: replaces frames and recipe by samples of its own making.
+        val_set: replaces the validation frames and their pasting.
+
+    """
+
+    preset: Preset
+    name: str
+    folder: Path
+    frames: Sequence[Frames] = ()
+    val_frames: Frames | None = None
+    objects: Objects | None = None
+    val_objects: Objects | None = None
+    weights: str = ''
+    backbone: str = ''
+    command: str = ''
+    train_set: Dataset | None = None
+    val_set: Dataset | None = None
+    sources: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the known classes."""
+        return self.frames[0].label_map.classes if self.frames else []
+
+
+def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, float]]:
+    """
+    Train one stage and write its files to `job.folder/kind`.
+
+    Args:
+        job: what to do.
+        kind: 'segmentor' or 'uem'.
+        check: read the data once before training starts.
+
+    Returns:
+        The weights' path (safetensors), and the validation numbers.
+
+    Raises:
+        TrainingError: whatever is wrong with data, model or disk, naming the file.
+
+    """
+    stage: Stage = getattr(job.preset, kind)
+    if check:
+        check_data(job, kind)
+    parts = build(job)
+    dataset = job.train_set or TrainingSet(
+        list(job.frames),
+        make_recipe(stage.recipe, job.objects, **stage.options),
+        stage.engine.seed,
+    )
+    folder = job.folder / kind
+    if stage.cache:
+        dataset = FeatureCache(
+            folder / 'cache',
+            dataset,
+            parts,
+            stage.cache,
+            stage.engine.seed,
+            f'{job.name} {stage.recipe} {stage.options} {[fingerprint(f) for f in job.frames]}',
+            workers=stage.engine.workers,
+        )
+    elif isinstance(parts.backbone, nn.Module) and job.preset.model == 'compact':
+        example = dataset[(0, 0)]['image'][None]
+        with torch.inference_mode():
+            parts.features = fast_features(parts.backbone, normalise(example, parts.spec))
+    validation = make_validation(job, kind)
+    task = make_task(kind, parts, stage, validation)
+    trainer = Trainer(task, dataset, stage.engine, folder, _record(job, kind, stage))
+    numbers = trainer.fit()
+    path = folder / 'weights.safetensors'
+    if trainer.fabric.is_global_zero:
+        save_weights(path, parts)
+        log.info('%s: %s', path, numbers)
+    trainer.fabric.barrier()
+    return path, numbers
+
+
+def check_data(job: Job, kind: str) -> None:
+    """Find what is wrong with the data before training starts. Raises TrainingError."""
+    if job.train_set is None and not job.frames:
+        raise TrainingError('no training frames: give --data')
+    names = {tuple(frames.label_map.classes) for frames in job.frames}
+    if len(names) > 1 and kind == 'segmentor':
+        raise TrainingError(f'the training frames have different classes: {sorted(names)}')
+    for frames in [*job.frames, *([job.val_frames] if job.val_frames else [])]:
+        if kind == 'segmentor' and any(label is None for label in frames.labels):
+            raise TrainingError(f'{frames.name}: has no labels, which a segmentor needs')
+        frames.check()
+    for objects in (job.objects, job.val_objects):
+        if objects is not None and hasattr(objects, 'check'):
+            objects.check()
+
+
+def build(job: Job) -> Parts:
+    """Make the model of a job and load what it starts from. Raises TrainingError."""
+    from ood_perception.checkpoints import load_checkpoint, read_checkpoint, resolve
+    from ood_perception.models.registry import create_model
+
+    options = dict(job.preset.options)
+    key = 'classes' if job.preset.model == 'compact' else 'num_classes'
+    if job.classes and key not in options and not job.preset.model.startswith('dinov2'):
+        options[key] = len(job.classes)
+    job.preset = dataclasses.replace(job.preset, options=options)
+    try:
+        parts = split(create_model(job.preset.model, **options))
+        if job.backbone:
+            if parts.backbone is None:
+                raise TrainingError(f'{job.preset.model}: its backbone needs no --backbone')
+            log.info('%s', load_checkpoint(parts.backbone, resolve(job.backbone)))
+        if job.weights:
+            state = read_checkpoint(resolve(job.weights))
+            own = parts.model.state_dict()
+            wrong = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
+            if wrong:
+                log.info('%s', load_checkpoint(parts.model, state))
+            else:  # weights of this project may hold some of the parts only
+                parts.model.load_state_dict(state, strict=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise TrainingError(str(error)) from error
+    return parts
+
+
+def make_task(
+    kind: str, parts: Parts, stage: Stage, validation: Validation | None = None
+) -> StageTask:
+    """Make the task of a stage."""
+    gmm = GmmSettings(update_interval=stage.update_interval)
+    if kind == 'segmentor':
+        return SegmentorTask(parts, validation, gmm, stage.label_stride)
+    return UemTask(
+        parts,
+        validation,
+        stage.alpha,
+        stage.unknown_weight,
+        stage.paper,
+        gmm,
+        stage.label_stride,
+    )
+
+
+def make_validation(job: Job, kind: str) -> Validation | None:
+    """Validation samples; for a UEM, objects are pasted where no label is unknown."""
+    if job.val_set is not None:
+        return Validation(job.val_set, kind)
+    if job.val_frames is None:
+        return None
+    multiple = split_multiple(job)
+    recipe = make_recipe('plain', multiple=multiple)
+    if kind == 'uem' and not _has_unknown(job.val_frames):
+        if job.val_objects is None:
+            raise TrainingError(
+                f'{job.val_frames.name}: no pixel is unknown (label 254), so AP cannot be '
+                f'measured: give --val-objects to paste, or leave out --val'
+            )
+        # The published paste, once a frame, then padded.
+        paste = make_recipe(
+            'uem_mix',
+            job.val_objects,
+            probability=1.0,
+            scale=[1.0, 1.0],
+            jitter=0.0,
+            **_whole(job.val_frames, multiple),
+        )
+        return Validation(TrainingSet(job.val_frames, paste, seed=7), kind)
+    return Validation(TrainingSet(job.val_frames, recipe), kind)
+
+
+def save_weights(path: Path, parts: Parts) -> str:
+    """Write the model's state, without the parts that a file may lack (a packaged backbone)."""
+    optional = tuple(getattr(parts.model, 'optional_keys', ()))
+    state = parts.model.state_dict()
+    kept = {k: v for k, v in state.items() if not (optional and k.startswith(optional))}
+    return cards.write_weights(path, kept)
+
+
+def finish(
+    job: Job,
+    weights: Path,
+    numbers: dict[str, Any],
+    scores: Sequence[np.ndarray] = (),
+    labels: Sequence[np.ndarray] = (),
+    prevalence: float = 0.0,
+    score: str = 'llr',
+) -> Path:
+    """
+    Calibrate, and write the model card and the profile beside the weights.
+
+    Args:
+        job: what was done.
+        weights: file of the trained model.
+        numbers: what was measured.
+        scores: of the validation set, for the calibration; none = as the profile's default.
+        labels: of the same.
+        prevalence: see `calibrate.fit`.
+        score: entry of `scores.SCORES` that the profile names.
+
+    Returns:
+        Path of the profile.
+
+    """
+    calibration = CalibrationConfig()
+    if len(scores):
+        calibration, quality = fit(scores, labels, prevalence=prevalence)
+        numbers = {**numbers, **{f'calibration {k}': v for k, v in quality.items()}}
+    licence = cards.licence_text([f.name for f in job.frames if f.noncommercial])
+    profile = cards.make_profile(
+        job.preset.profile,
+        weights.stem,
+        job.preset.model,
+        job.preset.options,
+        weights,
+        score,
+        calibration,
+        job.classes,
+        licence,
+    )
+    path = weights.with_suffix('.yaml')
+    cards.write_profile(path, profile)
+    import hashlib
+
+    cards.write_card(
+        weights.with_suffix('.md'),
+        {
+            'name': weights.stem,
+            'what': f'{job.preset.model}, trained with preset {job.name} ({job.preset.source}).',
+            'numbers': numbers,
+            'data': job.sources,
+            'licence': licence,
+            'limits': [
+                'Numbers come from the validation set named here, not from a benchmark.',
+                'What is unknown is relative to the training frames: another site, camera or '
+                'season needs its own frames or calibration.',
+            ],
+            'command': job.command,
+            'sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),
+            'record': {kind: getattr(job.preset, kind).to_dict() for kind in ('segmentor', 'uem')},
+        },
+    )
+    return path
+
+
+def finish_uem(job: Job, weights: Path, numbers: dict[str, Any], prevalence: float = 0.0) -> Path:
+    """Load the trained UEM, calibrate it on the validation samples, write card and profile."""
+    validation = make_validation(job, 'uem')
+    if validation is None:
+        return finish(job, weights, numbers)
+    parts = build(dataclasses.replace(job, weights=str(weights)))
+    with torch.inference_mode():
+        scores, labels = validation.scores(parts)
+    return finish(job, weights, numbers, scores, labels, prevalence)
+
+
+def describe(frames: Frames, role: str) -> dict[str, Any]:
+    """One line of the model card on a set of frames."""
+    return {
+        'role': role,
+        'from': frames.name,
+        'images': len(frames),
+        'label map': frames.label_map.name,
+        'fingerprint': fingerprint(frames),
+        'non-commercial': frames.noncommercial,
+    }
+
+
+def split_multiple(job: Job) -> int:
+    """Pixels that image sides must be a multiple of, for the job's model."""
+    from ood_perception.models.dinov2 import PATCH
+
+    return PATCH if job.preset.model.startswith(('uem', 'dinov2')) else 1
+
+
+def _has_unknown(frames: Frames) -> bool:
+    """Whether any label of the frames holds an unknown pixel."""
+    if not frames.has_unknown() or all(label is None for label in frames.labels):
+        return False
+    return any((frames.load(i)[1] == 254).any() for i in range(len(frames)))
+
+
+def _whole(frames: Frames, multiple: int) -> dict[str, list[int]]:
+    image, _ = frames.load(0)
+    size = [-(-side // multiple) * multiple for side in image.shape[:2]]
+    return {'crop': size, 'pad': size}
+
+
+def _record(job: Job, kind: str, stage: Stage) -> dict[str, Any]:
+    return {
+        'preset': job.name,
+        'model': job.preset.model,
+        'options': dict(job.preset.options),
+        'stage': kind,
+        'settings': stage.to_dict(),
+        'data': [f'{f.name} {len(f)} {fingerprint(f)}' for f in job.frames],
+        'command': job.command,
+    }
