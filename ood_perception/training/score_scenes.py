@@ -23,6 +23,7 @@ are: coarse, weak inside of large objects, noisy, with false alarms.
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ import cv2
 import numpy as np
 
 HELD_OUT = 5
-"""Objects whose source image's number is divisible by this are kept for validation."""
+"""One of so many source images is kept for validation, by the SHA-1 of its number."""
 
 
 @dataclass
@@ -77,7 +78,8 @@ def load_objects(folder: Path, held_out: bool) -> list[np.ndarray]:
         rows = [row for row in csv.DictReader(file) if row['recommended'] == '1']
     objects = []
     for row in rows:
-        if (int(row['coco_image_id']) % HELD_OUT == 0) == held_out:
+        digest = hashlib.sha1(row['coco_image_id'].encode()).hexdigest()
+        if (int(digest, 16) % HELD_OUT == 0) == held_out:
             image = cv2.imread(str(folder / row['file']), cv2.IMREAD_UNCHANGED)
             image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
             scale = min(1.0, 320 / max(image.shape[:2]))

@@ -1,0 +1,133 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import pytest
+import torch
+
+from ood_perception.masks.fusion import BESIDE, IN_AIR, ON_ROAD, fuse, no_instances, union_map
+
+
+def painted(masks, scores):
+    """The paper's loop: descending score, later masks overwrite."""
+    out = torch.zeros(masks.shape[1:])
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        out[masks[i]] = scores[i]
+    return out
+
+
+def test_union_equals_sequential_overwriting_on_a_thousand_cases():
+    generator = torch.Generator().manual_seed(0)
+    for case in range(1000):
+        count = case % 7
+        masks = torch.rand(count, 9, 11, generator=generator) < 0.4
+        # few distinct values, so that ties happen
+        scores = torch.randint(1, 6, (count,), generator=generator) / 5
+        expected = painted(masks, scores)
+        assert torch.equal(union_map(masks, scores), expected)
+        logits = torch.where(masks, 1.0, -1.0)
+        fused = fuse(logits, scores, torch.ones(count, dtype=torch.bool), torch.zeros(9, 11))
+        assert torch.equal(fused.union, expected)
+
+
+def boxes_as_logits(*rectangles, size=(60, 80)):
+    logits = torch.full((len(rectangles), *size), -5.0)
+    for row, (x1, y1, x2, y2) in zip(logits, rectangles, strict=True):
+        row[y1:y2, x1:x2] = 5
+    return logits
+
+
+def test_instances_do_not_overlap_and_are_measured():
+    logits = boxes_as_logits((10, 10, 30, 30), (50, 20, 70, 50))
+    score = torch.zeros(60, 80)
+    score[10:30, 10:30] = 2.0
+    score[20:50, 50:60] = 4.0
+    found = fuse(logits, torch.tensor([0.5, 0.9]), torch.tensor([True, True]), score)
+    assert found.ids.tolist() == [1, 2]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.5])
+    assert found.boxes.tolist() == [[50, 20, 70, 50], [10, 10, 30, 30]]
+    assert found.areas.tolist() == [600, 400]
+    assert found.mean_scores.tolist() == pytest.approx([2.0, 2.0])
+    assert torch.equal(found.labels.unique(), torch.tensor([0, 1, 2], dtype=torch.int32))
+    assert (found.labels == 1).sum() == 600
+
+
+def test_a_part_of_a_better_object_is_no_object_of_its_own():
+    logits = boxes_as_logits((10, 10, 50, 50), (15, 15, 30, 30), (48, 10, 70, 50))
+    valid = torch.ones(3, dtype=torch.bool)
+    found = fuse(logits, torch.tensor([0.9, 0.8, 0.7]), valid, torch.zeros(60, 80))
+    assert len(found.ids) == 2
+    # the union map still knows all three
+    assert found.union[20, 20] == pytest.approx(0.8)
+    # the common strip belongs to the lower score, as when painting
+    assert found.labels[20, 49] == 2
+
+
+def test_empty_slots_are_left_out():
+    logits = boxes_as_logits((10, 10, 30, 30), (50, 20, 70, 50))
+    valid = torch.tensor([False, True])
+    found = fuse(logits, torch.tensor([0.9, 0.5]), valid, torch.zeros(60, 80))
+    assert found.areas.tolist() == [600]
+    assert found.labels[20, 20] == 0
+    nothing = fuse(logits, torch.tensor([0.9, 0.5]), ~valid & False, torch.zeros(60, 80))
+    assert len(nothing.ids) == 0
+    assert nothing.labels.shape == (60, 80)
+
+
+def test_surroundings():
+    semantic = torch.zeros(60, 80, dtype=torch.uint8)
+    semantic[30:, 20:60] = 3
+    semantic[30:, 60:] = 7
+    logits = boxes_as_logits((30, 30, 40, 45), (66, 30, 76, 45), (5, 2, 15, 12))
+    scores, valid = torch.tensor([0.9, 0.8, 0.7]), torch.ones(3, dtype=torch.bool)
+    found = fuse(logits, scores, valid, torch.zeros(60, 80), semantic, road_classes=(3,))
+    assert found.surroundings.tolist() == [ON_ROAD, BESIDE, IN_AIR]
+    plain = fuse(logits, scores, valid, torch.zeros(60, 80))
+    assert plain.surroundings.tolist() == [0, 0, 0]
+
+
+def test_bad_numbers_give_empty_or_clean_results():
+    logits = boxes_as_logits((10, 10, 30, 30), (50, 20, 70, 50))
+    logits[0] = float('nan')
+    score = torch.full((60, 80), float('nan'))
+    valid = torch.ones(2, dtype=torch.bool)
+    found = fuse(logits, torch.tensor([0.9, float('nan')]), valid, score)
+    assert found.areas.tolist() == [600]
+    assert torch.isfinite(found.mean_scores).all()
+    assert torch.isfinite(found.union).all()
+    specks = boxes_as_logits((10, 10, 12, 12))
+    assert len(fuse(specks, torch.tensor([0.9]), valid[:1], score).ids) == 0
+
+
+def test_a_thousand_masks():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.full((1000, 40, 60), -1.0)
+    for row in logits:
+        x, y = (int(v) for v in torch.randint(0, 30, (2,), generator=generator))
+        row[y : y + 8, x : x + 8] = 1
+    scores = torch.rand(1000, generator=generator)
+    valid = torch.ones(1000, dtype=torch.bool)
+    found = fuse(logits, scores, valid, torch.zeros(40, 60))
+    assert 0 < len(found.ids) <= 1000
+    assert torch.equal(found.union, painted(logits > 0, scores))
+    covered = torch.zeros(40, 60, dtype=torch.bool)
+    for i in found.ids:
+        mask = found.labels == i
+        assert not (covered & mask).any()
+        covered |= mask
+
+
+def test_no_instances_has_the_frame_size():
+    nothing = no_instances(7, 9)
+    assert nothing.labels.shape == (7, 9)
+    assert nothing.boxes.shape == (0, 4)

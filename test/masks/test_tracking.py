@@ -1,0 +1,155 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import numpy as np
+import pytest
+import torch
+
+from ood_perception.masks import Tracker, fuse
+from ood_perception.masks.tracking import LAST_ID
+
+
+def frame(*rectangles, size=(120, 160), scores=None):
+    """Instances of axis-parallel rectangles (x1, y1, x2, y2)."""
+    logits = torch.full((len(rectangles), *size), -5.0)
+    for row, rectangle in zip(logits, rectangles, strict=True):
+        x1, y1, x2, y2 = (int(v) for v in rectangle)
+        row[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)] = 5
+    scores = torch.tensor(scores or [0.9 - 0.01 * i for i in range(len(rectangles))])
+    return fuse(logits, scores, torch.ones(len(rectangles), dtype=torch.bool), torch.zeros(size))
+
+
+def id_at(instances, x, y):
+    return int(instances.labels[int(y), int(x)])
+
+
+def test_moving_objects_keep_their_ids_whatever_the_order_of_scores():
+    tracker = Tracker()
+    first = tracker.update(frame((10, 10, 40, 40), (100, 60, 130, 90)))
+    a, b = id_at(first, 25, 25), id_at(first, 115, 75)
+    assert {a, b} == {1, 2}
+    for step in range(1, 20):
+        near, far = (10 + 2 * step, 10, 40 + 2 * step, 40), (100 - step, 60, 130 - step, 90)
+        scores = [0.3, 0.9] if step % 2 else [0.9, 0.3]
+        now = tracker.update(frame(near, far, scores=scores))
+        assert id_at(now, 25 + 2 * step, 25) == a
+        assert id_at(now, 115 - step, 75) == b
+        assert sorted(now.ids.tolist()) == [a, b]
+        # rows and labels tell the same story
+        for row in range(2):
+            x1, y1, x2, y2 = now.boxes[row].tolist()
+            assert id_at(now, (x1 + x2) / 2, (y1 + y2) / 2) == now.ids[row]
+
+
+def test_small_fast_object_without_any_overlap():
+    tracker = Tracker()
+    ids = {int(tracker.update(frame((10 + 9 * i, 50, 18 + 9 * i, 58))).ids[0]) for i in range(14)}
+    assert len(ids) == 1
+
+
+def test_hidden_object_gets_its_id_back_then_is_forgotten():
+    tracker = Tracker(max_missed=3)
+    places = [(10 + 4 * i, 20, 40 + 4 * i, 50) for i in range(30)]
+    known = int(tracker.update(frame(places[0])).ids[0])
+    for i in range(1, 5):
+        tracker.update(frame(places[i]))
+    for _ in range(3):
+        assert len(tracker.update(frame()).ids) == 0
+    assert tracker.update(frame(places[8])).ids.tolist() == [known]
+    for _ in range(4):
+        tracker.update(frame())
+    assert len(tracker) == 0
+    assert tracker.update(frame(places[13])).ids.tolist() != [known]
+
+
+def test_crossing_objects_do_not_swap():
+    tracker = Tracker()
+    for i in range(31):
+        left, right = (4 * i, 20, 4 * i + 24, 50), (136 - 4 * i, 60, 160 - 4 * i, 90)
+        now = tracker.update(frame(left, right))
+        assert id_at(now, 4 * i + 12, 35) == 1
+        assert id_at(now, 148 - 4 * i, 75) == 2
+
+
+def test_new_size_or_reset_begins_anew():
+    tracker = Tracker()
+    for _ in range(3):
+        tracker.update(frame((10, 10, 40, 40), (60, 60, 90, 90)))
+    assert len(tracker) == 2
+    assert tracker.update(frame((5, 5, 30, 30), size=(60, 60))).ids.tolist() == [1]
+    tracker.update(frame((35, 35, 55, 55), size=(60, 60)))
+    tracker.reset()
+    assert tracker.update(frame((35, 35, 55, 55), size=(60, 60))).ids.tolist() == [1]
+
+
+def test_memory_is_bounded():
+    tracker = Tracker(max_missed=1000, max_tracks=10)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        x, y = rng.integers(0, 100, 2)
+        tracker.update(frame((x, y, x + 12, y + 12)))
+        tracker.update(frame())
+        assert len(tracker) <= 10
+
+
+def test_ids_stay_within_16_bits_and_skip_those_in_use():
+    tracker = Tracker(max_missed=0)
+    tracker.update(frame((10, 10, 40, 40)))
+    tracker._last_id = LAST_ID - 1
+    both = tracker.update(frame((10, 10, 40, 40), (60, 60, 90, 90)))
+    assert sorted(both.ids.tolist()) == [1, LAST_ID]
+    three = tracker.update(frame((10, 10, 40, 40), (60, 60, 90, 90), (110, 10, 140, 40)))
+    assert sorted(three.ids.tolist()) == [1, 2, LAST_ID]
+
+
+def test_reported_only_after_enough_sightings():
+    tracker = Tracker(min_hits=3)
+    counts = [len(tracker.update(frame((10, 10, 40, 40))).ids) for _ in range(4)]
+    assert counts == [0, 0, 1, 1]
+    hidden = Tracker(min_hits=2).update(frame((10, 10, 40, 40)))
+    assert int(hidden.labels.max()) == 0
+
+
+def test_smoothing():
+    tracker = Tracker(smooth_scores=0.5)
+    tracker.update(frame((10, 10, 40, 40), scores=[1.0]))
+    assert tracker.update(frame((10, 10, 40, 40), scores=[0.0])).scores.tolist() == [0.5]
+    tracker = Tracker(smooth_masks=0.6)
+    for _ in range(4):
+        tracker.update(frame((10, 10, 40, 40)))
+    flicker = tracker.update(frame((10, 10, 40, 30)))
+    assert int((flicker.labels > 0).sum()) == 900
+
+
+@pytest.mark.parametrize('count', [0, 1, 1000])
+def test_any_number_of_instances(count):
+    rng = np.random.default_rng(1)
+    tracker = Tracker()
+    logits = torch.full((count, 60, 80), -1.0)
+    for row in logits:
+        x, y = rng.integers(0, 60, 2)
+        row[y : y + 5, x : x + 5] = 1
+    for _ in range(2):
+        valid = torch.ones(count, dtype=torch.bool)
+        now = tracker.update(fuse(logits, torch.rand(count), valid, torch.zeros(60, 80)))
+    assert len(set(now.ids.tolist())) == len(now.ids)
+    assert len(tracker) <= 256
+
+
+@pytest.mark.parametrize(
+    'options', [{'min_iou': 1.0}, {'max_missed': -1}, {'min_hits': 0}, {'smooth_masks': -0.1}]
+)
+def test_wrong_options_are_named(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Tracker(**options)
