@@ -167,8 +167,8 @@ def compact(
     ] = '0016E5',
     drives: Annotated[
         int, typer.Option(help='Drives of the proving ground to render, 3 frames each.')
-    ] = 200,
-    share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.3,
+    ] = 300,
+    share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.45,
     cache: Cache = 0,
     segmentor_set: Annotated[list[str], typer.Option(help='Override a value of stage 1.')] = [],  # noqa: B006
     uem_set: Annotated[list[str], typer.Option(help='Override a value of stage 2.')] = [],  # noqa: B006

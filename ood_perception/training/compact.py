@@ -65,9 +65,9 @@ class CompactData:
     val: str
     objects: Path
     leave_out: str = '0016E5'
-    drives: int = 200
+    drives: int = 300
     per_drive: int = 3
-    share: float = 0.3
+    share: float = 0.45
     workers: int = 2
 
 

@@ -189,7 +189,7 @@ PRESETS: dict[str, Preset] = {
         model='compact',
         segmentor=Stage(COMPACT_STAGE_1, 'exposure.known', label_stride=4),
         uem=Stage(
-            COMPACT_STAGE_2, 'exposure.outlier', alpha=0.3, unknown_weight=3.0, label_stride=2
+            COMPACT_STAGE_2, 'exposure.outlier', alpha=0.0, unknown_weight=3.0, label_stride=2
         ),
         source='this project',
     ),
