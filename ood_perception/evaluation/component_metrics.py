@@ -1,0 +1,295 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Component metrics sIoU, PPV and F1* of SegmentMeIfYouCan (code of 2023-08-24).
+
+Chan et al., "SegmentMeIfYouCan: A Benchmark for Anomaly Segmentation", NeurIPS 2021, eq. 3-5.
+One count over pairs (true component, predicted component) gives every figure of a frame.
+
+    metrics = ComponentMetrics('anomaly')                  # waits for the dataset's threshold
+    metrics = ComponentMetrics('anomaly', threshold=0.37)  # or is told: prediction = score > 0.37
+    metrics.update(score, label)                           # or (mask, label) with a boolean mask
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ood_perception.evaluation.pixel_metrics import (
+    IGNORE,
+    UNKNOWN,
+    InputError,
+    PixelMetrics,
+    valid_pixels,
+)
+
+TAUS = np.linspace(0.25, 0.75, 11, endpoint=True)
+"""Values of sIoU and PPV from which a component counts as found."""
+
+IN_MEMORY = 128 << 20
+"""Bytes of frames that wait for a threshold before they go to a temporary file."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """
+    Sizes below which components do not count; exactly that size stays.
+
+    Attributes:
+        smallest_prediction: pixels; smaller predicted components are deleted.
+        smallest_truth: pixels; smaller true components are ignored.
+
+    """
+
+    smallest_prediction: int
+    smallest_truth: int
+
+
+TRACKS = {'anomaly': Track(500, 100), 'obstacle': Track(50, 10)}
+"""The benchmark's two tracks."""
+
+
+class ComponentMetrics:
+    """
+    Mergeable component metrics.
+
+    Without a threshold, frames given as scores wait (beyond 128 MB in a temporary file) until
+    :meth:`compute`, which takes the best-F1 threshold over all of them, as the benchmark does. Who
+    reads the frames twice needs no waiting: first ``PixelMetrics('smiyc')``, then
+    ``ComponentMetrics(track, threshold=pixel.compute()['best_f1_threshold'])``.
+
+    Args:
+        track: 'anomaly' or 'obstacle', which decides the smallest components.
+        threshold: a pixel is predicted unknown at score > threshold; None = the dataset's best F1.
+        mode: of the `PixelMetrics` that find the threshold.
+
+    Attributes:
+        frames: number of frames given.
+
+    Raises:
+        ValueError: unknown track or mode.
+
+    """
+
+    def __init__(
+        self, track: str = 'anomaly', threshold: float | None = None, mode: str = 'smiyc'
+    ) -> None:
+        if track not in TRACKS:
+            raise ValueError(f'track: expected {" or ".join(TRACKS)}, got {track!r}')
+        self.track, self.threshold = track, threshold
+        self.frames = 0
+        self._siou: list[float] = []
+        self._ppv: list[float] = []
+        self._pixels = PixelMetrics(mode)
+        self._waiting = _Frames()
+
+    def update(self, score: Any, label: Any) -> None:
+        """
+        Add a frame.
+
+        Args:
+            score: (H, W) numbers, higher = more unknown, NaN = not predicted; or a boolean mask,
+                which is the prediction itself.
+            label: (H, W), 0 known, 1 unknown, 255 ignore.
+
+        Raises:
+            InputError: sizes differ or a label is none of 0, 1, 255; nothing was added.
+
+        """
+        score, label = np.asarray(score), np.asarray(label)
+        if score.ndim != 2:
+            raise InputError(f'score: expected shape (H, W), got {score.shape}')
+        if label.dtype == bool:
+            label = label.view(np.uint8)
+        if score.dtype == bool:
+            valid_pixels(score, label)
+            self._count(score, label)
+        elif self.threshold is not None:
+            valid_pixels(score, label)
+            self._count(score > self.threshold, label)
+        else:
+            self._pixels.update(score, label)
+            self._waiting.append(score, label)
+        self.frames += 1
+
+    def merge(self, other: ComponentMetrics) -> ComponentMetrics:
+        """
+        Add what another has counted, as if its frames had been given here; returns self.
+
+        Raises:
+            ValueError: its track, threshold or mode differs.
+
+        """
+        if (other.track, other.threshold) != (self.track, self.threshold):
+            raise ValueError(
+                f'track and threshold: cannot merge {other.track!r} at {other.threshold} into '
+                f'{self.track!r} at {self.threshold}'
+            )
+        self._pixels.merge(other._pixels)
+        self.frames += other.frames
+        self._siou += other._siou
+        self._ppv += other._ppv
+        for score, label in other._waiting:
+            self._waiting.append(score, label)
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """
+        Figures over all frames so far.
+
+        Returns:
+            ``sIoU`` (mean over true components), ``PPV`` (mean over predicted components, 0 where
+            there is none), ``F1_star`` (mean over the 11 thresholds), the same as ``siou``,
+            ``ppv``, ``f1_star``; ``f1``, ``tp``, ``fn``, ``fp`` (lists of 11, for `TAUS`),
+            ``truths``, ``predictions`` (components), ``threshold``. Means over nothing are nan.
+
+        """
+        siou, ppv = list(self._siou), list(self._ppv)
+        threshold = self.threshold
+        if len(self._waiting):
+            threshold = self._pixels.compute()['best_f1_threshold']
+            for score, label in self._waiting:
+                a, b = component_figures(score > threshold, label, TRACKS[self.track])
+                siou += a
+                ppv += b
+        found = np.array(siou)[:, None] >= TAUS
+        tp, fn = found.sum(0), (~found).sum(0)
+        fp = (np.array(ppv)[:, None] < TAUS).sum(0)
+        total = 2 * tp + fn + fp
+        f1 = np.divide(2 * tp, total, out=np.full(len(TAUS), np.nan), where=total > 0)
+        # fsum rounds once, so the order in which shards arrive cannot show.
+        figures = {
+            'siou': math.fsum(siou) / len(siou) if siou else float('nan'),
+            'ppv': math.fsum(ppv) / len(ppv) if ppv else 0.0,
+            'f1_star': float(np.mean(f1)),
+        }
+        return figures | {
+            'sIoU': figures['siou'],
+            'PPV': figures['ppv'],
+            'F1_star': figures['f1_star'],
+            'f1': f1.tolist(),
+            'tp': tp.tolist(),
+            'fn': fn.tolist(),
+            'fp': fp.tolist(),
+            'truths': len(siou),
+            'predictions': len(ppv),
+            'threshold': threshold,
+        }
+
+    def _count(self, prediction: NDArray[np.bool_], label: NDArray[Any]) -> None:
+        siou, ppv = component_figures(prediction, label, TRACKS[self.track])
+        self._siou += siou
+        self._ppv += ppv
+
+
+def component_figures(
+    prediction: NDArray[np.bool_], label: NDArray[Any], track: Track
+) -> tuple[list[float], list[float]]:
+    """
+    Compare the 8-connected components of one frame.
+
+    Args:
+        prediction: bool (H, W), predicted unknown; ignored pixels are cleared first.
+        label: (H, W), 0 known, 1 unknown, 255 ignore.
+        track: smallest sizes.
+
+    Returns:
+        sIoU of every true component, I / (|touching predictions| + |truth| - I - A) where A are
+        pixels of those predictions on other true components; PPV of every predicted component, its
+        share of pixels on any true one.
+
+    """
+    truth, sizes = _components(label == UNKNOWN)
+    # The background is component 0 and ignored as well where it has too few pixels.
+    small = sizes < track.smallest_truth
+    predicted, sizes = _components(prediction & (label != IGNORE))
+    drop = sizes < track.smallest_prediction
+    drop[0] = False
+    number = np.where(drop, 0, np.arange(len(sizes)))
+    counted = ~small[truth] & ((label != IGNORE) | (truth > 0))
+    truth, predicted = truth[counted], number[predicted[counted]]
+    truth_size = np.bincount(truth, minlength=len(small))
+    predicted_size = np.bincount(predicted, minlength=len(number))
+    # One count over (truth, prediction) labels where both are components.
+    both = (truth > 0) & (predicted > 0)
+    key = truth[both].astype(np.int64) * len(number) + predicted[both]
+    pairs, shared = np.unique(key, return_counts=True)
+    k, p = pairs // len(number), pairs % len(number)
+    on_truth = np.bincount(p, shared, len(number))
+    intersection = np.bincount(k, shared, len(small))
+    # |touching| - A, summed over the predictions that touch truth k.
+    reach = np.bincount(k, predicted_size[p] - (on_truth[p] - shared), len(small))
+    union = reach + truth_size - intersection
+    true = np.flatnonzero(truth_size[1:]) + 1
+    guessed = np.flatnonzero(predicted_size[1:]) + 1
+    siou = intersection[true] / union[true]
+    return siou.tolist(), (on_truth[guessed] / predicted_size[guessed]).tolist()
+
+
+def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Labels int32 (H, W) of 8-connected components, 0 = none, and the size of each label."""
+    if not mask.size:
+        return np.zeros(mask.shape, np.int32), np.zeros(1, np.int64)
+    _, labels = cv2.connectedComponents(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
+    return np.asarray(labels, np.int32), np.bincount(np.ravel(labels))
+
+
+class _Frames:
+    """Frames that wait: in memory first, beyond that in a temporary file."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] | None = None
+        self._index: list[tuple[tuple[int, ...], str]] = []
+
+    def append(self, score: NDArray[Any], label: NDArray[Any]) -> None:
+        if self._file is None:
+            self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - lives on
+        self._file.seek(0, 2)
+        self._file.write(score.tobytes())
+        self._file.write(label.astype(np.uint8).tobytes())
+        self._index.append((score.shape, score.dtype.str))
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
+        at = 0
+        for shape, kind in list(self._index):
+            assert self._file is not None
+            count, dtype = math.prod(shape), np.dtype(kind)
+            self._file.seek(at)
+            data = self._file.read(count * (dtype.itemsize + 1))
+            at += len(data)
+            score = np.frombuffer(data, dtype, count).reshape(shape)
+            yield (
+                score,
+                np.frombuffer(data, np.uint8, count, count * dtype.itemsize).reshape(shape),
+            )
+
+    def __getstate__(self) -> list[Any]:
+        return list(self)
+
+    def __setstate__(self, frames: list[Any]) -> None:
+        self._file, self._index = None, []
+        for score, label in frames:
+            self.append(score, label)

@@ -1,0 +1,197 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Precision-recall and ROC curves from counts per threshold, and the figures read off them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import fsum
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIGURES = ('ap', 'fpr95', 'auroc', 'best_f1', 'best_f1_threshold')
+"""Keys of :meth:`Curve.figures`, all fractions 0..1 but the threshold."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """
+    Counts at every distinct threshold t, from the highest down; a pixel is positive at score >= t.
+
+    Attributes:
+        thresholds: float (N,), strictly decreasing, in the unit of the score.
+        tp: int64 (N,), unknown pixels at or above the threshold.
+        fp: int64 (N,), known pixels at or above the threshold.
+        positives: unknown pixels in all.
+        negatives: known pixels in all.
+
+    """
+
+    thresholds: NDArray[np.floating]
+    tp: NDArray[np.int64]
+    fp: NDArray[np.int64]
+    positives: int
+    negatives: int
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """TP / (TP + FP), float64 (N,); 1 where nothing is predicted."""
+        predicted = self.tp + self.fp
+        return np.divide(self.tp, predicted, out=np.ones(len(predicted)), where=predicted > 0)
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """TP / positives = TPR, float64 (N,); nan without positives."""
+        return self.tp / self.positives if self.positives else np.full(len(self.tp), np.nan)
+
+    @property
+    def fpr(self) -> NDArray[np.float64]:
+        """FP / negatives, float64 (N,); nan without negatives."""
+        return self.fp / self.negatives if self.negatives else np.full(len(self.fp), np.nan)
+
+    @property
+    def f1(self) -> NDArray[np.float64]:
+        """2 TP / (2 TP + FP + FN), float64 (N,); 0 where that is 0 / 0."""
+        both = self.tp + self.fp + self.positives
+        return np.divide(2 * self.tp, both, out=np.zeros(len(both)), where=both > 0)
+
+    def figures(self) -> dict[str, float]:
+        """
+        Read the figures off.
+
+        Returns:
+            ``ap`` by the step rule sum (R_n - R_n-1) P_n (0 without positives, as scikit-learn has
+            it, and nan without pixels), ``fpr95`` = FPR at the first threshold from above with
+            TPR >= 0.95 (no interpolation), ``auroc`` by trapezoids, ``best_f1`` and the highest
+            threshold that reaches it. What one class alone leaves undefined is nan.
+
+        """
+        if not len(self.thresholds):
+            return dict.fromkeys(FIGURES, float('nan'))
+        best = int(np.argmax(self.f1))
+        both = self.positives > 0 and self.negatives > 0
+        return {
+            'ap': self._ap(),
+            'fpr95': self._fpr_at(0.95) if both else float('nan'),
+            'auroc': self._auroc() if both else float('nan'),
+            'best_f1': float(self.f1[best]),
+            'best_f1_threshold': float(self.thresholds[best]) if self.positives else float('nan'),
+        }
+
+    def bounds(self) -> dict[str, float]:
+        """
+        Exact bounds of what the figures would be without binning.
+
+        Inside a bin of N+ unknown and N- known pixels their order is lost; the best order has all
+        unknown pixels first, the worst all known ones.
+
+        Returns:
+            ``ap_low``, ``ap_high``, ``fpr95_low``, ``fpr95_high``.
+
+        """
+        names = ('ap_low', 'ap_high', 'fpr95_low', 'fpr95_high')
+        if not (self.positives and self.negatives):
+            return dict.fromkeys(names, float('nan'))
+        before = np.concatenate([[0], self.fp[:-1]])
+        found = np.diff(self.tp, prepend=0)
+        high = _harmonic_ap(self.tp - found, found, before) / self.positives
+        low = _harmonic_ap(self.tp - found, found, self.fp) / self.positives
+        at = int(np.searchsorted(self.recall, 0.95))
+        at = min(at, len(self.fp) - 1)
+        fprs = float(before[at] / self.negatives), float(self.fp[at] / self.negatives)
+        return dict(zip(names, (low, high, *fprs), strict=True))
+
+    def thinned(self, points: int = 500) -> Curve:
+        """At most about `points` of the curve, evenly along it in recall and FPR; for drawing."""
+        if len(self.thresholds) <= points:
+            return self
+        way = np.abs(np.diff(self.tp, prepend=0)) / max(self.positives, 1)
+        way = np.cumsum(way + np.abs(np.diff(self.fp, prepend=0)) / max(self.negatives, 1))
+        picked = np.searchsorted(way, np.linspace(0, way[-1], points - 1))
+        keep = np.unique(np.concatenate([[0], np.minimum(picked, len(way) - 1), [len(way) - 1]]))
+        return Curve(
+            self.thresholds[keep], self.tp[keep], self.fp[keep], self.positives, self.negatives
+        )
+
+    def _ap(self) -> float:
+        if not self.positives:
+            return 0.0
+        return float(np.sum(np.diff(self.recall, prepend=0.0) * self.precision))
+
+    def _fpr_at(self, recall: float) -> float:
+        index = int(np.searchsorted(self.recall, recall))
+        return float(self.fpr[index]) if index < len(self.fpr) else 1.0
+
+    def _auroc(self) -> float:
+        tpr = np.concatenate([[0.0], self.recall])
+        fpr = np.concatenate([[0.0], self.fpr])
+        return float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
+
+
+def curve_of(
+    thresholds: NDArray[np.floating], positive: NDArray[np.int64], negative: NDArray[np.int64]
+) -> Curve:
+    """
+    Curve from counts per threshold in any order; counts of equal thresholds are added.
+
+    Args:
+        thresholds: float (N,), lower edge of the scores counted there.
+        positive: int64 (N,), unknown pixels counted at each.
+        negative: int64 (N,), known pixels counted at each.
+
+    """
+    order = np.argsort(thresholds, kind='stable')[::-1]
+    thresholds = thresholds[order]
+    tp = np.cumsum(positive[order], dtype=np.int64)
+    fp = np.cumsum(negative[order], dtype=np.int64)
+    last = np.ones(len(thresholds), bool)
+    last[:-1] = thresholds[1:] != thresholds[:-1]
+    positives, negatives = (int(tp[-1]), int(fp[-1])) if len(tp) else (0, 0)
+    return Curve(thresholds[last], tp[last], fp[last], positives, negatives)
+
+
+def ranked_curve(scores: NDArray[np.floating], unknown: NDArray[np.bool_]) -> Curve:
+    """Curve with every distinct score as a threshold, from scores (N,) and classes (N,)."""
+    order = np.argsort(scores)[::-1]
+    scores = scores[order]
+    last = np.ones(len(scores), bool)
+    last[:-1] = scores[1:] != scores[:-1]
+    ends = np.flatnonzero(last)
+    tp = np.cumsum(unknown[order], dtype=np.int64)[ends]
+    fp = ends + 1 - tp
+    positives, negatives = (int(tp[-1]), int(fp[-1])) if len(tp) else (0, 0)
+    return Curve(scores[ends], tp, fp, positives, negatives)
+
+
+def _harmonic_ap(
+    before: NDArray[np.int64], found: NDArray[np.int64], false: NDArray[np.int64]
+) -> float:
+    """Sum of precisions when `found` positives follow `before`, with `false` ahead of each."""
+    keep = found > 0
+    a, k, f = before[keep].astype(float), found[keep].astype(float), false[keep].astype(float)
+    # sum_{i=1..k} (a + i) / (a + i + f) = k - f * (psi(a + f + k + 1) - psi(a + f + 1))
+    return fsum(k - f * (_digamma(a + f + k + 1) - _digamma(a + f + 1)))
+
+
+def _digamma(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Digamma for x >= 1 to 1e-14: ten steps of the recurrence, then the asymptotic series."""
+    shift = np.zeros_like(x)
+    for i in range(10):
+        shift += 1 / (x + i)
+    y = x + 10
+    z = 1 / (y * y)
+    series = z * (1 / 12 - z * (1 / 120 - z * (1 / 252 - z * (1 / 240 - z / 132))))
+    return np.log(y) - 0.5 / y - series - shift
