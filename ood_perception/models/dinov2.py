@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         'num_heads': 24,
         'mlp_ratio': 2.66667 * 2,
         'mlp_layer': SwiGLUPacked,
+        'act_layer': nn.SiLU,
     },
 }
 """Arguments of :class:`DINOv2` for each published size."""

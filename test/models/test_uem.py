@@ -1,0 +1,203 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import hashlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from official_weights import assert_close, golden, uem_value
+
+from ood_perception.checkpoints import load_checkpoint
+from ood_perception.models import create_model
+
+SMALL = {
+    'embed_dim': 24,
+    'depth': 4,
+    'num_heads': 2,
+    'table_size': 56,
+    'out_indices': (0, 1, 2, 3),
+    'channels': 8,
+    'mlp_hidden': 12,
+    'projector_hidden': (10, 9),
+    'num_classes': 5,
+    'num_components': 3,
+    'window': (56, 70),
+    'stride': (28, 14),
+}
+
+
+@pytest.fixture(scope='module')
+def official():
+    case = golden('uem_dd.pt')
+    model = create_model('uem_dd')
+    weights = {key: uem_value(key, *about) for key, about in case['params'].items()}
+    for key, total in case['weight_sums_float64'].items():
+        assert weights[key].double().sum().item() == pytest.approx(total, abs=1e-3)
+    report = load_checkpoint(model, weights)
+    assert report.origin == 'uem'
+    assert list(report.ignored) == ['segmentor.backbone.dinov2.mask_token']
+    return case, model
+
+
+def test_window_equals_the_official_code(official):
+    case, model = official
+    generator = torch.Generator('cpu').manual_seed(7)
+    noise = torch.randn(1, 3, 526, 1044, generator=generator)
+    window = 9.0 * F.avg_pool2d(noise, 9, stride=1)
+    expected = case['window']
+    with torch.inference_mode():
+        out = model(window)
+        tokens = out.features[0].flatten(2).transpose(1, 2)
+    assert_close(tokens[:, ::8, ::8], expected['final_tokens_8'], 5e-4)
+    assert_close(out.logits[:, :, ::4, ::4], expected['sem_seg_4'], 5e-4)
+    assert_close(out.ood, expected['ood_score'], 5e-4)
+    logits = F.interpolate(out.logits, (518, 1036), mode='bilinear')
+    ood = F.interpolate(out.ood, (518, 1036), mode='bilinear')
+    ratio = ood[:, 1] - ood[:, 0] - logits.amax(1)
+    assert_close(ratio[:, ::8, ::8], expected['llr_8'], 5e-4)
+
+
+@pytest.mark.slow
+def test_sliding_windows_equal_the_official_code(official):
+    case, model = official
+    names = {'torch': torch}
+    recipe = case['recipe_image'].split('normalise')[0]
+    exec(recipe.strip(), names)  # builds an image from integers, no data of its own
+    image = names['image'].contiguous()
+    assert hashlib.sha256(image.numpy().tobytes()).hexdigest() == case['image_sha256']
+    score = model.score_sliding(image)
+    assert score.dtype == torch.float32
+    assert tuple(score.shape) == tuple(case['slide']['size'])
+    assert_close(score[None, ::8, ::8], case['slide']['llr_8'], 5e-4)
+
+
+def small(form, **options):
+    torch.manual_seed(0)
+    model = create_model(f'uem_{form}', **{**SMALL, **options})
+    for name, value in model.state_dict().items():
+        value.copy_(uem_value(name, tuple(value.shape), str(value.dtype).removeprefix('torch.')))
+    return model
+
+
+@pytest.mark.parametrize('form', ['dd', 'gd', 'gg'])
+def test_outputs_have_the_shapes_that_the_paper_gives(form):
+    model = small(form)
+    with torch.inference_mode():
+        out = model(torch.randn(2, 3, 56, 98))
+    assert out.logits.shape == (2, 5, 16, 28)
+    assert out.ood.shape == (2, 2, 4, 7)
+    assert out.features[0].shape == (2, 24, 4, 7)
+
+
+@pytest.mark.parametrize('form', ['dd', 'gd', 'gg'])
+def test_sliding_is_the_mean_of_upsampled_windows_before_the_score(form):
+    model = small(form)
+    images = torch.randn(1, 3, 75, 91, generator=torch.Generator().manual_seed(2))
+    total, hits = torch.zeros(7, 75, 91), torch.zeros(75, 91)
+    with torch.inference_mode():
+        for y in (0, 19):
+            for x in (0, 14, 21):
+                out = model.single(images[:, :, y : y + 56, x : x + 70])
+                for part, value in ((slice(0, 5), out.logits), (slice(5, 7), out.ood)):
+                    up = F.interpolate(value, (56, 70), mode='bilinear')[0]
+                    total[part, y : y + 56, x : x + 70] += up
+                hits[y : y + 56, x : x + 70] += 1
+        mean = total / hits
+        expected = mean[6] - mean[5] - mean[:5].amax(0)
+        score = model.score_sliding(images)
+        batched = small(form, window_batch=4).score_sliding(images)
+        as_forward = small(form, mode='sliding')(images)
+    assert_close(score, expected[None], 1e-5)
+    assert_close(batched, expected[None], 1e-5)
+    assert as_forward.logits.shape == (1, 5, 75, 91)
+    assert as_forward.ood.shape == (1, 2, 75, 91)
+
+
+@pytest.mark.parametrize('size', [(56, 70), (84, 84), (40, 200), (29, 31), (56, 98)])
+def test_sliding_handles_every_size(size):
+    """Equal to the window, a multiple of the stride beyond it, smaller than it in one or both."""
+    score = small('gd').score_sliding(torch.randn(2, 3, *size))
+    assert score.shape == (2, *size)
+    assert score.isfinite().all()
+
+
+def test_single_pass_equals_forward_where_the_size_fits_and_resizes_elsewhere():
+    model = small('gg')
+    images = torch.randn(1, 3, 56, 84)
+    with torch.inference_mode():
+        out = model(images)
+    ood = F.interpolate(out.ood, (56, 84), mode='bilinear')
+    expected = ood[:, 1] - ood[:, 0] - F.interpolate(out.logits, (56, 84), mode='bilinear').amax(1)
+    assert_close(model.score(images), expected, 1e-5)
+    assert model.score(torch.randn(1, 3, 61, 99)).shape == (1, 61, 99)
+    assert model.score(images, size=(112, 168)).shape == (1, 56, 84)
+
+
+def test_uint8_image_is_normalised_first():
+    model = small('dd')
+    image = torch.randint(0, 256, (56, 70, 3), dtype=torch.uint8)
+    mean, std = torch.tensor(model.spec.mean), torch.tensor(model.spec.std)
+    images = ((image / 255 - mean) / std).permute(2, 0, 1)[None]
+    assert_close(model.score(image), model.score(images)[0], 1e-5)
+    assert_close(model.score(image.numpy()), model.score(images)[0], 1e-5)
+    assert_close(model.score_sliding(image), model.score_sliding(images)[0], 1e-5)
+
+
+@pytest.mark.parametrize('mode', ['single', 'sliding'])
+def test_spec_says_what_sizes_are_taken(mode):
+    assert small('dd', mode=mode).spec.multiple_of == (14 if mode == 'single' else 1)
+
+
+def test_wrong_inputs_are_named():
+    model = small('dd')
+    with pytest.raises(ValueError, match='multiples of 14'):
+        model(torch.zeros(1, 3, 57, 70))
+    with pytest.raises(ValueError, match='28 pixels'):
+        model(torch.zeros(1, 3, 14, 70))
+    with pytest.raises(ValueError, match='28 pixels'):
+        model.score_sliding(torch.zeros(1, 3, 27, 70))
+    with pytest.raises(ValueError, match=r'uint8 \(56, 70, 4\)'):
+        model.score(torch.zeros(56, 70, 4, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r'torch.int64'):
+        model.score(torch.zeros(1, 3, 56, 70, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'mode': 'both'},
+        {'window': (50, 70)},
+        {'stride': (0, 14)},
+        {'stride': (28, 71)},
+        {'window_batch': 0},
+        {'out_indices': (0, 1, 2)},
+        {'out_indices': (0, 1, 2, 2)},
+    ],
+)
+def test_wrong_options_are_named(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        create_model('uem_dd', **{**SMALL, **options})
+
+
+def test_parameters_are_those_of_the_paper():
+    with torch.device('meta'):
+        for form, head in (('dd', 788_226), ('gd', 788_226), ('gg', 788_228)):
+            model = create_model(f'uem_{form}')
+            trained = [*model.ood_projector.parameters(), *model.ood_head.parameters()]
+            assert sum(p.numel() for p in trained if p.requires_grad) == head
+            backbone = model.segmentor.backbone
+            assert round(sum(p.numel() for p in backbone.dinov2.parameters()) / 1e4) == 8658
+            decoder = sum(p.numel() for p in backbone.learnable_layers.parameters())
+            assert round(decoder / 1e4) == 1496

@@ -1,0 +1,60 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import pytest
+import torch
+
+from ood_perception.models.windows import mean_over_windows, window_starts
+
+
+@pytest.mark.parametrize('window', [1, 5, 14])
+@pytest.mark.parametrize('stride', [1, 3, 5])
+@pytest.mark.parametrize('size', [14, 15, 19, 24, 29])
+def test_windows_cover_every_pixel_and_end_at_the_border(size, window, stride):
+    starts = window_starts(size, window, stride)
+    if stride <= window:
+        covered = {i for start in starts for i in range(start, start + window)}
+        assert covered == set(range(size))
+    assert starts[-1] + window == size
+    assert len(set(starts)) == len(starts)
+
+
+@pytest.mark.parametrize(('size', 'count'), [(1024, 5), (2048, 9), (720, 3), (1280, 3)])
+def test_number_of_windows_is_the_published_one(size, count):
+    window = 518 if size in (1024, 720) else 1036
+    assert len(window_starts(size, window, 140)) == count
+
+
+@pytest.mark.parametrize('size', [518, 658, 798, 938])
+def test_last_window_is_there_where_the_official_code_drops_it(size):
+    assert window_starts(size, 518, 140)[-1] == size - 518
+
+
+def test_window_larger_than_the_image_is_named():
+    with pytest.raises(ValueError, match='518'):
+        window_starts(518, 532, 140)
+
+
+@pytest.mark.parametrize('batch', [1, 2, 5])
+def test_mean_equals_a_loop_over_pixels(batch):
+    images = torch.randn(2, 3, 9, 13)
+    window, stride = (4, 6), (3, 2)
+    function = lambda crops: crops.cumsum(2).cumsum(3)  # noqa: E731, differs in each window
+    total, hits = torch.zeros(2, 3, 9, 13), torch.zeros(9, 13)
+    for y in window_starts(9, 4, 3):
+        for x in window_starts(13, 6, 2):
+            total[..., y : y + 4, x : x + 6] += function(images[..., y : y + 4, x : x + 6])
+            hits[y : y + 4, x : x + 6] += 1
+    out = mean_over_windows(images, function, window, stride, batch)
+    assert torch.allclose(out, total / hits, atol=1e-5)
