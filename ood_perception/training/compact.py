@@ -58,6 +58,7 @@ class CompactData:
         per_drive: frames of each.
         share: of training samples that come from the proving ground.
         workers: processes that render.
+        size: (height, width) of the samples in pixels.
 
     """
 
@@ -69,6 +70,7 @@ class CompactData:
     per_drive: int = 3
     share: float = 0.45
     workers: int = 2
+    size: tuple[int, int] = (360, 480)
 
 
 VAL_DRIVES = range(100_000, 100_030)
@@ -103,14 +105,15 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
         held_out = load_pairs(frames, only=data.leave_out)[::4] + held_out[::2]
     simulated = val_simulated = None
     if data.drives:
-        seeds, size = range(data.drives), held_in[0][1].shape
+        seeds = range(data.drives)
         cache = folder / 'proving_ground'
-        simulated = render(cache / 'train', seeds, data.per_drive, size, data.workers)
-        val_simulated = render(cache / 'val', VAL_DRIVES, 3, size, data.workers)
-    exposures = [(1.0, held_in, Exposure(held_in, load_objects(data.objects, held_out=False)))]
+        simulated = render(cache / 'train', seeds, data.per_drive, data.size, data.workers)
+        val_simulated = render(cache / 'val', VAL_DRIVES, 3, data.size, data.workers)
+    objects = load_objects(data.objects, held_out=False)
+    exposures = [(1.0, held_in, Exposure(held_in, objects, data.size))]
     if simulated:
         rendered = load_pairs(simulated)
-        other = Exposure(rendered, exposures[0][2].objects, most=500)
+        other = Exposure(rendered, objects, data.size, most=500)
         other.things = [*exposures[0][2].things, *other.things]
         exposures = [(1 - data.share, *exposures[0][1:]), (data.share, rendered, other)]
     pasted = validation_set(held_out, load_objects(data.objects, held_out=True))

@@ -280,9 +280,9 @@ class Trainer:
             'accelerator',
             'validate_every',
         }
-        differ = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
+        differ = [k for k in mine if k in theirs and k not in free and mine[k] != theirs[k]]
         if differ:
-            listed = ', '.join(f'{k} {theirs.get(k)} -> {mine[k]}' for k in differ)
+            listed = ', '.join(f'{k} {theirs[k]} -> {mine[k]}' for k in differ)
             raise TrainingError(
                 f'{path}: was made with other settings ({listed}); use a new folder'
             )

@@ -104,7 +104,8 @@ class UemTask(StageTask):
         llr = ood[:, 1] - ood[:, 0]
         if self.parts.logits is not None:
             with torch.no_grad():
-                llr = llr - upsample(self.parts.logits(maps).float(), size).amax(1)
+                known = upsample(self.parts.logits(maps).float(), size).amax(1)
+            llr = llr - known
         loss = llr_loss(
             llr,
             target,

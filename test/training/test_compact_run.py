@@ -1,0 +1,160 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The compact recipe from end to end, on a handful of tiny frames; and the card and profile."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+pytest.importorskip('lightning', reason="the extra 'train' is not installed")
+
+from ood_perception.cli.train import app
+from ood_perception.profile import Profile
+from ood_perception.training.compact import CompactData, train_compact
+from ood_perception.training.presets import PRESETS, override
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data')
+    rng = np.random.default_rng(0)
+    for split, names in (('train', 'ABCDX'), ('val', 'YZ')):
+        for folder in ('images', 'labels'):
+            (root / split / folder).mkdir(parents=True)
+        for name in names:
+            label = np.zeros((64, 80), np.uint8)  # sky, road, a car
+            label[32:], label[40:56, 20:44], label[0] = 3, 8, 11
+            image = np.stack([label * 20 + 30, 200 - label * 9, label * 5], -1)
+            image = (image + rng.integers(0, 12, image.shape)).astype(np.uint8)
+            Image.fromarray(image).save(root / split / 'images' / f'{name}1.png')
+            Image.fromarray(label).save(root / split / 'labels' / f'{name}1.png')
+    (root / 'objects' / 'rgba').mkdir(parents=True)
+    rows = []
+    for i in range(12):
+        rgba = rng.integers(0, 256, (40, 30, 4)).astype(np.uint8)
+        rgba[..., 3] = 255
+        Image.fromarray(rgba).save(root / 'objects' / 'rgba' / f'{i}.png')
+        row = {'file': f'rgba/{i}.png', 'coco_image_id': str(i), 'recommended': '1'}
+        rows.append({**row, 'fill': '1.0', 'border_sides': ''})
+    with (root / 'objects' / 'INDEX.csv').open('w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+@pytest.fixture(scope='module')
+def trained(data, tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp('run')
+    parts = CompactData(
+        frames=f'camvid:{data / "train"}',
+        val=f'camvid:{data / "val"}',
+        objects=data / 'objects',
+        leave_out='X',
+        drives=0,
+        size=(64, 80),
+    )
+    changes = ['steps=2', 'batch_size=2', 'workers=0', 'warmup_steps=1']
+    preset = dataclasses.replace(
+        PRESETS['compact'],
+        segmentor=override(PRESETS['compact'].segmentor, changes),
+        uem=override(PRESETS['compact'].uem, changes),
+    )
+    return train_compact(parts, preset, folder, 'ood train compact'), preset, parts
+
+
+def test_the_profile_is_ready_to_use(trained):
+    from ood_perception.pipeline import Pipeline
+
+    path, _, _ = trained
+    profile = Profile.load(path)
+    assert profile.segmentor.name == 'compact'
+    assert len(profile.classes) == 11
+    assert 'non-commercial' in profile.licence
+    pipeline = Pipeline.from_profile(path, 'cpu', 'eager')
+    (result,) = pipeline(np.zeros((64, 80, 3), np.uint8), wants={'heatmap', 'score'})
+    assert result.heatmap.shape == (64, 80)
+    assert np.isfinite(result.score).all()
+
+
+def test_the_card_tells_how_it_was_made(trained):
+    card = trained[0].with_suffix('.md').read_text()
+    for text in ('pasted ap', 'fpr95', 'sha256', 'ood train compact', 'unknown_weight: 3.0'):
+        assert text in card
+    assert 'non-commercial research use only' in card
+
+
+def test_weights_hold_the_heads_only(trained):
+    from safetensors.torch import load_file
+
+    state = load_file(trained[0].with_suffix('.safetensors'))
+    assert {name.split('.')[0] for name in state} == {'fpn', 'uem'}
+
+
+def test_the_same_command_again_trains_nothing_and_gives_the_same(trained):
+    path, preset, parts = trained
+    before = path.with_suffix('.safetensors').read_bytes()
+    path.unlink()
+    train_compact(parts, preset, path.parent, 'ood train compact')
+    assert path.with_suffix('.safetensors').read_bytes() == before
+    assert Profile.load(path).calibration.slope != 0
+
+
+def test_calibrate_changes_the_profile(trained, tmp_path):
+    # Frames with unknown pixels: label 1, everything else known.
+    rng = np.random.default_rng(1)
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+    for i in range(2):
+        label = np.zeros((64, 80), np.uint8)
+        label[20:40, 30:50] = 1
+        Image.fromarray(rng.integers(0, 256, (64, 80, 3)).astype(np.uint8)).save(
+            tmp_path / 'images' / f'{i}.png'
+        )
+        Image.fromarray(label).save(tmp_path / 'labels' / f'{i}.png')
+    target = tmp_path / 'calibrated.yaml'
+    arguments = ['calibrate', str(trained[0]), '--data', str(tmp_path), '--out', str(target)]
+    result = CliRunner().invoke(app, [*arguments, '--label-map', 'benchmark', '--device', 'cpu'])
+    assert result.exit_code == 0, result.output
+    assert 'ece' in result.output
+    old, new = Profile.load(trained[0]), Profile.load(target)
+    assert new.calibration != old.calibration
+    assert dataclasses.replace(new, calibration=old.calibration) == old
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['segmentor', '--data', 'camvid:/nowhere', '--out', 'x'], '/nowhere: no such file'),
+        (['uem', '--data', '.', '--objects', '/nowhere', '--out', 'x'], 'no images'),
+        (['segmentor', '--data', '.', '--out', 'x', '--set', 'step=3'], "did you mean 'steps'"),
+        (['segmentor', '--data', '.', '--out', 'x', '--preset', 'y'], "no preset named 'y'"),
+        (['calibrate', 'nothing', '--data', '.'], "no profile named 'nothing'"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert 'Traceback' not in result.output
