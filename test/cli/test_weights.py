@@ -1,0 +1,150 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import pytest
+import torch
+from official_weights import golden, mmseg_value, weights_by_rule
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from ood_perception.checkpoints import CheckpointError, load_checkpoint
+from ood_perception.checkpoints.converting import convert_file
+from ood_perception.checkpoints.store import catalogue
+from ood_perception.cli.weights import app
+from ood_perception.models import create_model, registry
+
+RUN = CliRunner()
+CASE = golden('internimage_heads_small.pt')['upernet']
+
+
+def small(**options):
+    return registry.partial(
+        registry._internimage,
+        'l',
+        'upernet',
+        **CASE['backbone_cfg'],
+        head_channels=CASE['head']['channels'],
+        aux_channels=CASE['aux']['channels'],
+    )(**options)
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """A file as mmcv writes it, for a small model that the registry knows."""
+    monkeypatch.setitem(registry.MODELS, 'internimage_l_upernet', small)
+    state = weights_by_rule(CASE['shapes'], mmseg_value)
+    path = tmp_path / 'official.pth'
+    optimizer = {'state': {0: {'exp_avg': torch.zeros(1000)}}}
+    torch.save({'meta': {'epoch': 1}, 'state_dict': state, 'optimizer': optimizer}, path)
+    return path
+
+
+def test_list_shows_every_file_with_licence_and_numbers(monkeypatch, tmp_path):
+    monkeypatch.setenv('OOD_WEIGHTS', str(tmp_path))
+    (tmp_path / 'sam_vit_b_01ec64.pth').write_bytes(b'x')
+    out = RUN.invoke(app, ['list', '-v']).output
+    for entry in catalogue().values():
+        assert entry.name in out
+        assert entry.licence in out
+        assert entry.published in out
+        assert (entry.url or entry.page) in out
+    assert out.count(' here\n') == 1
+    assert 'sam_vit_l' not in RUN.invoke(app, ['list', 'vit_b']).output
+
+
+def test_fetch_from_a_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv('OOD_WEIGHTS', str(tmp_path / 'cache'))
+    (tmp_path / 's2m_detector.pth').write_bytes(b'content')
+    result = RUN.invoke(app, ['fetch', 's2m', '--from', str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / 'cache' / 's2m_detector.pth').read_bytes() == b'content'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'text'),
+    [
+        (['fetch', 'zebra'], 'no weights named'),
+        (['fetch', 'uem_gd'], 'download it by hand'),
+        (['fetch', 'sam_vit_b', '--from', '/nowhere'], 'no file at /nowhere'),
+        (['check', '/nowhere/a.pth'], 'no weight file'),
+        (['convert', '/nowhere/a.pth'], 'no weight file'),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(arguments, text, monkeypatch, tmp_path):
+    monkeypatch.setenv('OOD_WEIGHTS', str(tmp_path))
+    result = RUN.invoke(app, arguments)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    assert text in line
+
+
+def test_fetched_file_with_a_wrong_sha256_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv('OOD_WEIGHTS', str(tmp_path / 'cache'))
+    (tmp_path / 'sam_vit_b_01ec64.pth').write_bytes(b'other')
+    result = RUN.invoke(app, ['fetch', 'sam_vit_b', '--from', str(tmp_path)])
+    assert result.exit_code == 1
+    assert 'expected 01ec64' in result.stderr
+    assert not list((tmp_path / 'cache').iterdir())
+
+
+def test_check_says_what_fits_and_what_does_not(official, tmp_path):
+    result = RUN.invoke(app, ['check', str(official), '--model', 'internimage_l_upernet'])
+    assert result.exit_code == 0, result.output
+    assert 'fits internimage_l_upernet: origin mmseg; 231 keys used' in result.output
+    page = tmp_path / 'page.pth'
+    page.write_bytes(b'<html>')
+    result = RUN.invoke(app, ['check', str(page)])
+    assert result.exit_code == 1
+    assert 'HTML page' in result.stderr
+    state = torch.load(official, weights_only=True)['state_dict']
+    state['backbone.patch_embed.conv1.bias'][0] = torch.nan
+    torch.save(state, official)
+    result = RUN.invoke(app, ['check', str(official), '--model', 'internimage_l_upernet'])
+    assert 'not finite' in result.stderr
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_convert_strips_and_loads_back(official, tmp_path, half):
+    target = tmp_path / 'out.safetensors'
+    arguments = ['convert', str(official), str(target), '--model', 'internimage_l_upernet']
+    result = RUN.invoke(app, arguments + ['--half'] * half)
+    assert result.exit_code == 0, result.output
+    with safe_open(target, 'pt') as file:
+        assert file.metadata()['model'] == 'internimage_l_upernet'
+        assert not any(key.startswith('auxiliary_head') for key in file.keys())  # noqa: SIM118
+        dtype = file.get_tensor('decode_head.conv_seg.weight').dtype
+    assert dtype == (torch.float16 if half else torch.float32)
+    model, plain = create_model('internimage_l_upernet'), create_model('internimage_l_upernet')
+    load_checkpoint(model, target)
+    load_checkpoint(plain, official)
+    with torch.no_grad():
+        out, expected = model(CASE['input']).logits, plain(CASE['input']).logits
+    assert (out - expected).abs().max() <= (0.05 if half else 0)
+
+
+def test_convert_without_disk_space_is_one_error(official, tmp_path):
+    target = tmp_path / 'out.safetensors'
+    (tmp_path / 'out.safetensors.part').symlink_to('/dev/full')
+    with pytest.raises(CheckpointError, match='cannot be written'):
+        convert_file(official, target, 'internimage_l_upernet')
+    assert not target.exists()
+
+
+def test_convert_refuses_numbers_that_half_precision_cannot_hold(official, tmp_path):
+    state = torch.load(official, weights_only=True)['state_dict']
+    state['decode_head.conv_seg.bias'][0] = 1e6
+    torch.save(state, official)
+    with pytest.raises(CheckpointError, match=r'conv_seg\.bias'):
+        convert_file(official, tmp_path / 'a.safetensors', 'internimage_l_upernet', half=True)
+    assert not (tmp_path / 'a.safetensors').exists()

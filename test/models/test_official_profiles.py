@@ -1,0 +1,101 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ood_perception.checkpoints.store import catalogue
+from ood_perception.masks import PROMPTS, SEGMENTERS
+from ood_perception.models import SEGMENTORS
+from ood_perception.pipeline import Pipeline
+from ood_perception.profile import Profile, ProfileError, StageConfig
+from ood_perception.scores import SCORES
+
+DINO = {
+    'embed_dim': 24,
+    'depth': 4,
+    'num_heads': 2,
+    'out_indices': (0, 1, 2, 3),
+    'table_size': 56,
+    'channels': 8,
+    'mlp_hidden': 8,
+    'projector_hidden': (8, 8),
+    'window': (28, 42),
+    'stride': (14, 28),
+}
+SMALL = {
+    'dinov2_uem_gd': DINO,
+    'dinov2_uem_dd': DINO,
+    'dinov2_uem_gg': DINO,
+    'internimage_clusters': {
+        'channels': 16,
+        'depths': (1, 1, 1, 1),
+        'groups': (1, 2, 4, 8),
+        'head_channels': 8,
+    },
+}
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_names_are_those_of_registries_and_catalogue(name):
+    profile = Profile.load(name)
+    assert profile.name == name
+    assert profile.segmentor.name in SEGMENTORS
+    assert profile.prompts.name in PROMPTS
+    assert profile.segmenter.name in SEGMENTERS
+    assert len(profile.classes) == 19
+    for stage in (profile.segmentor, profile.prompts, profile.segmenter):
+        assert name in catalogue()[stage.weights].profiles
+    assert catalogue()[profile.segmentor.weights].model == profile.segmentor.name
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_missing_weights_are_one_error_with_the_command(name, monkeypatch, tmp_path):
+    monkeypatch.setenv('OOD_WEIGHTS', str(tmp_path))
+    profile = Profile.load(name)
+    options = {**profile.segmentor.options, **SMALL[name]}
+    segmentor = dataclasses.replace(profile.segmentor, options=options)
+    command = f'ood weights fetch {profile.segmentor.weights}'
+    with pytest.raises(ProfileError, match=rf'^segmentor\.weights: .*{command}') as caught:
+        Pipeline.from_profile(dataclasses.replace(profile, segmentor=segmentor), device='cpu')
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('mode', ['single', 'sliding'])
+@pytest.mark.parametrize('name', SMALL)
+def test_runs_end_to_end_with_random_weights(name, mode):
+    profile = Profile.load(name)
+    if profile.score.name not in SCORES:
+        pytest.skip(f'no score named {profile.score.name} yet')
+    options = {**profile.segmentor.options, **SMALL[name]}
+    if name.startswith('dinov2'):
+        options['mode'] = mode
+    elif mode == 'sliding':
+        return
+    profile = dataclasses.replace(
+        profile,
+        image=dataclasses.replace(profile.image, short_side=56, max_long_side=112),
+        segmentor=StageConfig(profile.segmentor.name, '', options),
+        prompts=StageConfig('components'),
+        segmenter=StageConfig('guided'),
+    )
+    pipeline = Pipeline.from_profile(profile, device='cpu', engine='eager')
+    frames = [np.random.default_rng(i).integers(0, 256, (90, 150, 3), np.uint8) for i in range(2)]
+    for result in pipeline(frames):
+        assert result.score.shape == result.heatmap.shape == (90, 150)
+        assert np.isfinite(result.score).all()
+        assert result.semantic.max() < 19
+        assert result.instances.shape == (90, 150)
