@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 
 from ood_perception.profile import CalibrationConfig
@@ -116,6 +115,10 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
         stage.engine.seed,
     )
     folder = job.folder / kind
+    if job.preset.model == 'compact' and parts.backbone is not None:
+        example = normalise(dataset[(0, 0)]['image'][None], parts.spec)
+        with torch.inference_mode():
+            parts.features = fast_features(parts.backbone, example)
     if stage.cache:
         dataset = FeatureCache(
             folder / 'cache',
@@ -126,10 +129,6 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
             f'{job.name} {stage.recipe} {stage.options} {[fingerprint(f) for f in job.frames]}',
             workers=stage.engine.workers,
         )
-    elif isinstance(parts.backbone, nn.Module) and job.preset.model == 'compact':
-        example = dataset[(0, 0)]['image'][None]
-        with torch.inference_mode():
-            parts.features = fast_features(parts.backbone, normalise(example, parts.spec))
     validation = make_validation(job, kind)
     task = make_task(kind, parts, stage, validation)
     trainer = Trainer(task, dataset, stage.engine, folder, _record(job, kind, stage))

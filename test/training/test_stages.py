@@ -174,6 +174,10 @@ def test_stage_2_loss_is_the_likelihood_ratio_loss():
             ((3 * unknown + known) / total).item(), rel=1e-5
         )
         assert task.weigh(batch).item() == total
+    # With alpha 0 the gradient comes through the ratio alone; none reaches the segmentor.
+    task(batch)['loss'].backward()
+    assert all(p.grad is not None and p.grad.any() for p in parts.uem[1].parameters())
+    assert all(p.grad is None for part in parts.decoder for p in part.parameters())
 
 
 def test_a_uem_learns_the_white_square(tmp_path):
