@@ -104,7 +104,7 @@ def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Ten
     """Input and targets of one scene, mirrored half of the time."""
     flip = rng.random() < 0.5
     probability = np.ascontiguousarray(scene.probability[:, ::-1] if flip else scene.probability)
-    inputs = log_odds(torch.from_numpy(probability)[None])[0]
+    inputs = log_odds(torch.from_numpy(probability)[None].float())[0]
     # A calibration that is a little off must not matter.
     inputs = (inputs + float(rng.normal(0, 0.1))).clamp(-2, 2)
     boxes = torch.from_numpy(scene.boxes())

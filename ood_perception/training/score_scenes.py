@@ -44,7 +44,7 @@ class Scene:
     Attributes:
         image: uint8 (H, W, 3) RGB.
         labels: uint8 (H, W), 0 = known, 1..N = the object that one sees there.
-        probability: float32 (H, W), 0..1, calibrated probability of being unknown.
+        probability: float (H, W), 0..1, calibrated probability of being unknown.
 
     """
 
@@ -91,10 +91,21 @@ def load_objects(folder: Path, held_out: bool) -> list[np.ndarray]:
     return objects
 
 
-def load_frames(folder: Path, every: int = 1, sequences: Sequence[str] = ()) -> list[np.ndarray]:
-    """Read every n-th frame, uint8 (H, W, 3) RGB, of the given sequences (none given: of all)."""
+def load_frames(folder: Path, every: int = 1, without: str = '') -> list[np.ndarray]:
+    """
+    Read frames of a folder with INDEX.csv (columns image, sequence).
+
+    Args:
+        folder: of the data set.
+        every: take every n-th frame.
+        without: sequence that is left out.
+
+    Returns:
+        uint8 (H, W, 3) RGB arrays.
+
+    """
     with (folder / 'INDEX.csv').open(newline='') as file:
-        rows = [r for r in csv.DictReader(file) if not sequences or r['sequence'] in sequences]
+        rows = [row for row in csv.DictReader(file) if row['sequence'] != without]
     frames = [cv2.imread(str(folder / row['image'])) for row in rows[::every]]
     return [np.ascontiguousarray(frame[..., ::-1]) for frame in frames]
 
