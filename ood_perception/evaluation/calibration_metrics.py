@@ -1,0 +1,107 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Calibration: does a pixel of heatmap value 0.8 turn out unknown in 80 % of the cases?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ood_perception.evaluation.pixel_metrics import InputError, valid_pixels
+
+
+class CalibrationMetrics:
+    """
+    Mergeable reliability counts of probabilities in steps of 1/255.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3, for the
+    probability of being unknown.
+
+    Args:
+        bins: of equal width over 0..1.
+
+    """
+
+    def __init__(self, bins: int = 15) -> None:
+        if bins < 1:
+            raise ValueError(f'bins: expected 1 or more, got {bins}')
+        self.bins = bins
+        self.counts: NDArray[np.int64] = np.zeros((256, 2), np.int64)
+
+    def update(self, probability: Any, label: Any) -> None:
+        """
+        Add a frame.
+
+        Args:
+            probability: uint8 (H, W), 0..255 = 0..1, or floats 0..1.
+            label: (H, W), 0 known, 1 unknown, 255 ignore.
+
+        Raises:
+            InputError: sizes differ, values outside 0..1, or a label is none of 0, 1, 255.
+
+        """
+        probability = np.asarray(probability)
+        integer = probability.dtype == np.uint8
+        values, unknown, _ = valid_pixels(probability, label)
+        if not values.size:
+            return
+        if not integer:
+            if values.min() < 0 or values.max() > 1:
+                raise InputError(
+                    f'probability: expected 0..1, got {values.min():g} to {values.max():g}'
+                )
+            values = np.rint(values * 255)
+        key = values.astype(np.int64) * 2 + unknown
+        self.counts += np.bincount(key, minlength=512).reshape(256, 2)
+
+    def merge(self, other: CalibrationMetrics) -> CalibrationMetrics:
+        """Add what another has counted; returns self. Raises ValueError: other number of bins."""
+        if other.bins != self.bins:
+            raise ValueError(f'bins: cannot merge {other.bins} into {self.bins}')
+        self.counts += other.counts
+        return self
+
+    def reliability(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Mean probability, share of unknown pixels and pixels of each bin that is not empty."""
+        levels = np.arange(256)
+        number = np.minimum(levels * self.bins // 255, self.bins - 1)
+        total = np.bincount(number, self.counts.sum(1), self.bins)
+        mean = np.bincount(number, self.counts.sum(1) * levels, self.bins) / 255
+        unknown = np.bincount(number, self.counts[:, 1], self.bins)
+        used = total > 0
+        return mean[used] / total[used], unknown[used] / total[used], total[used].astype(np.int64)
+
+    def compute(self) -> dict[str, float]:
+        """
+        Figures so far.
+
+        Returns:
+            ``ece`` (expected calibration error, 0..1), ``mce`` (largest bin's error), ``brier``
+            (mean squared error, 0..1); nan without pixels.
+
+        """
+        mean, share, total = self.reliability()
+        if not total.size:
+            return dict.fromkeys(('ece', 'mce', 'brier'), float('nan'))
+        error = np.abs(mean - share)
+        p = np.arange(256) / 255
+        squares = self.counts[:, 1] * (1 - p) ** 2 + self.counts[:, 0] * p**2
+        return {
+            'ece': float(np.sum(error * total) / total.sum()),
+            'mce': float(error.max()),
+            'brier': float(squares.sum() / total.sum()),
+        }

@@ -1,0 +1,320 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Evaluator: frames in, one evaluation out; never stopped by a bad frame, mergeable across machines.
+
+    evaluator = Evaluator('compact')
+    for frame in frames:
+        evaluator.update(frame)
+    evaluation = evaluator.compute()
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
+from ood_perception.evaluation.component_metrics import ComponentMetrics
+from ood_perception.evaluation.curves import Curve, ranked_curve
+from ood_perception.evaluation.instance_metrics import InstanceMetrics
+from ood_perception.evaluation.pixel_metrics import (
+    IGNORE,
+    InputError,
+    PixelMetrics,
+    valid_pixels,
+)
+from ood_perception.evaluation.time_metrics import TimeMetrics
+
+SIZES = ((0, 32**2, 'below 32x32'), (32**2, 96**2, '32x32 to 96x96'), (96**2, 1 << 62, 'larger'))
+"""Pixels from, pixels below, name: the breakdown by size of the true object."""
+
+PICTURES = 6
+"""Frames of each end (best and worst) that the report shows."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """
+    One frame's outputs and labels; what there is not is None.
+
+    Attributes:
+        stamp_ns: of the image.
+        stream: name of the sequence it belongs to.
+        score: (H, W), higher = more unknown; None takes the heatmap.
+        heatmap: uint8 (H, W), 0..255 = probability.
+        instances: (H, W) predicted ids, 0 = none.
+        confidences: of predicted ids, 0..1.
+        anomaly: (H, W), 0 known, 1 unknown, 255 ignore.
+        truth: (H, W) true ids, 0 = none.
+        latency_ms: from sending the image to receiving its outputs; nan = unknown.
+        image: function that reads the uint8 (H, W, 3) RGB image when it is to be shown.
+        condition: name for the breakdown, for example of a track; '' = none.
+
+    """
+
+    stamp_ns: int
+    stream: str = ''
+    score: NDArray[Any] | None = None
+    heatmap: NDArray[np.uint8] | None = None
+    instances: NDArray[Any] | None = None
+    confidences: dict[int, float] | None = None
+    anomaly: NDArray[np.uint8] | None = None
+    truth: NDArray[Any] | None = None
+    latency_ms: float = float('nan')
+    image: Callable[[], NDArray[np.uint8]] | None = None
+    condition: str = ''
+
+
+@dataclass
+class Evaluation:
+    """
+    One evaluated run.
+
+    Attributes:
+        name: of the run.
+        summary: figures by name; fractions 0..1, undefined ones None; can be written as JSON.
+        curve: precision-recall and ROC, or None without labels.
+        reliability: mean probability, share of unknown pixels, pixels of each calibration bin.
+        breakdown: rows of (condition, figures).
+        pictures: (caption, RGB panel) of the best and the worst frames.
+        latencies_ms: of all frames that have one.
+        problems: what was wrong with the input, and how often.
+
+    """
+
+    name: str
+    summary: dict[str, Any]
+    curve: Curve | None = None
+    reliability: tuple[Any, Any, Any] | None = None
+    breakdown: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    pictures: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    problems: dict[str, int] = field(default_factory=dict)
+
+
+class Evaluator:
+    """
+    Collects mergeable statistics of frames.
+
+    Args:
+        name: of the run.
+        mode: of the `PixelMetrics`; 'streaming' needs the least memory.
+        track: 'anomaly' or 'obstacle' for component metrics, '' for none.
+        pictures: frames to show of each end; 0 = none.
+
+    Attributes:
+        problems: what was wrong with the input, and how often.
+
+    """
+
+    def __init__(
+        self, name: str, mode: str = 'streaming', track: str = '', pictures: int = PICTURES
+    ) -> None:
+        self.name, self.mode, self.pictures = name, mode, pictures
+        self.pixels = PixelMetrics(mode)
+        self.components = ComponentMetrics(track) if track else None
+        self.instances = InstanceMetrics()
+        self.time = TimeMetrics()
+        self.calibration = CalibrationMetrics()
+        self.conditions: dict[str, PixelMetrics] = {}
+        self.sizes: Counter[tuple[str, bool]] = Counter()
+        self.problems: Counter[str] = Counter()
+        self.frames = self.labelled = self.compared = 0
+        self.latencies_ms: list[float] = []
+        self._shown: list[tuple[Any, ...]] = []
+
+    def update(self, frame: Frame) -> None:
+        """Add a frame; what is wrong with it is counted in `problems` and left out."""
+        self.frames += 1
+        if math.isfinite(frame.latency_ms):
+            self.latencies_ms.append(frame.latency_ms)
+        score = frame.heatmap if frame.score is None else frame.score
+        value, meaning = None, ''
+        if score is None:
+            self.problems['frames without score and heatmap'] += 1
+        elif frame.anomaly is not None:
+            value = self._attempt(lambda: self._pixels(score, frame))
+            meaning = 'AP'
+        else:
+            value, meaning = _unknownness(frame.heatmap, score), 'unknown'
+        pairs: Any = ((), ())
+        if frame.truth is not None and frame.instances is not None:
+            pairs = self._attempt(lambda: self._instances(frame)) or pairs
+        truths = [] if frame.truth is None else np.unique(frame.truth[frame.truth > 0]).tolist()
+        matched = zip(*pairs[:2], strict=True)
+        self.time.update(frame.stamp_ns, frame.heatmap, truths, matched, frame.stream)
+        if value is not None and self.pictures and frame.image is not None:
+            self._show(value, meaning, frame)
+
+    def _attempt(self, what: Callable[[], Any]) -> Any:
+        try:
+            return what()
+        except InputError as error:
+            self.problems[str(error)] += 1
+            return None
+
+    def _pixels(self, score: Any, frame: Frame) -> float | None:
+        label = frame.anomaly
+        self.pixels.update(score, label)
+        self.labelled += 1
+        if self.components is not None:
+            self.components.update(score, label)
+        if frame.heatmap is not None:
+            self._attempt(lambda: self.calibration.update(frame.heatmap, label))
+        if frame.condition:
+            part = self.conditions.setdefault(frame.condition, PixelMetrics(self.mode))
+            part.update(score, label)
+        if not self.pictures:
+            return None
+        # Every fourth pixel is enough to choose pictures by.
+        thin, unknown, _ = valid_pixels(np.asarray(score)[::2, ::2], np.asarray(label)[::2, ::2])
+        return ranked_curve(thin, unknown).figures()['ap'] if unknown.any() else None
+
+    def _instances(self, frame: Frame) -> Any:
+        assert frame.instances is not None
+        assert frame.truth is not None
+        pairs = self.instances.update(
+            frame.instances, frame.truth, frame.anomaly, frame.confidences
+        )
+        self.compared += 1
+        counted = frame.truth
+        if frame.anomaly is not None:
+            counted = np.where(frame.anomaly == IGNORE, 0, frame.truth)
+        ids, sizes = np.unique(counted[counted > 0], return_counts=True)
+        for identity, size in zip(ids.tolist(), sizes.tolist(), strict=True):
+            name = next(text for low, high, text in SIZES if low <= size < high)
+            self.sizes[name, bool(np.isin(identity, pairs[1]))] += 1
+        return pairs
+
+    def _show(self, value: float, meaning: str, frame: Frame) -> None:
+        """Keep the picture if it is among the best or the worst so far."""
+        from ood_perception.evaluation.pictures import panel
+
+        key = (value, frame.stream, frame.stamp_ns)
+        ends = self.pictures if meaning == 'AP' else 2 * self.pictures
+        at = bisect.bisect_left([row[0] for row in self._shown], key)
+        worst = at < ends if meaning == 'AP' else False
+        if not worst and len(self._shown) - at >= ends:
+            return
+        try:
+            picture = panel(frame)
+        except ValueError as error:
+            self.problems[f'picture: {error}'] += 1
+            return
+        self._shown.insert(at, (key, meaning, picture))
+        self._trim()
+
+    def _trim(self) -> None:
+        labelled = bool(self._shown) and self._shown[0][1] == 'AP'
+        if len(self._shown) > 2 * self.pictures:
+            keep = self.pictures
+            first = self._shown[:keep] if labelled else []
+            self._shown = first + self._shown[-(keep if labelled else 2 * keep) :]
+
+    def merge(self, other: Evaluator) -> Evaluator:
+        """Add what another has collected from other streams; returns self."""
+        self.pixels.merge(other.pixels)
+        if self.components is not None and other.components is not None:
+            self.components.merge(other.components)
+        self.instances.merge(other.instances)
+        self.time.merge(other.time)
+        self.calibration.merge(other.calibration)
+        for name, part in other.conditions.items():
+            self.conditions.setdefault(name, PixelMetrics(self.mode)).merge(part)
+        self.sizes.update(other.sizes)
+        self.problems.update(other.problems)
+        self.frames += other.frames
+        self.labelled += other.labelled
+        self.compared += other.compared
+        self.latencies_ms += other.latencies_ms
+        self._shown = sorted(self._shown + other._shown, key=lambda row: row[:2])
+        self._trim()
+        return self
+
+    def compute(self, **more: Any) -> Evaluation:
+        """Evaluation so far; `more` goes first into the summary."""
+        summary: dict[str, Any] = {**more, 'frames': self.frames, 'labelled': self.labelled}
+        if self.labelled:
+            summary |= self.pixels.compute() | self.calibration.compute()
+            summary['mode'] = self.mode
+        if self.labelled and self.components is not None:
+            figures = self.components.compute()
+            summary |= {name: figures[name] for name in ('siou', 'ppv', 'f1_star')}
+        if self.compared:
+            figures = self.instances.compute()
+            summary |= {f'instance_{name}': value for name, value in figures.items()}
+        timing = self.time.compute()
+        names = list(timing) if self.compared else ['flicker']
+        summary |= {name: timing[name] for name in names}
+        if self.latencies_ms:
+            p50, p95, p99 = np.percentile(self.latencies_ms, [50, 95, 99])
+            summary |= {'latency_ms_p50': p50, 'latency_ms_p95': p95, 'latency_ms_p99': p99}
+        return Evaluation(
+            self.name,
+            {name: plain(value) for name, value in summary.items()},
+            self.pixels.curves() if self.labelled else None,
+            self.calibration.reliability() if self.calibration.counts.any() else None,
+            self._breakdown(),
+            self._pictures(),
+            sorted(self.latencies_ms),
+            dict(sorted(self.problems.items())),
+        )
+
+    def _breakdown(self) -> list[tuple[str, dict[str, Any]]]:
+        rows: list[tuple[str, dict[str, Any]]] = []
+        for name in sorted(self.conditions):
+            figures = self.conditions[name].compute()
+            chosen = ('ap', 'fpr95', 'auroc', 'frames')
+            rows.append((name, {key: plain(figures[key]) for key in chosen}))
+        for _, _, name in SIZES:
+            found, missed = self.sizes[name, True], self.sizes[name, False]
+            if found + missed:
+                recall = found / (found + missed)
+                rows.append((f'objects {name}', {'objects': found + missed, 'recall': recall}))
+        return rows
+
+    def _pictures(self) -> list[tuple[str, NDArray[np.uint8]]]:
+        rows, ends = self._shown, self.pictures
+        shown = []
+        for number, ((value, stream, stamp), meaning, picture) in enumerate(reversed(rows)):
+            kind = 'most unknown'
+            if meaning == 'AP':
+                kind = 'best' if number < min(ends, (len(rows) + 1) // 2) else 'worst'
+            where = f'{stream} ' if stream else ''
+            text = f'{kind}: {where}{stamp / 1e9:.3f} s, {meaning} {value:.3f}'
+            shown.append((text, picture))
+        return shown
+
+
+def plain(value: Any) -> Any:
+    """Value as JSON has it: numpy numbers as Python's, what is not finite as None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _unknownness(heatmap: Any, score: Any) -> float:
+    """Share of the pixels that are taken for unknown; without a heatmap, the mean score."""
+    return float(np.mean(heatmap >= 128) if heatmap is not None else np.nanmean(score))

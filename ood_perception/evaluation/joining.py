@@ -1,0 +1,202 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bags as frames: messages grouped by header stamp, outputs joined to images and labels."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.evaluation.evaluator import Frame
+from ood_perception.ros import bag as bags
+from ood_perception.ros.messages import BadImage, decode, stamp_ns
+
+WINDOW = 64
+"""Stamps that may be incomplete at a time before the oldest is taken as it is."""
+
+Group = tuple[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Topics:
+    """
+    Names of topics; '' = none.
+
+    Attributes:
+        image: the camera's, in the bag of the source.
+        anomaly: labels 0, 1, 255 as mono8, in the bag of the source.
+        instances: true ids as mono16, in the bag of the source.
+        node: the node whose ``heatmap``, ``score``, ``instances`` and ``detections_json`` are read
+            in the bag of outputs.
+
+    """
+
+    image: str = '/camera/image_raw'
+    anomaly: str = '/labels/anomaly'
+    instances: str = '/labels/instances'
+    node: str = '/ood'
+
+
+def grouped(path: str | Path, topics: list[str], problems: Counter[str]) -> Iterator[Group]:
+    """
+    Messages of some topics by header stamp, in ascending order of stamps.
+
+    Args:
+        path: of the bag.
+        topics: which; those that the bag lacks are named in `problems`.
+        problems: what was wrong, and how often.
+
+    Yields:
+        Stamp in ns, and the messages by topic; a topic may be missing.
+
+    Raises:
+        BagError: the bag cannot be opened.
+
+    """
+    with bags.opened(path) as reader:
+        chosen = [c for c in reader.connections if c.topic in topics and c.msgcount]
+        present = {c.topic for c in chosen}
+        for name in topics:
+            if name not in present:
+                problems[f'no messages on {name}'] += 1
+        if not chosen:
+            return
+        store = bags.typestore()
+        waiting: dict[int, dict[str, Any]] = {}
+        done = -1
+        messages = reader.messages(connections=chosen)
+        while True:
+            try:
+                connection, _, raw = next(messages)
+                message = store.deserialize_cdr(raw, connection.msgtype)
+                stamp = _stamp(message)
+            except StopIteration:
+                break
+            except Exception as error:  # every storage plugin has its own exceptions
+                problems[f'bag is damaged, the rest of it is missing: {error}'] += 1
+                break
+            if stamp <= done:
+                problems['stamps that went back'] += 1
+                continue
+            waiting.setdefault(stamp, {})[connection.topic] = message
+            while waiting:
+                oldest = min(waiting)
+                if len(waiting[oldest]) < len(present) and len(waiting) <= WINDOW:
+                    break
+                yield oldest, waiting.pop(oldest)
+                done = oldest
+        for stamp in sorted(waiting):
+            yield stamp, waiting[stamp]
+
+
+def join(
+    outputs: str | Path,
+    source: str | Path,
+    topics: Topics,
+    problems: Counter[str],
+    stream: str = '',
+) -> Iterator[Frame]:
+    """
+    Frames of a recorded run: the node's outputs with images and labels of the same stamp.
+
+    Args:
+        outputs: bag with what the node published.
+        source: bag with the images and, where there are any, labels.
+        topics: names.
+        problems: gets what was wrong, and how often.
+        stream: name of the sequence.
+
+    Raises:
+        BagError: a bag cannot be opened.
+
+    """
+    names = [f'{topics.node}/{n}' for n in ('heatmap', 'score', 'instances', 'detections_json')]
+    given = {t.name for t in bags.topics(outputs) if t.count}
+    wanted = [name for name in names if name in given or name.endswith(('heatmap', 'instances'))]
+    have = {t.name for t in bags.topics(source) if t.count}
+    # A bag without labels is no problem, one without images is.
+    labels = [n for n in (topics.anomaly, topics.instances) if n in have]
+    asked = [topics.image, *labels]
+    results = grouped(outputs, wanted, problems)
+    result = next(results, None)
+    for stamp, messages in grouped(source, asked, problems):
+        while result is not None and result[0] < stamp:
+            problems['outputs whose stamp no image has'] += 1
+            result = next(results, None)
+        if result is None or result[0] != stamp:
+            continue
+        yield _frame(stamp, messages, result[1], topics, labels, problems, stream)
+        result = next(results, None)
+    while result is not None:
+        problems['outputs whose stamp no image has'] += 1
+        result = next(results, None)
+
+
+def source_frame(
+    stamp: int, messages: dict[str, Any], topics: Topics, problems: Counter[str], stream: str = ''
+) -> Frame:
+    """Frame with image and labels only."""
+    frame = Frame(stamp, stream)
+    image = messages.get(topics.image)
+    if image is not None:
+        frame.image = lambda: decode(image)
+    frame.anomaly = _array(messages.get(topics.anomaly), problems)
+    frame.truth = _array(messages.get(topics.instances), problems)
+    return frame
+
+
+def _frame(
+    stamp: int,
+    messages: dict[str, Any],
+    found: dict[str, Any],
+    topics: Topics,
+    labels: list[str],
+    problems: Counter[str],
+    stream: str,
+) -> Frame:
+    frame = source_frame(stamp, messages, topics, problems, stream)
+    if topics.anomaly in labels and frame.anomaly is None:
+        problems['frames whose stamp no label has'] += 1
+    frame.heatmap = _array(found.get(f'{topics.node}/heatmap'), problems)
+    frame.score = _array(found.get(f'{topics.node}/score'), problems)
+    frame.instances = _array(found.get(f'{topics.node}/instances'), problems)
+    text = found.get(f'{topics.node}/detections_json')
+    if text is not None:
+        rows = json.loads(text.data)['detections']
+        frame.confidences = {int(row['id']): float(row['score']) for row in rows}
+    return frame
+
+
+def _array(message: Any, problems: Counter[str]) -> np.ndarray | None:
+    if message is None:
+        return None
+    try:
+        return bags.to_array(message)
+    except (bags.BagError, BadImage) as error:
+        problems[str(error)] += 1
+        return None
+
+
+def _stamp(message: Any) -> int:
+    if hasattr(message, 'header'):
+        return stamp_ns(message.header)
+    stamp = json.loads(message.data)['header']['stamp']
+    return int(stamp['sec']) * 10**9 + int(stamp['nanosec'])

@@ -1,0 +1,203 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Evaluation of bags.
+
+*Offline*: every frame of a bag through a pipeline in this process; deterministic, nothing dropped.
+*Live*: the bag is played over DDS at its own rate to a node (:mod:`ood_perception.ros.live`), with
+what that brings: drops, latency, age; the recorded outputs are joined to the labels by stamp.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
+from ood_perception.evaluation.joining import Topics, grouped, join, source_frame
+
+if TYPE_CHECKING:
+    from ood_perception.pipeline import Pipeline
+    from ood_perception.ros.live import LiveRun
+
+
+def evaluate_records(frames: Iterable[Frame], evaluator: Evaluator) -> Evaluator:
+    """Give all frames to an evaluator and return it."""
+    for frame in frames:
+        evaluator.update(frame)
+    return evaluator
+
+
+def evaluate_live(
+    run: LiveRun,
+    source: str | Path,
+    image_topic: str = '/camera/image_raw',
+    profile: str = 'compact',
+    *,
+    topics: Topics | None = None,
+    name: str = '',
+    track: str = '',
+) -> Evaluation:
+    """
+    Evaluate what a node published during a replay.
+
+    Args:
+        run: of `ood_perception.ros.live.run_live`.
+        source: the bag that was played, with its labels if it has any.
+        image_topic: topic of the images in it.
+        profile: for the summary.
+        topics: names of labels and node, None for the usual ones.
+        name: of the run in the report, '' = the profile.
+        track: 'anomaly' or 'obstacle' for component metrics too.
+
+    Returns:
+        Its summary begins with ``profile``, ``frames_in``, ``frames_out``, ``ap``, ``fpr95``,
+        ``instance_f1``, ``fps``, ``latency_ms_p50``, ``latency_ms_p95``; None where the bag has no
+        labels for it.
+
+    Raises:
+        BagError: a bag cannot be opened.
+
+    """
+    names = topics or Topics()
+    names = Topics(image_topic, names.anomaly, names.instances, names.node)
+    evaluator = Evaluator(name or profile, track=track)
+    frames = 0
+    for frame in join(run.bag, source, names, evaluator.problems):
+        if frame.stamp_ns in run.sent_ns and frame.stamp_ns in run.received_ns:
+            lag = run.received_ns[frame.stamp_ns] - run.sent_ns[frame.stamp_ns]
+            frame.latency_ms = lag / 1e6
+        evaluator.update(frame)
+        frames += 1
+    return _evaluation(evaluator, profile, run.frames_in, frames, run.seconds, 'live')
+
+
+def evaluate_bag(
+    pipeline: Pipeline,
+    source: str | Path,
+    *,
+    topics: Topics | None = None,
+    name: str = '',
+    track: str = '',
+    mode: str = 'streaming',
+    stream: str = '',
+    limit: int = 0,
+    write: str | Path | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """
+    Evaluate a pipeline on every frame of a bag, in this process; twice the same is the same twice.
+
+    Args:
+        pipeline: to be evaluated; it is reset for the stream first.
+        source: bag with images and, where there are any, labels.
+        topics: names, None for the usual ones.
+        name: of the run, '' = the pipeline's profile.
+        track: 'anomaly' or 'obstacle' for component metrics too.
+        mode: of the pixel metrics.
+        stream: name of the sequence, '' = the bag's name.
+        limit: most frames, 0 = all.
+        write: bag to be made with all outputs, None for none.
+        on_progress: is told the number of frames done.
+
+    Raises:
+        BagError: a bag cannot be opened or written.
+
+    """
+    import time
+
+    evaluator = Evaluator(name or pipeline.profile.name, mode, track)
+    stream = stream or Path(source).stem
+    frames = bag_frames(pipeline, source, topics or Topics(), evaluator.problems, stream)
+    if write is not None:
+        from ood_perception.evaluation.output_bag import written
+
+        frames = written(write, frames)
+    begin, count = time.monotonic(), 0
+    for frame in frames:
+        evaluator.update(frame)
+        count += 1
+        if on_progress is not None:
+            on_progress(count)
+        if limit and count >= limit:
+            frames.close()
+            break
+    seconds = time.monotonic() - begin
+    seen = count + evaluator.problems['frames without a usable image']
+    return _evaluation(evaluator, pipeline.profile.name, seen, count, seconds, 'offline')
+
+
+def bag_frames(
+    pipeline: Pipeline, source: str | Path, topics: Topics, problems: Counter[str], stream: str
+) -> Iterator[Any]:
+    """Frames of a bag with a pipeline's outputs; those without a usable image are counted."""
+    from ood_perception.ros import bag as bags
+
+    have = {t.name for t in bags.topics(source) if t.count}
+    if topics.image not in have:
+        raise bags.BagError(
+            f'{source} has no messages on {topics.image!r}; it has {", ".join(sorted(have))}'
+        )
+    labels = [n for n in (topics.anomaly, topics.instances) if n in have]
+    pipeline.reset(stream)
+    for stamp, messages in grouped(source, [topics.image, *labels], problems):
+        frame = source_frame(stamp, messages, topics, problems, stream)
+        if predicted(pipeline, frame, problems):
+            yield frame
+
+
+def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:
+    """Fill in what the pipeline says to a frame's image; False where there is no usable one."""
+    import time
+
+    try:
+        if frame.image is None:
+            raise ValueError('no image')
+        image = frame.image()
+    except (ValueError, OSError) as error:
+        problems['frames without a usable image'] += 1
+        problems[f'image: {error}'] += 1
+        return False
+    begin = time.monotonic()
+    wants = ('score', 'heatmap', 'instances')
+    result = pipeline([image], streams=[frame.stream], wants=wants)[0]
+    frame.latency_ms = (time.monotonic() - begin) * 1e3
+    frame.score, frame.heatmap, frame.instances = result.score, result.heatmap, result.instances
+    if result.ids is not None and result.box_scores is not None:
+        pairs = zip(result.ids.tolist(), result.box_scores.tolist(), strict=True)
+        frame.confidences = {int(i): float(s) for i, s in pairs}
+    frame.image = lambda: image
+    return True
+
+
+def _evaluation(
+    evaluator: Evaluator, profile: str, sent: int, got: int, seconds: float, how: str
+) -> Evaluation:
+    first: dict[str, Any] = {
+        'profile': profile,
+        'frames_in': sent,
+        'frames_out': got,
+        'ap': None,
+        'fpr95': None,
+        'instance_f1': None,
+        'fps': got / seconds if seconds > 0 else None,
+        'latency_ms_p50': None,
+        'latency_ms_p95': None,
+        'replay': how,
+        'dropped': sent - got,
+    }
+    return evaluator.compute(**first)

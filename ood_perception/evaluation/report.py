@@ -1,0 +1,287 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The report: one HTML file that works offline, light and dark, with JSON and CSV beside it.
+
+    write_report('out/report.html', [evaluation_a, evaluation_b])
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.evaluation.evaluator import Evaluation, plain
+from ood_perception.evaluation.pictures import jpeg_uri
+
+TILES = (
+    ('ap', 'AP', 'share of area under precision over recall', True),
+    ('fpr95', 'FPR95', 'false alarms when 95 % is found', True),
+    ('auroc', 'AUROC', 'area under the ROC curve', True),
+    ('instance_f1', 'Instance F1', 'objects matched at IoU 0.5', True),
+    ('fps', 'Frames per second', 'outputs received', False),
+    ('latency_ms_p50', 'Latency, median', 'ms, frame sent to outputs received', False),
+    ('latency_ms_p95', 'Latency, p95', 'ms', False),
+)
+"""Key of the summary, title, explanation, whether it is a fraction."""
+
+INK = '#0a0b0c'
+"""Stands for the page's own text colour in a drawing."""
+
+COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#eab308', '#ec4899')
+
+
+def write_report(
+    path: str | Path, runs: Sequence[Evaluation], title: str = 'Unknown objects: evaluation'
+) -> Path:
+    """
+    Write the report, and ``<stem>.json`` and ``<stem>.csv`` with all figures beside it.
+
+    Args:
+        path: of the HTML file; its folder is made.
+        runs: one evaluation, or several to be compared.
+        title: of the page.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: no runs.
+        ImportError: Jinja2 or matplotlib is missing; the text says how to get them.
+
+    """
+    if not runs:
+        raise ValueError('runs: expected at least one evaluation, got none')
+    try:
+        import jinja2
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            f'{error.name} is missing; pip install "ood_perception[report]"'
+        ) from error
+    matplotlib.use('Agg')
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = jinja2.FileSystemLoader(Path(__file__).parent / 'templates')
+    page = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True).get_template(
+        'report.html.j2'
+    )
+    html = page.render(
+        title=title,
+        runs=[_run(run) for run in runs],
+        names=[run.name for run in runs],
+        table=summary_rows(runs),
+        charts=charts(runs),
+        colours=COLOURS,
+    )
+    path.write_text(html, encoding='utf-8')
+    write_numbers(path, runs)
+    return path
+
+
+def write_numbers(path: Path, runs: Sequence[Evaluation]) -> None:
+    """Write the figures of all runs as JSON and CSV beside the report."""
+    tree = [
+        {
+            'name': run.name,
+            'summary': run.summary,
+            'breakdown': [{'condition': name, **figures} for name, figures in run.breakdown],
+            'problems': run.problems,
+            'curve': _curve_json(run),
+            'latencies_ms': [round(value, 3) for value in run.latencies_ms],
+        }
+        for run in runs
+    ]
+    path.with_suffix('.json').write_text(json.dumps(tree, indent=1) + '\n')
+    with path.with_suffix('.csv').open('w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['figure', *(run.name for run in runs)])
+        for key, values in summary_rows(runs, shown=False):
+            writer.writerow([key, *values])
+
+
+def read_numbers(path: str | Path) -> list[Evaluation]:
+    """
+    Evaluations from the JSON beside a report, without their pictures; for comparing runs.
+
+    Args:
+        path: the JSON file, the report, or the folder that holds ``report.json``.
+
+    Raises:
+        ValueError: no such file, or another kind of JSON.
+
+    """
+    from ood_perception.evaluation.curves import Curve
+
+    path = Path(path)
+    path = path / 'report.json' if path.is_dir() else path.with_suffix('.json')
+    try:
+        tree = json.loads(path.read_text())
+        runs = []
+        for run in tree:
+            curve = run['curve'] and Curve(
+                *(np.array(run['curve'][name]) for name in ('thresholds', 'tp', 'fp')),
+                run['curve']['positives'],
+                run['curve']['negatives'],
+            )
+            rows = [(row.pop('condition'), row) for row in run['breakdown']]
+            runs.append(
+                Evaluation(
+                    run['name'],
+                    run['summary'],
+                    curve,
+                    None,
+                    rows,
+                    [],
+                    run['latencies_ms'],
+                    run['problems'],
+                )
+            )
+    except OSError as error:
+        raise ValueError(f'{path}: no report here: {error.strerror}') from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{path} is not the JSON of a report: {error!r}') from error
+    return runs
+
+
+def summary_rows(runs: Sequence[Evaluation], shown: bool = True) -> list[tuple[str, list[Any]]]:
+    """Every figure of the summaries with its value in each run, as text where `shown`."""
+    keys = dict.fromkeys(key for run in runs for key in run.summary)
+    return [
+        (key, [text(run.summary.get(key)) if shown else run.summary.get(key) for run in runs])
+        for key in keys
+    ]
+
+
+def text(value: Any) -> str:
+    """Figure for people."""
+    if value is None:
+        return '–'
+    if isinstance(value, float):
+        return f'{value:.4f}' if abs(value) < 10 else f'{value:,.1f}'
+    return f'{value:,}' if isinstance(value, int) else str(value)
+
+
+def charts(runs: Sequence[Evaluation]) -> list[tuple[str, str]]:
+    """(Caption, SVG) of every curve that the runs have data for."""
+    found = []
+    if any(run.curve for run in runs):
+        found.append(('Precision over recall', _drawn(_precision_recall, runs)))
+        found.append(('ROC: found over false alarms (logarithmic)', _drawn(_roc, runs)))
+    if any(run.reliability for run in runs):
+        found.append(
+            ('Calibration: share unknown over stated probability', _drawn(_reliable, runs))
+        )
+    if any(run.latencies_ms for run in runs):
+        found.append(('Latency in ms', _drawn(_latency, runs)))
+    return found
+
+
+def _run(run: Evaluation) -> dict[str, Any]:
+    tiles = []
+    for key, title, meaning, fraction in TILES:
+        value = run.summary.get(key)
+        if value is not None:
+            shown = f'{100 * value:.1f} %' if fraction else f'{value:.1f}'
+            tiles.append((title, shown, meaning))
+    columns = list(dict.fromkeys(key for _, figures in run.breakdown for key in figures))
+    return {
+        'name': run.name,
+        'tiles': tiles,
+        'columns': columns,
+        'breakdown': [
+            (name, [text(plain(figures.get(key))) for key in columns])
+            for name, figures in run.breakdown
+        ],
+        'pictures': [(caption, jpeg_uri(picture)) for caption, picture in run.pictures],
+        'problems': list(run.problems.items()),
+    }
+
+
+def _curve_json(run: Evaluation) -> dict[str, Any] | None:
+    if run.curve is None:
+        return None
+    curve = run.curve.thinned()
+    lists = {name: getattr(curve, name).tolist() for name in ('thresholds', 'tp', 'fp')}
+    return {**lists, 'positives': curve.positives, 'negatives': curve.negatives}
+
+
+def _drawn(draw: Callable[[Any, Evaluation, str], None], runs: Sequence[Evaluation]) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.4), layout='constrained')
+    axes = figure.add_subplot()
+    for number, run in enumerate(runs):
+        draw(axes, run, COLOURS[number % len(COLOURS)])
+    for side in ('top', 'right'):
+        axes.spines[side].set_visible(False)
+    for side in ('left', 'bottom'):
+        axes.spines[side].set_color(INK)
+    axes.tick_params(colors=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(color=INK, alpha=0.12)
+    if len(runs) > 1:
+        axes.legend(labelcolor=INK, frameon=False, fontsize='small')
+    target = io.StringIO()
+    figure.savefig(target, format='svg', transparent=True, metadata={'Date': None})
+    svg = target.getvalue()
+    return svg[svg.index('<svg') :].replace(INK, 'currentColor')
+
+
+def _precision_recall(axes: Any, run: Evaluation, colour: str) -> None:
+    if run.curve is None or not run.curve.positives:
+        return
+    curve = run.curve.thinned()
+    axes.plot(curve.recall, curve.precision, color=colour, label=run.name)
+    axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1.01), ylim=(0, 1.03))
+
+
+def _roc(axes: Any, run: Evaluation, colour: str) -> None:
+    if run.curve is None or not (run.curve.positives and run.curve.negatives):
+        return
+    curve = run.curve.thinned()
+    axes.plot(np.maximum(curve.fpr, 1e-5), curve.recall, color=colour, label=run.name)
+    axes.axhline(0.95, color=INK, alpha=0.4, linewidth=0.8, linestyle=':')
+    axes.set(
+        xlabel='false positive rate',
+        ylabel='true positive rate',
+        xscale='log',
+        xlim=(1e-5, 1),
+        ylim=(0, 1.03),
+    )
+
+
+def _reliable(axes: Any, run: Evaluation, colour: str) -> None:
+    axes.plot([0, 1], [0, 1], color=INK, alpha=0.4, linewidth=0.8, linestyle=':')
+    if run.reliability is None:
+        return
+    axes.plot(*run.reliability[:2], color=colour, marker='o', markersize=4, label=run.name)
+    axes.set(xlabel='probability said', ylabel='share unknown', xlim=(0, 1.01), ylim=(0, 1.03))
+
+
+def _latency(axes: Any, run: Evaluation, colour: str) -> None:
+    if run.latencies_ms:
+        # A few stragglers would squeeze the rest into one bar.
+        top = float(np.percentile(run.latencies_ms, 99.5))
+        shown = np.minimum(run.latencies_ms, top)
+        axes.hist(shown, bins=40, color=colour, alpha=0.7, label=run.name)
+    axes.set(xlabel='milliseconds', ylabel='frames')
