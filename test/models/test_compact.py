@@ -1,0 +1,147 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The compact network: ImageNet weights in place, shapes for odd sizes, what is trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ood_perception.models.compact import Compact, build_compact
+from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, official_weights
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='module')
+def network() -> Compact:
+    torch.manual_seed(0)
+    return build_compact().eval()
+
+
+def test_spec_is_that_of_the_imagenet_weights(network: Compact) -> None:
+    pixels = torch.tensor([0.0, 127.0, 255.0])
+    wanted = (pixels - 127) / 128
+    got = (pixels / 255 - SPEC.mean[0]) / SPEC.std[0]
+    torch.testing.assert_close(got, wanted)
+    assert network.spec.multiple_of == 8
+
+
+def test_backbone_holds_the_official_weights(network: Compact) -> None:
+    """Against the whole classifier, which takes the same tensors in the same order."""
+    import timm
+
+    classifier = timm.create_model('tf_efficientnet_lite0', pretrained=False).eval()
+    state = official_weights()
+    classifier.load_state_dict(state)
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        x = classifier.bn1(classifier.conv_stem(images))
+        taken = []
+        for stage in classifier.blocks:
+            x = stage(x)
+            taken.append(x)
+        maps = network.backbone(images)
+    for got, wanted in zip(maps, (taken[1], taken[2], taken[4], taken[6]), strict=True):
+        torch.testing.assert_close(got, wanted)
+    # trained weights, not drawn ones: batch norm's means have left zero
+    means = [v for k, v in state.items() if k.endswith('running_mean')]
+    assert all(m.abs().max() > 0 for m in means)
+
+
+def test_imagenet_weights_tell_pictures_apart() -> None:
+    """If the order of the tensors were wrong, the classifier would say the same of everything."""
+    import timm
+
+    data = pytest.importorskip('skimage.data')
+    classifier = timm.create_model('tf_efficientnet_lite0', pretrained=False).eval()
+    classifier.load_state_dict(official_weights())
+    found = {}
+    for name in ('cat', 'rocket'):
+        image = torch.from_numpy(getattr(data, name)().copy()).permute(2, 0, 1)[None].float()
+        side = min(image.shape[2:])
+        top, left = (image.shape[2] - side) // 2, (image.shape[3] - side) // 2
+        image = image[..., top : top + side, left : left + side]
+        small = torch.nn.functional.interpolate(image, (224, 224), mode='area')
+        with torch.inference_mode():
+            probability = classifier((small - 127) / 128).softmax(1)[0]
+        found[name] = probability.topk(5)
+    # ImageNet: 281..285 are cats, 657 missile and 744 projectile, 812 space shuttle
+    assert set(found['cat'].indices.tolist()) & {281, 282, 283, 284, 285}
+    assert set(found['rocket'].indices.tolist()) & {657, 744, 812}
+
+
+@pytest.mark.parametrize('size', [(32, 32), (64, 96), (75, 101), (40, 33)])
+def test_any_size_gives_maps_that_fit(network: Compact, size: tuple[int, int]) -> None:
+    with torch.inference_mode():
+        output = network(torch.randn(2, 3, *size))
+    assert output.logits is not None and output.ood is not None
+    eighth = tuple(-(-side // 8) for side in size)
+    quarter = tuple(-(-side // 4) for side in size)
+    assert output.logits.shape == (2, 11, *eighth)
+    assert output.ood.shape == (2, 2, *quarter)
+    assert [m.shape[1] for m in output.features] == list(CHANNELS)
+    for tensor in (output.logits, output.ood, *output.features):
+        assert torch.isfinite(tensor).all()
+
+
+def test_rows_of_a_batch_do_not_mix(network: Compact) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        both, second = network(images), network(images[1:])
+    torch.testing.assert_close(both.ood[1:], second.ood, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(both.logits[1:], second.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_only_heads_learn_and_the_backbone_keeps_its_statistics() -> None:
+    network = build_compact(pretrained=False).train()
+    assert not network.backbone.training and network.fpn.training and network.uem.training
+    before = {k: v.clone() for k, v in network.backbone.state_dict().items()}
+    output = network(torch.randn(2, 3, 64, 64))
+    (output.ood.square().mean() + output.logits.square().mean()).backward()
+    gradient = {name.split('.')[0] for name, p in network.named_parameters() if p.grad is not None}
+    assert gradient == {'fpn', 'uem'}
+    assert all(torch.equal(v, before[k]) for k, v in network.backbone.state_dict().items())
+
+
+def test_every_head_parameter_gets_a_gradient() -> None:
+    network = build_compact(pretrained=False).train()
+    output = network(torch.randn(2, 3, 64, 64))
+    (output.ood.square().mean() + output.logits.square().mean()).backward()
+    for name, parameter in network.named_parameters():
+        if not name.startswith('backbone.'):
+            assert parameter.grad is not None, name
+            assert float(parameter.grad.abs().sum()) > 0, name
+
+
+def test_heads_are_small_enough_to_ship() -> None:
+    state = build_compact(pretrained=False).state_dict()
+    optional = Compact.optional_keys
+    heads: dict[str, Tensor] = {k: v for k, v in state.items() if not k.startswith(optional)}
+    assert {k.split('.')[0] for k in heads} == {'fpn', 'uem'}
+    assert sum(v.numel() * v.element_size() for v in heads.values()) < 6_000_000
+
+
+def test_number_of_classes_is_an_option() -> None:
+    with torch.inference_mode():
+        output = build_compact(classes=4, pretrained=False).eval()(torch.randn(1, 3, 32, 32))
+    assert output.logits is not None and output.logits.shape[1] == 4
+
+
+def test_the_registry_knows_it() -> None:
+    from ood_perception.models.registry import create_model
+
+    assert isinstance(create_model('compact', pretrained=False), Compact)
