@@ -32,6 +32,7 @@ def random_view(
     size: tuple[int, int] = (360, 480),
     nearest: float = 1.9,
     farthest: float = 0.7,
+    towards: int | None = None,
 ) -> tuple[Array, Array]:
     """
     Cut a randomly scaled view of a fixed size out of a frame.
@@ -46,6 +47,7 @@ def random_view(
         size: (height, width) of the view in pixels.
         nearest: largest scale against the frame that just fills the view.
         farthest: smallest scale, below 1.
+        towards: a label value; where the frame has it, the view holds at least one such pixel.
 
     Returns:
         image uint8 (*size, 3) and label uint8 size, both contiguous.
@@ -68,8 +70,13 @@ def random_view(
     image = cv2.resize(image, new, interpolation=way)
     label = cv2.resize(label, new, interpolation=cv2.INTER_NEAREST)
     image, label = _pad(rng, image, label, size)
-    y = int(rng.integers(0, label.shape[0] - height + 1))
-    x = int(rng.integers(0, label.shape[1] - width + 1))
+    rows, columns = (0, label.shape[0] - height), (0, label.shape[1] - width)
+    found = np.flatnonzero(label == towards) if towards is not None else ()
+    if len(found):
+        row, column = divmod(int(found[int(rng.integers(len(found)))]), label.shape[1])
+        rows = max(row - height + 1, 0), min(row, rows[1])
+        columns = max(column - width + 1, 0), min(column, columns[1])
+    y, x = int(rng.integers(rows[0], rows[1] + 1)), int(rng.integers(columns[0], columns[1] + 1))
     image, label = image[y : y + height, x : x + width], label[y : y + height, x : x + width]
     if rng.random() < 0.5:
         image, label = image[:, ::-1], label[:, ::-1]

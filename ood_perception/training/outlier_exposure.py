@@ -64,6 +64,7 @@ class Exposure:
         size: (height, width) of the samples in pixels.
         most: known things that are kept.
         drawn: share of unknown objects that are drawn instead of photographed.
+        cut: share of those that are cut from `frames`, where these have unknown things.
 
     Raises:
         TrainingError: no frames or no objects.
@@ -77,6 +78,7 @@ class Exposure:
         size: tuple[int, int] = (360, 480),
         most: int = 1500,
         drawn: float = 0.3,
+        cut: float = 0.35,
     ) -> None:
         if not len(frames) or not len(objects):
             raise TrainingError(
@@ -84,6 +86,7 @@ class Exposure:
             )
         self.frames, self.objects, self.size, self.drawn = frames, objects, size, drawn
         self.things = cut_known(frames, most=most)
+        self.cut, self.unknown = cut, [rgba for rgba, _ in cut_known(frames, (UNKNOWN,), most)]
 
     def known(self, rng: Rng, image: Array, label: Array) -> Pair:
         """Another view and camera of a frame, with a few known things pasted as known."""
@@ -96,7 +99,8 @@ class Exposure:
 
     def outlier(self, rng: Rng, image: Array, label: Array) -> Pair:
         """Paste none to four unknown objects between known ones and patches."""
-        image, label = random_view(rng, image, label, self.size)
+        towards = UNKNOWN if self.unknown and rng.random() < 0.6 else None
+        image, label = random_view(rng, image, label, self.size, towards=towards)
         if rng.random() < 0.3:
             recolour_surface(rng, image, label)
         for _ in range(int(rng.integers(0, 3))):
@@ -104,14 +108,18 @@ class Exposure:
         if rng.random() < 0.35:
             self._patch(rng, image, label)
         for _ in range(int(rng.choice(5, p=[0.15, 0.35, 0.25, 0.15, 0.10]))):
-            if rng.random() < self.drawn:
-                rgba = draw_object(rng)
-            else:
-                rgba = change_object(rng, self.objects[int(rng.integers(len(self.objects)))])
-            paste(rng, image, label, rgba, UNKNOWN)
+            paste(rng, image, label, self._object(rng), UNKNOWN)
         if rng.random() < 0.4:
             self._thing(rng, image, label)
         return change_camera(rng, image), label
+
+    def _object(self, rng: Rng) -> Array:
+        draw = rng.random()
+        if draw < self.drawn:
+            return draw_object(rng)
+        own = self.unknown and draw < self.drawn + self.cut
+        source = self.unknown if own else self.objects
+        return change_object(rng, source[int(rng.integers(len(source)))])
 
     def _thing(self, rng: Rng, image: Array, label: Array) -> None:
         if not self.things:

@@ -88,7 +88,8 @@ def test_imagenet_weights_tell_pictures_apart() -> None:
 def test_any_size_gives_maps_that_fit(network: Compact, size: tuple[int, int]) -> None:
     with torch.inference_mode():
         output = network(torch.randn(2, 3, *size))
-    assert output.logits is not None and output.ood is not None
+    assert output.logits is not None
+    assert output.ood is not None
     eighth = tuple(-(-side // 8) for side in size)
     quarter = tuple(-(-side // 4) for side in size)
     assert output.logits.shape == (2, 11, *eighth)
@@ -108,7 +109,9 @@ def test_rows_of_a_batch_do_not_mix(network: Compact) -> None:
 
 def test_only_heads_learn_and_the_backbone_keeps_its_statistics() -> None:
     network = build_compact(pretrained=False).train()
-    assert not network.backbone.training and network.fpn.training and network.uem.training
+    assert not network.backbone.training
+    assert network.fpn.training
+    assert network.uem.training
     before = {k: v.clone() for k, v in network.backbone.state_dict().items()}
     output = network(torch.randn(2, 3, 64, 64))
     (output.ood.square().mean() + output.logits.square().mean()).backward()
@@ -138,7 +141,8 @@ def test_heads_are_small_enough_to_ship() -> None:
 def test_number_of_classes_is_an_option() -> None:
     with torch.inference_mode():
         output = build_compact(classes=4, pretrained=False).eval()(torch.randn(1, 3, 32, 32))
-    assert output.logits is not None and output.logits.shape[1] == 4
+    assert output.logits is not None
+    assert output.logits.shape[1] == 4
 
 
 def test_the_registry_knows_it() -> None:

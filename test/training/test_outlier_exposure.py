@@ -117,8 +117,10 @@ class TestExposure:
         made = exposure()
         for seed in range(10):
             image, label = made.known(np.random.default_rng(seed), *street())
-            assert image.shape == (90, 120, 3) and image.dtype == np.uint8
-            assert label.shape == (90, 120) and set(np.unique(label)) <= {0, 3, 8, 255}
+            assert image.shape == (90, 120, 3)
+            assert image.dtype == np.uint8
+            assert label.shape == (90, 120)
+            assert set(np.unique(label)) <= {0, 3, 8, 255}
 
     def test_unknown_objects_appear_in_most_frames(self) -> None:
         made, found = exposure(), 0
@@ -133,14 +135,16 @@ class TestExposure:
         image, label = street()
         before = image.copy(), label.copy()
         made.outlier(np.random.default_rng(1), image, label)
-        assert np.array_equal(image, before[0]) and np.array_equal(label, before[1])
+        assert np.array_equal(image, before[0])
+        assert np.array_equal(label, before[1])
 
     def test_seed_decides(self) -> None:
         made = exposure()
         one = made.outlier(np.random.default_rng((1, 2)), *street())
         two = made.outlier(np.random.default_rng((1, 2)), *street())
         other = made.outlier(np.random.default_rng((1, 3)), *street())
-        assert np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
+        assert np.array_equal(one[0], two[0])
+        assert np.array_equal(one[1], two[1])
         assert not np.array_equal(one[0], other[0])
 
     def test_nothing_to_paste_is_an_error(self) -> None:
@@ -150,7 +154,8 @@ class TestExposure:
     def test_known_things_are_cut_with_their_class(self) -> None:
         things = cut_known([street(1)])
         ((rgba, value),) = things
-        assert value == 8 and rgba.shape == (20, 30, 4)
+        assert value == 8
+        assert rgba.shape == (20, 30, 4)
         assert (rgba[..., 3] == 255).all()
         assert np.array_equal(rgba[..., :3], street(1)[0][50:70, 30:60])
 
@@ -160,7 +165,8 @@ class TestView:
     def test_size_and_classes(self, size: tuple[int, int]) -> None:
         for seed in range(20):
             image, label = random_view(np.random.default_rng(seed), *street(), size)
-            assert image.shape == (*size, 3) and label.shape == size
+            assert image.shape == (*size, 3)
+            assert label.shape == size
             assert set(np.unique(label)) <= {0, 3, 8, 255}
 
     def test_image_and_label_move_together(self) -> None:
@@ -179,7 +185,8 @@ class TestPhotometric:
         image, _ = street()
         for seed in range(30):
             changed = change_camera(np.random.default_rng(seed), image)
-            assert changed.shape == image.shape and changed.dtype == np.uint8
+            assert changed.shape == image.shape
+            assert changed.dtype == np.uint8
 
     def test_object_keeps_its_alpha_but_for_mirroring(self) -> None:
         rgba = red_disc()
@@ -198,7 +205,8 @@ class TestPhotometric:
         means = [
             match_light(np.random.default_rng(s), rgb, opaque, place).mean() for s in range(50)
         ]
-        assert min(means) >= 30 and max(means) <= 230.1
+        assert min(means) >= 30
+        assert max(means) <= 230.1
         assert np.mean(means) < 200
 
     def test_recolouring_touches_one_surface(self) -> None:
@@ -228,7 +236,8 @@ class TestDrawn:
     def test_objects_are_images(self) -> None:
         for seed in range(20):
             rgba = draw_object(np.random.default_rng(seed))
-            assert rgba.dtype == np.uint8 and rgba.shape[2] == 4
+            assert rgba.dtype == np.uint8
+            assert rgba.shape[2] == 4
 
 
 class TestValidationSet:
@@ -237,14 +246,16 @@ class TestValidationSet:
         one = validation_set(frames, [red_disc()])
         two = validation_set(frames, [red_disc()])
         for (image, label), (again, same) in zip(one, two, strict=True):
-            assert np.array_equal(image, again) and np.array_equal(label, same)
+            assert np.array_equal(image, again)
+            assert np.array_equal(label, same)
             assert set(np.unique(label)) <= {0, 1, 255}
             assert (label[0] != 0).all()  # void stays ignored where nothing is pasted upon it
         assert any((label == 1).any() for _, label in one)
         for (plain, classes), (old, old_classes) in zip(
             frames, [street(i, (360, 480)) for i in range(3)], strict=True
         ):
-            assert np.array_equal(plain, old) and np.array_equal(classes, old_classes)
+            assert np.array_equal(plain, old)
+            assert np.array_equal(classes, old_classes)
 
     def test_pictures_of_validation_objects_are_never_trained_on(self) -> None:
         if not OBJECTS.is_dir():
@@ -273,5 +284,6 @@ class TestValidationSet:
         pictures = [
             {int(o[0, 0, 0]) for o in load_objects(tmp_path, held_out=h)} for h in (True, False)
         ]
-        assert pictures[0] and not pictures[0] & pictures[1]
+        assert pictures[0]
+        assert not pictures[0] & pictures[1]
         assert pictures[0] | pictures[1] == set(range(12))
