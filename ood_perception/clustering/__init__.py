@@ -13,3 +13,7 @@
 # limitations under the License.
 
 """Streaming clustering of deep features."""
+
+from ood_perception.clustering.streaming_kmeans import StreamingKMeans
+
+__all__ = ['StreamingKMeans']

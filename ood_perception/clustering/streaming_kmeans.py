@@ -1,0 +1,231 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Streaming K-means: clusters that live through the stream instead of being fitted anew.
+
+Warm start from the last frame, one to three Lloyd steps, exponentially decayed counts; a dead
+cluster is revived from the farthest token, a scene cut starts afresh. The same id means the same
+cluster through time.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ood_perception.clustering.kmeans import clean, lloyd, plus_plus
+
+START_ITERATIONS = 12
+"""Lloyd steps after a start; from then on few are enough."""
+
+
+class _State:
+    """What is known of one stream: centers (K, D), counts (K,), usual mean distance ()."""
+
+    def __init__(self, centers: Tensor, counts: Tensor, usual: Tensor) -> None:
+        self.centers, self.counts, self.usual = centers, counts, usual
+        self.cut: Tensor | None = None
+
+    def cut_seen(self) -> bool:
+        """Whether the last frame was a cut; on a GPU never waits, so a cut may be seen late."""
+        return self.cut is not None and bool(self.cut)
+
+
+class StreamingKMeans:
+    """
+    Cluster the tokens of one or many streams, frame by frame, on the tokens' device.
+
+    Args:
+        n_clusters: K.
+        iterations: Lloyd steps a frame, 1 to 3.
+        decay: share of the past counts that holds the centers, 0 = only this frame counts.
+        metric: 'l2' or 'cosine'.
+        sample: tokens that k-means++ starts from.
+        cut_ratio: a frame whose mean distance exceeds this many times the usual one is a scene
+            cut; 0 = never.
+        max_streams: streams remembered; the one not seen for longest is forgotten first.
+        seed: of the starts.
+
+    Attributes:
+        centers: float32 (B, K, D) of the streams of the last step, None before.
+        restarts: starts so far, the first of each stream included.
+
+    Memory: max_streams * K * (D + 1) float32.
+
+    """
+
+    def __init__(
+        self,
+        n_clusters: int,
+        iterations: int = 2,
+        decay: float = 0.1,
+        metric: str = 'l2',
+        sample: int = 1024,
+        cut_ratio: float = 2.5,
+        max_streams: int = 16,
+        seed: int = 0,
+    ) -> None:
+        if n_clusters < 1:
+            raise ValueError(f'n_clusters: expected 1 or more, got {n_clusters}')
+        if iterations < 1:
+            raise ValueError(f'iterations: expected 1 or more, got {iterations}')
+        if not 0 <= decay < 1:
+            raise ValueError(f'decay: expected 0 <= decay < 1, got {decay}')
+        if metric not in ('l2', 'cosine'):
+            raise ValueError(f'metric: expected l2 or cosine, got {metric!r}')
+        if max_streams < 1 or sample < 1:
+            raise ValueError(
+                f'max_streams, sample: expected 1 or more, got {max_streams}, {sample}'
+            )
+        self.n_clusters, self.iterations, self.decay = n_clusters, iterations, decay
+        self.metric, self.sample, self.cut_ratio = metric, sample, cut_ratio
+        self.max_streams, self.seed = max_streams, seed
+        self.centers: Tensor | None = None
+        self.restarts = 0
+        self._states: OrderedDict[str, _State] = OrderedDict()
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, streams: Sequence[str] | None = None) -> Tensor:
+        """
+        Take one frame of each stream.
+
+        Args:
+            tokens: float (B, N, D), any float dtype; tokens with NaN or infinity take no part but
+                get an id.
+            streams: name of each row, default '0', '1', ...; streams may come and go.
+
+        Returns:
+            int64 (B, N) cluster ids 0..K-1.
+
+        Raises:
+            ValueError: not (B, N, D), no tokens, or names that do not fit.
+
+        """
+        if tokens.ndim != 3 or 0 in tokens.shape:
+            raise ValueError(f'tokens: expected (B, N, D), got {tuple(tokens.shape)}')
+        names = list(streams) if streams is not None else [str(i) for i in range(len(tokens))]
+        if len(names) != len(tokens) or len(set(names)) != len(names):
+            raise ValueError(f'streams: expected {len(tokens)} different names, got {names}')
+        values, weights = clean(tokens, self.metric == 'cosine')
+        fresh = [i for i, name in enumerate(names) if self._is_new(name, values)]
+        if fresh:
+            self._start(values[fresh], weights[fresh], [names[i] for i in fresh])
+        states = [self._states[name] for name in names]
+        centers = torch.stack([state.centers for state in states])
+        prior = self.decay * torch.stack([state.counts for state in states])
+        usual = torch.stack([state.usual for state in states])
+        ids, centers, counts, mean = lloyd(
+            values, weights, centers, prior, self.iterations, self.metric == 'cosine'
+        )
+        cut = mean > self.cut_ratio * usual + 1e-6 if self.cut_ratio else None
+        for i, (name, state) in enumerate(zip(names, states, strict=True)):
+            state.centers, state.counts = centers[i], prior[i] + counts[i]
+            state.usual = torch.lerp(usual[i], mean[i], 0.1)
+            if cut is not None:
+                state.cut = _to_host(cut[i])
+            self._states.move_to_end(name)
+        while len(self._states) > max(self.max_streams, len(names)):
+            self._states.popitem(last=False)
+        self.centers = centers
+        if cut is not None and not tokens.is_cuda:
+            # on the host the cut is known at once, so this frame is clustered anew already
+            again = [i for i in range(len(names)) if bool(cut[i])]
+            if again:
+                self._start(values[again], weights[again], [names[i] for i in again])
+                ids = ids.clone()
+                ids[again], self.centers = self._reassign(values, names, again)
+        return ids
+
+    def reset(self, stream: str | None = None) -> None:
+        """Forget one stream, or all."""
+        if stream is None:
+            self._states.clear()
+        else:
+            self._states.pop(stream, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is known, as tensors and plain values."""
+        streams = {
+            name: {'centers': s.centers, 'counts': s.counts, 'usual': s.usual}
+            for name, s in self._states.items()
+        }
+        return {'n_clusters': self.n_clusters, 'metric': self.metric, 'streams': streams}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Take a state of :meth:`state_dict`.
+
+        Raises:
+            ValueError: it is of another number of clusters or metric, or damaged; nothing changes.
+
+        """
+        for key in ('n_clusters', 'metric'):
+            if state.get(key) != getattr(self, key):
+                raise ValueError(f'{key}: expected {getattr(self, key)!r}, got {state.get(key)!r}')
+        loaded: OrderedDict[str, _State] = OrderedDict()
+        for name, s in state['streams'].items():
+            centers, counts, usual = s['centers'], s['counts'], s['usual']
+            if (
+                centers.ndim != 2
+                or len(centers) != self.n_clusters
+                or counts.shape != centers.shape[:1]
+            ):
+                raise ValueError(f'stream {name}: centers of shape {tuple(centers.shape)}')
+            if not bool(torch.isfinite(centers).all() & torch.isfinite(counts).all()):
+                raise ValueError(f'stream {name}: the state holds NaN or infinity')
+            loaded[name] = _State(centers.float(), counts.float(), usual.float())
+        self._states = loaded
+
+    def _is_new(self, name: str, tokens: Tensor) -> bool:
+        state = self._states.get(name)
+        if state is None or state.centers.shape[1] != tokens.shape[2] or state.cut_seen():
+            return True
+        return state.centers.device != tokens.device
+
+    def _start(self, tokens: Tensor, weights: Tensor, names: Sequence[str]) -> None:
+        """Give streams new centers, converged on this frame."""
+        generator = torch.Generator().manual_seed(self.seed)
+        number = tokens.shape[1]
+        take = torch.randperm(number, generator=generator)[: self.sample].to(tokens.device)
+        centers = plus_plus(tokens[:, take], weights[:, take], self.n_clusters, generator)
+        nothing = torch.zeros(centers.shape[:2], device=tokens.device)
+        cosine = self.metric == 'cosine'
+        _, centers, counts, mean = lloyd(
+            tokens, weights, centers, nothing, START_ITERATIONS, cosine
+        )
+        for i, name in enumerate(names):
+            self._states[name] = _State(centers[i], counts[i], mean[i])
+            self.restarts += 1
+
+    def _reassign(
+        self, tokens: Tensor, names: Sequence[str], rows: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        from ood_perception.clustering.kmeans import assign
+
+        centers = torch.stack([self._states[name].centers for name in names])
+        return assign(tokens[list(rows)], centers[list(rows)])[0], centers
+
+
+def _to_host(flag: Tensor) -> Tensor:
+    """Send a flag to the host without waiting for it."""
+    if not flag.is_cuda:
+        return flag
+    host = torch.empty((), dtype=torch.bool, pin_memory=True)
+    host.zero_()
+    return host.copy_(flag, non_blocking=True)

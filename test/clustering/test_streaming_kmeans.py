@@ -1,0 +1,222 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+
+from ood_perception.clustering import StreamingKMeans
+from ood_perception.clustering.kmeans import lloyd, plus_plus
+
+
+def blobs(seed: int, n: int = 600, k: int = 8, d: int = 12, spread: float = 0.4) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    centers = 3 * torch.randn(k, d, generator=g)
+    which = torch.randint(0, k, (n,), generator=g)
+    return centers[which] + spread * torch.randn(n, d, generator=g)
+
+
+def inertia(tokens: torch.Tensor, centers: torch.Tensor) -> float:
+    return float(torch.cdist(tokens.double(), centers.double()).min(1).values.square().sum())
+
+
+@pytest.mark.parametrize('k', [4, 16, 31])
+def test_start_is_as_good_as_scikit_learn(k: int) -> None:
+    tokens = blobs(0, k=20)
+    kmeans = StreamingKMeans(k)
+    kmeans.step(tokens[None])
+    assert kmeans.centers is not None
+    oracle = KMeans(k, n_init=3, random_state=0).fit(tokens.numpy()).inertia_
+    assert inertia(tokens, kmeans.centers[0]) <= 1.1 * oracle
+
+
+def test_drifting_stream_stays_near_the_converged_inertia() -> None:
+    kmeans = StreamingKMeans(8)
+    base, ratios = blobs(1), []
+    for frame in range(12):
+        g = torch.Generator().manual_seed(frame)
+        tokens = base + 0.05 * frame + 0.1 * torch.randn(base.shape, generator=g)
+        kmeans.step(tokens[None])
+        assert kmeans.centers is not None
+        oracle = KMeans(8, n_init=4, random_state=0).fit(tokens.numpy()).inertia_
+        ratios.append(inertia(tokens, kmeans.centers[0]) / oracle)
+    assert np.median(ratios) <= 1.01
+    assert kmeans.restarts == 1
+
+
+def test_one_lloyd_step_equals_scikit_learn() -> None:
+    tokens = blobs(2)
+    start = plus_plus(
+        tokens[None], torch.ones(1, len(tokens)), 8, torch.Generator().manual_seed(0)
+    )
+    oracle = KMeans(8, init=start[0].numpy(), n_init=1, max_iter=1, tol=0).fit(tokens.numpy())
+    _, centers, _, _ = lloyd(
+        tokens[None], torch.ones(1, len(tokens)), start, torch.zeros(1, 8), 1, False
+    )
+    np.testing.assert_allclose(centers[0].numpy(), oracle.cluster_centers_, atol=1e-4)
+
+
+def test_static_scene_keeps_its_ids() -> None:
+    kmeans = StreamingKMeans(16)
+    base = blobs(3, n=2000, k=16)
+    before = kmeans.step(base[None])
+    for frame in range(5):
+        g = torch.Generator().manual_seed(frame)
+        ids = kmeans.step((base + 0.05 * torch.randn(base.shape, generator=g))[None])
+        assert (ids == before).float().mean() >= 0.95
+        before = ids
+
+
+def test_scene_cut_starts_afresh() -> None:
+    kmeans = StreamingKMeans(8)
+    for _ in range(4):
+        kmeans.step(blobs(4)[None])
+    other = blobs(5) * 2 + 30
+    kmeans.step(other[None])
+    assert kmeans.restarts == 2
+    assert kmeans.centers is not None
+    oracle = KMeans(8, n_init=4, random_state=0).fit(other.numpy()).inertia_
+    assert inertia(other, kmeans.centers[0]) <= 1.15 * oracle
+
+
+def test_dead_clusters_are_revived() -> None:
+    kmeans = StreamingKMeans(6, cut_ratio=0)
+    kmeans.step(blobs(6, k=6)[None])
+    moved = blobs(7, k=6) + 5
+    for _ in range(6):
+        ids = kmeans.step(moved[None])
+    assert len(ids.unique()) == 6
+
+
+@pytest.mark.parametrize('metric', ['l2', 'cosine'])
+def test_rows_of_a_batch_are_independent(metric: str) -> None:
+    frames = [torch.stack([blobs(s), blobs(s + 50)]) for s in (8, 9)]
+    both = StreamingKMeans(8, metric=metric)
+    alone = [StreamingKMeans(8, metric=metric) for _ in range(2)]
+    for frame in frames:
+        ids = both.step(frame, ['front', 'rear'])
+        for i, (name, one) in enumerate(zip(('front', 'rear'), alone, strict=True)):
+            got = one.step(frame[i : i + 1], [name])
+            assert (got[0] == ids[i]).float().mean() >= 0.99
+
+
+def test_cameras_come_and_go() -> None:
+    kmeans = StreamingKMeans(4, max_streams=3)
+    a, b = blobs(10), blobs(11)
+    first = kmeans.step(torch.stack([a, b]), ['a', 'b'])
+    kmeans.step(b[None], ['b'])
+    again = kmeans.step(torch.stack([b, a]), ['b', 'a'])
+    assert (again[1] == first[0]).float().mean() >= 0.99
+    assert kmeans.restarts == 2
+    for i in range(10):
+        kmeans.step(a[None], [f'c{i}'])
+    assert len(kmeans._states) == 3
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_any_dtype_and_large_values(dtype: torch.dtype) -> None:
+    kmeans = StreamingKMeans(8)
+    tokens = (blobs(12) * 50).to(dtype)
+    kmeans.step(tokens[None])
+    assert kmeans.centers is not None
+    assert kmeans.centers.dtype == torch.float32
+    assert torch.isfinite(kmeans.centers).all()
+
+
+@pytest.mark.parametrize(
+    'tokens',
+    [
+        torch.zeros(1, 40, 5),
+        torch.ones(1, 3, 5),
+        torch.full((1, 40, 5), float('nan')),
+        torch.cat([torch.full((1, 20, 5), float('inf')), torch.randn(1, 20, 5)], 1),
+        torch.randn(1, 1, 5),
+    ],
+    ids=['equal', 'fewer than K', 'nan', 'inf', 'one token'],
+)
+@pytest.mark.parametrize('metric', ['l2', 'cosine'])
+def test_strange_tokens_never_give_nan(tokens: torch.Tensor, metric: str) -> None:
+    kmeans = StreamingKMeans(8, metric=metric)
+    for _ in range(3):
+        ids = kmeans.step(tokens)
+    assert kmeans.centers is not None
+    assert torch.isfinite(kmeans.centers).all()
+    assert ids.shape == tokens.shape[:2]
+    assert ids.dtype == torch.int64
+    assert ids.min() >= 0
+    assert ids.max() < 8
+    good = blobs(13, d=5)[None]
+    kmeans.step(good)
+    assert torch.isfinite(kmeans.centers).all()
+
+
+def test_state_is_saved_and_restored() -> None:
+    kmeans = StreamingKMeans(8)
+    tokens = blobs(14)[None]
+    kmeans.step(tokens)
+    other = StreamingKMeans(8)
+    other.load_state_dict(kmeans.state_dict())
+    assert torch.equal(other.step(tokens), kmeans.step(tokens))
+    assert other.restarts == 0
+
+
+def test_state_of_another_model_is_refused() -> None:
+    kmeans = StreamingKMeans(8)
+    kmeans.step(blobs(15)[None])
+    state = kmeans.state_dict()
+    with pytest.raises(ValueError, match='n_clusters: expected 4, got 8'):
+        StreamingKMeans(4).load_state_dict(state)
+    with pytest.raises(ValueError, match='metric'):
+        StreamingKMeans(8, metric='cosine').load_state_dict(state)
+    state['streams']['0']['centers'] = torch.full((8, 12), float('nan'))
+    with pytest.raises(ValueError, match='NaN'):
+        StreamingKMeans(8).load_state_dict(state)
+    # other features than those of the saved state: a start, not an error
+    kmeans.step(blobs(16, d=7)[None])
+    assert kmeans.restarts == 2
+
+
+def test_memory_does_not_grow() -> None:
+    kmeans = StreamingKMeans(2, iterations=1)
+    tokens = torch.randn(1, 4, 2)
+    sizes = set()
+    for _ in range(2000):
+        kmeans.step(tokens)
+        state = kmeans._states['0']
+        sizes.add((len(kmeans._states), state.centers.numel(), state.counts.numel()))
+    assert len(sizes) == 1
+    assert float(kmeans._states['0'].counts.sum()) <= 4 / (1 - kmeans.decay) + 1e-3
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'n_clusters': 0}, 'n_clusters: expected 1 or more, got 0'),
+        ({'n_clusters': 2, 'iterations': 0}, 'iterations'),
+        ({'n_clusters': 2, 'decay': 1.0}, 'decay'),
+        ({'n_clusters': 2, 'metric': 'dot'}, "expected l2 or cosine, got 'dot'"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StreamingKMeans(**options)
+
+
+@pytest.mark.parametrize('shape', [(3, 4), (0, 3, 4), (1, 0, 4)])
+def test_bad_tokens(shape: tuple) -> None:
+    with pytest.raises(ValueError, match=r'expected \(B, N, D\)'):
+        StreamingKMeans(2).step(torch.zeros(shape))
