@@ -112,6 +112,42 @@ def uem(
 
 
 @app.command()
+def prompts(
+    out: Out,
+    data: Annotated[list[str], typer.Option(help='Frames to paste objects into.')] = [],  # noqa: B006
+    objects: Annotated[str, typer.Option(help='Unknown objects to paste; see uem.')] = '',
+    profile: Annotated[
+        str, typer.Option(help='Whose maps to learn from; none = likely maps made of the truth.')
+    ] = '',
+    preset: Annotated[
+        str, typer.Option(help='light (minutes on a CPU), or s2m (the published detector).')
+    ] = 'light',
+    scores: Annotated[
+        Path | None, typer.Option(help="s2m: folder of score maps in S2M's layout.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help='light: time to train.')] = 240.0,
+    count: Annotated[int, typer.Option(help='Score maps made where a profile is given.')] = 2858,
+    weights: Weights = '',
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Train the prompt generator: boxes from score maps."""
+    with _Errors():
+        from ood_perception.training import prompt_runs
+        from ood_perception.training.objects import open_objects
+        from ood_perception.training.presets import find_preset, override
+
+        if preset == 'light':
+            file = out / 'light_prompts.safetensors'
+            typer.echo(prompt_runs.train_light(data, Path(objects), profile, file, seconds, count))
+            return
+        stage = override(find_preset(preset).prompts, set_)
+        things = open_objects(objects) if objects else None
+        typer.echo(
+            prompt_runs.train_s2m(stage, out, scores, data, things, profile, count, weights)
+        )
+
+
+@app.command()
 def calibrate(
     profile: Annotated[str, typer.Argument(help='Profile, by name or path.')],
     data: Data,

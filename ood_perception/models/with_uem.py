@@ -120,8 +120,8 @@ def build_with_uem(
 
     if num_classes is not None and not segmentor.startswith('dinov2'):
         options['num_classes'] = num_classes
-    inner = create_model(segmentor, **options)
-    side = 2 * int(inner.spec.multiple_of) if inner.spec.multiple_of > 1 else 64  # type: ignore[union-attr]
+    inner: Any = create_model(segmentor, **options)
+    side = 2 * inner.spec.multiple_of if inner.spec.multiple_of > 1 else 64
     parameter = next(inner.parameters())
     with torch.no_grad():  # the widths of the maps, from a tiny image
         probe = torch.zeros(1, 3, side, side, device=parameter.device)

@@ -163,18 +163,19 @@ def build(job: Job) -> Parts:
     from ood_perception.models.registry import create_model
 
     options = dict(job.preset.options)
-    key = 'classes' if job.preset.model == 'compact' else 'num_classes'
-    if job.classes and key not in options and not job.preset.model.startswith('dinov2'):
-        options[key] = len(job.classes)
-    job.preset = dataclasses.replace(job.preset, options=options)
     try:
+        state = read_checkpoint(resolve(job.weights)) if job.weights else {}
+        key = 'classes' if job.preset.model == 'compact' else 'num_classes'
+        count = _class_count(state) or len(job.classes)
+        if count and key not in options and not job.preset.model.startswith('dinov2'):
+            options[key] = count
+        job.preset = dataclasses.replace(job.preset, options=options)
         parts = split(create_model(job.preset.model, **options))
         if job.backbone:
             if parts.backbone is None:
                 raise TrainingError(f'{job.preset.model}: its backbone needs no --backbone')
             log.info('%s', load_checkpoint(parts.backbone, resolve(job.backbone)))
-        if job.weights:
-            state = read_checkpoint(resolve(job.weights))
+        if state:
             own = parts.model.state_dict()
             wrong = [k for k, v in state.items() if k not in own or own[k].shape != v.shape]
             if wrong:
@@ -184,6 +185,34 @@ def build(job: Job) -> Parts:
     except (OSError, ValueError, ImportError) as error:
         raise TrainingError(str(error)) from error
     return parts
+
+
+CLASS_KEYS = (
+    'fpn.head.weight',
+    'segmentor.segmentation_head._head.weight',
+    'segmentor.segmentation_head.means',
+    'decode_head.conv_seg.weight',
+)
+"""Tensors whose first axis is the number of known classes."""
+
+
+def _class_count(state: dict[str, Any]) -> int:
+    """Number of known classes in a checkpoint; 0 where it cannot be told."""
+    return next((len(state[key]) for key in CLASS_KEYS if key in state), 0)
+
+
+def class_names(job: Job) -> list[str]:
+    """Names of the model's classes: the frames', else those of the profile beside the weights."""
+    from ood_perception.profile import Profile, ProfileError
+
+    count = job.preset.options.get('classes', job.preset.options.get('num_classes'))
+    if count == len(job.classes):
+        return job.classes
+    try:
+        beside = Profile.load(str(Path(job.weights).with_suffix('.yaml').absolute()))
+    except ProfileError:
+        return []
+    return beside.classes if len(beside.classes) == count else []
 
 
 def make_task(
@@ -277,7 +306,7 @@ def finish(
         weights,
         score,
         calibration,
-        job.classes,
+        class_names(job),
         licence,
     )
     path = weights.with_suffix('.yaml')

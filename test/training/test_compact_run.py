@@ -142,6 +142,33 @@ def test_calibrate_changes_the_profile(trained, tmp_path):
     assert dataclasses.replace(new, calibration=old.calibration) == old
 
 
+def test_a_site_without_labels_trains_the_uem_of_a_trained_head(data, trained, tmp_path):
+    (tmp_path / 'site').mkdir()
+    for path in (data / 'train' / 'images').iterdir():
+        (tmp_path / 'site' / path.name).write_bytes(path.read_bytes())
+    changes = ['recipe=uem_mix', 'options.crop=[64, 80]', 'options.pad=[64, 80]', 'steps=2']
+    changes += ['batch_size=2', 'workers=0', 'warmup_steps=1', 'options.probability=1.0']
+    arguments = ['uem', '--preset', 'compact', '--data', str(tmp_path / 'site')]
+    arguments += ['--objects', str(data / 'objects'), '--out', str(tmp_path / 'run')]
+    arguments += ['--weights', str(trained[0].with_suffix('.safetensors'))]
+    arguments += ['--val', f'camvid:{data / "val"}', '--val-objects', str(data / 'objects')]
+    for change in changes:
+        arguments += ['--set', change]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    path = tmp_path / 'run' / 'uem' / 'weights.yaml'
+    profile, old = Profile.load(path), Profile.load(trained[0])
+    assert profile.classes == old.classes
+    from safetensors.torch import load_file
+
+    first = load_file(trained[0].with_suffix('.safetensors'))
+    second = load_file(path.with_suffix('.safetensors'))
+    same = {k for k in first if torch.equal(first[k], second[k])}
+    assert all(k in same for k in first if k.startswith('fpn.'))
+    assert any(k.startswith('uem.') and k not in same for k in first)
+    assert 'ap' in path.with_suffix('.md').read_text()
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
