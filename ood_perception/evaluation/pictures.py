@@ -47,7 +47,7 @@ def panel(frame: Frame) -> NDArray[np.uint8]:
     image = np.ascontiguousarray(frame.image())
     left, right = image.copy(), image.copy()
     if frame.heatmap is not None:
-        heatmap = np.ascontiguousarray(frame.heatmap)
+        heatmap: Any = np.ascontiguousarray(frame.heatmap)
         if heatmap.shape != image.shape[:2]:
             heatmap = cv2.resize(heatmap, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         colours = cv2.cvtColor(cv2.applyColorMap(heatmap, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)

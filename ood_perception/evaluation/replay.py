@@ -122,7 +122,7 @@ def evaluate_bag(
 
     evaluator = Evaluator(name or pipeline.profile.name, mode, track)
     stream = stream or Path(source).stem
-    frames = bag_frames(pipeline, source, topics or Topics(), evaluator.problems, stream)
+    frames: Any = bag_frames(pipeline, source, topics or Topics(), evaluator.problems, stream)
     if write is not None:
         from ood_perception.evaluation.output_bag import written
 

@@ -137,11 +137,13 @@ def read_numbers(path: str | Path) -> list[Evaluation]:
         tree = json.loads(path.read_text())
         runs = []
         for run in tree:
-            curve = run['curve'] and Curve(
-                *(np.array(run['curve'][name]) for name in ('thresholds', 'tp', 'fp')),
-                run['curve']['positives'],
-                run['curve']['negatives'],
-            )
+            curve = None
+            if run['curve']:
+                thresholds, tp, fp = (
+                    np.array(run['curve'][name]) for name in ('thresholds', 'tp', 'fp')
+                )
+                positives, negatives = run['curve']['positives'], run['curve']['negatives']
+                curve = Curve(thresholds, tp, fp, positives, negatives)
             rows = [(row.pop('condition'), row) for row in run['breakdown']]
             runs.append(
                 Evaluation(

@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 LEVEL = 128
 """Value 0..255 of the heatmap from which a pixel is taken for unknown."""
 
+CAMERAS = 16
+"""Streams that may take turns; of more, the longest unseen one starts anew."""
+
 
 class TimeMetrics:
     """
@@ -73,7 +76,10 @@ class TimeMetrics:
             if last is not None and last.shape == verdict.shape:
                 self._changed += int(np.count_nonzero(verdict != last))
                 self._compared += verdict.size
+            self._last.pop(stream, None)
             self._last[stream] = verdict
+            if len(self._last) > CAMERAS:
+                del self._last[next(iter(self._last))]
         for truth in truths:
             self._seen.setdefault((stream, int(truth)), (number, stamp_ns))
         for predicted, truth in pairs:

@@ -1,0 +1,220 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood evaluate`: a bag, a benchmark's folder, or the proving ground; one report for all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ood_perception.evaluation.evaluator import Evaluation, Evaluator
+
+app = typer.Typer(no_args_is_help=True, help='Measure a profile on bags, folders or drives.')
+
+Output = Annotated[Path, typer.Option(help='Folder of report.html, report.json, report.csv.')]
+ProfileName = Annotated[str, typer.Option(help='Name or path of a profile.')]
+Device = Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')]
+Mode = Annotated[str, typer.Option(help='Pixel metrics: streaming, exact, smiyc or uem.')]
+Track = Annotated[str, typer.Option(help="Component metrics: anomaly, obstacle or ''.")]
+Workers = Annotated[int, typer.Option(help='Bags evaluated at a time.', min=1)]
+Backend = Annotated[str, typer.Option(help='With several bags: none, processes or ray.')]
+
+
+@dataclass(frozen=True)
+class BagWork:
+    """What a worker does with one bag; can be sent to another machine."""
+
+    profile: str
+    device: str
+    mode: str
+    track: str
+    image: str
+    anomaly: str
+    instances: str
+
+    def __call__(self, bag: str) -> Evaluator:
+        """Evaluate one bag with a pipeline of this process."""
+        from ood_perception.evaluation.evaluator import Evaluator
+        from ood_perception.evaluation.joining import Topics
+        from ood_perception.evaluation.replay import bag_frames, evaluate_records
+        from ood_perception.pipeline import Pipeline
+
+        pipeline = Pipeline.from_profile(self.profile, self.device)
+        evaluator = Evaluator(pipeline.profile.name, self.mode, self.track)
+        topics = Topics(self.image, self.anomaly, self.instances)
+        frames = bag_frames(pipeline, bag, topics, evaluator.problems, str(bag))
+        return evaluate_records(frames, evaluator)
+
+
+@app.command()
+def bag(
+    bags: Annotated[list[Path], typer.Argument(help='rosbag2 folders or files.')],
+    output: Output = Path('evaluation'),
+    profile: ProfileName = 'compact',
+    device: Device = 'auto',
+    live: Annotated[bool, typer.Option(help='Play it over DDS to a node at its rate.')] = False,
+    rate: Annotated[float, typer.Option(help='Speed of the live replay.')] = 1.0,
+    image: Annotated[str, typer.Option(help='Topic of the images.')] = '/camera/image_raw',
+    anomaly: Annotated[str, typer.Option(help='Topic of the labels.')] = '/labels/anomaly',
+    instances: Annotated[str, typer.Option(help='Topic of true ids.')] = '/labels/instances',
+    mode: Mode = 'streaming',
+    track: Track = '',
+    write: Annotated[bool, typer.Option(help='Write the outputs as a bag, too.')] = False,
+    workers: Workers = 1,
+    backend: Backend = 'processes',
+) -> None:
+    """Evaluate bags: every frame in this process, or live over DDS."""
+    from ood_perception.cli.progress import bar, fail
+    from ood_perception.evaluation.joining import Topics
+
+    topics = Topics(image, anomaly, instances)
+    try:
+        if live:
+            if len(bags) != 1:
+                raise ValueError(f'live: expected one bag, got {len(bags)}')
+            from ood_perception.evaluation.replay import evaluate_live
+            from ood_perception.ros.live import run_live
+
+            with bar('playing to the node', None) as show:
+                run = run_live(
+                    bags[0],
+                    output / 'run',
+                    profile=profile,
+                    device=device,
+                    image_topic=image,
+                    rate=rate,
+                    on_progress=lambda done, total: show(round(done)),
+                )
+            found = evaluate_live(run, bags[0], image, profile, topics=topics, track=track)
+        elif len(bags) == 1:
+            from ood_perception.evaluation.replay import evaluate_bag
+            from ood_perception.pipeline import Pipeline
+
+            pipeline = Pipeline.from_profile(profile, device)
+            with bar('evaluating frames', None) as show:
+                found = evaluate_bag(
+                    pipeline,
+                    bags[0],
+                    topics=topics,
+                    track=track,
+                    mode=mode,
+                    write=output / 'outputs' if write else None,
+                    on_progress=show,
+                )
+        else:
+            from ood_perception.evaluation.distributed import evaluate_shards
+
+            work = BagWork(profile, device, mode, track, image, anomaly, instances)
+            paths = [str(path.absolute()) for path in bags]
+            with bar('evaluating bags', len(bags)) as show:
+                merged = evaluate_shards(
+                    paths, work, workers, backend if workers > 1 else 'none', on_progress=show
+                )
+            found = merged.compute(profile=profile, bags=len(bags))
+    except (RuntimeError, ValueError, OSError, ImportError) as error:
+        raise fail(error) from None
+    _report(output, found)
+
+
+@app.command()
+def folder(
+    root: Annotated[Path, typer.Argument(help='Folder of the data set.')],
+    dataset: Annotated[str, typer.Option(help='Layout; `ood evaluate list` shows all.')] = 'pairs',
+    output: Output = Path('evaluation'),
+    profile: ProfileName = 'compact',
+    device: Device = 'auto',
+    mode: Mode = 'smiyc',
+) -> None:
+    """Evaluate a benchmark or a folder of images and labels."""
+    from ood_perception.cli.progress import bar, fail
+    from ood_perception.evaluation.datasets import open_dataset
+    from ood_perception.evaluation.evaluator import Evaluator
+    from ood_perception.evaluation.replay import predicted
+    from ood_perception.pipeline import Pipeline
+
+    try:
+        data = open_dataset(dataset, root)
+        pipeline = Pipeline.from_profile(profile, device)
+        evaluator = Evaluator(pipeline.profile.name, mode, data.layout.track)
+        with bar('evaluating images', len(data)) as show:
+            for number, frame in enumerate(data.frames(evaluator.problems)):
+                if predicted(pipeline, frame, evaluator.problems):
+                    evaluator.update(frame)
+                pipeline.reset(frame.stream)
+                show(number + 1)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise fail(error) from None
+    _report(output, evaluator.compute(profile=profile, dataset=dataset))
+
+
+@app.command()
+def drive(
+    seed: Annotated[int, typer.Option(help='Seed of the rendered drive.')] = 1007,
+    seconds: Annotated[float, typer.Option(help='Length.', min=0.1)] = 10.0,
+    rate: Annotated[float, typer.Option(help='Frames per second.', min=0.1)] = 10.0,
+    output: Output = Path('evaluation'),
+    profile: ProfileName = 'compact',
+    device: Device = 'auto',
+    mode: Mode = 'streaming',
+    track: Track = 'obstacle',
+) -> None:
+    """Evaluate on a rendered drive of the proving ground."""
+    from ood_perception.cli.progress import bar, fail
+    from ood_perception.evaluation.evaluator import Evaluator, Frame
+    from ood_perception.evaluation.replay import predicted
+    from ood_perception.pipeline import Pipeline
+    from ood_perception.simulation import ProvingGround
+
+    try:
+        pipeline = Pipeline.from_profile(profile, device)
+        evaluator = Evaluator(pipeline.profile.name, mode, track)
+        ground = ProvingGround(seed, rate=rate)
+        with bar('evaluating frames', round(seconds * rate)) as show:
+            for number, shot in enumerate(ground.drive(seconds)):
+                frame = Frame(round(shot.stamp * 1e9), f'drive {seed}')
+                frame.image = lambda shot=shot: shot.image  # type: ignore[misc]
+                frame.anomaly, frame.truth = shot.anomaly, shot.instances
+                if predicted(pipeline, frame, Counter()):
+                    evaluator.update(frame)
+                show(number + 1)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise fail(error) from None
+    _report(output, evaluator.compute(profile=profile, drive=seed))
+
+
+@app.command('list')
+def list_datasets() -> None:
+    """Data sets that `ood evaluate folder` knows, and where they are obtained."""
+    from ood_perception.evaluation.datasets import DATASETS
+
+    for name, layout in DATASETS.items():
+        typer.echo(f'{name}: {layout.title}\n  labels {layout.labels}\n  from {layout.where}')
+
+
+def _report(output: Path, found: Evaluation) -> None:
+    from ood_perception.evaluation.report import text, write_report
+
+    path = write_report(output / 'report.html', [found])
+    chosen: dict[str, Any] = {k: v for k, v in found.summary.items() if v is not None}
+    for key, value in chosen.items():
+        typer.echo(f'{key:24} {text(value)}')
+    for problem, count in found.problems.items():
+        typer.secho(f'problem ({count}x): {problem}', fg='yellow', err=True)
+    typer.echo(f'report: {path}')

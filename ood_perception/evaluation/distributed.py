@@ -1,0 +1,142 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Evaluation on many processors or machines: shards are evaluated anywhere and their counts merged.
+
+A shard is a whole bag or sequence, since tracks and flicker live through time. Statistics are
+integer counts, and sums that are rounded once, so the figures do not depend on how many workers
+there were, which died, or who was first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from ood_perception.evaluation.evaluator import Evaluator
+
+BACKENDS = ('none', 'processes', 'ray')
+
+Shard = TypeVar('Shard')
+
+
+class WorkerError(RuntimeError):
+    """A shard's worker died again and again; the text names the shard."""
+
+
+def evaluate_shards(
+    shards: Sequence[Shard],
+    work: Callable[[Shard], Evaluator],
+    workers: int = 2,
+    backend: str = 'processes',
+    retries: int = 2,
+    on_progress: Callable[[int], None] | None = None,
+) -> Evaluator:
+    """
+    Evaluate every shard and merge in the order of the shards.
+
+    Args:
+        shards: what `work` takes, for example paths of bags; can be pickled.
+        work: function of a module that evaluates one shard.
+        workers: processes; with Ray, shards at a time (CPUs asked of a local Ray).
+        backend: 'none' (in this process), 'processes', or 'ray' (of the cluster that RAY_ADDRESS
+            names, else a local one).
+        retries: how often a shard whose worker was killed is given to another.
+        on_progress: is told the number of shards done.
+
+    Raises:
+        ValueError: no shards, unknown backend, or workers below 1.
+        WorkerError: a shard's worker died more often than `retries`.
+        ImportError: Ray is not installed.
+
+    """
+    if not shards:
+        raise ValueError('shards: expected at least one, got none')
+    if backend not in BACKENDS:
+        raise ValueError(f'backend: expected one of {", ".join(BACKENDS)}, got {backend!r}')
+    if workers < 1:
+        raise ValueError(f'workers: expected 1 or more, got {workers}')
+    tell = on_progress or (lambda done: None)
+    if backend == 'none':
+        parts = []
+        for shard in shards:
+            parts.append(work(shard))
+            tell(len(parts))
+    elif backend == 'ray':
+        parts = _with_ray(shards, work, workers, retries, tell)
+    else:
+        parts = _with_processes(shards, work, workers, retries, tell)
+    merged = parts[0]
+    for part in parts[1:]:
+        merged.merge(part)
+    return merged
+
+
+def _with_processes(
+    shards: Sequence[Any], work: Any, workers: int, retries: int, tell: Callable[[int], None]
+) -> list[Evaluator]:
+    done: dict[int, Evaluator] = {}
+    failures = 0
+    while len(done) < len(shards):
+        left = [i for i in range(len(shards)) if i not in done]
+        # A fresh interpreter: forking a process that has run torch can hang.
+        with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
+            jobs = {pool.submit(work, shards[i]): i for i in left}
+            try:
+                for job in as_completed(jobs):
+                    done[jobs[job]] = job.result()
+                    tell(len(done))
+            except BrokenProcessPool as error:
+                failures += 1
+                if failures > retries:
+                    lost = [str(shards[i]) for i in left if i not in done]
+                    raise WorkerError(
+                        f'workers died {failures} times; not evaluated: {", ".join(lost[:5])}'
+                    ) from error
+    return [done[i] for i in range(len(shards))]
+
+
+def _with_ray(
+    shards: Sequence[Any], work: Any, workers: int, retries: int, tell: Callable[[int], None]
+) -> list[Evaluator]:
+    import os
+
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError('ray is missing; pip install "ood_perception[ray]"') from error
+    started = not ray.is_initialized()
+    if started and os.environ.get('RAY_ADDRESS'):
+        ray.init(log_to_driver=False)
+    elif started:
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    try:
+        # Ray gives the shard of a killed worker to another by itself.
+        remote = ray.remote(max_retries=retries)(work)
+        jobs = [remote.remote(shard) for shard in shards]
+        waiting, finished = list(jobs), 0
+        while waiting:
+            ready, waiting = ray.wait(waiting)
+            finished += len(ready)
+            tell(finished)
+        return [ray.get(job) for job in jobs]
+    except ray.exceptions.WorkerCrashedError as error:
+        raise WorkerError(f'a worker died more than {retries} times: {error}') from error
+    finally:
+        if started:
+            ray.shutdown()

@@ -1,0 +1,83 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A bag with everything that a pipeline said to every frame of another bag."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ood_perception.evaluation.evaluator import Frame
+from ood_perception.ros import bag as bags
+
+
+def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> Iterator[Frame]:
+    """
+    Pass frames on and write their outputs under the topics that the node would use.
+
+    Args:
+        path: of the bag to be made.
+        frames: with score, heatmap and instances.
+        node: before the topics' names.
+
+    Raises:
+        BagError: the path exists already.
+
+    """
+    store = bags.typestore()
+    kinds = store.types
+    connections: dict[str, Any] = {}
+    with bags.open_writer(path) as writer:
+
+        def put(topic: str, message: Any, stamp: int) -> None:
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=store)
+            writer.write(connections[topic], stamp, store.serialize_cdr(message, kind))
+
+        for frame in frames:
+            stamp = frame.stamp_ns
+            time = kinds['builtin_interfaces/msg/Time'](stamp // 10**9, stamp % 10**9)
+            header = kinds['std_msgs/msg/Header'](time, bags.CAMERA_FRAME)
+            for name, pixels, encoding, dtype in (
+                ('heatmap', frame.heatmap, 'mono8', np.uint8),
+                ('score', frame.score, '32FC1', np.float32),
+                ('instances', frame.instances, 'mono16', np.uint16),
+            ):
+                if pixels is not None:
+                    image = np.ascontiguousarray(pixels, dtype)
+                    put(f'{node}/{name}', _image(kinds, header, image, encoding), stamp)
+            rows = [{'id': i, 'score': s} for i, s in (frame.confidences or {}).items()]
+            whole = {'sec': time.sec, 'nanosec': time.nanosec}
+            text = json.dumps({'header': {'stamp': whole}, 'detections': rows})
+            put(f'{node}/detections_json', kinds['std_msgs/msg/String'](text), stamp)
+            yield frame
+
+
+def _image(kinds: Any, header: Any, pixels: np.ndarray, encoding: str) -> Any:
+    height, width = pixels.shape
+    return kinds['sensor_msgs/msg/Image'](
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=width * pixels.itemsize,
+        data=pixels.view(np.uint8).ravel(),
+    )
