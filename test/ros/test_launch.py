@@ -1,0 +1,191 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip('rclpy', reason='needs rclpy')
+import rclpy
+from node_helpers import Client, NodeProcess, image, picture
+from node_helpers import write_profile as tiny
+
+from ood_perception.ros.settings import Settings, fields
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = ROOT / 'launch' / 'ood.launch.py'
+
+
+def test_launch_file_neither_runs_programs_nor_code_nor_the_network():
+    tree = ast.parse(LAUNCH.read_text(encoding='utf-8'))
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    modules = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    modules |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert names.isdisjoint({'eval', 'exec', '__import__', 'compile'})
+    allowed = {'os', 'yaml', 'launch', 'launch_ros'}
+    assert {m.partition('.')[0] for m in modules} <= allowed
+    called = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    assert called.isdisjoint({'system', 'popen', 'Popen', 'ExecuteProcess'})
+
+
+def test_every_launch_argument_is_described_and_every_choice_allowed():
+    """Read from the syntax tree, so that it runs without launch_ros."""
+    tree = ast.parse(LAUNCH.read_text(encoding='utf-8'))
+    calls = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'DeclareLaunchArgument'
+    ]
+    arguments = {ast.literal_eval(c.args[0]): {k.arg: k.value for k in c.keywords} for c in calls}
+    wanted = {'profile', 'image_topic', 'cameras', 'params_file', 'namespace', 'device', 'engine'}
+    wanted |= {'fastdds_profile', 'use_sim_time', 'rviz', 'log_level', 'respawn', 'autostart'}
+    assert wanted <= set(arguments)
+    known = fields(Settings)
+    for name, keywords in arguments.items():
+        assert ast.literal_eval(keywords['description']).endswith('.'), name
+        choices = known[name].metadata['choices'] if name in known else ()
+        if choices:
+            assert ast.literal_eval(keywords['choices']) == ['', *choices], name
+
+
+def test_viewer_configurations_show_the_published_topics():
+    from ood_perception.ros.outputs import TOPICS
+
+    rviz = yaml.safe_load((ROOT / 'config' / 'ood.rviz').read_text(encoding='utf-8'))
+    topics = {
+        d['Topic']['Value'] for d in rviz['Visualization Manager']['Displays'] if 'Topic' in d
+    }
+    foxglove = (ROOT / 'config' / 'foxglove.json').read_text(encoding='utf-8')
+    topics |= {part.split('"')[0] for part in foxglove.split('"imageTopic": "')[1:]}
+    own = {t.removeprefix('/ood/') for t in topics if t.startswith('/ood/')}
+    assert {'overlay', 'heatmap', 'points'} <= own
+    assert own <= set(TOPICS)
+    assert yaml.safe_load(foxglove)
+
+
+def test_all_parameters_of_the_config_file_start_the_node(ros, tmp_path):
+    """The argument list that launch_ros makes of ood.launch.py, in a real process."""
+    name = f'launched_{os.getpid()}'
+    process = NodeProcess.__new__(NodeProcess)
+    process.name, process.log, process.process = name, tmp_path / 'log', None
+    override = tmp_path / 'launch_params.yaml'
+    values = {'use_sim_time': True, 'profile': str(tiny(tmp_path))}
+    override.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
+    process.command = [
+        sys.executable,
+        '-m',
+        'ood_perception.ros.node',
+        *('--ros-args', '--log-level', 'info', '--ros-args'),
+        *('-r', f'__node:={name}', '-r', '__ns:=/robot'),
+        *('--params-file', str(ROOT / 'config' / 'ood.yaml'), '--params-file', str(override)),
+        *('-r', 'image:=/camera/image_raw', '-r', 'depth:=/d', '-r', 'cloud:=/d'),
+    ]
+    process.start()
+    client = Client(rclpy.create_node(f'launcher_{os.getpid()}'), f'robot/{name}')
+    try:
+        client.listen('heatmap')
+        client.wait_active(process)
+        frame = image(picture())
+        # With use_sim_time and no /clock, time stands still; frames and diagnostics go on.
+        assert client.feed('/camera/image_raw', frame, lambda: bool(client.got['heatmap']))
+        started = time.monotonic()
+        code = process.stop(signal.SIGINT)
+        assert code == 0, process.text()
+        assert time.monotonic() - started < 30
+        assert 'Traceback' not in process.text()
+    finally:
+        if process.alive:
+            process.process.kill()
+        client.ros.destroy_node()
+
+
+@pytest.mark.slow
+def test_real_launch(ros, tmp_path):
+    """`ros2 launch` itself, where launch_ros and an installed package are there."""
+    pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS 2 installation')
+    name = f'real_{os.getpid()}'
+    log = tmp_path / 'log'
+    code = (
+        'import sys\n'
+        'from launch import LaunchDescription, LaunchService\n'
+        'from launch.actions import IncludeLaunchDescription\n'
+        'from launch.launch_description_sources import PythonLaunchDescriptionSource\n'
+        'arguments = [tuple(a.split(":=")) for a in sys.argv[2:]]\n'
+        'source = PythonLaunchDescriptionSource(sys.argv[1])\n'
+        'service = LaunchService()\n'
+        'service.include_launch_description(LaunchDescription([IncludeLaunchDescription('
+        'source, launch_arguments=arguments)]))\n'
+        'sys.exit(service.run())\n'
+    )
+    from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+    try:
+        get_package_prefix('ood_perception')
+    except PackageNotFoundError:
+        pytest.skip('the package is not installed in this ROS 2 (colcon build)')
+    with open(log, 'wb') as out:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                '-c',
+                code,
+                str(LAUNCH),
+                f'profile:={tiny(tmp_path)}',
+                f'name:={name}',
+                'device:=cpu',
+            ],
+            stdout=out,
+            stderr=out,
+            cwd=tmp_path,
+        )
+    client = Client(rclpy.create_node(f'{name}_client'), name)
+    try:
+        client.listen('heatmap')
+        frame = image(picture())
+        assert client.feed('/camera/image_raw', frame, lambda: bool(client.got['heatmap']), 120)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0
+        text = log.read_text(encoding='utf-8', errors='replace')
+        assert 'process has finished cleanly' in text
+    finally:
+        process.kill()
+        client.ros.destroy_node()
+
+
+def test_security_policy_allows_exactly_our_topics_and_services():
+    import xml.etree.ElementTree as ElementTree
+
+    from ood_perception.ros.outputs import TOPICS
+    from ood_perception.ros.services import SERVICES
+
+    tree = ElementTree.parse(ROOT / 'config' / 'sros2' / 'policy.xml')
+
+    def names(path: str) -> set[str]:
+        return {(item.text or '').strip() for item in tree.iterfind(f'.//{path}')}
+
+    published = names("topics[@publish='ALLOW']/topic")
+    common = {'/diagnostics', '/parameter_events', '/rosout', '/ood/transition_event'}
+    assert published == {f'/ood/{name}' for name in TOPICS} | common
+    services = names("services[@reply='ALLOW']/service")
+    assert {f'/ood/{name}' for name in SERVICES} <= services
+    assert all(name.startswith('/ood/') for name in services)
