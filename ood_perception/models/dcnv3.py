@@ -103,13 +103,14 @@ def sample_point_by_point(value: Tensor, offset: Tensor, mask: Tensor, at: Geome
         return tensor.reshape(count, batch * groups, rows, columns, last)
 
     offsets, weights = by_group(offset, 2), by_group(mask, 1)
-    size = torch.tensor([width, height], dtype=torch.float32, device=value.device)
-    centre = centres(rows, columns, at, value.device)
+    centre_x, centre_y = centres(rows, columns, at, value.device).unbind(-1)
     total = torch.zeros_like(maps[..., :1, :1]).expand(-1, -1, rows, columns)
-    for k, point in enumerate(at.points()):
-        shift = torch.tensor(point, dtype=torch.float32, device=value.device)
-        pixel = centre + at.offset_scale * (shift + offsets[k].float())
-        grid = (2 * pixel + 1) / size - 1
+    # Constants stay Python numbers: as tensors they would be copied to the device each time.
+    for k, (kx, ky) in enumerate(at.points()):
+        dx, dy = offsets[k].float().unbind(-1)
+        x = centre_x + at.offset_scale * (kx + dx)
+        y = centre_y + at.offset_scale * (ky + dy)
+        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
         sampled = F.grid_sample(maps, grid, 'bilinear', 'zeros', align_corners=False)
         total = torch.addcmul(total, sampled, weights[k].float().squeeze(-1).unsqueeze(1))
     total = total.view(batch, channels, rows, columns)

@@ -75,10 +75,18 @@ def official_shapes():
 @pytest.fixture(scope='module')
 def official():
     weights = {key: mmseg_value(key, shape) for key, shape in official_shapes().items()}
-    # Strong enough that some boxes are kept and some are not, and that deltas move boxes.
-    weights['roi_heads.box_predictor.cls_score.weight'] *= 12
-    weights['proposal_generator.rpn_head.objectness_logits.weight'] *= 6
     model = create_model('s2m_prompt_rcnn')
+    load_checkpoint(model, weights)
+    # Features of unit size, and heads strong enough that some boxes are kept and some are not.
+    with torch.no_grad():
+        maps = model.backbone(torch.randn(1, 3, 96, 96) * 20 - 100)
+    size = torch.cat([m.flatten() for m in maps.values()]).std()
+    for key in weights:
+        if key.startswith('backbone.fpn_output'):
+            weights[key] = weights[key] / size
+    weights['roi_heads.box_predictor.cls_score.weight'] *= 20
+    weights['proposal_generator.rpn_head.objectness_logits.weight'] *= 4
+    weights['proposal_generator.rpn_head.anchor_deltas.weight'] *= 0.3
     return model, weights, load_checkpoint(model, weights)
 
 
