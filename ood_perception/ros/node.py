@@ -198,7 +198,7 @@ class OodNode(LifecycleNode):
             torch.set_num_threads(settings.threads)
         self.get_logger().info(f'loading profile {settings.profile!r}')
         pipeline = Pipeline.from_profile(settings.profile, settings.device, settings.engine)
-        if settings.memory_file and hasattr(pipeline.score, 'learning'):
+        if settings.memory_file and hasattr(pipeline.score, 'start'):
             path = os.path.expanduser(settings.memory_file)
             if os.path.exists(path):
                 pipeline.score.load(path)

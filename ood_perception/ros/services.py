@@ -99,19 +99,21 @@ class Services:
         if worker is None or worker.pipeline is None:
             return False, 'the node is not configured'
         score = worker.pipeline.score
-        if not hasattr(score, 'learning'):
+        if not hasattr(score, 'start'):
             name = self._node.settings.profile
             return False, f'the score of profile {name!r} does not learn; use dinov2_novelty'
         file = self._node.settings.memory_file
         with worker.lock:
-            score.learning = worker.learning = bool(request.data)
+            worker.learning = bool(request.data)
             if request.data:
+                score.start()
                 return True, 'learning: drive where nothing is unknown, then call with false'
+            score.stop()
             if not file:
                 return True, 'learnt; kept in memory only, as memory_file is empty'
             path = Path(file).expanduser()
             path.parent.mkdir(parents=True, exist_ok=True)
-            score.save(path)
+            score.save(str(path))
         return True, f'learnt and saved to {path}'
 
     def save_snapshot(self, request: Any) -> tuple[bool, str]:
