@@ -191,6 +191,11 @@ PRESETS: dict[str, Preset] = {
         uem=Stage(
             COMPACT_STAGE_2, 'exposure.outlier', alpha=0.0, unknown_weight=3.0, label_stride=2
         ),
+        profile={
+            'image': {'short_side': 360, 'max_long_side': 640},
+            'prompts': {'name': 'components'},
+            'segmenter': {'name': 'compact'},
+        },
         source='this project',
     ),
 }
