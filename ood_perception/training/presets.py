@@ -167,9 +167,9 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=1600,
+    steps=1000,
     weight_decay=1e-3,
-    warmup_steps=160,
+    warmup_steps=100,
     ema=0.998,
     clip_norm=5.0,
     seed=2,
