@@ -23,8 +23,12 @@ from torch import nn
 
 from ood_perception.scores import logits
 from ood_perception.scores.calibration import Calibration
+from ood_perception.scores.clusters import ClusterScore
+from ood_perception.scores.features import Mahalanobis, StandardizedMaxLogit
+from ood_perception.scores.fusion import FusionScore
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.scores.logits import LogitScore
+from ood_perception.scores.novelty import KnnScore, NoveltyScore
 
 __all__ = ['SCORES', 'Calibration', 'create_score']
 
@@ -41,6 +45,12 @@ SCORES: dict[str, Callable[..., nn.Module]] = {
     'entropy': _of_logits(logits.entropy),
     'energy': _of_logits(logits.energy),
     'max_logit_minus_mean': _of_logits(logits.max_logit_minus_mean),
+    'sml': StandardizedMaxLogit,
+    'mahalanobis': Mahalanobis,
+    'knn': KnnScore,
+    'clusters': ClusterScore,
+    'novelty': NoveltyScore,
+    'fusion': FusionScore,
 }
 """One table of scores; an entry makes a module `(output, size, streams) -> float32 (B, H, W)`."""
 

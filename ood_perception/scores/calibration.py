@@ -134,7 +134,9 @@ class Calibration(nn.Module):
 
         """
         score, label = _finite(score, label)
-        edges = np.unique(np.quantile(score, np.linspace(0, 1, knots + 1))) if len(score) else []
+        edges = np.zeros(0)
+        if len(score):
+            edges = np.unique(np.asarray(np.quantile(score, np.linspace(0, 1, knots + 1))))
         if len(edges) < 2:
             raise ValueError('calibration needs at least two different scores')
         cell = np.clip(np.searchsorted(edges, score, side='right') - 1, 0, len(edges) - 2)

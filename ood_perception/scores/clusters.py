@@ -1,0 +1,115 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Cluster OoD: clusters of deep features, judged by how confident the segmentor is inside them.
+
+After "Training-Free Out-of-Distribution Segmentation With Foundation Models" (Nayal et al., 2025):
+K-means on backbone features, the raw maximum logit as confidence, clusters of low confidence are
+unknown. The paper's number of clusters, stage and threshold are not public; here they are options
+and the score is continuous. `streaming` keeps the clusters through time (ours); without it every
+image is clustered anew (the paper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ood_perception.clustering import StreamingKMeans
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.likelihood_ratio import need, upsample
+from ood_perception.scores.tokens import as_tokens, feature_grid
+
+
+class ClusterScore(nn.Module):
+    """
+    Minus a mix of the cluster's mean confidence and the pixel's own.
+
+    Args:
+        n_clusters: K.
+        stages: feature maps that are clustered, the first gives the grid.
+        weight: of the cluster's confidence, 0..1; the pixel's own gets the rest.
+        streaming: clusters live through the stream; False fits every image anew.
+        classes: number of leading logits that are real classes, 0 = all (the Cityscapes
+            checkpoints of InternImage have 150 rows of which 19 are trained).
+        max_tokens: bound of the clustered grid.
+        options: keyword arguments of `StreamingKMeans`.
+
+    Memory: that of `StreamingKMeans`.
+
+    """
+
+    needs_features = True
+
+    def __init__(
+        self,
+        n_clusters: int = 24,
+        stages: Sequence[int] = (-2,),
+        weight: float = 0.5,
+        streaming: bool = True,
+        classes: int = 0,
+        max_tokens: int = 4096,
+        **options: object,
+    ) -> None:
+        super().__init__()
+        if not 0 <= weight <= 1:
+            raise ValueError(f'weight: expected 0..1, got {weight}')
+        self.kmeans = StreamingKMeans(n_clusters, **options)  # type: ignore[arg-type]
+        self.stages, self.weight, self.streaming = list(stages), weight, streaming
+        self.classes, self.max_tokens = classes, max_tokens
+
+    def forward(
+        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
+    ) -> Tensor:
+        """
+        Score a batch.
+
+        Args:
+            output: with `features` and `logits`.
+            size: (H, W) of the score.
+            streams: camera of each row; default by position.
+
+        Returns:
+            float32 (B, H, W), in logits, higher = more unknown.
+
+        """
+        logits = need(output.logits, 'clusters', 'class logits').float()
+        logits = logits[:, : self.classes] if self.classes else logits
+        confidence = torch.nan_to_num(logits.amax(1, keepdim=True))
+        grid = feature_grid(output, self.stages, self.max_tokens, 'clusters')
+        if not self.streaming:
+            self.kmeans.reset()
+        ids = self.kmeans.step(as_tokens(grid), list(streams) or None)
+        coarse = F.interpolate(confidence, grid.shape[2:], mode='bilinear', align_corners=False)
+        means = cluster_means(coarse.flatten(1), ids, self.kmeans.n_clusters)
+        inside = means.gather(1, ids).view(coarse.shape)
+        mixed = self.weight * upsample(inside, size)
+        if self.weight < 1:
+            mixed = mixed + (1 - self.weight) * upsample(confidence, size)
+        return -mixed[:, 0]
+
+    def reset(self, stream: str | None = None) -> None:
+        """Forget the clusters of one camera, or of all."""
+        self.kmeans.reset(stream)
+
+
+def cluster_means(values: Tensor, ids: Tensor, clusters: int) -> Tensor:
+    """Mean of float32 (B, N) values by cluster id: (B, K), 0 for clusters without a token."""
+    total = values.new_zeros(len(values), clusters).scatter_add_(1, ids, values)
+    count = torch.zeros_like(total).scatter_add_(1, ids, torch.ones_like(values))
+    return total / count.clamp_min(1)

@@ -1,0 +1,85 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Fusion: several scores on one scale, the log-odds of their calibrated probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.profile import CalibrationConfig
+from ood_perception.scores.calibration import Calibration
+
+EPSILON = 1e-4
+"""Probabilities are kept this far from 0 and 1, so that no score can outvote all others."""
+
+
+class FusionScore(nn.Module):
+    """
+    Weighted mean (or maximum) of calibrated log-odds.
+
+    Args:
+        parts: one mapping a score: `name`, and optionally `options`, `calibration` (as in a
+            profile) and `weight`.
+        rule: 'mean' or 'max'.
+
+    Raises:
+        ValueError: no parts, an unknown key or rule.
+
+    """
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]], rule: str = 'mean') -> None:
+        from ood_perception.scores import create_score
+
+        super().__init__()
+        if not parts or rule not in ('mean', 'max'):
+            raise ValueError(f'score fusion: got {len(parts)} parts and rule {rule!r}')
+        known = {'name', 'options', 'calibration', 'weight'}
+        for part in parts:
+            if 'name' not in part or set(part) - known:
+                raise ValueError(f'score fusion: a part has the keys {sorted(known)}, got {part}')
+        self.scores = nn.ModuleList(
+            [create_score(part['name'], **part.get('options', {})) for part in parts]
+        )
+        self.calibrations = nn.ModuleList(
+            [
+                Calibration.from_config(CalibrationConfig(**part.get('calibration', {})))
+                for part in parts
+            ]
+        )
+        weights = [float(part.get('weight', 1.0)) for part in parts]
+        self.weights, self.rule = [w / sum(weights) for w in weights], rule
+        self.needs_features = any(getattr(s, 'needs_features', True) for s in self.scores)
+
+    def forward(
+        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
+    ) -> Tensor:
+        """Score a batch: float32 (B, H, W) log-odds of being unknown."""
+        odds = []
+        for score, calibration in zip(self.scores, self.calibrations, strict=True):
+            probability = calibration(score(output, size, streams))
+            odds.append(torch.logit(probability.clamp(EPSILON, 1 - EPSILON)))
+        if self.rule == 'max':
+            return torch.stack(odds).amax(0)
+        return sum(w * o for w, o in zip(self.weights, odds, strict=True))  # type: ignore[return-value]
+
+    def reset(self, stream: str | None = None) -> None:
+        """Forget one camera's past in every part, or all."""
+        for score in self.scores:
+            score.reset(stream)  # type: ignore[operator]

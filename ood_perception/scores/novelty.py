@@ -1,0 +1,225 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Novelty memory: distance of what is seen to what was seen while nothing was wrong.
+
+No classes, no outliers, any backbone. While learning, a coreset of features is kept in bounded
+memory: a token enters when it is farther than a radius from everything kept; when the memory is
+full the radius grows and the memory is thinned (the doubling algorithm of Charikar et al., SIAM J.
+Computing 2004). The score of a pixel is its distance to the nearest kept token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.features import read_statistics
+from ood_perception.scores.likelihood_ratio import upsample
+from ood_perception.scores.tokens import as_tokens, feature_grid
+
+GROWTH = 1.25
+"""Factor of the radius whenever the memory is full."""
+
+
+class NoveltyScore(nn.Module):
+    """
+    Distance to a learnt memory of normal, in standard deviations of the normal distances.
+
+    Args:
+        capacity: most tokens kept.
+        stages: feature maps, the first gives the grid.
+        max_tokens: bound of the grid.
+        neighbours: the score is the mean distance to so many nearest kept tokens.
+        weights: file of :meth:`save`; '' starts with an empty memory, which scores 0.
+
+    Memory: capacity * D float32.
+
+    """
+
+    needs_features = True
+
+    def __init__(
+        self,
+        capacity: int = 2048,
+        stages: Sequence[int] = (-2,),
+        max_tokens: int = 4096,
+        neighbours: int = 1,
+        weights: str = '',
+    ) -> None:
+        super().__init__()
+        if capacity < 2 or neighbours < 1:
+            raise ValueError(f'capacity, neighbours: got {capacity}, {neighbours}')
+        self.capacity, self.stages, self.max_tokens = capacity, list(stages), max_tokens
+        self.neighbours = neighbours
+        self.learning = False
+        self.bank: Tensor | None = None
+        self.radius = 0.0
+        self.moments = torch.zeros(3, dtype=torch.float64)
+        if weights:
+            self.load(weights)
+
+    @property
+    def size(self) -> int:
+        """Tokens kept."""
+        return 0 if self.bank is None else len(self.bank)
+
+    def start(self) -> None:
+        """Forget everything and learn from every frame that is scored until :meth:`stop`."""
+        self._forget()
+        self.learning = True
+
+    def stop(self) -> None:
+        """Stop learning; from now on the distances are standardised by those of learning."""
+        self.learning = False
+
+    @torch.no_grad()
+    def learn(self, output: SegmentorOutput) -> None:
+        """Take a batch of normal frames into the memory."""
+        tokens = as_tokens(self._grid(output)).flatten(0, 1)
+        if self.bank is None:
+            self.bank = tokens[:1].clone()
+            spread = torch.cdist(tokens, tokens.mean(0, keepdim=True)).mean()
+            self.radius = float(0.25 * spread.clamp_min(1e-4))
+        elif self.bank.shape[1] != tokens.shape[1]:
+            raise ValueError(
+                f'score novelty: the memory holds {self.bank.shape[1]} features, the segmentor '
+                f'gives {tokens.shape[1]}; learn anew'
+            )
+        distance = nearest(tokens, self.bank, 1)
+        self.moments += torch.tensor(
+            [len(distance), float(distance.sum()), float(distance.square().sum())],
+            dtype=torch.float64,
+        )
+        while True:
+            farthest = int(distance.argmax())
+            if float(distance[farthest]) <= self.radius:
+                break
+            if len(self.bank) >= self.capacity:
+                self.radius *= GROWTH
+                self.bank = thin(self.bank, self.radius)
+                distance = nearest(tokens, self.bank, 1)
+                continue
+            new = tokens[farthest : farthest + 1]
+            self.bank = torch.cat([self.bank, new])
+            distance = torch.minimum(distance, torch.cdist(tokens, new)[:, 0])
+
+    def forward(
+        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
+    ) -> Tensor:
+        """Score a batch: float32 (B, H, W), standard deviations above the usual distance."""
+        if self.learning:
+            self.learn(output)
+        grid = self._grid(output)
+        if self.bank is None:
+            return grid.new_zeros(len(grid), *size)
+        if self.bank.shape[1] != grid.shape[1]:
+            raise ValueError(
+                f'score novelty: the memory holds {self.bank.shape[1]} features, the segmentor '
+                f'gives {grid.shape[1]}; it was learnt with another model'
+            )
+        self.bank = self.bank.to(grid.device)
+        distance = nearest(as_tokens(grid).flatten(0, 1), self.bank, self.neighbours)
+        mean, std = self.usual
+        score = ((distance - mean) / std).view(len(grid), 1, *grid.shape[2:])
+        return upsample(score, size)[:, 0]
+
+    @property
+    def usual(self) -> tuple[float, float]:
+        """Mean and standard deviation of the distances met while learning."""
+        count, total, squares = self.moments.tolist()
+        mean = total / max(count, 1)
+        return mean, max(squares / max(count, 1) - mean**2, 1e-8) ** 0.5
+
+    def save(self, path: str) -> None:
+        """
+        Write the memory as safetensors.
+
+        Raises:
+            ValueError: nothing was learnt.
+
+        """
+        from safetensors.torch import save_file
+
+        if self.bank is None:
+            raise ValueError('score novelty: nothing was learnt yet')
+        save_file(
+            {
+                'bank': self.bank.cpu().contiguous(),
+                'moments': self.moments,
+                'radius': torch.tensor(self.radius),
+                'stages': torch.tensor(self.stages),
+            },
+            str(path),
+        )
+
+    def load(self, path: str) -> None:
+        """
+        Read a memory.
+
+        Raises:
+            ValueError: damaged, or of other stages; the present memory stays.
+
+        """
+        keys = ('bank', 'moments', 'radius', 'stages')
+        state = read_statistics(str(path), keys, 'novelty')
+        if state['stages'].tolist() != self.stages or state['bank'].ndim != 2:
+            raise ValueError(
+                f'score novelty: {path} was learnt on stages {state["stages"].tolist()}, '
+                f'expected {self.stages}'
+            )
+        self.bank, self.moments = state['bank'].float(), state['moments'].double()
+        self.radius, self.learning = float(state['radius']), False
+
+    def reset(self, stream: str | None = None) -> None:
+        """Keep the memory: it is of the site, not of a moment."""
+
+    def _forget(self) -> None:
+        self.bank, self.radius = None, 0.0
+        self.moments = torch.zeros(3, dtype=torch.float64)
+
+    def _grid(self, output: SegmentorOutput) -> Tensor:
+        return feature_grid(output, self.stages, self.max_tokens, 'novelty')
+
+
+def nearest(tokens: Tensor, bank: Tensor, neighbours: int) -> Tensor:
+    """Mean distance of (N, D) tokens to their nearest tokens of the (M, D) bank: (N,)."""
+    squared = torch.addmm(bank.square().sum(1)[None], tokens, bank.T, alpha=-2)
+    squared = squared + tokens.square().sum(1, keepdim=True)
+    closest = squared.topk(min(neighbours, len(bank)), largest=False, dim=1).values
+    return closest.clamp_min(0).sqrt().mean(1)
+
+
+def thin(bank: Tensor, radius: float) -> Tensor:
+    """Keep tokens, oldest first, that are farther than `radius` from all kept before."""
+    distance = torch.cdist(bank, bank)
+    near = (distance <= radius).cpu()
+    free = torch.ones(len(bank), dtype=torch.bool)
+    kept = []
+    for i in range(len(bank)):
+        if free[i]:
+            kept.append(i)
+            free &= ~near[i]
+    return bank[kept]
+
+
+class KnnScore(NoveltyScore):
+    """Mean distance to the k nearest tokens of a memory of known data (k-NN, default k = 5)."""
+
+    def __init__(self, neighbours: int = 5, **options: object) -> None:
+        super().__init__(neighbours=neighbours, **options)  # type: ignore[arg-type]

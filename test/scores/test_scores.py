@@ -1,0 +1,204 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores import SCORES, create_score
+from ood_perception.scores.features import fit_sml
+
+SIZE = (24, 32)
+
+
+def output(seed: int = 0, batch: int = 2) -> SegmentorOutput:
+    g = torch.Generator().manual_seed(seed)
+    return SegmentorOutput(
+        features=[
+            torch.randn(batch, 6, 12, 16, generator=g),
+            torch.randn(batch, 10, 6, 8, generator=g),
+        ],
+        logits=4 * torch.randn(batch, 5, 6, 8, generator=g),
+        ood=torch.randn(batch, 2, 12, 16, generator=g),
+    )
+
+
+def up(x: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, SIZE, mode='bilinear', align_corners=False)
+
+
+DEFINITIONS = {
+    'llr': lambda o: up(o.ood)[:, 1] - up(o.ood)[:, 0] - up(o.logits).max(1).values,
+    'uem': lambda o: up(o.ood)[:, 1] - up(o.ood)[:, 0],
+    'max_logit': lambda o: -up(o.logits).max(1).values,
+    'max_softmax': lambda o: 1 - torch.softmax(up(o.logits), 1).max(1).values,
+    'entropy': lambda o: (
+        torch.distributions.Categorical(logits=up(o.logits).movedim(1, -1)).entropy() / np.log(5)
+    ),
+    'energy': lambda o: -torch.logsumexp(up(o.logits), 1),
+    'max_logit_minus_mean': lambda o: up(o.logits).mean(1) - up(o.logits).max(1).values,
+}
+
+
+@pytest.mark.parametrize('name', DEFINITIONS)
+def test_score_equals_its_definition(name: str) -> None:
+    o = output()
+    got = create_score(name)(o, SIZE, ['a', 'b'])
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, DEFINITIONS[name](o), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', [n for n in DEFINITIONS if n != 'uem'])
+def test_inexact_is_the_same_where_nothing_is_resized(name: str) -> None:
+    o = output()
+    o.logits, o.ood = up(o.logits), up(o.ood)
+    exact, fast = create_score(name), create_score(name, exact=False)
+    torch.testing.assert_close(exact(o, SIZE), fast(o, SIZE), atol=1e-5, rtol=1e-5)
+
+
+def options(name: str) -> dict:
+    if name == 'sml':
+        return {'means': [1.0] * 5, 'stds': [2.0] * 5}
+    if name == 'fusion':
+        return {'parts': [{'name': 'llr'}, {'name': 'clusters', 'options': {'n_clusters': 3}}]}
+    return {'n_clusters': 4} if name == 'clusters' else {}
+
+
+def ready(name: str):
+    score = create_score(name, **options(name))
+    if name == 'mahalanobis':
+        score.fit([output(i) for i in range(5)])
+    if name in ('novelty', 'knn'):
+        score.start()
+        score(output(), SIZE)
+        score.stop()
+    return score
+
+
+@pytest.mark.parametrize('name', SCORES)
+def test_every_score_has_the_same_signature(name: str) -> None:
+    score = ready(name)
+    got = score(output(1), SIZE, ['a', 'b'])
+    assert got.shape == (2, *SIZE)
+    assert got.dtype == torch.float32
+    assert torch.isfinite(got).all()
+    score.reset('a')
+    score.reset()
+
+
+@pytest.mark.parametrize('name', [n for n in SCORES if n not in ('llr', 'uem')])
+def test_nan_features_do_not_spread(name: str) -> None:
+    score = ready(name)
+    o = output(2)
+    o.features[0][0, :, 3, 4] = float('nan')
+    o.features[1][0, :, 2, 2] = float('inf')
+    assert torch.isfinite(score(o, SIZE, ['a', 'b'])).all()
+
+
+@pytest.mark.parametrize('name', ['llr', 'uem', 'max_logit', 'clusters', 'novelty'])
+def test_what_the_segmentor_lacks_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=f'score (of logits|{name})'):
+        create_score(name)(SegmentorOutput(), SIZE)
+
+
+def test_unknown_score() -> None:
+    with pytest.raises(ValueError, match=r"expected one of llr.*got 'lrr'"):
+        create_score('lrr')
+
+
+def test_sml_standardises_by_the_winning_class() -> None:
+    outputs = [output(i) for i in range(4)]
+    statistics = fit_sml(outputs)
+    logits = torch.cat([o.logits for o in outputs]).movedim(1, -1).reshape(-1, 5).double()
+    best, winner = logits.max(1)
+    for k in range(5):
+        assert statistics['means'][k] == pytest.approx(float(best[winner == k].mean()))
+        assert statistics['stds'][k] == pytest.approx(float(best[winner == k].std(correction=0)))
+    score = create_score('sml', **statistics)
+    got = torch.cat([score(o, (6, 8)) for o in outputs])
+    assert float(got.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(got.std()) == pytest.approx(1, abs=0.01)
+    with pytest.raises(ValueError, match='fit_sml'):
+        create_score('sml')
+
+
+def test_mahalanobis_equals_scipy() -> None:
+    from scipy.spatial.distance import cdist
+
+    outputs = [output(i) for i in range(8)]
+    score = create_score('mahalanobis', stages=(1,))
+    score.fit(outputs, shrinkage=0.0)
+    tokens = torch.cat([F.normalize(o.features[1], dim=1) for o in outputs])
+    flat = tokens.movedim(1, -1).reshape(-1, 10).double().numpy()
+    classes = torch.cat([o.logits for o in outputs]).argmax(1).flatten().numpy()
+    means = np.stack([flat[classes == k].mean(0) for k in range(5)])
+    covariance = np.cov((flat - means[classes]).T, bias=True)
+    want = cdist(flat, means, 'mahalanobis', VI=np.linalg.inv(covariance)).min(1) ** 2
+    got = torch.cat([score(o, (6, 8)) for o in outputs]).flatten().numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2)
+
+
+def test_clusters_give_a_region_its_mean_confidence() -> None:
+    features = torch.zeros(1, 3, 8, 8)
+    features[:, 0], features[:, :, :, 4:] = 1, 0
+    features[:, 1, :, 4:] = 1
+    logits = torch.zeros(1, 2, 8, 8)
+    logits[:, 0] = 5
+    logits[:, 0, :, 4:] = torch.rand(8, 4, generator=torch.Generator().manual_seed(0))
+    o = SegmentorOutput([features], logits)
+    score = create_score('clusters', n_clusters=2, stages=(0,), weight=1.0)
+    got = score(o, (8, 8), ['a'])[0]
+    torch.testing.assert_close(got[:, :4], torch.full((8, 4), -5.0))
+    torch.testing.assert_close(got[:, 4:], -logits[0, 0, :, 4:].mean().expand(8, 4))
+
+
+def test_streaming_clusters_flicker_less_than_clusters_of_each_image() -> None:
+    base = output(3, batch=1)
+    flicker = {}
+    for streaming in (True, False):
+        score = create_score('clusters', n_clusters=6, streaming=streaming, weight=1.0, seed=0)
+        before, change = None, []
+        for frame in range(6):
+            g = torch.Generator().manual_seed(frame)
+            features = [f + 0.2 * torch.randn(f.shape, generator=g) for f in base.features]
+            now = score(SegmentorOutput(features, base.logits), SIZE, ['a'])
+            if before is not None:
+                change.append(float((now - before).abs().mean()))
+            before = now
+        flicker[streaming] = np.mean(change)
+    assert flicker[True] < flicker[False]
+
+
+def test_fusion_is_the_mean_of_log_odds() -> None:
+    o = output()
+    parts = [
+        {'name': 'llr', 'calibration': {'slope': 0.5, 'offset': -1.0}, 'weight': 3},
+        {'name': 'entropy', 'calibration': {'slope': 2.0}},
+    ]
+    got = create_score('fusion', parts=parts)(o, SIZE)
+    want = 0.75 * (0.5 * create_score('llr')(o, SIZE) - 1) + 0.25 * 2 * create_score('entropy')(
+        o, SIZE
+    )
+    torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match='a part has the keys'):
+        create_score('fusion', parts=[{'nome': 'llr'}])
+
+
+def test_auto_camera_names() -> None:
+    score = create_score('clusters', n_clusters=3)
+    assert score(output(batch=3), SIZE).shape == (3, *SIZE)
