@@ -1,0 +1,77 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood run`: pictures or a video through a profile, without ROS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    source: Annotated[str, typer.Argument(help='Folder of pictures, a picture or a video.')],
+    output: Annotated[Path, typer.Argument(help='Folder of the results.')] = Path('ood_output'),
+    profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
+    device: Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')] = 'auto',
+    engine: Annotated[str, typer.Option(help='auto or an engine.')] = 'auto',
+    limit: Annotated[int, typer.Option(help='Most frames, 0 = all.')] = 0,
+) -> None:
+    """Write for every frame: NAME_overlay.jpg, NAME_heatmap.png, NAME_instances.png, NAME.json."""
+    import json
+
+    import cv2
+    import numpy as np
+
+    from ood_perception.cli.progress import CONSOLE, bar, fail
+    from ood_perception.pipeline import Pipeline
+    from ood_perception.result import SURROUNDINGS
+    from ood_perception.ros.overlay import draw
+    from ood_perception.ros.sources import SourceError, open_source
+
+    try:
+        opened = open_source(source)
+        pipeline = Pipeline.from_profile(profile, device, engine)
+    except (SourceError, ValueError) as error:
+        raise fail(error) from None
+    output.mkdir(parents=True, exist_ok=True)
+    wants = ('heatmap', 'instances')
+    count = 0
+    with bar(f'{opened.name}', limit or opened.length or None) as show:
+        for image in opened.frames():
+            result = pipeline([image], streams=['camera'], wants=wants)[0]
+            name = f'{count:06d}'
+            overlay = draw(image, result.heatmap, result.instances)
+            picture = np.ascontiguousarray(overlay[..., ::-1])
+            cv2.imwrite(str(output / f'{name}_overlay.jpg'), picture)
+            cv2.imwrite(str(output / f'{name}_heatmap.png'), result.heatmap)
+            cv2.imwrite(str(output / f'{name}_instances.png'), result.instances)
+            objects = [
+                {
+                    'id': int(result.ids[i]),
+                    'score': round(float(result.box_scores[i]), 4),
+                    'box_xyxy': [round(float(v), 1) for v in result.boxes[i]],
+                    'area_px': int(result.areas[i]),
+                    'surroundings': SURROUNDINGS[int(result.surroundings[i])],
+                }
+                for i in range(len(result.ids))
+            ]
+            (output / f'{name}.json').write_text(json.dumps(objects, indent=2) + '\n')
+            count += 1
+            show(count)
+            if limit and count >= limit:
+                break
+    CONSOLE.print(f'{count} frames in {output}', highlight=False)

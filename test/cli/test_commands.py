@@ -1,0 +1,109 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ood_perception.cli.main import COMMANDS, build
+
+RUNNER = CliRunner()
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    result = RUNNER.invoke(build(name), [name, '--help'])
+    assert result.exit_code == 0, result.output
+    assert len(result.output) > 100
+
+
+def test_all_commands_are_listed() -> None:
+    result = RUNNER.invoke(build(), ['--help'])
+    assert all(name in result.output for name in COMMANDS)
+
+
+def test_run_writes_what_was_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source = tmp_path / 'in'
+    source.mkdir()
+    for i in range(2):
+        cv2.imwrite(str(source / f'{i}.png'), rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    result = RUNNER.invoke(
+        build('run'), ['run', str(source), str(tmp_path / 'out'), '--engine', 'eager']
+    )
+    assert result.exit_code == 0, result.output
+    names = sorted(p.name for p in (tmp_path / 'out').iterdir())
+    assert len(names) == 8
+    heat = cv2.imread(str(tmp_path / 'out/000001_heatmap.png'), cv2.IMREAD_UNCHANGED)
+    assert heat.shape == (60, 80)
+    ids = cv2.imread(str(tmp_path / 'out/000001_instances.png'), cv2.IMREAD_UNCHANGED)
+    assert ids.dtype == np.uint16
+    objects = json.loads((tmp_path / 'out/000001.json').read_text())
+    assert {o['id'] for o in objects} >= set(np.unique(ids).tolist()) - {0}
+
+
+def test_run_names_a_missing_source(tmp_path: Path) -> None:
+    result = RUNNER.invoke(build('run'), ['run', str(tmp_path / 'nothing')])
+    assert result.exit_code == 1
+
+
+def test_learn_normal_makes_a_memory_and_a_profile(tmp_path: Path) -> None:
+    source = tmp_path / 'in'
+    source.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        cv2.imwrite(str(source / f'{i}.png'), rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    out = tmp_path / 'site.safetensors'
+    arguments = ['learn-normal', str(source), '--out', str(out), '--every', '1']
+    result = RUNNER.invoke(build('learn-normal'), arguments)
+    assert result.exit_code == 0, result.output
+    from ood_perception import Pipeline
+
+    pipeline = Pipeline.from_profile(tmp_path / 'site.yaml', 'cpu', 'eager')
+    assert pipeline.score.size > 10
+    (result,) = pipeline(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), wants={'score'})
+    assert np.isfinite(result.score).all()
+
+
+def test_learn_normal_needs_a_score_that_learns(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / '0.png'), np.zeros((60, 80, 3), np.uint8))
+    arguments = ['learn-normal', str(tmp_path), '--profile', 'compact']
+    result = RUNNER.invoke(build('learn-normal'), arguments)
+    assert result.exit_code == 1
+
+
+def test_doctor_finds_a_missing_profile() -> None:
+    arguments = ['doctor', '--seconds', '0', '--json', '--profile', 'nothing']
+    result = RUNNER.invoke(build('doctor'), arguments)
+    assert result.exit_code == 1
+    findings = {f['name']: f for f in json.loads(result.output)}
+    assert findings['profile']['level'] == 'error'
+    assert 'compact' in findings['profile']['remedy']
+    assert findings['numpy']['level'] == 'ok'
+    assert all(f['remedy'] for f in findings.values() if f['level'] != 'ok')
+
+
+def test_doctor_s_transport_test_sends_frames() -> None:
+    pytest.importorskip('rclpy')
+    arguments = ['doctor', '--seconds', '1', '--json', '--size', '640x480']
+    result = RUNNER.invoke(build('doctor'), arguments)
+    findings = {f['name']: f for f in json.loads(result.output)}
+    assert findings['transport']['level'] == 'ok', findings['transport']
+    assert '30 of 30 images of 640x480' in findings['transport']['text']

@@ -1,0 +1,212 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ood_perception import Pipeline, Profile
+from ood_perception.engine.colour import RawFrame
+from ood_perception.models import create_model
+from ood_perception.profile import ProfileError
+
+
+@pytest.fixture(scope='module')
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+    """The compact profile with random heads: every stage is the real one."""
+    torch.manual_seed(0)
+    model = create_model('compact')
+    state = {k: v for k, v in model.state_dict().items() if k.startswith(('fpn.', 'uem.'))}
+    path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
+    save_file(state, path)
+    compact = Profile.load('compact')
+    segmentor = dataclasses.replace(compact.segmentor, weights=str(path))
+    image = dataclasses.replace(compact.image, short_side=96, max_long_side=160)
+    return dataclasses.replace(compact, segmentor=segmentor, image=image)
+
+
+@pytest.fixture(scope='module')
+def pipeline(profile: Profile) -> Pipeline:
+    return Pipeline.from_profile(profile, device='cpu', engine='eager')
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize('size', [(96, 128), (97, 131), (240, 320), (16, 16), (1, 1), (40, 400)])
+def test_every_output_has_the_frame_s_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
+    (result,) = pipeline(picture(*size))
+    assert result.score.shape == result.heatmap.shape == result.instances.shape == size
+    assert result.semantic.shape == size
+    assert result.score.dtype == np.float32
+    assert result.heatmap.dtype == result.semantic.dtype == np.uint8
+    assert result.instances.dtype == np.uint16
+    count = len(result.ids)
+    assert result.boxes.shape == (count, 4)
+    for rows in (result.box_scores, result.areas, result.mean_scores, result.surroundings):
+        assert rows.shape == (count,)
+    assert set(np.unique(result.instances)) - {0} <= set(result.ids.tolist())
+    assert np.isfinite(result.score).all()
+    assert result.timings['total'] > 0
+
+
+def test_a_batch_equals_its_frames_alone(profile: Profile) -> None:
+    frames = [picture(96, 128, 1), picture(240, 320, 2), picture(96, 128, 3)]
+    together = Pipeline.from_profile(profile, 'cpu', 'eager')(frames)
+    for i, frame in enumerate(frames):
+        (alone,) = Pipeline.from_profile(profile, 'cpu', 'eager')(frame)
+        np.testing.assert_allclose(together[i].score, alone.score, atol=2e-3)
+        assert np.abs(together[i].heatmap.astype(int) - alone.heatmap).max() <= 1
+
+
+def test_only_what_is_wanted_is_computed(pipeline: Pipeline) -> None:
+    (result,) = pipeline(picture(96, 128), wants={'heatmap'})
+    assert result.heatmap is not None
+    for name in ('score', 'instances', 'boxes', 'semantic'):
+        assert getattr(result, name) is None
+    assert 'masks' not in result.timings
+
+
+def test_tensors_on_request(pipeline: Pipeline) -> None:
+    (result,) = pipeline(torch.from_numpy(picture(96, 128)), as_tensors=True)
+    assert isinstance(result.score, torch.Tensor)
+    assert result.heatmap.dtype == torch.uint8
+
+
+def test_raw_frames_are_converted(pipeline: Pipeline) -> None:
+    rgb = picture(96, 128)
+    bgr = RawFrame(np.ascontiguousarray(rgb[..., ::-1]).reshape(-1), 96, 128, 384, 'bgr8')
+    (a,), (b,) = pipeline(rgb, wants={'score'}), pipeline(bgr, wants={'score'})
+    np.testing.assert_allclose(a.score, b.score, atol=1e-5)
+
+
+def test_heatmap_is_the_calibrated_score(pipeline: Pipeline) -> None:
+    (result,) = pipeline(picture(96, 128))
+    probability = pipeline.calibration(torch.from_numpy(result.score)).numpy()
+    assert np.abs(result.heatmap - 255 * probability).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ('frames', 'options', 'message'),
+    [
+        (np.zeros((4, 4), np.uint8), {}, r'expected uint8 \(H, W, 3\)'),
+        (np.zeros((4, 4, 3), np.float32), {}, 'float32'),
+        ([np.zeros((4, 4, 3), np.uint8)], {'streams': ['a', 'b']}, 'expected 1 names, got 2'),
+        ([np.zeros((4, 4, 3), np.uint8)], {'wants': {'masks'}}, r"got \['masks'\]"),
+    ],
+)
+def test_bad_frames_are_refused(
+    pipeline: Pipeline, frames: object, options: dict, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline(frames, **options)
+
+
+def test_no_frames_no_results(pipeline: Pipeline) -> None:
+    assert pipeline([]) == []
+
+
+def test_reset_and_warm_up_leave_no_trace(profile: Profile) -> None:
+    pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
+    pipeline.warm_up([(96, 128)], batch=2)
+    assert not pipeline._trackers
+    pipeline(picture(96, 128), streams=['front'])
+    assert list(pipeline._trackers) == ['front']
+    pipeline.reset('front')
+    assert not pipeline._trackers
+
+
+@pytest.mark.parametrize(
+    ('stage', 'change', 'message'),
+    [
+        ('segmentor', {'weights': '/nowhere.safetensors'}, r'segmentor.weights: .*nowhere'),
+        ('segmentor', {'name': 'compct'}, r'segmentor \(compct\)'),
+        ('segmentor', {'options': {'klasses': 3}}, r'segmentor \(compact\): .*klasses'),
+        ('score', {'name': 'lrr'}, r"score \(lrr\): .*got 'lrr'"),
+        ('prompts', {'name': 'boxes'}, r'prompts \(boxes\)'),
+        ('segmenter', {'name': 'sem'}, r'segmenter \(sem\)'),
+    ],
+)
+def test_a_wrong_stage_is_named(profile: Profile, stage: str, change: dict, message: str) -> None:
+    wrong = dataclasses.replace(getattr(profile, stage), **change)
+    with pytest.raises(ProfileError, match=message):
+        Pipeline.from_profile(dataclasses.replace(profile, **{stage: wrong}), 'cpu', 'eager')
+
+
+def test_wrong_device() -> None:
+    from ood_perception.pipeline import choose_device
+
+    with pytest.raises(ValueError, match="got 'gpu0'"):
+        choose_device('gpu0')
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match='sees no GPU'):
+            choose_device('cuda')
+
+
+def test_out_of_memory_halves_the_batch(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
+    engine, batches = pipeline.engine, []
+
+    def limited(images: torch.Tensor):
+        batches.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError('simulated')
+        return engine(images)
+
+    monkeypatch.setattr(pipeline, 'engine', limited)
+    results = pipeline([picture(96, 128, i) for i in range(5)])
+    assert len(results) == 5
+    assert all(r.score is not None for r in results)
+    assert batches == [5, 2, 3, 1, 2]
+    assert 'out of memory' in pipeline.notes[0]
+
+
+def test_import_needs_neither_ros_nor_segment_anything() -> None:
+    code = (
+        'import sys, ood_perception\n'
+        'from ood_perception import Pipeline, Profile, Result\n'
+        'assert "rclpy" not in sys.modules and "segment_anything" not in sys.modules\n'
+        'import ood_perception.evaluation, ood_perception.masks, ood_perception.simulation\n'
+        'assert "rclpy" not in sys.modules and "segment_anything" not in sys.modules\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_shipped_weights_find_a_strange_thing_on_a_road() -> None:
+    """The default profile as a user gets it, on a frame no one trained on."""
+    from ood_perception.simulation import ProvingGround
+
+    weights = Path(__file__).parents[1] / 'ood_perception/weights/compact.safetensors'
+    assert weights.is_file()
+    pipeline = Pipeline.from_profile('compact', 'cpu', 'eager')
+    ground, scores, labels = ProvingGround(seed=1007), [], []
+    for index in (60, 150, 240):
+        frame = ground.frame(index)
+        (result,) = pipeline(frame.image, wants={'score'})
+        keep = frame.anomaly < 255
+        scores.append(result.score[keep])
+        labels.append(frame.anomaly[keep])
+    from sklearn.metrics import roc_auc_score
+
+    assert roc_auc_score(np.concatenate(labels), np.concatenate(scores)) >= 0.9

@@ -1,0 +1,95 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ood_perception.profile import Profile, ProfileError, find_profile, profile_names
+
+GOOD = {'name': 'x', 'segmentor': {'name': 'compact'}, 'score': {'name': 'llr'}}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'segmentr': {}}, "segmentr: unknown key; did you mean 'segmentor'"),
+        ({'image': {'short_side': 'big'}}, "image.short_side: expected int, got 'big'"),
+        ({'image': {'short_side': True}}, 'image.short_side: expected int, got True'),
+        ({'image': {'short_side': -1}}, 'image.short_side: expected 0 or more pixels, got -1'),
+        ({'image': 3}, 'image: expected a mapping, got 3'),
+        ({'classes': 'road'}, "classes: expected a list, got 'road'"),
+        ({'classes': ['road', 3]}, r'classes\[1\]: expected str, got 3'),
+        ({'precision': 'int8'}, "precision: expected one of float32.*got 'int8'"),
+        ({'calibration': {'slope': 'steep'}}, "calibration.slope: expected float, got 'steep'"),
+        ({'calibration': {'slope': float('nan')}}, 'calibration.slope: expected a number'),
+        ({'calibration': {'kind': 'quantile', 'knots': [1.0]}}, 'calibration.knots'),
+        (
+            {'calibration': {'kind': 'quantile', 'knots': [1.0, 1.0], 'values': [0.0, 1.0]}},
+            'increasing',
+        ),
+        (
+            {'calibration': {'kind': 'quantile', 'knots': [0.0, 1.0], 'values': [0.0, 2.0]}},
+            'probabilities',
+        ),
+        ({'score': {}}, 'score.name: missing'),
+        ({'prompts': {'options': [1]}}, r'prompts.options: expected a mapping.*got \[1\]'),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_path(change: dict, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        Profile.from_dict({**GOOD, **change})
+
+
+def test_integers_are_numbers_and_defaults_fill_in() -> None:
+    profile = Profile.from_dict({**GOOD, 'calibration': {'slope': 2}})
+    assert profile.calibration.slope == 2.0
+    assert profile.tracking.enabled
+    assert profile.precision == 'float32'
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / 'p.yaml'
+    profile = Profile.from_dict({**GOOD, 'classes': ['road'], 'prompts': {'name': 'components'}})
+    profile.save(path)
+    assert Profile.load(path) == profile
+
+
+@pytest.mark.parametrize('name', profile_names())
+def test_every_shipped_profile_reads(name: str) -> None:
+    profile = Profile.load(name)
+    assert profile.name == name
+    assert profile.description
+
+
+def test_missing_profiles_say_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"no profile named 'compct'; there are: .*compact"):
+        Profile.load('compct')
+    with pytest.raises(ProfileError, match='no profile file at'):
+        Profile.load(tmp_path / 'none.yaml')
+    broken = tmp_path / 'broken.yaml'
+    broken.write_text('name: [')
+    with pytest.raises(ProfileError, match='cannot be read as YAML'):
+        Profile.load(broken)
+    broken.write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(ProfileError, match=r'broken\.yaml'):
+        Profile.load(broken)
+
+
+def test_own_profiles_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Profile.from_dict({**GOOD, 'name': 'compact'}).save(tmp_path / 'compact.yaml')
+    monkeypatch.setenv('OOD_PROFILE_PATH', str(tmp_path))
+    assert find_profile('compact') == tmp_path / 'compact.yaml'
