@@ -64,7 +64,7 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
                     image = np.ascontiguousarray(pixels, dtype)
                     put(f'{node}/{name}', _image(kinds, header, image, encoding), stamp)
             rows = [{'id': i, 'score': s} for i, s in (frame.confidences or {}).items()]
-            whole = {'sec': time.sec, 'nanosec': time.nanosec}
+            whole = {'sec': stamp // 10**9, 'nanosec': stamp % 10**9}
             text = json.dumps({'header': {'stamp': whole}, 'detections': rows})
             put(f'{node}/detections_json', kinds['std_msgs/msg/String'](text), stamp)
             yield frame

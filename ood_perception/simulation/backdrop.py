@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What lies far away or flat: the sky with a skyline, the road's surface, the faces of buildings."""
+"""What lies far away or flat: sky and skyline, the road's surface, the faces of buildings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def panorama(
         )
         sky = sky * (1 - cover[..., None] * 0.85) + bright * cover[..., None] * 0.85
     labels = np.full((height, width), SKY, np.uint8)
-    columns = np.arange(width)
+    columns = np.arange(width)  # type: ignore[assignment]
     for layer in range(3):
         town = looks.place in ('urban', 'industrial', 'suburban') and layer != 1
         scale = height * (0.14, 0.1, 0.06)[layer] * rng.uniform(0.5, 1.3)
@@ -152,10 +152,8 @@ class Surface:
             h, w = int(rng.uniform(0.6, 9) / STEP_S), int(rng.uniform(0.5, 2.5) / STEP_X)
             tone[a : a + h, b : b + w] *= rng.uniform(0.65, 1.25)
         for _ in range(int(rng.integers(0, 20))):  # cracks
-            points = np.cumsum(rng.normal(0, 6, (12, 2)), 0) + [
-                REACH / STEP_X + rng.uniform(-120, 120),
-                rng.uniform(0, rows),
-            ]
+            start = np.array([REACH / STEP_X + rng.uniform(-120, 120), rng.uniform(0, rows)])
+            points = np.cumsum(rng.normal(0, 6, (12, 2)), 0) + start
             cv2.polylines(tone, [points.astype(np.int32)], False, (base * 0.45).tolist(), 1)
         for _ in range(int(rng.integers(1, 7))):  # manholes and stains
             centre = (int((rng.uniform(-6, 6) + REACH) / STEP_X), int(rng.integers(rows)))

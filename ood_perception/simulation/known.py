@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -77,9 +78,9 @@ def car(rng: Generator) -> list[Part]:
     parts: list[Part] = []
 
     def box(
-        x: float, y: float, z: float, sx: float, sy: float, sz: float, m: np.ndarray, **more: float
+        x: float, y: float, z: float, sx: float, sy: float, sz: float, m: np.ndarray, **more: Any
     ) -> None:
-        parts.append(Part('box', (x, y, z), (sx, sy, sz), m, **more))  # type: ignore[arg-type]
+        parts.append(Part('box', (x, y, z), (sx, sy, sz), m, **more))
 
     big = str(kind) in ('van', 'lorry', 'bus')
     wheel = 0.32 if not big else 0.42
@@ -371,7 +372,7 @@ def person(rng: Generator, stride: float = 0.0) -> list[Part]:
 def cyclist(rng: Generator, stride: float = 0.0) -> list[Part]:
     """Person on a bicycle, riding towards +y."""
     frame = paint(rng)
-    parts = [p for p in person(rng, 0.9 if stride > 0 else -0.9)]
+    parts = list(person(rng, 0.9 if stride > 0 else -0.9))
     for p in parts:
         p.centre = (p.centre[0], p.centre[1] - 0.1, p.centre[2] * 0.95 + 0.22)
     for y in (-0.52, 0.52):
@@ -473,7 +474,7 @@ def tree(rng: Generator) -> list[Part]:
 
 def lamp_post(rng: Generator) -> list[Part]:
     """Street lamp, mast or traffic light."""
-    metal = grey(rng.uniform(0.08, 0.55)) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
+    metal: np.ndarray = grey(rng.uniform(0.08, 0.55)) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
     if rng.random() < 0.3:
         metal = np.array([0.35, 0.27, 0.18], np.float32) * rng.uniform(0.6, 1.2)
     height, r = rng.uniform(4.5, 8.5), rng.uniform(0.06, 0.13)

@@ -18,8 +18,8 @@ A rendered drive with unknown objects and exact labels.
     for frame in ProvingGround(seed=7).drive(10.0):
         frame.image, frame.semantic, frame.anomaly, frame.instances, frame.stamp
 
-Everything is a function of the seed and the frame's number: any frame can be asked for at any time,
-in any order, and is the same again on the same machine.
+Everything is a function of the seed and the frame's number: any frame can be asked for at any
+time, in any order, and is the same again on the same machine.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from ood_perception.simulation.scene import FAR, House, Pose, Scene, Thing
 from ood_perception.simulation.unknown import UNKNOWN
 
 CLASSES = (
-    'Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol', 'Fence', 'Car', 'Pedestrian', 'Bicyclist',
+    'Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol', 'Fence', 'Car',
+    'Pedestrian', 'Bicyclist',
 )  # fmt: skip
 """Names of the class ids in `SimulatedFrame.semantic`."""
 
@@ -136,7 +137,7 @@ class ProvingGround:
             index += 1
 
     def drive(self, seconds: float, start: float = 0.0) -> Iterator[SimulatedFrame]:
-        """Frames of `seconds` of driving, beginning `start` seconds after the drive's beginning."""
+        """Frames of `seconds` of driving, from `start` seconds after the beginning."""
         first = round(start * self.rate)
         for index in range(first, first + max(0, round(seconds * self.rate))):
             yield self.frame(index)
@@ -179,7 +180,7 @@ class ProvingGround:
         return SimulatedFrame(image, canvas.semantic, anomaly, canvas.instances, t)
 
     def _draw_sky(self, canvas: Canvas, view: View) -> None:
-        rows = int(round(view.horizon)) + 2
+        rows = round(view.horizon) + 2
         span = self.sky.shape[1] - self.width
         shift = view.pose.yaw + view.pose.curvature * 40 + 0.05 * np.sin(view.pose.s / 400)
         x = int(np.clip(span / 2 + shift * self.focal, 0, span))
@@ -290,7 +291,7 @@ class ProvingGround:
         kz = float(np.clip(-light.direction[1] / max(light.direction[2], 0.25), -1.5, 1.5))
         kz = kz if abs(kz) > 0.2 else 0.2
         for thing, sprite in drawn:
-            x, z, u, v = view.place(thing.s, thing.d)
+            _, z, u, v = view.place(thing.s, thing.d)
             scale = self.focal / z * thing.size
             flat = self.looks.camera_height / z
             if z < 45 and strength > 0.12 and sprite.height * scale > 5:
@@ -350,7 +351,7 @@ class ProvingGround:
         near = max(start, NEAR)
         if far < NEAR + 1 or near > FAR:
             return
-        fog = int(round((1 - np.exp(-(near + far) / 2 / self.looks.visibility)) * 10))
+        fog = int(np.rint((1 - np.exp(-(near + far) / 2 / self.looks.visibility)) * 10))
         height = self._face(house.variant, 'side', 0, 0)[1]
         ends = [
             view.corner(z, house.face, h)
@@ -392,7 +393,8 @@ class ProvingGround:
         for side, d in self.scene.fences():
             first = int(view.pose.s // 12)
             for number in range(first, first + 8):
-                if np.random.default_rng([self.seed, 9, side + 1, abs(number), number < 0]).random() < 0.75:
+                key = [self.seed, 9, side + 1, abs(number), number < 0]
+                if np.random.default_rng(key).random() < 0.75:
                     found.append((number * 12.0 + 12, np.array([number * 12.0, d])))
         return found
 

@@ -260,7 +260,7 @@ class Scene:
         looks = self.looks
         rng = np.random.default_rng([self.seed, 4])
         count = rng.poisson(looks.traffic)
-        for k in range(count):
+        for _ in range(count):
             lane = int(rng.integers(looks.lanes))
             centre = (lane + 0.5 - looks.lanes / 2) * looks.lane_width
             onward = (centre > 0) == looks.rhs or looks.place == 'highway'

@@ -15,8 +15,8 @@
 """
 Small solids ray-cast to sprites.
 
-Every thing that stands in the proving ground, known or unknown, is a list of `Part`s rendered here,
-so how a thing is drawn tells nothing about whether a robot was taught it.
+Every thing that stands in the proving ground, known or unknown, is a list of `Part`s rendered
+here, so how a thing is drawn tells nothing about whether a robot was taught it.
 
 Axes of a thing: x right, y away from the viewer, z up, metres; the ground is z = 0.
 """
