@@ -39,6 +39,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from ood_perception.ros import diagnostics, memory, parameters, qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.outputs import CameraOutputs
+from ood_perception.ros.reporting import Reporter
 from ood_perception.ros.services import Services
 from ood_perception.ros.subscriptions import (
     CameraSubscriptions,
@@ -49,9 +50,6 @@ from ood_perception.ros.subscriptions import (
 from ood_perception.ros.worker import Worker
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-LOG_PERIOD = 5.0
-"""Seconds for which a log line of the same kind is not repeated."""
-
 FAILURES_BEFORE_FALLBACK = 3
 
 
@@ -64,6 +62,7 @@ class OodNode(LifecycleNode):
 
     Attributes:
         settings: values of the parameters.
+        report: logs a line, throttled.
         worker: the thread that processes frames, while configured.
         enabled: False discards frames (service ~/enable).
 
@@ -72,12 +71,13 @@ class OodNode(LifecycleNode):
     def __init__(self, name: str = 'ood', **options: Any) -> None:
         super().__init__(name, **options)
         self.settings = parameters.declare(self)
+        self.report = Reporter(self.get_logger())
         self.worker: Worker | None = None
         self._enabled = True
         self._state = 'unconfigured'
         self._error = ''
+        self._outputs_suspect = False
         self._warnings: list[str] = []
-        self._said: dict[str, tuple[float, int]] = {}
         self._subscriptions_of: dict[str, CameraSubscriptions] = {}
         self._outputs: dict[str, CameraOutputs] = {}
         self._streams: list[CameraStream] = []
@@ -113,7 +113,7 @@ class OodNode(LifecycleNode):
             pipeline = self._load()
             profile = qos.profile(self.settings.output_qos)
             options = {
-                'event_callbacks': output_events(self),
+                'event_callbacks': output_events(self._suspect_outputs),
                 'qos_overriding_options': QoSOverridingOptions.with_default_policies(),
             }
             self._outputs = {
@@ -194,6 +194,7 @@ class OodNode(LifecycleNode):
         from ood_perception.pipeline import Pipeline
 
         settings, started = self.settings, time.monotonic()
+        self.report.check_installation(settings.profile)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.get_logger().info(f'loading profile {settings.profile!r}')
@@ -301,19 +302,9 @@ class OodNode(LifecycleNode):
 
     # ---- what people see -------------------------------------------------------------------
 
-    def report(self, level: str, text: str) -> None:
-        """Log a line, at most one of its kind (text without digits) every LOG_PERIOD seconds."""
-        kind = ''.join(c for c in text if not c.isdigit())[:60]
-        now = time.monotonic()
-        last, hidden = self._said.get(kind, (-LOG_PERIOD, 0))
-        if now - last < LOG_PERIOD:
-            self._said[kind] = (last, hidden + 1)
-            return
-        if len(self._said) > 256:
-            self._said.clear()
-        self._said[kind] = (now, 0)
-        text += f' ({hidden} more like it)' if hidden else ''
-        getattr(self.get_logger(), level)(text)
+    def _suspect_outputs(self) -> None:
+        # The graph learns the other node's name a moment after the event.
+        self._outputs_suspect = True
 
     def check_inputs(self) -> None:
         """Look for publishers that cannot reach us."""
@@ -335,6 +326,9 @@ class OodNode(LifecycleNode):
     def _every_second(self) -> None:
         try:
             self.check_inputs()
+            if self._outputs_suspect:
+                self._outputs_suspect = False
+                self.check_outputs()
             self._diagnostics.publish(self._diagnose())
         except Exception as error:
             # A timer that raises would end the executor.

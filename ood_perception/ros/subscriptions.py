@@ -37,6 +37,9 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
+INFINITE = 2**62
+"""Nanoseconds from which a duration of a QoS profile means 'none'."""
+
 INPUTS = {
     'image': ('image', '{camera}/image_raw', 'sensor_msgs/msg/Image', 'camera image'),
     'image/compressed': (
@@ -120,10 +123,8 @@ class CameraSubscriptions:
         return '; '.join(problems) if len(problems) == len(ends) else ''
 
     def _create(self, kind: Any, topic: str, callback: Callable[[Any], Any]) -> None:
-        # The event only brings the check forward that runs every second anyway.
-        events = SubscriptionEventCallbacks(
-            incompatible_qos=lambda event: self._node.check_inputs(), use_default_callbacks=False
-        )
+        # The check that runs every second says more than rclpy's own line would.
+        events = SubscriptionEventCallbacks(use_default_callbacks=False)
         subscription = self._node.create_subscription(
             kind,
             topic,
@@ -138,10 +139,10 @@ class CameraSubscriptions:
         self._stream.camera_info = message
 
 
-def output_events(node: Any) -> Any:
-    """Event callbacks of a publisher that report a subscriber whose QoS does not fit."""
+def output_events(suspect: Callable[[], None]) -> Any:
+    """Event callbacks of a publisher that call `suspect` when a subscriber's QoS does not fit."""
     return PublisherEventCallbacks(
-        incompatible_qos=lambda event: node.check_outputs(), use_default_callbacks=False
+        incompatible_qos=lambda event: suspect(), use_default_callbacks=False
     )
 
 
@@ -169,7 +170,8 @@ def mismatches(
             problems.append(problem)
             continue
         theirs = end.qos_profile
-        compatible, reason = qos_check_compatible(*((theirs, own) if offered else (own, theirs)))
+        pair = (theirs, own) if offered else (own, theirs)
+        compatible, reason = qos_check_compatible(*map(_without_infinity, pair))
         if compatible == QoSCompatibility.ERROR:
             problems.append(
                 f'{topic}: QoS of {who} ({qos.describe(theirs)}) does not fit ours '
@@ -195,3 +197,19 @@ def type_name(kind: Any) -> str:
     """Name of a message class as the graph tells it, ``sensor_msgs/msg/Image``."""
     package, _, rest = kind.__module__.partition('.')
     return f'{package}/{rest.split(".")[0]}/{kind.__name__}'
+
+
+def _without_infinity(settings: QoSProfile) -> QoSProfile:
+    """The graph tells 'no deadline' as an infinite one, which rmw takes for a demand."""
+    finite = {
+        name: value
+        for name in ('deadline', 'liveliness_lease_duration')
+        if (value := getattr(settings, name)).nanoseconds < INFINITE
+    }
+    return QoSProfile(
+        depth=max(settings.depth, 1),
+        reliability=settings.reliability,
+        durability=settings.durability,
+        liveliness=settings.liveliness,
+        **finite,
+    )

@@ -23,7 +23,17 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
 import rclpy
-from node_helpers import TYPES, Client, NodeProcess, compressed, image, picture, pixels, rows
+from node_helpers import (
+    PATIENCE,
+    TYPES,
+    Client,
+    NodeProcess,
+    compressed,
+    image,
+    picture,
+    pixels,
+    rows,
+)
 from node_helpers import write_profile as tiny
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
@@ -184,7 +194,7 @@ def test_qos_that_does_not_fit_is_reported_with_both_sides(client):
     )
     client.ros.create_subscription(Image, f'/{client.node}/heatmap', lambda m: None, latched)
     assert client.spin(lambda: 'does not fit ours' in client.process.text(), 20)
-    line = next(x for x in client.process.text().splitlines() if 'does not fit ours' in x)
+    (line,) = [x for x in client.process.text().splitlines() if 'does not fit ours' in x]
     assert f'/{client.node}/heatmap' in line
     assert f'client_{os.getpid()}' in line
     assert line.lower().count('volatile') >= 1
@@ -233,7 +243,7 @@ def test_kill_and_respawn(ros, tmp_path):
 
 def test_wrong_start_parameters_are_one_clear_line(tmp_path):
     process = NodeProcess(tmp_path, f'wrong_{os.getpid()}', max_batch='many')
-    assert process.process.wait(60) == 1
+    assert process.process.wait(60 * PATIENCE) == 1
     assert 'max_batch' in process.text()
     assert 'Traceback' not in process.text()
 

@@ -1,0 +1,72 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the node logs: throttled lines, and once the findings of the quick installation checks."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ood_perception.diagnosis import OK, cheap_checks
+
+LOG_PERIOD = 5.0
+"""Seconds for which a log line of the same kind is not repeated."""
+
+KINDS_KEPT = 256
+
+
+class Reporter:
+    """
+    Log lines, at most one of its kind (its text without digits) every `LOG_PERIOD` seconds.
+
+    Args:
+        logger: the rclpy logger of the node.
+
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._said: dict[str, tuple[float, int]] = {}
+        self._checked = False
+
+    def __call__(self, level: str, text: str) -> None:
+        """Log `text` with `level` ('info', 'warn', 'error'), or count it as said already."""
+        kind = ''.join(c for c in text if not c.isdigit())[:60]
+        now = time.monotonic()
+        last, hidden = self._said.get(kind, (-LOG_PERIOD, 0))
+        if now - last < LOG_PERIOD:
+            self._said[kind] = (last, hidden + 1)
+            return
+        if len(self._said) > KINDS_KEPT:
+            self._said.clear()
+        self._said[kind] = (now, 0)
+        text += f' ({hidden} more like it)' if hidden else ''
+        # One call site a level: rclpy ties a severity to the place a line is logged from.
+        if level == 'error':
+            self._logger.error(text)
+        elif level == 'warn':
+            self._logger.warn(text)
+        else:
+            self._logger.info(text)
+
+    def check_installation(self, profile: str) -> None:
+        """Say once what the quick checks of `ood doctor` find, with the remedy."""
+        if self._checked:
+            return
+        self._checked = True
+        for finding in cheap_checks(profile):
+            if finding.level != OK:
+                remedy = f' -> {finding.remedy}' if finding.remedy else ''
+                self._logger.warn(f'{finding.name}: {finding.text}{remedy}')
