@@ -104,8 +104,9 @@ def apply_transport_profile() -> Path | None:
             return Path(os.environ[name]) if os.environ[name] else None
     path = transport_profile()
     if path is not None:
-        for name in PROFILE_VARIABLES:
-            os.environ[name] = str(path)
+        # Fast DDS 3 warns about the name that Fast DDS 2 needs.
+        older = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+        os.environ[PROFILE_VARIABLES[older]] = str(path)
     return path
 
 

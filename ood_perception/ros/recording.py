@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -78,17 +79,21 @@ def record(
     with bag.open_writer(path, storage) as writer, tool_node('ood_record', context) as node:
         recorder = _Recorder(writer, node, list(topics), types or {})
         end = time.monotonic() + seconds if seconds else float('inf')
+        told = 0.0
         while not stop.is_set() and time.monotonic() < end:
             recorder.discover()
             if ready is not None and recorder.complete:
                 ready.set()
-            counts = dict(recorder.counts)
-            if on_progress is not None:
-                on_progress(counts)
-            if until is not None and until(counts):
+            # The writer belongs to this thread: sqlite3 refuses others.
+            recorder.write(timeout=0.05)
+            if on_progress is not None and time.monotonic() - told > 0.2:
+                told = time.monotonic()
+                on_progress(dict(recorder.counts))
+            if until is not None and until(dict(recorder.counts)):
                 break
-            stop.wait(0.2 if recorder.complete and topics else 0.05)
         recorder.close()
+        if on_progress is not None:
+            on_progress(dict(recorder.counts))
         return dict(recorder.counts)
 
 
@@ -102,8 +107,7 @@ class _Recorder:
         self.store = bag.typestore()
         self.counts: dict[str, int] = dict.fromkeys(self.wanted, 0)
         self.given_up: set[str] = set()
-        self.lock = threading.Lock()
-        self.open = True
+        self.received: queue.SimpleQueue[tuple[str, Any, int, bytes]] = queue.SimpleQueue()
         self.subscribed: set[str] = set()
 
     @property
@@ -139,10 +143,7 @@ class _Recorder:
         self.counts.setdefault(name, 0)
 
         def keep(raw: bytes) -> None:
-            with self.lock:
-                if self.open:
-                    self.writer.write(connection, time.time_ns(), raw)
-                    self.counts[name] += 1
+            self.received.put((name, connection, time.time_ns(), raw))
 
         self.node.create_subscription(message, name, keep, profile, raw=True)
         self.subscribed.add(name)
@@ -154,10 +155,22 @@ class _Recorder:
         definition, _ = self.store.generate_msgdef(kind, ros_version=2)
         return definition, self.store.hash_rihs01(kind)
 
+    def write(self, timeout: float) -> None:
+        """Write what was received, waiting at most `timeout` seconds for a first message."""
+        try:
+            name, connection, stamp, raw = self.received.get(timeout=timeout)
+            while True:
+                self.writer.write(connection, stamp, raw)
+                self.counts[name] += 1
+                name, connection, stamp, raw = self.received.get_nowait()
+        except queue.Empty:
+            return
+
     def close(self) -> None:
-        """Take no more messages."""
-        with self.lock:
-            self.open = False
+        """Take no more messages and write those received so far."""
+        for subscription in list(self.node.subscriptions):
+            self.node.destroy_subscription(subscription)
+        self.write(timeout=0.01)
 
 
 def offered_qos(node: Node, topic: str) -> QoSProfile:

@@ -26,10 +26,12 @@ from pathlib import Path
 os.environ['ROS_DOMAIN_ID'] = str(os.environ.get('OOD_TEST_DOMAIN_ID', 1 + os.getpid() % 100))
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_LOCALHOST_ONLY'] = '1' if os.environ.get('ROS_DISTRO') == 'humble' else '0'
-for _name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-    os.environ[_name] = str(Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml')
+_older = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+os.environ[f'FAST{"RTPS" if _older else "DDS"}_DEFAULT_PROFILES_FILE'] = str(
+    Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml'
+)
 
-import pytest
+import pytest  # noqa: E402
 
 rclpy = pytest.importorskip('rclpy', reason='needs rclpy (a sourced ROS 2 or the PyPI wheels)')
 

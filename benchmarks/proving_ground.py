@@ -1,0 +1,71 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Speed of the proving ground on one core: rendered frames per second of CPU time, sprites included.
+
+    OMP_NUM_THREADS=1 python benchmarks/proving_ground.py [--seconds 10] [--seeds 1000 1001 ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import cv2
+
+from ood_perception.ros.memory import keep_large_blocks
+from ood_perception.simulation import ProvingGround
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--seconds', type=float, default=10.0)
+    parser.add_argument('--seeds', type=int, nargs='*', default=list(range(1000, 1010)))
+    parser.add_argument('--csv', type=Path, default=None)
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    keep_large_blocks()
+    rows = []
+    for seed in options.seeds:
+        begin = time.process_time()
+        ground = ProvingGround(seed)
+        ready = time.process_time()
+        count = sum(1 for _ in ground.drive(options.seconds))
+        taken = time.process_time() - ready
+        rows.append(
+            {
+                'seed': seed,
+                'place': ground.looks.place,
+                'weather': ground.looks.weather,
+                'start_s': round(ready - begin, 2),
+                'frames': count,
+                'fps_one_core': round(count / taken, 1),
+                'times_real_time': round(count / taken / ground.rate, 2),
+            }
+        )
+        print(rows[-1], flush=True)
+    speeds = sorted(row['fps_one_core'] for row in rows)
+    print(f'median {speeds[len(speeds) // 2]} fps, slowest {speeds[0]} fps')
+    if options.csv:
+        with open(options.csv, 'w', newline='') as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,83 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""No raw 720p frame is lost between two processes with the shipped transport profile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from sensor_msgs.msg import Image
+
+from ood_perception.ros import qos
+
+FRAMES, WIDTH, HEIGHT = 300, 1280, 720
+
+# Each frame carries its number in all of its pixels' low byte and in its stamp.
+SENDER = f"""
+import sys, time
+from ood_perception.ros import memory
+memory.prepare()
+import rclpy
+from ood_perception.ros import qos
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node('sender')
+publisher = node.create_publisher(Image, '/transport/image_raw', qos.profile('best_effort'))
+while publisher.get_subscription_count() == 0:
+    time.sleep(0.05)
+time.sleep(1.0)
+image = memory.ImageMessage({HEIGHT}, {WIDTH}, 'rgb8')
+due = time.monotonic()
+for i in range({FRAMES}):
+    image.pixels[:] = i % 251
+    image.message.header.stamp.sec = i
+    publisher.publish(image.message)
+    due = max(due + 1 / 30, time.monotonic())
+    time.sleep(due - time.monotonic() if due > time.monotonic() else 0)
+time.sleep(2.0)
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
+def test_300_raw_720p_frames_at_30_hz_arrive(ros_node, spin_until):
+    seen: list[int] = []
+    damaged: list[int] = []
+
+    def keep(message: Image) -> None:
+        number = message.header.stamp.sec
+        seen.append(number)
+        pixels = np.frombuffer(message.data, np.uint8)
+        if pixels.size != WIDTH * HEIGHT * 3 or (pixels[::4099] != number % 251).any():
+            damaged.append(number)
+
+    ros_node.create_subscription(
+        Image, '/transport/image_raw', keep, qos.profile('best_effort', 30)
+    )
+    root = Path(__file__).resolve().parents[2]
+    sender = subprocess.Popen([sys.executable, '-c', SENDER], cwd=root, env=os.environ.copy())
+    try:
+        spin_until(lambda: len(seen) == FRAMES or sender.poll() is not None, 120)
+    finally:
+        if sender.poll() is None:
+            sender.wait(30)
+    lost = sorted(set(range(FRAMES)) - set(seen))
+    assert not lost, f'{len(lost)} of {FRAMES} frames lost: {lost[:20]}'
+    assert seen == list(range(FRAMES))
+    assert not damaged

@@ -1,0 +1,228 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The proving ground: exact labels, reproducible, varied, every parameter checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ood_perception.simulation import CLASSES, ProvingGround
+from ood_perception.simulation.known import KNOWN
+from ood_perception.simulation.looks import PLACES, WEATHERS
+from ood_perception.simulation.shapes import Light, Part, render
+from ood_perception.simulation.textures import PATTERNS, SIZE, noise, pattern
+from ood_perception.simulation.unknown import UNKNOWN
+
+LIGHT = Light(np.array([0.0, 0.0, 1.0]), np.ones(3) * 0.5, np.ones(3) * 0.5, np.ones(3) * 0.8)
+
+
+def small(seed: int = 1000, **options) -> ProvingGround:
+    return ProvingGround(seed, width=160, height=120, **options)
+
+
+@pytest.fixture(scope='module')
+def crowded() -> ProvingGround:
+    return small(1001, unknowns=4.0)
+
+
+def same(a, b) -> bool:
+    fields = ('image', 'semantic', 'anomaly', 'instances')
+    return a.stamp == b.stamp and all(np.array_equal(getattr(a, f), getattr(b, f)) for f in fields)
+
+
+def test_types_and_ranges(crowded):
+    frame = crowded.frame(15)
+    assert frame.image.shape == (120, 160, 3)
+    assert frame.image.dtype == frame.semantic.dtype == frame.anomaly.dtype == np.uint8
+    assert frame.instances.dtype == np.uint16
+    assert frame.semantic.shape == frame.anomaly.shape == frame.instances.shape == (120, 160)
+    assert frame.stamp == 0.5
+    assert set(np.unique(frame.anomaly)) <= {0, 1, 255}
+    assert set(np.unique(frame.semantic)) <= {*range(len(CLASSES)), 255}
+
+
+def test_same_seed_same_frame_in_any_order(crowded):
+    forwards = [crowded.frame(i) for i in (0, 10, 20)]
+    other = small(1001, unknowns=4.0)
+    backwards = [other.frame(i) for i in (20, 10, 0)][::-1]
+    assert all(same(a, b) for a, b in zip(forwards, backwards, strict=True))
+
+
+def test_seeds_differ():
+    first, second = small(3).frame(0), small(4).frame(0)
+    assert np.abs(first.image.astype(int) - second.image).mean() > 8
+
+
+def test_drive_is_its_frames(crowded):
+    frames = list(crowded.drive(0.1, start=1.0))
+    assert [f.stamp for f in frames] == pytest.approx([1.0, 31 / 30, 32 / 30])
+    assert same(frames[1], crowded.frame(31))
+    assert same(next(iter(crowded)), crowded.frame(0))
+    assert list(crowded.drive(0.0)) == []
+
+
+def test_unknown_labels_agree_with_each_other(crowded):
+    found = 0
+    for index in range(0, 150, 15):
+        frame = crowded.frame(index)
+        unknown = frame.anomaly == 1
+        found += int(unknown.any())
+        assert (frame.instances[unknown] > 0).all()
+        assert (frame.instances[frame.anomaly == 0] == 0).all()
+        assert (frame.semantic[unknown] == 255).all()
+        for identity, count in zip(
+            *np.unique(frame.instances[frame.instances > 0], return_counts=True), strict=True
+        ):
+            assert count >= 12, f'{identity} is a speck of {count} pixels'
+    assert found >= 8
+
+
+def test_labels_lie_where_the_things_were_drawn():
+    """The same world without its unknown things differs where the labels say, and not elsewhere."""
+    place, weather = 'highway', 'overcast'
+    full = small(1007, unknowns=3.0, place=place, weather=weather)
+    empty = small(1007, unknowns=0.0, place=place, weather=weather)
+    for ground in (full, empty):  # a camera without noise, and one path for both
+        ground.optics = lambda image, index, pose: image
+    full.scene._swerve = empty.scene._swerve = lambda s: 0.0
+    inside, total, outside_above = 0, 0, 0
+    for index in (0, 30, 60, 90):
+        a, b = full.frame(index), empty.frame(index)
+        changed = np.abs(a.image.astype(int) - b.image).max(2) > 6
+        unknown = a.anomaly == 1
+        inside, total = inside + int((changed & unknown).sum()), total + int(unknown.sum())
+        # Below lie shadows; above an unknown thing nothing may change.
+        covered = np.maximum.accumulate(a.anomaly > 0, axis=0)
+        outside_above += int((changed & ~covered & (np.arange(120) < 50)[:, None]).sum())
+        assert (b.anomaly == 0).all()
+    assert total > 100
+    assert inside / total > 0.9
+    assert outside_above < 0.02 * total + 20
+
+
+def test_density_zero_and_high():
+    assert all((f.anomaly == 0).all() for f in small(12, unknowns=0.0).drive(0.1))
+    shares = [float((small(12, unknowns=u).frame(0).instances > 0).mean()) for u in (0.5, 8.0)]
+    assert shares[1] > shares[0]
+
+
+def test_things_come_nearer(crowded):
+    """Ids persist, and an object that stays in view grows."""
+    areas: dict[int, list[int]] = {}
+    for index in range(0, 90, 6):
+        frame = crowded.frame(index)
+        ids, counts = np.unique(frame.instances, return_counts=True)
+        for identity, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            if identity:
+                areas.setdefault(identity, []).append(count)
+    tracks = [a for a in areas.values() if len(a) >= 4]
+    assert tracks
+    assert np.mean([a[2] >= a[0] for a in tracks]) > 0.7
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_every_place_has_a_road_under_a_sky(place):
+    frame = small(8, place=place).frame(3)
+    assert (frame.semantic[-12:, 60:100] == CLASSES.index('Road')).mean() > 0.6
+    assert (frame.semantic[0] == CLASSES.index('Sky')).any()
+    assert len(np.unique(frame.semantic)) >= 4
+
+
+@pytest.mark.parametrize('weather', WEATHERS)
+def test_every_weather_is_well_exposed(weather):
+    image = small(9, weather=weather).frame(0).image
+    assert 35 < image.mean() < 220
+    assert image.std() > 12
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'seed': -1}, 'got -1'),
+        ({'width': 8}, 'got 8x480'),
+        ({'rate': 0.0}, r'got 0\.0'),
+        ({'rate': float('nan')}, 'got nan'),
+        ({'unknowns': -0.1}, r'got -0\.1'),
+        ({'unknowns': float('nan')}, 'got nan'),
+        ({'place': 'moon'}, "got 'moon'"),
+        ({'weather': 'lava'}, "got 'lava'"),
+    ],
+)
+def test_errors_name_the_value(options, words):
+    with pytest.raises(ValueError, match=words):
+        ProvingGround(**options)
+    with pytest.raises(ValueError, match='got -2'):
+        small().frame(-2)
+
+
+@pytest.mark.parametrize('kind', [*KNOWN, *UNKNOWN])
+def test_every_kind_renders_upright_and_varies(kind):
+    sprites = []
+    for i in range(2):
+        rng = np.random.default_rng(i)
+        make = KNOWN[kind][0] if kind in KNOWN else UNKNOWN[kind][0]
+        sprites.append(render(make(rng), LIGHT, 0.4, 40, rng=rng))
+    for sprite in sprites:
+        colour, clear = sprite.levels[0]
+        assert colour.shape[:2] == clear.shape
+        assert 0.05 < sprite.height < 14
+        assert (clear < 128).any()
+        assert (clear > 128).any()
+        assert (colour[clear == 255] == 0).all(), 'colour is premultiplied'
+    assert (
+        sprites[0].levels[0][0].shape != sprites[1].levels[0][0].shape
+        or (sprites[0].levels[0][0] != sprites[1].levels[0][0]).any()
+    )
+
+
+@pytest.mark.parametrize(
+    ('kind', 'area'),
+    [('ellipsoid', np.pi), ('box', 4.0), ('cylinder', 4.0)],
+)
+def test_silhouettes_have_the_area_of_their_solid(kind, area):
+    sprite = render([Part(kind, (0, 0, 1.0), (1, 1, 1), np.ones(3) * 0.5)], LIGHT, pixels=120)
+    clear = sprite.levels[0][1]
+    got = float((255.0 - clear).sum() / 255 / sprite.scale**2)
+    # Looked down upon by 0.07 rad the top face shows too: 2 * 2 * sin(0.07) at most.
+    assert area * 0.98 < got < area + 0.3
+    assert sprite.height == pytest.approx(2.0, abs=0.2)
+
+
+def test_nearer_part_hides_the_farther():
+    red, blue = np.array([0.9, 0, 0], np.float32), np.array([0, 0, 0.9], np.float32)
+    front = Part('box', (0, -2, 1), (1, 0.1, 1), red)
+    behind = Part('box', (0, 2, 1), (1, 0.1, 1), blue)
+    for parts in ([front, behind], [behind, front]):
+        colour, _clear = render(parts, LIGHT, pixels=40).levels[0]
+        middle = colour[colour.shape[0] // 2, colour.shape[1] // 2]
+        assert middle[0] > middle[2]
+    with pytest.raises(ValueError, match='got none'):
+        render([], LIGHT)
+
+
+@pytest.mark.parametrize('kind', PATTERNS)
+def test_patterns(kind):
+    image = pattern(np.random.default_rng(1), kind)
+    assert image.shape == (SIZE, SIZE, 3)
+    assert image.dtype == np.float32
+    assert 0 <= image.min() <= image.max() <= 1
+
+
+def test_noise_tiles():
+    field = noise(np.random.default_rng(0), 64, 64, 4, 2)
+    assert (field.min(), field.max()) == (0.0, pytest.approx(1.0))
+    steps = np.abs(np.diff(field, axis=1)).max()
+    assert np.abs(field[:, 0] - field[:, -1]).max() <= steps * 1.5
