@@ -104,10 +104,10 @@ class CameraSubscriptions:
         self._create(CameraInfo, info, self._store_info)
         if settings.depth == 'image':
             topic, _ = _resolve(node, 'depth', stream.name)
-            self._create(Image, topic, stream.depths.append)
+            self._create(Image, topic, self._store_depth)
         elif settings.depth == 'cloud':
             topic, _ = _resolve(node, 'cloud', stream.name)
-            self._create(PointCloud2, topic, stream.depths.append)
+            self._create(PointCloud2, topic, self._store_depth)
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -134,6 +134,10 @@ class CameraSubscriptions:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._subscriptions.append(subscription)
+
+    # A method, as rclpy cannot read the signature of deque.append.
+    def _store_depth(self, message: Any) -> None:
+        self._stream.depths.append(message)
 
     def _store_info(self, message: Any) -> None:
         self._stream.camera_info = message
