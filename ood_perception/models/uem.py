@@ -41,6 +41,13 @@ WINDOW = (518, 1036)
 STRIDE = (140, 140)
 """Pixels between two published windows."""
 
+WINDOWS = {
+    'full': {'mode': 'sliding', 'stride': STRIDE},
+    'coarse': {'mode': 'sliding', 'stride': (WINDOW[0] // 2, WINDOW[1] // 2)},
+    'single': {'mode': 'single'},
+}
+"""Published windows, windows that overlap by half, or one pass over the whole image."""
+
 
 class Backbone(nn.Module):
     """DINOv2, which stays as it is, and the decoder that is learnt on it."""
@@ -270,6 +277,7 @@ def build_uem(
     window: Sequence[int] = WINDOW,
     stride: Sequence[int] = STRIDE,
     window_batch: int = 1,
+    windows: str | None = None,
     **dinov2: Any,
 ) -> UEM:
     """
@@ -289,9 +297,15 @@ def build_uem(
         window: see :class:`UEM`.
         stride: see :class:`UEM`.
         window_batch: see :class:`UEM`.
+        windows: key of `WINDOWS`, in place of `mode` and `stride`.
         **dinov2: arguments of :class:`DINOv2` that differ from the variant's.
 
     """
+    if windows is not None:
+        if windows not in WINDOWS:
+            raise ValueError(f'windows: expected one of {", ".join(WINDOWS)}, got {windows!r}')
+        chosen: dict[str, Any] = WINDOWS[windows]
+        mode, stride = chosen['mode'], chosen.get('stride', stride)
     options = {'registers': 4, **VARIANTS[variant], **dinov2}
     if len(out_indices) != 4 or out_indices[-1] != options['depth'] - 1:
         raise ValueError(
