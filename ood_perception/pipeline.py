@@ -155,7 +155,7 @@ class Pipeline:
         results: list[Result] = [Result()] * len(tensors)
         for size, indices in groups.items():
             batch = [tensors[i] for i in indices]
-            done = self._run(
+            done = self._run_or_halve(
                 batch, [names[i] for i in indices], size, as_tensors, frozenset(wants)
             )
             for index, result in zip(indices, done, strict=True):

@@ -36,6 +36,9 @@ from ood_perception.scores.tokens import as_tokens, feature_grid
 GROWTH = 1.25
 """Factor of the radius whenever the memory is full."""
 
+SAMPLE = 512
+"""Tokens of a batch that learning looks at."""
+
 
 class NoveltyScore(nn.Module):
     """
@@ -68,6 +71,7 @@ class NoveltyScore(nn.Module):
         self.capacity, self.stages, self.max_tokens = capacity, list(stages), max_tokens
         self.neighbours = neighbours
         self.learning = False
+        self.generator = torch.Generator().manual_seed(0)
         self.bank: Tensor | None = None
         self.radius = 0.0
         self.moments = torch.zeros(3, dtype=torch.float64)
@@ -92,6 +96,9 @@ class NoveltyScore(nn.Module):
     def learn(self, output: SegmentorOutput) -> None:
         """Take a batch of normal frames into the memory."""
         tokens = as_tokens(self._grid(output)).flatten(0, 1)
+        # a sample bounds the time of a frame; a site is watched for many frames
+        order = torch.randperm(len(tokens), generator=self.generator)[:SAMPLE]
+        tokens = tokens[order.to(tokens.device)]
         if self.bank is None:
             self.bank = tokens[:1].clone()
             spread = torch.cdist(tokens, tokens.mean(0, keepdim=True)).mean()
