@@ -72,7 +72,8 @@ class CalibrationMetrics:
         """Add what another has counted; returns self. Raises ValueError: other number of bins."""
         if other.bins != self.bins:
             raise ValueError(f'bins: cannot merge {other.bins} into {self.bins}')
-        self.counts += other.counts
+        # Not in place: what comes from another process may be read-only.
+        self.counts = self.counts + other.counts
         return self
 
     def reliability(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:

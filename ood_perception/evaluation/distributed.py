@@ -127,8 +127,11 @@ def _with_ray(
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     try:
         # Ray gives the shard of a killed worker to another by itself.
-        remote = ray.remote(max_retries=retries)(work)
-        jobs = [remote.remote(shard) for shard in shards]
+        @ray.remote(max_retries=retries)
+        def evaluate(shard: Any) -> Evaluator:
+            return work(shard)
+
+        jobs = [evaluate.remote(shard) for shard in shards]
         waiting, finished = list(jobs), 0
         while waiting:
             ready, waiting = ray.wait(waiting)

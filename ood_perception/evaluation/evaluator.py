@@ -255,7 +255,9 @@ class Evaluator:
         """Evaluation so far; `more` goes first into the summary."""
         summary: dict[str, Any] = {**more, 'frames': self.frames, 'labelled': self.labelled}
         if self.labelled:
-            summary |= self.pixels.compute() | self.calibration.compute()
+            figures: dict[str, Any] = self.pixels.compute()
+            del figures['frames']
+            summary |= figures | self.calibration.compute()
             summary['mode'] = self.mode
         if self.labelled and self.components is not None:
             figures = self.components.compute()

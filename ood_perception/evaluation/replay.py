@@ -22,6 +22,8 @@ what that brings: drops, latency, age; the recorded outputs are joined to the la
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -118,11 +120,11 @@ def evaluate_bag(
         BagError: a bag cannot be opened or written.
 
     """
-    import time
-
     evaluator = Evaluator(name or pipeline.profile.name, mode, track)
     stream = stream or Path(source).stem
     frames: Any = bag_frames(pipeline, source, topics or Topics(), evaluator.problems, stream)
+    if limit:
+        frames = itertools.islice(frames, limit)
     if write is not None:
         from ood_perception.evaluation.output_bag import written
 
@@ -133,9 +135,6 @@ def evaluate_bag(
         count += 1
         if on_progress is not None:
             on_progress(count)
-        if limit and count >= limit:
-            frames.close()
-            break
     seconds = time.monotonic() - begin
     seen = count + evaluator.problems['frames without a usable image']
     return _evaluation(evaluator, pipeline.profile.name, seen, count, seconds, 'offline')
@@ -162,8 +161,6 @@ def bag_frames(
 
 def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:
     """Fill in what the pipeline says to a frame's image; False where there is no usable one."""
-    import time
-
     try:
         if frame.image is None:
             raise ValueError('no image')

@@ -46,6 +46,8 @@ TILES = (
 INK = '#0a0b0c'
 """Stands for the page's own text colour in a drawing."""
 
+NO_METADATA = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+
 COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#eab308', '#ec4899')
 
 
@@ -244,7 +246,7 @@ def _drawn(draw: Callable[[Any, Evaluation, str], None], runs: Sequence[Evaluati
     if len(runs) > 1:
         axes.legend(labelcolor=INK, frameon=False, fontsize='small')
     target = io.StringIO()
-    figure.savefig(target, format='svg', transparent=True, metadata={'Date': None})
+    figure.savefig(target, format='svg', transparent=True, metadata=NO_METADATA)
     svg = target.getvalue()
     return svg[svg.index('<svg') :].replace(INK, 'currentColor')
 

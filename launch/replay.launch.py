@@ -1,0 +1,88 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Play a bag over DDS to a node of its own and write the evaluation.
+
+    ros2 launch ood_perception replay.launch.py bag:=DRIVE profile:=compact output:=evaluation
+
+Labels are taken from the bag where it has them. The launch ends when the report is written.
+"""
+
+import os
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.substitutions import FindExecutable, LaunchConfiguration
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
+
+TRANSPORT_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+
+ARGUMENTS = [
+    DeclareLaunchArgument('bag', description='rosbag2 folder with images and, maybe, labels.'),
+    DeclareLaunchArgument(
+        'profile', default_value='compact', description='Profile name or path of a YAML file.'
+    ),
+    DeclareLaunchArgument(
+        'image_topic', default_value='/camera/image_raw', description='Images in the bag.'
+    ),
+    DeclareLaunchArgument('rate', default_value='1.0', description='Speed of the replay.'),
+    DeclareLaunchArgument('device', default_value='auto', description='auto, cpu, cuda, cuda:N.'),
+    DeclareLaunchArgument(
+        'output', default_value='evaluation', description='Folder of the report.'
+    ),
+]
+
+
+def transport(context: LaunchContext) -> list:
+    """Set the transport profile for large images, unless the user has one."""
+    if any(name in os.environ for name in TRANSPORT_VARIABLES):
+        return []
+    path = os.path.join(FindPackageShare('ood_perception').perform(context), 'config/fastdds.xml')
+    return [SetEnvironmentVariable(name, path) for name in TRANSPORT_VARIABLES]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the launch."""
+    evaluate = ExecuteProcess(
+        cmd=[
+            FindExecutable(name='python3'),
+            '-m',
+            'ood_perception.cli.main',
+            'evaluate',
+            'bag',
+            LaunchConfiguration('bag'),
+            '--live',
+            '--profile',
+            LaunchConfiguration('profile'),
+            '--image',
+            LaunchConfiguration('image_topic'),
+            '--rate',
+            LaunchConfiguration('rate'),
+            '--device',
+            LaunchConfiguration('device'),
+            '--output',
+            LaunchConfiguration('output'),
+        ],
+        output='screen',
+        on_exit=[Shutdown(reason='the replay is evaluated')],
+    )
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=transport), evaluate])

@@ -1,0 +1,232 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Bags: offline evaluation, joining by stamp, output bag, damaged and incomplete input, report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import types
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from evaluation.shard_work import by_thresholds, dies_once, fails_always
+
+from ood_perception.evaluation.datasets import DatasetError, open_dataset
+from ood_perception.evaluation.distributed import WorkerError, evaluate_shards
+from ood_perception.evaluation.evaluator import Evaluator, Frame
+from ood_perception.evaluation.joining import Topics, join
+from ood_perception.evaluation.replay import evaluate_bag, evaluate_live
+from ood_perception.evaluation.report import read_numbers, write_report
+from ood_perception.result import Result
+
+pytest.importorskip('rosbags')
+from ood_perception.ros import bag as bags
+from ood_perception.ros.live import LiveRun
+from ood_perception.simulation import ProvingGround
+
+
+class Brightness:
+    """Stands where a pipeline goes: brightness is the score, bright regions are the objects."""
+
+    profile = types.SimpleNamespace(name='brightness')
+
+    def reset(self, stream):
+        pass
+
+    def __call__(self, frames, streams=None, wants=()):
+        score = frames[0].astype(np.float32).mean(2)
+        count, ids = cv2.connectedComponents((score > 180).astype(np.uint8))
+        return [
+            Result(
+                score=score,
+                heatmap=score.astype(np.uint8),
+                instances=ids.astype(np.uint16),
+                ids=np.arange(1, count),
+                box_scores=np.linspace(0.5, 1, count - 1),
+            )
+        ]
+
+
+@pytest.fixture(scope='module')
+def drive(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp('bags') / 'drive'
+    bags.write_drive(path, ProvingGround(1007, 160, 120, 10).drive(1.2))
+    return path
+
+
+@pytest.fixture
+def local_ray(monkeypatch):
+    ray = pytest.importorskip('ray')
+    # Its workers import the functions of the tests, too.
+    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parents[1]))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def same(a: dict, b: dict) -> None:
+    timed = ('fps', 'latency_ms_p50', 'latency_ms_p95', 'latency_ms_p99', 'replay')
+    assert {k: v for k, v in a.items() if k not in timed} == {
+        k: v for k, v in b.items() if k not in timed
+    }
+
+
+def test_offline_twice_is_the_same_and_its_output_bag_evaluates_alike(drive, tmp_path):
+    first = evaluate_bag(Brightness(), drive, track='obstacle', write=tmp_path / 'out')
+    second = evaluate_bag(Brightness(), drive, track='obstacle')
+    same(first.summary, second.summary)
+    assert first.summary['frames_out'] == first.summary['labelled'] == 12
+    assert 0 < first.summary['ap'] < 1
+    assert first.problems == {}
+    run = LiveRun(tmp_path / 'out', 12, 1.2)
+    replayed = evaluate_live(run, drive, profile='brightness', track='obstacle')
+    same(first.summary, replayed.summary)
+
+
+def test_dropped_frames_and_foreign_stamps_are_counted(drive, tmp_path):
+    evaluate_bag(Brightness(), drive, write=tmp_path / 'out', limit=5)
+    run = LiveRun(tmp_path / 'out', 12, 1.2)
+    found = evaluate_live(run, drive)
+    assert (found.summary['frames_out'], found.summary['dropped']) == (5, 7)
+    shifted = tmp_path / 'shifted'
+    bags.write_drive(shifted, ProvingGround(1, 160, 120, 10).drive(0.5), start_ns=7 * 10**9)
+    problems: Counter[str] = Counter()
+    assert list(join(tmp_path / 'out', shifted, Topics(), problems)) == []
+    assert problems['outputs whose stamp no image has'] == 5
+
+
+def test_without_labels_there_are_rates_and_pictures(tmp_path):
+    path = tmp_path / 'plain'
+    bags.write_drive(path, ProvingGround(3, 160, 120, 10).drive(0.5), labels='')
+    found = evaluate_bag(Brightness(), path)
+    assert found.summary['ap'] is None
+    assert found.summary['flicker'] is not None
+    assert len(found.pictures) == 5
+    assert all('most unknown' in caption for caption, _ in found.pictures)
+    with pytest.raises(bags.BagError, match='/camera/image_raw'):
+        evaluate_bag(Brightness(), path, topics=Topics(image='/nothing'))
+
+
+def test_a_truncated_mcap_is_named(tmp_path):
+    path = tmp_path / 'cut'
+    bags.write_drive(path, ProvingGround(3, 64, 64, 10).drive(0.5), storage='mcap')
+    file = next(path.glob('*.mcap'))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(bags.BagError, match='cut'):
+        evaluate_bag(Brightness(), path)
+
+
+def test_a_bad_frame_is_counted_and_the_rest_evaluated():
+    evaluator = Evaluator('x')
+    label = np.zeros((8, 8), np.uint8)
+    label[2:4] = 1
+    evaluator.update(Frame(0, heatmap=label * 200, anomaly=label))
+    evaluator.update(Frame(1, heatmap=label[:4] * 200, anomaly=label))
+    evaluator.update(Frame(2, heatmap=label * 200, anomaly=label + 3))
+    evaluator.update(Frame(3))
+    found = evaluator.compute()
+    assert found.summary['ap'] == 1.0
+    assert (found.summary['frames'], found.summary['labelled']) == (4, 1)
+    assert sum(found.problems.values()) == 3
+
+
+@pytest.mark.parametrize('backend', ['processes', 'ray'])
+def test_workers_agree_with_one_process_bit_for_bit(backend, tmp_path, request):
+    if backend == 'ray':
+        request.getfixturevalue('local_ray')
+    shards = [1, 2, 3]
+    alone = evaluate_shards(shards, by_thresholds, backend='none').compute().summary
+    assert evaluate_shards(shards, by_thresholds, 2, backend).compute().summary == alone
+    # One worker is killed on its first shard; the shard goes to another.
+    mortal = [(tmp_path / 'died', seed) for seed in shards]
+    assert evaluate_shards(mortal, dies_once, 2, backend).compute().summary == alone
+    assert (tmp_path / 'died').exists()
+
+
+def test_a_shard_that_always_kills_is_named():
+    with pytest.raises(WorkerError, match='bad shard'):
+        evaluate_shards(['bad shard'], fails_always, 1, 'processes', retries=1)
+    with pytest.raises(ValueError, match='shards'):
+        evaluate_shards([], by_thresholds)
+
+
+def test_report_holds_everything_and_reads_back(drive, tmp_path):
+    run = evaluate_bag(Brightness(), drive)
+    other = evaluate_bag(Brightness(), drive, name='second <b>')
+    path = write_report(tmp_path / 'report.html', [run, other])
+    page = path.read_text()
+    assert 'second &lt;b&gt;' in page
+    assert page.count('<svg') == 4
+    assert 'http://' not in page.replace('http://www.w3.org', '')
+    assert json.loads(path.with_suffix('.json').read_text())[0]['summary'] == run.summary
+    back = read_numbers(path)
+    assert back[1].summary == other.summary
+    write_report(tmp_path / 'again.html', back)
+    with pytest.raises(ValueError, match='no report'):
+        read_numbers(tmp_path / 'absent')
+
+
+@pytest.mark.skipif(not shutil.which('chromium'), reason='needs chromium')
+def test_report_in_a_browser_light_and_dark(drive, tmp_path):
+    write_report(tmp_path / 'report.html', [evaluate_bag(Brightness(), drive)])
+    light, dark = (screenshot(tmp_path, mode) for mode in ('light', 'dark'))
+    # The page is light or dark at its edge, and there is something on it in both.
+    assert light[:, :10].mean() > 200
+    assert dark[:, :10].mean() < 60
+    assert min(light.std(), dark.std()) > 10
+
+
+def screenshot(folder: Path, mode: str) -> np.ndarray:
+    target = folder / f'{mode}.png'
+    options = '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run'
+    options += ' --disable-background-networking --disable-component-update --disable-sync'
+    if mode == 'dark':
+        options += ' --blink-settings=preferredColorScheme=0 --force-dark-mode'
+    subprocess.run(
+        [
+            'chromium',
+            *options.split(),
+            f'--user-data-dir={folder / mode}',
+            '--window-size=1000,1600',
+            f'--screenshot={target}',
+            (folder / 'report.html').as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    return cv2.imread(str(target))
+
+
+def test_data_sets_say_what_is_missing(tmp_path):
+    with pytest.raises(DatasetError, match='segmentmeifyoucan'):
+        open_dataset('smiyc_anomaly', tmp_path / 'absent')
+    (tmp_path / 'frames' / 'a.labels').mkdir(parents=True)
+    label = np.zeros((4, 6), np.uint8)
+    label[1] = 2
+    cv2.imwrite(str(tmp_path / 'frames' / 'a.labels' / 'labels_semantic.png'), label)
+    with pytest.raises(DatasetError, match=r'a\.jpg'):
+        open_dataset('road_anomaly', tmp_path)
+    cv2.imwrite(str(tmp_path / 'frames' / 'a.jpg'), np.zeros((4, 6, 3), np.uint8))
+    (frame,) = open_dataset('road_anomaly', tmp_path).frames()
+    np.testing.assert_array_equal(frame.anomaly, label // 2)
+    assert frame.image().shape == (4, 6, 3)
+    with pytest.raises(DatasetError, match="'nowhere'"):
+        open_dataset('nowhere', tmp_path)
