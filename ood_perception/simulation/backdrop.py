@@ -20,9 +20,18 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.known import BUILDING, FENCE, NONE, PAVEMENT, ROAD, SKY, TREE, grey
 from ood_perception.simulation.looks import Looks
 from ood_perception.simulation.textures import colour, mix, noise, pattern
+from ood_perception.simulation.vocabulary import (
+    BUILDING,
+    FENCE,
+    NONE,
+    PAVEMENT,
+    ROAD,
+    SKY,
+    TREE,
+    grey,
+)
 
 PERIOD = 80.0
 """Metres after which the road's surface repeats."""

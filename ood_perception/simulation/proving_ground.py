@@ -31,12 +31,14 @@ import cv2
 import numpy as np
 
 from ood_perception.simulation import backdrop, shapes
-from ood_perception.simulation.known import BUILDING, CAR, KNOWN, POLE, SIGN
+from ood_perception.simulation.known import KNOWN
 from ood_perception.simulation.looks import draw_looks
 from ood_perception.simulation.optics import Optics
 from ood_perception.simulation.painter import Canvas
-from ood_perception.simulation.scene import FAR, House, Pose, Scene, Thing
+from ood_perception.simulation.roadside import Roadside
+from ood_perception.simulation.scene import House, Scene, Thing
 from ood_perception.simulation.unknown import UNKNOWN
+from ood_perception.simulation.view import View
 
 CLASSES = (
     'Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol', 'Fence', 'Car',
@@ -46,8 +48,6 @@ CLASSES = (
 
 SMALLEST = 12
 """Visible pixels below which an unknown thing is to be ignored."""
-NEAR = 2.5
-"""Metres in front of the camera at which buildings are cut off."""
 SMALL = 56
 """Pixels of the longer side of far sprites."""
 
@@ -122,9 +122,9 @@ class ProvingGround:
         self.surface = backdrop.Surface(rng, self.looks)
         self.optics = Optics(seed, width, height, self.looks)
         self.haze = backdrop.to_bytes(self.looks.horizon).astype(np.float64)
-        self._barrier = backdrop.barrier(rng, self.looks)
+        barrier = backdrop.barrier(rng, self.looks)
+        self.roadside = Roadside(self.scene, self.haze, barrier)
         self._sprites: dict[tuple, shapes.Sprite] = {}
-        self._faces: dict[tuple, tuple[np.ndarray, float]] = {}
         yy, xx = np.mgrid[-1:1:48j, -1:1:48j]
         self._disc = (255 * np.clip(np.hypot(xx, yy) * 1.3 - 0.3, 0, 1)).astype(np.uint8)
         self._columns = (np.arange(width, dtype=np.float32) - width / 2)[None]
@@ -158,13 +158,13 @@ class ProvingGround:
         self._draw_shadows(canvas, view, drawn)
         items: list[tuple[float, object]] = [(thing.s, (thing, sprite)) for thing, sprite in drawn]
         items += [(house.start + house.length, house) for house in self.scene.houses(pose)]
-        items += self._fences(view)
+        items += self.roadside.fences(view)
         items.sort(key=lambda item: -item[0])
         for _, item in items:
             if isinstance(item, House):
-                self._draw_house(canvas, view, item)
+                self.roadside.draw_house(canvas, view, item)
             elif isinstance(item, np.ndarray):
-                self._draw_fence(canvas, item, view)
+                self.roadside.draw_fence(canvas, view, item)
             else:
                 self._draw_thing(canvas, view, *item)  # type: ignore[misc]
         image = self.optics(canvas.image, index, pose)
@@ -310,142 +310,5 @@ class ProvingGround:
         fog = 1 - float(np.exp(-z / self.looks.visibility))
         canvas.sprite(sprite, u, v, self.focal / z * thing.size, fog, thing.instance)
 
-    def _face(self, variant: int, face: str, level: int, fog: int) -> tuple[np.ndarray, float]:
-        """Texture and height in metres of a building's face, at half size `level` times."""
-        key = (variant, face, level, fog)
-        if key in self._faces:
-            return self._faces[key]
-        if level or fog:
-            image, height = self._face(variant, face, 0, 0)
-            for _ in range(level):
-                image = cv2.resize(
-                    image,
-                    (max(2, image.shape[1] // 2), max(2, image.shape[0] // 2)),
-                    interpolation=cv2.INTER_AREA,
-                )
-            if fog:
-                haze = np.broadcast_to(self.haze.astype(np.uint8), image.shape)
-                image = cv2.addWeighted(image, 1 - fog / 10, haze, fog / 10, 0)
-        else:
-            rng = np.random.default_rng([self.seed, 8, variant])
-            sun = self.looks.light.direction
-            facing = max(0.0, float(-sun[1] if face == 'front' else abs(sun[0]) * 0.6))
-            storeys = {
-                'urban': (2, 7),
-                'suburban': (1, 4),
-                'rural': (1, 3),
-                'highway': (2, 9),
-                'industrial': (1, 4),
-            }[self.looks.place]
-            count = int(rng.integers(*storeys))
-            tile = backdrop.facade(rng, self.looks, facing)
-            upper, ground = tile[:192], tile[192:]
-            stack = np.vstack([upper] * (1 + (count - 1) // 3) + [ground])[-64 * count :]
-            image, height = np.hstack([stack, stack]), 3.1 * count
-        self._faces[key] = image, height
-        return self._faces[key]
 
-    def _draw_house(self, canvas: Canvas, view: View, house: House) -> None:
-        pose = view.pose
-        far, start = house.start + house.length - pose.s, house.start - pose.s
-        near = max(start, NEAR)
-        if far < NEAR + 1 or near > FAR:
-            return
-        fog = int(np.rint((1 - np.exp(-(near + far) / 2 / self.looks.visibility)) * 10))
-        height = self._face(house.variant, 'side', 0, 0)[1]
-        ends = [
-            view.corner(z, house.face, h)
-            for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))
-        ]
-        corners = np.array(ends)
-        side_px = abs(corners[1, 0] - corners[0, 0])
-        level = int(np.clip(np.log2(max(512 / max(side_px * 1.6, 8), 1)), 0, 4))
-        texture = self._face(house.variant, 'side', level, fog)[0]
-        cut = int((near - start) / house.length * texture.shape[1])
-        back = house.face + house.side * 11.0
-        tone = np.asarray(cv2.mean(texture)[:3])
-        pitched = self.looks.place in ('suburban', 'rural') or house.variant % 3 == 0
-        if start > NEAR:
-            front = np.array(
-                [
-                    view.corner(start, d, h)
-                    for d, h in (
-                        (house.face, height),
-                        (back, height),
-                        (back, 0.0),
-                        (house.face, 0.0),
-                    )
-                ]
-            )
-            if pitched:
-                top = view.corner(start, (house.face + back) / 2, height * 1.0 + 3.0)
-                canvas.polygon(np.array([front[0], front[1], top]), tone * 0.9, BUILDING)
-            canvas.quad(self._face(house.variant, 'front', level, fog)[0], front, BUILDING)
-        if pitched:
-            ridge = [view.corner(z, (house.face + back) / 2, height + 3.0) for z in (near, far)]
-            canvas.polygon(
-                np.array([corners[0], corners[1], ridge[1], ridge[0]]), tone * 0.55, BUILDING
-            )
-        canvas.quad(np.ascontiguousarray(texture[:, cut:]), corners, BUILDING)
-
-    def _fences(self, view: View) -> list[tuple[float, object]]:
-        found: list[tuple[float, object]] = []
-        for side, d in self.scene.fences():
-            first = int(view.pose.s // 12)
-            for number in range(first, first + 8):
-                key = [self.seed, 9, side + 1, abs(number), number < 0]
-                if np.random.default_rng(key).random() < 0.75:
-                    found.append((number * 12.0 + 12, np.array([number * 12.0, d])))
-        return found
-
-    def _draw_fence(self, canvas: Canvas, fence: np.ndarray, view: View) -> None:
-        image, clear, label, height = self._barrier
-        start, d = float(fence[0]) - view.pose.s, float(fence[1])
-        for part in range(3):
-            near, far = max(start + part * 4, NEAR), start + part * 4 + 4
-            if far > NEAR + 0.5:
-                cut = int((near - (far - 4)) / 4 * 255)
-                corners = [
-                    view.corner(z, d, h)
-                    for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))
-                ]
-                canvas.quad(
-                    np.ascontiguousarray(image[:, cut:]),
-                    np.array(corners),
-                    label,
-                    np.ascontiguousarray(clear[:, cut:]),
-                )
-
-
-@dataclass(frozen=True)
-class View:
-    """Projection from the road (s along, d across, height) to pixels."""
-
-    pose: Pose
-    focal: float
-    camera_height: float
-    centre: float
-    horizon: float
-
-    def bend(self, z: np.ndarray | float) -> np.ndarray:
-        """Metres to the right that the road has bent away after z metres."""
-        return 0.5 * self.pose.curvature * np.square(z) + self.pose.yaw * np.asarray(z)
-
-    def row(self, z: np.ndarray | float, height: float = 0.0) -> np.ndarray:
-        """Image row of a point `height` above the road, z metres ahead."""
-        rise = 0.5 * self.pose.slope * np.square(z)
-        return self.horizon + self.focal * (self.camera_height - rise - height) / np.asarray(z)
-
-    def corner(self, z: float, d: float, height: float) -> tuple[float, float]:
-        """Pixel (column, row) of a point."""
-        x = d - self.pose.d + float(self.bend(z))
-        return self.centre + self.focal * x / z, float(self.row(z, height))
-
-    def place(self, s: float, d: float) -> tuple[float, float, float, float]:
-        """Lateral and forward metres, column and row of a ground point."""
-        z = max(s - self.pose.s, 0.5)
-        x = d - self.pose.d + float(self.bend(z))
-        return x, z, self.centre + self.focal * x / z, float(self.row(z))
-
-
-__all__ = ['BUILDING', 'CAR', 'CLASSES', 'POLE', 'SIGN', 'ProvingGround', 'SimulatedFrame']
+__all__ = ['CLASSES', 'ProvingGround', 'SimulatedFrame']

@@ -91,7 +91,7 @@ def test_unknown_labels_agree_with_each_other(crowded):
 
 
 def test_labels_lie_where_the_things_were_drawn():
-    """The same world without its unknown things differs where the labels say, and not elsewhere."""
+    """The same world without its unknown things differs where the labels say only."""
     place, weather = 'highway', 'overcast'
     full = small(1007, unknowns=3.0, place=place, weather=weather)
     empty = small(1007, unknowns=0.0, place=place, weather=weather)

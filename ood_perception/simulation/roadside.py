@@ -1,0 +1,160 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What lines the road: buildings and fences, drawn as textured quadrilaterals."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ood_perception.simulation import backdrop
+from ood_perception.simulation.painter import Canvas
+from ood_perception.simulation.scene import FAR, House, Scene
+from ood_perception.simulation.view import View
+from ood_perception.simulation.vocabulary import BUILDING
+
+NEAR = 2.5
+"""Metres in front of the camera at which buildings and fences are cut off."""
+
+
+class Roadside:
+    """
+    Buildings and fences of a drive.
+
+    Args:
+        scene: where they stand.
+        haze: (3,) colour of far things, 0..255.
+        barrier: texture, transparency, class id and height of the drive's fences.
+
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        haze: np.ndarray,
+        barrier: tuple[np.ndarray, np.ndarray, int, float],
+    ) -> None:
+        self.scene, self.haze, self.barrier = scene, haze, barrier
+        self.seed, self.looks = scene.seed, scene.looks
+        self._faces: dict[tuple, tuple[np.ndarray, float]] = {}
+
+    def face(self, variant: int, face: str, level: int, fog: int) -> tuple[np.ndarray, float]:
+        """Texture and height in metres of a building's face, at half size `level` times."""
+        key = (variant, face, level, fog)
+        if key in self._faces:
+            return self._faces[key]
+        if level or fog:
+            image, height = self.face(variant, face, 0, 0)
+            for _ in range(level):
+                image = cv2.resize(
+                    image,
+                    (max(2, image.shape[1] // 2), max(2, image.shape[0] // 2)),
+                    interpolation=cv2.INTER_AREA,
+                )
+            if fog:
+                haze = np.broadcast_to(self.haze.astype(np.uint8), image.shape)
+                image = cv2.addWeighted(image, 1 - fog / 10, haze, fog / 10, 0)
+        else:
+            rng = np.random.default_rng([self.seed, 8, variant])
+            sun = self.looks.light.direction
+            facing = max(0.0, float(-sun[1] if face == 'front' else abs(sun[0]) * 0.6))
+            storeys = {
+                'urban': (2, 7),
+                'suburban': (1, 4),
+                'rural': (1, 3),
+                'highway': (2, 9),
+                'industrial': (1, 4),
+            }[self.looks.place]
+            count = int(rng.integers(*storeys))
+            tile = backdrop.facade(rng, self.looks, facing)
+            upper, ground = tile[:192], tile[192:]
+            stack = np.vstack([upper] * (1 + (count - 1) // 3) + [ground])[-64 * count :]
+            image, height = np.hstack([stack, stack]), 3.1 * count
+        self._faces[key] = image, height
+        return self._faces[key]
+
+    def draw_house(self, canvas: Canvas, view: View, house: House) -> None:
+        """Draw a building's front, roof and side."""
+        pose = view.pose
+        far, start = house.start + house.length - pose.s, house.start - pose.s
+        near = max(start, NEAR)
+        if far < NEAR + 1 or near > FAR:
+            return
+        fog = int(np.rint((1 - np.exp(-(near + far) / 2 / self.looks.visibility)) * 10))
+        height = self.face(house.variant, 'side', 0, 0)[1]
+        ends = [
+            view.corner(z, house.face, h)
+            for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))
+        ]
+        corners = np.array(ends)
+        side_px = abs(corners[1, 0] - corners[0, 0])
+        level = int(np.clip(np.log2(max(512 / max(side_px * 1.6, 8), 1)), 0, 4))
+        texture = self.face(house.variant, 'side', level, fog)[0]
+        cut = int((near - start) / house.length * texture.shape[1])
+        back = house.face + house.side * 11.0
+        tone = np.asarray(cv2.mean(texture)[:3])
+        pitched = self.looks.place in ('suburban', 'rural') or house.variant % 3 == 0
+        if start > NEAR:
+            front = np.array(
+                [
+                    view.corner(start, d, h)
+                    for d, h in (
+                        (house.face, height),
+                        (back, height),
+                        (back, 0.0),
+                        (house.face, 0.0),
+                    )
+                ]
+            )
+            if pitched:
+                top = view.corner(start, (house.face + back) / 2, height * 1.0 + 3.0)
+                canvas.polygon(np.array([front[0], front[1], top]), tone * 0.9, BUILDING)
+            canvas.quad(self.face(house.variant, 'front', level, fog)[0], front, BUILDING)
+        if pitched:
+            ridge = [view.corner(z, (house.face + back) / 2, height + 3.0) for z in (near, far)]
+            canvas.polygon(
+                np.array([corners[0], corners[1], ridge[1], ridge[0]]), tone * 0.55, BUILDING
+            )
+        canvas.quad(np.ascontiguousarray(texture[:, cut:]), corners, BUILDING)
+
+    def fences(self, view: View) -> list[tuple[float, object]]:
+        """Fences in view: where each ends along the road, and where (s, d) it begins."""
+        found: list[tuple[float, object]] = []
+        for side, d in self.scene.fences():
+            first = int(view.pose.s // 12)
+            for number in range(first, first + 8):
+                key = [self.seed, 9, side + 1, abs(number), number < 0]
+                if np.random.default_rng(key).random() < 0.75:
+                    found.append((number * 12.0 + 12, np.array([number * 12.0, d])))
+        return found
+
+    def draw_fence(self, canvas: Canvas, view: View, fence: np.ndarray) -> None:
+        """Draw 12 m of fence."""
+        image, clear, label, height = self.barrier
+        start, d = float(fence[0]) - view.pose.s, float(fence[1])
+        for part in range(3):
+            near, far = max(start + part * 4, NEAR), start + part * 4 + 4
+            if far > NEAR + 0.5:
+                cut = int((near - (far - 4)) / 4 * 255)
+                corners = [
+                    view.corner(z, d, h)
+                    for z, h in ((near, height), (far, height), (far, 0.0), (near, 0.0))
+                ]
+                canvas.quad(
+                    np.ascontiguousarray(image[:, cut:]),
+                    np.array(corners),
+                    label,
+                    np.ascontiguousarray(clear[:, cut:]),
+                )

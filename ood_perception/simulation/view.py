@@ -1,0 +1,54 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Projection from the road to pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ood_perception.simulation.scene import Pose
+
+
+@dataclass(frozen=True)
+class View:
+    """Projection from the road (s along, d across, height) to pixels."""
+
+    pose: Pose
+    focal: float
+    camera_height: float
+    centre: float
+    horizon: float
+
+    def bend(self, z: np.ndarray | float) -> np.ndarray:
+        """Metres to the right that the road has bent away after z metres."""
+        return 0.5 * self.pose.curvature * np.square(z) + self.pose.yaw * np.asarray(z)
+
+    def row(self, z: np.ndarray | float, height: float = 0.0) -> np.ndarray:
+        """Image row of a point `height` above the road, z metres ahead."""
+        rise = 0.5 * self.pose.slope * np.square(z)
+        return self.horizon + self.focal * (self.camera_height - rise - height) / np.asarray(z)
+
+    def corner(self, z: float, d: float, height: float) -> tuple[float, float]:
+        """Pixel (column, row) of a point."""
+        x = d - self.pose.d + float(self.bend(z))
+        return self.centre + self.focal * x / z, float(self.row(z, height))
+
+    def place(self, s: float, d: float) -> tuple[float, float, float, float]:
+        """Lateral and forward metres, column and row of a ground point."""
+        z = max(s - self.pose.s, 0.5)
+        x = d - self.pose.d + float(self.bend(z))
+        return x, z, self.centre + self.focal * x / z, float(self.row(z))

@@ -1,0 +1,44 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Class ids, and the colours that many things share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Generator
+
+from ood_perception.simulation.textures import colour
+
+SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PERSON, BICYCLIST = range(11)
+NONE = 255
+
+BLACK = np.array([0.03, 0.03, 0.035], np.float32)
+RUBBER = np.array([0.05, 0.05, 0.05], np.float32)
+GLASS = np.array([0.08, 0.1, 0.12], np.float32)
+STEEL = np.array([0.45, 0.46, 0.48], np.float32)
+
+
+def grey(value: float) -> np.ndarray:
+    """Neutral colour of a 0..1 value."""
+    return np.full(3, value, np.float32)
+
+
+def paint(rng: Generator) -> np.ndarray:
+    """Car paint: mostly greys, at times strong colours."""
+    if rng.random() < 0.5:
+        return grey(float(rng.choice([0.03, 0.12, 0.3, 0.55, 0.8, 0.9]))) * rng.uniform(
+            0.95, 1.05, 3
+        ).astype(np.float32)
+    return colour(rng, 1.0, (0.15, 0.85))
