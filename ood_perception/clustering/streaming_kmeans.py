@@ -31,6 +31,9 @@ from torch import Tensor
 
 from ood_perception.clustering.kmeans import clean, lloyd, plus_plus
 
+STARTS = 4
+"""Starts of which the best is kept: a poor one would stay for the whole stream."""
+
 START_ITERATIONS = 12
 """Lloyd steps after a start; from then on few are enough."""
 
@@ -203,12 +206,23 @@ class StreamingKMeans:
         generator = torch.Generator().manual_seed(self.seed)
         number = tokens.shape[1]
         take = torch.randperm(number, generator=generator)[: self.sample].to(tokens.device)
-        centers = plus_plus(tokens[:, take], weights[:, take], self.n_clusters, generator)
-        nothing = torch.zeros(centers.shape[:2], device=tokens.device)
         cosine = self.metric == 'cosine'
-        _, centers, counts, mean = lloyd(
-            tokens, weights, centers, nothing, START_ITERATIONS, cosine
-        )
+        best: tuple[Tensor, Tensor, Tensor] | None = None
+        for _ in range(STARTS):
+            chosen = plus_plus(tokens[:, take], weights[:, take], self.n_clusters, generator)
+            nothing = torch.zeros(chosen.shape[:2], device=tokens.device)
+            found = lloyd(tokens, weights, chosen, nothing, START_ITERATIONS, cosine)[1:]
+            if best is None:
+                best = found
+            else:
+                better = found[2] < best[2]
+                best = (
+                    torch.where(better[:, None, None], found[0], best[0]),
+                    torch.where(better[:, None], found[1], best[1]),
+                    torch.where(better, found[2], best[2]),
+                )
+        assert best is not None
+        centers, counts, mean = best
         for i, name in enumerate(names):
             self._states[name] = _State(centers[i], counts[i], mean[i])
             self.restarts += 1
