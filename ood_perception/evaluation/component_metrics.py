@@ -226,7 +226,10 @@ def component_figures(
     drop = sizes < track.smallest_prediction
     drop[0] = False
     number = np.where(drop, 0, np.arange(len(sizes)))
-    counted = ~small[truth] & ((label != IGNORE) | (truth > 0))
+    # Only pixels of some component matter from here on, mostly few.
+    chosen = np.flatnonzero((truth > 0) | (predicted > 0))
+    truth, predicted = truth.ravel()[chosen], predicted.ravel()[chosen]
+    counted = ~small[truth]
     truth, predicted = truth[counted], number[predicted[counted]]
     truth_size = np.bincount(truth, minlength=len(small))
     predicted_size = np.bincount(predicted, minlength=len(number))
@@ -250,8 +253,10 @@ def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.
     """Labels int32 (H, W) of 8-connected components, 0 = none, and the size of each label."""
     if not mask.size:
         return np.zeros(mask.shape, np.int32), np.zeros(1, np.int64)
-    _, labels = cv2.connectedComponents(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
-    return np.asarray(labels, np.int32), np.bincount(np.ravel(labels))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        np.ascontiguousarray(mask).view(np.uint8), connectivity=8
+    )
+    return np.asarray(labels, np.int32), stats[:, cv2.CC_STAT_AREA].astype(np.int64)
 
 
 class _Frames:
