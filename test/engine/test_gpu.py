@@ -19,12 +19,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ood_perception.scores.calibration import Calibration
 
 from ood_perception.engine import create_engine
 from ood_perception.engine.colour import RawFrame
 from ood_perception.engine.transfer import Uploader, download, normalise
 from ood_perception.scores import create_score
+from ood_perception.scores.calibration import Calibration
 
 from small_models import SmallSegmentor
 
