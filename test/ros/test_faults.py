@@ -125,18 +125,21 @@ def test_a_storm_of_corrupt_messages_then_a_good_frame(client):
     good_frame_passes(client)
     rng = np.random.default_rng(7)
     sent = 0
-    for i in range(1200):
-        topic, message = corrupt(rng, i % 8)
+
+    def refused() -> int:
+        return client.count('bad', 'front') + client.count('bad', 'rear')
+
+    # The newest frame wins, so a busy node meets only some of them: go on until it met enough.
+    while sent < 1000 or (refused() < 100 and sent < 20_000):
+        topic, message = corrupt(rng, sent % 8)
         client.publish(topic, message)
         sent += 1
-        if i % 4 == 0:
-            rclpy.spin_once(client.ros, timeout_sec=0.004)
-    assert sent >= 1000
+        if sent % 4 == 0:
+            client.spin(timeout=0.004)
     good_frame_passes(client, 'front')
     good_frame_passes(client, 'rear')
     assert client.process.alive
-    assert client.spin(lambda: client.count('bad', 'front') + client.count('bad', 'rear') > 50, 10)
-    assert client.count('received', 'front') > 200
+    assert refused() >= 100
     for name in ('heatmap', 'overlay'):
         assert client.got[f'front/{name}']
     # throttled: a storm of a thousand is no thousand lines
@@ -194,6 +197,8 @@ def test_a_bad_image_is_reported_and_the_next_good_one_processed(client, make, c
         return client.count('bad', camera) > bad
 
     assert client.spin(counted, 20)
+    # Lines of one kind are throttled: it is said again a little later.
+    client.spin(lambda: counted() and said(client, text, camera, 0.0), 20)
     assert said(client, text, camera)
     good_frame_passes(client, camera)
 
@@ -223,7 +228,9 @@ def test_a_topic_of_the_wrong_type_is_named(client):
     assert client.spin(lambda: 'PointCloud2' in client.statuses['front']['message'], 20)
     client.forget(RAW, PointCloud2)
     good_frame_passes(client)
-    assert client.spin(lambda: client.statuses['front']['level'] == b'\x00', 20)
+    frame = stamped(client.stamp)
+    assert client.feed(RAW, frame, lambda: client.statuses['front']['level'] == b'\x00', 20)
+    client.stamp = frame.header.stamp.sec + 1
 
 
 def test_a_camera_that_dies_is_reported_and_comes_back(client):
@@ -301,8 +308,14 @@ def worker(ros):
     return worker
 
 
+def stamped(second: int = 1) -> Image:
+    frame = image(picture())
+    frame.header.stamp.sec = second
+    return frame
+
+
 def batch(worker):
-    return [(s, Frame(image(picture()), 0.0)) for s in worker.mailbox.streams]
+    return [(s, Frame(stamped(), 0.0)) for s in worker.mailbox.streams]
 
 
 def test_out_of_memory_for_a_batch_is_survived_frame_by_frame(worker):
@@ -354,7 +367,7 @@ def test_the_worker_thread_survives_anything_and_stops(worker):
     worker.start()
     stream = worker.mailbox.streams[0]
     for _ in range(200):
-        worker.mailbox.put(stream, image(picture()))
+        worker.mailbox.put(stream, stamped())
         if done.wait(0.05):
             break
     assert done.is_set()
@@ -367,9 +380,7 @@ def test_a_gap_in_time_resets_the_streams_past_only_when_it_goes_back(worker):
     resets = []
     worker.pipeline.reset = resets.append
     for second in (10, 11, 11, 500, 3):
-        frame = image(picture())
-        frame.header.stamp.sec = second
-        worker.process([(worker.mailbox.streams[2], Frame(frame, 0.0))])
+        worker.process([(worker.mailbox.streams[2], Frame(stamped(second), 0.0))])
     assert resets == ['c']
 
 
