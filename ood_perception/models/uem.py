@@ -41,7 +41,7 @@ WINDOW = (518, 1036)
 STRIDE = (140, 140)
 """Pixels between two published windows."""
 
-WINDOWS = {
+WINDOWS: dict[str, dict[str, Any]] = {
     'full': {'mode': 'sliding', 'stride': STRIDE},
     'coarse': {'mode': 'sliding', 'stride': (WINDOW[0] // 2, WINDOW[1] // 2)},
     'single': {'mode': 'single'},
@@ -304,7 +304,7 @@ def build_uem(
     if windows is not None:
         if windows not in WINDOWS:
             raise ValueError(f'windows: expected one of {", ".join(WINDOWS)}, got {windows!r}')
-        chosen: dict[str, Any] = WINDOWS[windows]
+        chosen = WINDOWS[windows]
         mode, stride = chosen['mode'], chosen.get('stride', stride)
     options = {'registers': 4, **VARIANTS[variant], **dinov2}
     if len(out_indices) != 4 or out_indices[-1] != options['depth'] - 1:
