@@ -8,7 +8,7 @@ mkdir -p "$work/src"
 (cd "$root" && git ls-files -z 2>/dev/null | grep -zv '^benchmarks/' | tar -c --null -T - -f -) |
     (mkdir -p "$work/src/ood_perception" && tar -x -C "$work/src/ood_perception" -f -)
 cd "$work"
-python -m colcon --log-level error build --event-handlers console_direct- console_stderr+ >colcon.log 2>&1 || {
+python -m colcon --log-level error build >colcon.log 2>&1 || {
     cat colcon.log
     exit 1
 }
