@@ -48,6 +48,8 @@ CLASSES = (
 
 SMALLEST = 12
 """Visible pixels below which an unknown thing is to be ignored."""
+STRIDES = (-0.9, 0.0, 0.9, 0.0)
+"""Phases of a walk."""
 SMALL = 56
 """Pixels of the longer side of far sprites."""
 
@@ -250,11 +252,12 @@ class ProvingGround:
             yaw = turn * 2 * np.pi / n
         else:
             turn, yaw = 0, thing.heading
-        phase = int(t * 5 + thing.variant) % 4 if thing.pace and thing.kind == 'person' else 0
+        walks = bool(thing.pace) and thing.kind == 'person'
+        stride = STRIDES[int(t * 5 + thing.variant) % 4 if walks else 0]
         # Most things never come near, so they are rendered small until they do.
         near = self.focal / max(thing.s - view.pose.s, 1.0) * thing.size * 2.0 > SMALL * 1.15
         small = not near and thing.kind not in ('tree', 'lamp_post', 'sign', 'rock', 'bag')
-        key = (thing.kind, thing.variant, turn, phase, small)
+        key = (thing.kind, thing.variant, turn, stride, small)
         if key not in self._sprites:
             if len(self._sprites) > 400:
                 for old in list(self._sprites)[:100]:
@@ -265,11 +268,7 @@ class ProvingGround:
             )
             if known:
                 make, label = KNOWN[thing.kind]
-                parts = (
-                    make(rng, (-0.9, 0.0, 0.9, 0.0)[phase])
-                    if thing.kind == 'person'
-                    else make(rng)
-                )
+                parts = make(rng, stride) if thing.kind == 'person' else make(rng)
                 rough = 0.3 if thing.kind == 'tree' else 0.0
             else:
                 make_unknown, rough = UNKNOWN[thing.kind]

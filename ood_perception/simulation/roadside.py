@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 
@@ -49,6 +51,8 @@ class Roadside:
         self.scene, self.haze, self.barrier = scene, haze, barrier
         self.seed, self.looks = scene.seed, scene.looks
         self._faces: dict[tuple, tuple[np.ndarray, float]] = {}
+        self._tones: dict[tuple, np.ndarray] = {}
+        self._fenced = lru_cache(maxsize=256)(self._has_fence)
 
     def face(self, variant: int, face: str, level: int, fog: int) -> tuple[np.ndarray, float]:
         """Texture and height in metres of a building's face, at half size `level` times."""
@@ -85,6 +89,14 @@ class Roadside:
         self._faces[key] = image, height
         return self._faces[key]
 
+    def _tone(self, variant: int, level: int, fog: int) -> np.ndarray:
+        """Mean colour of a side."""
+        key = (variant, level, fog)
+        if key not in self._tones:
+            texture = self.face(variant, 'side', level, fog)[0]
+            self._tones[key] = np.asarray(cv2.mean(texture)[:3])
+        return self._tones[key]
+
     def draw_house(self, canvas: Canvas, view: View, house: House) -> None:
         """Draw a building's front, roof and side."""
         pose = view.pose
@@ -104,7 +116,7 @@ class Roadside:
         texture = self.face(house.variant, 'side', level, fog)[0]
         cut = int((near - start) / house.length * texture.shape[1])
         back = house.face + house.side * 11.0
-        tone = np.asarray(cv2.mean(texture)[:3])
+        tone = self._tone(house.variant, level, fog)
         pitched = self.looks.place in ('suburban', 'rural') or house.variant % 3 == 0
         if start > NEAR:
             front = np.array(
@@ -135,10 +147,13 @@ class Roadside:
         for side, d in self.scene.fences():
             first = int(view.pose.s // 12)
             for number in range(first, first + 8):
-                key = [self.seed, 9, side + 1, abs(number), number < 0]
-                if np.random.default_rng(key).random() < 0.75:
+                if self._fenced(side, number):
                     found.append((number * 12.0 + 12, np.array([number * 12.0, d])))
         return found
+
+    def _has_fence(self, side: int, number: int) -> bool:
+        key = [self.seed, 9, side + 1, abs(number), number < 0]
+        return bool(np.random.default_rng(key).random() < 0.75)
 
     def draw_fence(self, canvas: Canvas, view: View, fence: np.ndarray) -> None:
         """Draw 12 m of fence."""

@@ -104,6 +104,7 @@ class Scene:
         self._bend = rng.uniform(0, 1) ** 2 * (0.0045 if looks.place != 'highway' else 0.0015)
         self._fence = rng.random(2) < 0.35
         self.chunk = lru_cache(maxsize=64)(self._chunk)
+        self.house = lru_cache(maxsize=64)(self._house)
 
     def _wave(self, which: int, x: float) -> float:
         """Smooth function of x in -1..1 with periods of one to three."""
@@ -157,21 +158,23 @@ class Scene:
             length = 22.0
             first = int(pose.s // length) - 1
             for number in range(first, first + int(FAR // length) + 3):
-                rng = np.random.default_rng([self.seed, 2, side + 1, abs(number), number < 0])
-                if rng.random() > self.looks.buildings:
-                    continue
-                gap = (
-                    0.0
-                    if self.looks.place == 'urban' and rng.random() < 0.7
-                    else rng.uniform(1, 8)
-                )
-                yield House(
-                    start=number * length + gap / 2,
-                    length=length - gap,
-                    side=side,
-                    face=line + side * rng.uniform(0, 1.2),
-                    variant=int(rng.integers(7)),
-                )
+                house = self.house(side, number, line, length)
+                if house is not None:
+                    yield house
+
+    def _house(self, side: int, number: int, line: float, length: float) -> House | None:
+        rng = np.random.default_rng([self.seed, 2, side + 1, abs(number), number < 0])
+        if rng.random() > self.looks.buildings:
+            return None
+        dense = self.looks.place == 'urban' and rng.random() < 0.7
+        gap = 0.0 if dense else rng.uniform(1, 8)
+        return House(
+            start=number * length + gap / 2,
+            length=length - gap,
+            side=side,
+            face=line + side * rng.uniform(0, 1.2),
+            variant=int(rng.integers(7)),
+        )
 
     def fences(self) -> Iterator[tuple[int, float]]:
         """Side (-1, 1) and lateral position of fences along the road."""

@@ -288,7 +288,7 @@ def shade(
     roughness: float,
     scale: float,
 ) -> np.ndarray:
-    """Lambert and Blinn shading with sky light and darkened creases: float32 (h, w, 3), 0..1."""
+    """Lambert and Blinn shading, sky light, darkened creases: uint8 (h, w, 3), 0 beside it."""
     solid = np.isfinite(depth)
     filled = np.where(solid, depth, 0).astype(np.float32)
     weight = cv2.blur(solid.astype(np.float32), (9, 9)) + 1e-6
@@ -299,20 +299,30 @@ def shade(
         gx, gy = cv2.Sobel(albedo[..., 1], -1, 1, 0), cv2.Sobel(albedo[..., 1], -1, 0, 1)
         normals[..., 0] -= gx * 0.6
         normals[..., 2] += gy * 0.6
-    sun = np.clip(normals @ light.direction.astype(np.float32), 0, None)
-    sky = 0.55 + 0.45 * normals[..., 2]
+    # Only pixels of the thing are shaded, as (N, 3) rows.
+    n, base, crease = normals[solid], albedo[solid], crease[solid][:, None]
+    shine_of, glow_of = gloss[solid][:, None], glow[solid][:, None]
+    sun = np.clip(n @ light.direction.astype(np.float32), 0, None)[:, None]
+    sky = (0.55 + 0.45 * n[:, 2])[:, None]
     # The ground shades what stands on it: darker towards z = 0.
     ground = 0.62 + 0.38 * np.clip(height / max(float(height.max()) * 0.4, 1e-3), 0, 1)
-    ambient = (sky * crease * ground[:, None])[..., None] * light.ambient.astype(np.float32)
-    direct = (sun * (0.4 + 0.6 * crease))[..., None] * light.sun.astype(np.float32)
-    out = albedo * (ambient + direct)
+    ground = np.broadcast_to(ground[:, None], solid.shape)[solid][:, None]
+    ambient = sky * crease * ground * light.ambient.astype(np.float32)
+    direct = sun * (0.4 + 0.6 * crease) * light.sun.astype(np.float32)
+    rows = base * (ambient + direct)
     half = light.direction + np.array([0, -1.0, 0.07])
     half = (half / np.linalg.norm(half)).astype(np.float32)
-    shine = np.clip(normals @ half, 0, 1) ** 40 * gloss
-    mirror = gloss * 0.45 * np.clip(1 + normals[..., 1], 0.12, 1) * np.clip(sky, 0, 1)
-    out = out * (1 - mirror[..., None]) + mirror[..., None] * light.haze.astype(np.float32)
-    out += shine[..., None] * light.sun.astype(np.float32)
-    return out + glow[..., None] * albedo
+    fourth = np.clip(n @ half, 0, 1)[:, None] ** 2
+    fourth *= fourth
+    eighth = fourth * fourth
+    shine = (eighth * eighth) ** 2 * eighth * shine_of  # to the power of 40
+    mirror = shine_of * 0.45 * np.clip(1 + n[:, 1:2], 0.12, 1) * np.clip(sky, 0, 1)
+    rows = rows * (1 - mirror) + mirror * light.haze.astype(np.float32)
+    rows += shine * light.sun.astype(np.float32)
+    rows += glow_of * base
+    out = np.zeros_like(albedo, np.uint8)
+    out[solid] = np.clip(rows, 0, 1) ** np.float32(0.8) * 255
+    return out
 
 
 def _sprite(
@@ -326,9 +336,8 @@ def _sprite(
 ) -> Sprite:
     k = OVERSAMPLING
     h, w = solid.shape[0] // k, solid.shape[1] // k
-    colour = (np.clip(rgb, 0, 1) ** 0.8 * 255 * solid[..., None]).astype(np.uint8)
     clear = np.where(solid, 0, 255).astype(np.uint8)
-    colour = cv2.resize(colour, (w, h), interpolation=cv2.INTER_AREA)
+    colour = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA)
     clear = cv2.resize(clear, (w, h), interpolation=cv2.INTER_AREA)
     levels = [(colour, clear)]
     while min(levels[-1][1].shape) >= 6 and max(levels[-1][1].shape) > 12:
