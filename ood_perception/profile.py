@@ -185,9 +185,12 @@ def profile_folders() -> list[Path]:
     """Folders that are searched for profiles by name, the user's own first."""
     folders = [Path(p) for p in os.environ.get('OOD_PROFILE_PATH', '').split(os.pathsep) if p]
     folders.append(Path(__file__).resolve().parent.parent / 'config' / 'profiles')
-    for prefix in [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]:
+    # <prefix>/lib/pythonX.Y/site-packages/ood_perception/profile.py
+    own = Path(__file__).resolve().parents[4:5]
+    ament = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    for prefix in [*ament, *own, sys.prefix]:
         share = Path(prefix) / 'share' / 'ood_perception' / 'config' / 'profiles'
-        folders += [share] if prefix else []
+        folders += [share] if str(prefix) else []
     return folders
 
 
