@@ -186,11 +186,11 @@ def profile_folders() -> list[Path]:
     folders = [Path(p) for p in os.environ.get('OOD_PROFILE_PATH', '').split(os.pathsep) if p]
     folders.append(Path(__file__).resolve().parent.parent / 'config' / 'profiles')
     # <prefix>/lib/pythonX.Y/site-packages/ood_perception/profile.py
-    own = Path(__file__).resolve().parents[4:5]
+    own = [str(path) for path in list(Path(__file__).resolve().parents)[4:5]]
     ament = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     for prefix in [*ament, *own, sys.prefix]:
         share = Path(prefix) / 'share' / 'ood_perception' / 'config' / 'profiles'
-        folders += [share] if str(prefix) else []
+        folders += [share] if prefix else []
     return folders
 
 
