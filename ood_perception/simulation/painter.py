@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -52,8 +54,8 @@ class Canvas:
     def _clip(
         self, x0: float, y0: float, x1: float, y1: float
     ) -> tuple[int, int, int, int] | None:
-        a, b = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
-        c, d = min(self.width, int(np.ceil(x1)) + 1), min(self.height, int(np.ceil(y1)) + 1)
+        a, b = max(0, math.floor(x0)), max(0, math.floor(y0))
+        c, d = min(self.width, math.ceil(x1) + 1), min(self.height, math.ceil(y1) + 1)
         return (a, b, c, d) if c > a and d > b else None
 
     def sprite(
@@ -74,7 +76,7 @@ class Canvas:
         k = scale / sprite.scale
         if k * max(sprite.levels[0][1].shape) < 2.5:
             return
-        level = min(max(int(np.floor(-np.log2(max(k, 1e-6)))), 0), len(sprite.levels) - 1)
+        level = min(max(math.floor(-math.log2(max(k, 1e-6))), 0), len(sprite.levels) - 1)
         colour, clear = sprite.levels[level]
         kl = k * 2**level
         ax, ay = ((p + 0.5) / 2**level - 0.5 for p in sprite.anchor)
@@ -143,7 +145,7 @@ class Canvas:
 
         """
         k = scale / sprite.scale
-        level = min(max(int(np.floor(-np.log2(max(k, 1e-6)))) + 1, 0), len(sprite.levels) - 1)
+        level = min(max(math.floor(-math.log2(max(k, 1e-6))) + 1, 0), len(sprite.levels) - 1)
         clear = sprite.levels[level][1]
         kl = k * 2**level
         ax, ay = ((p + 0.5) / 2**level - 0.5 for p in sprite.anchor)
@@ -155,7 +157,7 @@ class Canvas:
             ]
         )
         corners = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]]) @ matrix.T
-        box = self._clip(*corners.min(0), *corners.max(0))
+        box = self._clip(*_bounds(corners))
         if box is None:
             return
         x0, y0, x1, y1 = box
@@ -201,7 +203,7 @@ class Canvas:
             clear: uint8 (h, w) transparency, None = opaque.
 
         """
-        box = self._clip(*corners.min(0), *corners.max(0))
+        box = self._clip(*_bounds(corners))
         if box is None:
             return
         x0, y0, x1, y1 = box
@@ -236,3 +238,9 @@ class Canvas:
         points = np.round(np.clip(corners, -4000, 4000) * 2**SHIFT).astype(np.int32)
         cv2.fillConvexPoly(self.image, points, colour.tolist(), cv2.LINE_AA, SHIFT)
         cv2.fillConvexPoly(self.semantic, points, label, cv2.LINE_8, SHIFT)
+
+
+def _bounds(corners: np.ndarray) -> tuple[float, float, float, float]:
+    """Smallest and largest column and row of (N, 2) pixels; for four, faster than numpy."""
+    columns, rows = zip(*corners.tolist(), strict=True)
+    return min(columns), min(rows), max(columns), max(rows)
