@@ -121,8 +121,13 @@ def test_a_camera_that_stops_changes_size_or_breaks_affects_only_itself(client):
     rig = Rig(client, {'front': (64, 96), 'left': (80, 80)})
     rig.stamp = 20_000
     client.set(stale_after=0.5)
-    assert rig.until(lambda: 'no image' in client.statuses['front']['message'], 'left', steps=400)
-    assert client.statuses['left']['message'] == 'running'
+    assert rig.until(
+        lambda: (
+            'no image' in client.statuses['front']['message']
+            and client.statuses['left']['message'] == 'running'
+        ),
+        'left',
+    )
     rig.frames['front'] = image(picture(120, 72))
     client.got['front/heatmap'].clear()
     assert rig.until(
