@@ -21,7 +21,6 @@ generalised IoU (arXiv 1902.09630) of the boxes that places near a centre predic
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
 from ood_perception.masks.light_prompts import CELL, STRIDE, LightDetector, log_odds
+from ood_perception.training.fit import Told, fit, start_from
 from ood_perception.training.score_scenes import Scene
 
 Scenes = Sequence[Scene] | Callable[[np.random.Generator], Scene]
@@ -125,10 +125,11 @@ def train_prompts(
     learning_rate: float = 3e-3,
     seed: int = 0,
     start: Path | None = None,
-    progress: Callable[[float, float], None] | None = None,
-) -> LightDetector:
+    progress: Told | None = None,
+    steps: int = 0,
+) -> tuple[LightDetector, int]:
     """
-    Train the light prompt generator for a time and save it as safetensors.
+    Train the light prompt generator and save it as safetensors.
 
     Args:
         scenes: scenes of one size to draw from, or a function that makes one.
@@ -139,41 +140,27 @@ def train_prompts(
         seed: of all chance.
         start: weights to start from, none = random.
         progress: called with the share done 0..1 and the loss, about once a second.
+        steps: instead of the time, if not 0; see `fit.fit`.
+
+    Returns:
+        The detector in evaluation mode, and the steps done.
+
+    Raises:
+        TrainingError: weights that cannot be read or written, or a loss that is not a number.
 
     """
-    from safetensors.torch import load_file
-
     from ood_perception.training.cards import write_weights
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = LightDetector()
-    if start is not None:
-        model.load_state_dict(load_file(start))
-    optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=1e-2)
-    begin = told = time.monotonic()
-    model.train()
-    while (done := (time.monotonic() - begin) / seconds) < 1:
-        for group in optimiser.param_groups:
-            group['lr'] = learning_rate * one_cycle(done)
+    start_from(model, start)
+
+    def next_batch() -> tuple[Tensor, ...]:
         examples = [example(draw(scenes, rng), rng) for _ in range(batch)]
-        inputs, heat, sides, weight = (torch.stack(e) for e in zip(*examples, strict=True))
-        loss = detection_loss(model(inputs), heat, sides, weight)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
-        if progress is not None and time.monotonic() - told > 1:
-            told = time.monotonic()
-            progress(done, float(loss.detach()))
-    model.eval()
+        return tuple(torch.stack(e) for e in zip(*examples, strict=True))
+
+    done = fit(model, next_batch, detection_loss, seconds, steps, learning_rate, progress)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_weights(output, model.state_dict())
-    return model
-
-
-def one_cycle(done: float) -> float:
-    """Factor of the learning rate at the share `done` 0..1: up for a tenth, then a cosine."""
-    if done < 0.1:
-        return done / 0.1
-    return max(0.005, 0.5 * (1 + float(np.cos(np.pi * (done - 0.1) / 0.9))))
+    return model, done

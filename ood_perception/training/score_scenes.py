@@ -32,6 +32,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ood_perception.training.checkpointing import TrainingError
+
 HELD_OUT = 5
 """One of so many source images is kept for validation, by the SHA-1 of its number."""
 
@@ -45,12 +47,15 @@ class Scene:
         image: uint8 (H, W, 3) RGB.
         labels: uint8 (H, W), 0 = known, 1..N = the object that one sees there.
         probability: float (H, W), 0..1, calibrated probability of being unknown.
+        proposals: float32 (K, 4) XYXY pixels, boxes that a prompt generator finds in
+            `probability`; None = not asked.
 
     """
 
     image: np.ndarray
     labels: np.ndarray
     probability: np.ndarray
+    proposals: np.ndarray | None = None
 
     def boxes(self) -> np.ndarray:
         """Float32 (N, 4) XYXY pixels around the objects that are still seen."""
@@ -73,25 +78,29 @@ def load_objects(folder: Path, held_out: bool) -> list[np.ndarray]:
     Returns:
         uint8 (h, w, 4) RGBA arrays, at most 320 pixels long.
 
+    Raises:
+        TrainingError: no index, no objects, or an image that cannot be read.
+
     """
-    with (folder / 'INDEX.csv').open(newline='') as file:
-        rows = [row for row in csv.DictReader(file) if row['recommended'] == '1']
     objects = []
-    for row in rows:
+    for row in _index(folder, ('file', 'coco_image_id', 'recommended')):
         digest = hashlib.sha1(row['coco_image_id'].encode()).hexdigest()
-        if (int(digest, 16) % HELD_OUT == 0) == held_out:
-            image = cv2.imread(str(folder / row['file']), cv2.IMREAD_UNCHANGED)
-            image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
-            scale = min(1.0, 320 / max(image.shape[:2]))
-            objects.append(
-                cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            )
+        if row['recommended'] != '1' or (int(digest, 16) % HELD_OUT == 0) != held_out:
+            continue
+        image = _read(folder / row['file'], cv2.IMREAD_UNCHANGED)
+        if image.ndim != 3 or image.shape[2] != 4:
+            raise TrainingError(f'{folder / row["file"]}: expected RGBA, got {image.shape}')
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+        scale = min(1.0, 320 / max(image.shape[:2]))
+        objects.append(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     if not objects:
-        raise ValueError(f'{folder}: no objects in its INDEX.csv')
+        raise TrainingError(f'{folder}: no {"held-out " * held_out}objects in its INDEX.csv')
     return objects
 
 
-def load_frames(folder: Path, every: int = 1, without: str = '') -> list[np.ndarray]:
+def load_frames(
+    folder: Path, every: int = 1, without: str = '', only: str = ''
+) -> list[np.ndarray]:
     """
     Read frames of a folder with INDEX.csv (columns image, sequence).
 
@@ -99,15 +108,40 @@ def load_frames(folder: Path, every: int = 1, without: str = '') -> list[np.ndar
         folder: of the data set.
         every: take every n-th frame.
         without: sequence that is left out.
+        only: sequence that alone is taken.
 
     Returns:
         uint8 (H, W, 3) RGB arrays.
 
+    Raises:
+        TrainingError: no index, a column that it lacks, or an image that cannot be read.
+
     """
-    with (folder / 'INDEX.csv').open(newline='') as file:
-        rows = [row for row in csv.DictReader(file) if row['sequence'] != without]
-    frames = [cv2.imread(str(folder / row['image'])) for row in rows[::every]]
+    rows = [row for row in _index(folder, ('image', 'sequence')) if row['sequence'] != without]
+    if only:
+        rows = [row for row in rows if row['sequence'] == only]
+    frames = [_read(folder / row['image'], cv2.IMREAD_COLOR) for row in rows[::every]]
     return [np.ascontiguousarray(frame[..., ::-1]) for frame in frames]
+
+
+def _index(folder: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    path = folder / 'INDEX.csv'
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrainingError(f'{path}: cannot be read: {error}') from error
+    missing = [name for name in columns if not rows or name not in rows[0]]
+    if missing:
+        raise TrainingError(f'{path}: has no column {", ".join(missing)}, or no rows')
+    return rows
+
+
+def _read(path: Path, flags: int) -> Any:
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        raise TrainingError(f'{path}: missing, or no image that can be read')
+    return image
 
 
 def compose(

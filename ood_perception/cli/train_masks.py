@@ -1,0 +1,100 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""`ood train masks`: the mask head and the light prompts, on the score maps of a profile."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def masks(
+    out: Annotated[Path, typer.Option(help='Folder of the weights and their cards.')],
+    profile: Annotated[
+        str, typer.Option(help="Whose score maps to learn from; '' = likely ones of the truth.")
+    ] = 'compact',
+    frames: Annotated[
+        Path, typer.Option(help='Frames without unknowns, INDEX.csv with image, sequence.')
+    ] = Path('../shared/data/camvid_train'),
+    objects: Annotated[Path, typer.Option(help='Cut-outs with an INDEX.csv.')] = Path(
+        '../shared/data/outliers_train'
+    ),
+    leave_out: Annotated[
+        str, typer.Option(help='Sequence of the frames that is only validated on.')
+    ] = '0016E5',
+    scenes: Annotated[int, typer.Option(min=0, help='Scenes with pasted objects.')] = 400,
+    drives: Annotated[int, typer.Option(min=0, help='Rendered scenes.')] = 150,
+    validation: Annotated[int, typer.Option(min=0, help='Scenes to measure on.')] = 40,
+    prompts_seconds: Annotated[
+        float, typer.Option(min=0, help='Time for the light prompts; 0 = leave them out.')
+    ] = 240.0,
+    head_seconds: Annotated[
+        float, typer.Option(min=0, help='Time for the mask head; 0 = leave it out.')
+    ] = 420.0,
+    prompts_steps: Annotated[
+        int, typer.Option(min=0, help='Steps instead of time: repeatable.')
+    ] = 0,
+    head_steps: Annotated[int, typer.Option(min=0, help='Steps instead of time: repeatable.')] = 0,
+    start: Annotated[Path | None, typer.Option(help='Folder with weights to go on from.')] = None,
+    seed: int = 0,
+) -> None:
+    """Train the networks of the masks stage: outlines, and boxes from score maps."""
+    from ood_perception.profile import ProfileError
+    from ood_perception.training.checkpointing import TrainingError
+    from ood_perception.training.masks import MaskData, train_masks
+
+    data = MaskData(
+        profile, frames, objects, leave_out, scenes, drives, validation=validation, seed=seed
+    )
+    try:
+        written = train_masks(
+            data,
+            out,
+            prompts_seconds,
+            head_seconds,
+            shlex.join(['ood', 'train', 'masks', *sys.argv[sys.argv.index('--out') :]])
+            if '--out' in sys.argv
+            else '',
+            start,
+            progress=_Told(),
+            prompts_steps=prompts_steps,
+            head_steps=head_steps,
+        )
+    except (TrainingError, ProfileError) as error:
+        typer.secho(f'error: {error}', fg='red', err=True)
+        raise typer.Exit(1) from None
+    for path in written.values():
+        typer.echo(f'{path}\n{path.with_suffix(".md")}')
+
+
+class _Told:
+    """Print a line when a new thing begins and every ten seconds."""
+
+    def __init__(self) -> None:
+        self.what, self.when = '', 0.0
+
+    def __call__(self, what: str, done: float, loss: float) -> None:
+        if what != self.what or time.monotonic() - self.when > 10:
+            self.what, self.when = what, time.monotonic()
+            typer.echo(f'{what}: {done:.0%}' + (f', loss {loss:.3f}' if loss else ''))
+
+
+if __name__ == '__main__':
+    typer.run(masks)
