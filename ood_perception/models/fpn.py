@@ -22,6 +22,7 @@ The interpolation modes differ from step to step in the official code, and so th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,19 @@ def _smooth(channels: int, doublings: int) -> nn.Sequential:
         if doublings:
             layers.append(DoubleSize())
     return nn.Sequential(*layers)
+
+
+def _enlarge_and_project(enlarge: Any, project: Any, x: Tensor) -> Tensor:
+    """
+    Transposed convolution and the 1x1 convolution after it as one, their kernels multiplied first.
+
+    Both are linear, so the result is the same; the wide map between them, at up to 16 times the
+    pixels of `x`, is never computed.
+    """
+    mix = project.weight[:, :, 0, 0]
+    weight = torch.einsum('iokl,po->ipkl', enlarge.weight, mix)
+    bias = F.linear(enlarge.bias, mix, project.bias)
+    return F.conv_transpose2d(x, weight, bias, stride=enlarge.stride)
 
 
 class FPN(nn.Module):
@@ -95,13 +109,12 @@ class FPN(nn.Module):
 
         """
         extra = self.dino_mlp(final.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        maps = [
-            self.fpn1(features[0]),
-            self.fpn2(features[1]),
-            torch.cat([self.fpn3(features[2]), extra], dim=1),
-            self.fpn4(features[3]),
+        laterals = [
+            _enlarge_and_project(self.fpn1[4], self.lateral_convs[0], self.fpn1[:4](features[0])),
+            _enlarge_and_project(self.fpn2[1], self.lateral_convs[1], self.fpn2[:1](features[1])),
+            self.lateral_convs[2](torch.cat([self.fpn3(features[2]), extra], dim=1)),
+            self.lateral_convs[3](self.fpn4(features[3])),
         ]
-        laterals = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
         for i in range(len(laterals) - 1, 0, -1):
             size = laterals[i - 1].shape[2:]
             laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size, mode='nearest')

@@ -97,7 +97,7 @@ class UEM(nn.Module):
         mode: what :meth:`forward` does: 'single' pass, or 'sliding' windows as published.
         window: height and width of the sliding windows in pixels.
         stride: pixels between windows, down and across.
-        window_batch: windows that go through the network together.
+        window_batch: windows that go through the network together, None = by the device.
 
     Attributes:
         spec: how images are to be normalised. Sides are multiples of 14 in single mode.
@@ -112,7 +112,7 @@ class UEM(nn.Module):
         mode: str = 'single',
         window: Sequence[int] = WINDOW,
         stride: Sequence[int] = STRIDE,
-        window_batch: int = 1,
+        window_batch: int | None = None,
     ) -> None:
         super().__init__()
         if mode not in ('single', 'sliding'):
@@ -121,7 +121,7 @@ class UEM(nn.Module):
             raise ValueError(f'window: expected two multiples of {PATCH} pixels, got {window}')
         if len(stride) != 2 or any(not 0 < s <= w for s, w in zip(stride, window, strict=True)):
             raise ValueError(f'stride: expected two of 1..{tuple(window)} pixels, got {stride}')
-        if window_batch < 1:
+        if window_batch is not None and window_batch < 1:
             raise ValueError(f'window_batch: expected 1 or more, got {window_batch}')
         self.segmentor = segmentor
         self.ood_projector = projector
@@ -276,7 +276,7 @@ def build_uem(
     mode: str = 'single',
     window: Sequence[int] = WINDOW,
     stride: Sequence[int] = STRIDE,
-    window_batch: int = 1,
+    window_batch: int | None = None,
     windows: str | None = None,
     **dinov2: Any,
 ) -> UEM:

@@ -39,12 +39,25 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
     return [*range(0, size - window, stride), size - window]
 
 
+GPU_BATCH = 4
+"""Windows that go through a network together on a GPU, unless another number is asked for."""
+
+
+def batch_for(device: torch.device) -> int:
+    """
+    Windows of each image that go through a network together where nobody chose a number.
+
+    On a CPU one window fills the cores already, and more only leave the caches.
+    """
+    return 1 if device.type == 'cpu' else GPU_BATCH
+
+
 def mean_over_windows(
     images: Tensor,
     function: Callable[[Tensor], Tensor],
     window: Sequence[int],
     stride: Sequence[int],
-    batch: int = 1,
+    batch: int | None = None,
 ) -> Tensor:
     """
     Average what `function` gives for each window over the pixels that windows share.
@@ -54,28 +67,36 @@ def mean_over_windows(
         function: float (N, 3, *window) -> float (N, C, *window).
         window: height and width in pixels, at most the image's.
         stride: pixels between windows, down and across.
-        batch: windows of each image that go through `function` together.
+        batch: windows of each image that go through `function` together, None = by the device.
 
     Returns:
-        float (B, C, H, W).
+        (B, C, H, W), float32 at least.
 
     """
     count, _, height, width = images.shape
-    corners = [
-        (y, x)
-        for y in window_starts(height, window[0], stride[0])
-        for x in window_starts(width, window[1], stride[1])
-    ]
+    rows = window_starts(height, window[0], stride[0])
+    columns = window_starts(width, window[1], stride[1])
+    corners = [(y, x) for y in rows for x in columns]
+    batch = batch_for(images.device) if batch is None else batch
     total: Tensor | None = None
-    hits = images.new_zeros(height, width)
     for first in range(0, len(corners), batch):
         part = corners[first : first + batch]
         crops = [images[:, :, y : y + window[0], x : x + window[1]] for y, x in part]
-        values = function(torch.cat(crops)).split(count)
+        values = function(crops[0] if len(crops) == 1 else torch.cat(crops)).split(count)
         if total is None:
-            total = values[0].new_zeros(count, values[0].shape[1], height, width)
+            # never in half precision: dozens of windows are summed
+            wide = torch.promote_types(values[0].dtype, torch.float32)
+            total = values[0].new_zeros(count, values[0].shape[1], height, width, dtype=wide)
         for (y, x), value in zip(part, values, strict=True):
             total[:, :, y : y + window[0], x : x + window[1]] += value
-            hits[y : y + window[0], x : x + window[1]] += 1
     assert total is not None
-    return total / hits
+    over_rows = _hits(height, window[0], rows, images.device)
+    return total.div_(over_rows[:, None] * _hits(width, window[1], columns, images.device))
+
+
+def _hits(size: int, window: int, starts: Sequence[int], device: torch.device) -> Tensor:
+    """How many windows lie over each pixel of one axis, float32 (size,); nothing is copied."""
+    hits = torch.zeros(size, device=device)
+    for start in starts:
+        hits[start : start + window] += 1
+    return hits

@@ -15,7 +15,7 @@
 import pytest
 import torch
 
-from ood_perception.models.windows import mean_over_windows, window_starts
+from ood_perception.models.windows import batch_for, mean_over_windows, window_starts
 
 
 @pytest.mark.parametrize('window', [1, 5, 14])
@@ -58,3 +58,19 @@ def test_mean_equals_a_loop_over_pixels(batch):
             hits[y : y + 4, x : x + 6] += 1
     out = mean_over_windows(images, function, window, stride, batch)
     assert torch.allclose(out, total / hits, atol=1e-5)
+
+
+def test_windows_are_batched_by_the_device():
+    seen = []
+    function = lambda crops: seen.append(len(crops)) or crops  # noqa: E731
+    images = torch.randn(2, 3, 9, 13)
+    assert torch.allclose(mean_over_windows(images, function, (4, 6), (3, 2)), images, atol=1e-6)
+    assert set(seen) == {2 * batch_for(images.device)} == {2}
+    assert batch_for(torch.device('cuda')) > 1
+
+
+def test_half_precision_windows_are_summed_in_float32():
+    images = torch.full((1, 1, 64, 8), 1001.0)
+    out = mean_over_windows(images, lambda crops: crops.half(), (33, 8), (1, 8))
+    assert out.dtype == torch.float32
+    assert torch.equal(out, images)  # 32 * 1001 has no float16
