@@ -297,16 +297,16 @@ class Pipeline:
                     None if semantic is None else semantic[i],
                     road_classes=self._road,
                 )
-                found.append(self._track(now, stream))
+                found.append(self._track(now, stream, images[i]))
         return found
 
-    def _track(self, instances: Instances, stream: str) -> Instances:
+    def _track(self, instances: Instances, stream: str, image: Tensor) -> Instances:
         if not self.profile.tracking.enabled:
             return instances
         tracker = self._trackers.get(stream)
         if tracker is None:
             tracker = self._trackers[stream] = Tracker(**self.profile.tracking.options)
-        return tracker.update(instances)
+        return tracker.update(instances, image)
 
 
 def load_segmentor(profile: Profile) -> nn.Module:

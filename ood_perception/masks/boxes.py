@@ -91,7 +91,12 @@ def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def suppress(
-    boxes: Tensor, scores: Tensor, slots: int, iou: float, containment: float = 1.1
+    boxes: Tensor,
+    scores: Tensor,
+    slots: int,
+    iou: float,
+    containment: float = 1.1,
+    worth: Tensor | None = None,
 ) -> Boxes:
     """
     Greedy non-maximum suppression with static shapes.
@@ -103,23 +108,27 @@ def suppress(
         iou: a box whose overlap with a better kept one is larger is dropped.
         containment: so is one of which a larger share than this lies in a better kept one (or
             holds it); above 1 = never.
+        worth: float32 (B, M), which of two boxes is the better one; default the scores.
 
     """
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
-    if scores.device.type == 'cpu':
-        some = int((scores > 0).sum(1).amax()) if scores.numel() else 0
-        scores, order = scores[:, :some], order[:, :some]
+    worth = scores if worth is None else torch.where(scores > 0, worth, 0.0)
+    # Candidates beyond these would hardly be kept; each costs a step of the loop below.
+    most = min(worth.shape[1], max(64, 4 * slots))
+    if worth.device.type == 'cpu':
+        most = min(most, int((worth > 0).sum(1).amax()) if worth.numel() else 0)
+    worth, order = worth.sort(dim=1, descending=True, stable=True)
+    worth, order = worth[:, :most], order[:, :most]
+    scores = scores.gather(1, order)
     boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     union, inside = overlaps(boxes, boxes)
     rivals = (union > iou) | (inside > containment)
-    keep = scores > 0
-    for i in range(scores.shape[1] - 1):
+    keep = worth > 0
+    for i in range(most - 1):
         keep[:, i + 1 :] &= ~(rivals[:, i, i + 1 :] & keep[:, i, None])
     scores = torch.where(keep, scores, 0.0)
-    if scores.shape[1] < slots:
-        missing = slots - scores.shape[1]
-        scores = torch.nn.functional.pad(scores, (0, missing))
-        boxes = torch.nn.functional.pad(boxes, (0, 0, 0, missing))
+    if most < slots:
+        scores = torch.nn.functional.pad(scores, (0, slots - most))
+        boxes = torch.nn.functional.pad(boxes, (0, 0, 0, slots - most))
     best, chosen = scores.sort(dim=1, descending=True, stable=True)
     best, chosen = best[:, :slots], chosen[:, :slots]
     valid = best > 0

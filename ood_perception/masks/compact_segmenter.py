@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.masks.boxes import clean_boxes
-from ood_perception.masks.light_prompts import load_package_weights, log_odds
-from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, cut, windows
+from ood_perception.masks.light_prompts import load_package_weights
+from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, cut, folded, windows
 
 OUTSIDE = -20.0
 """Logit of the pixels that a box's crop does not reach."""
@@ -61,7 +61,7 @@ class CropSegmenter(nn.Module):
             raise ValueError(f'batch: expected at least 1, got {batch}')
         self.size, self.margin, self.batch = size, margin, batch
         self._image = torch.zeros(3, 1, 1, dtype=torch.uint8)
-        self._odds = torch.zeros(1, 1)
+        self._probability = torch.zeros(1, 1)
 
     def set_frame(self, image: Tensor, score: Tensor, probability: Tensor) -> None:
         """
@@ -74,7 +74,7 @@ class CropSegmenter(nn.Module):
 
         """
         self._image = image.permute(2, 0, 1)
-        self._odds = log_odds(probability[None], 1)[0, 0]
+        self._probability = probability
 
     @torch.no_grad()
     def masks(self, boxes: Tensor) -> Tensor:
@@ -88,17 +88,19 @@ class CropSegmenter(nn.Module):
             float32 (N, H, W) logits, > 0 = object.
 
         """
-        height, width = self._odds.shape
-        out = self._odds.new_full((len(boxes), height, width), OUTSIDE)
-        boxes, some = clean_boxes(boxes, height, width)
-        rows = some.nonzero()[:, 0].tolist()
+        height, width = self._probability.shape
+        out = torch.full((len(boxes), height, width), OUTSIDE, device=boxes.device)
+        clipped, some = clean_boxes(boxes, height, width)
+        # The only transfer: where to cut is decided on the host.
+        table = torch.cat([clipped, some[:, None].float()], 1).tolist()
+        rows = [row for row, (*_, usable) in enumerate(table) if usable]
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
-            crops = windows(boxes[part], height, width, self.margin)
+            crops = windows([table[row][:4] for row in part], height, width, self.margin)
             pictures = torch.stack(
                 [
-                    cut(self._image, self._odds, crop, tuple(box), self.size)
-                    for crop, box in zip(crops, boxes[part].tolist(), strict=True)
+                    cut(self._image, self._probability, crop, table[row][:4], self.size)
+                    for crop, row in zip(crops, part, strict=True)
                 ]
             )
             for row, (x1, y1, x2, y2), logit in zip(
@@ -139,11 +141,12 @@ class CompactSegmenter(CropSegmenter):
 
     def __init__(self, weights: str = WEIGHTS, batch: int = 16) -> None:
         super().__init__(batch=batch)
-        self.head = MaskHead()
+        head = MaskHead()
         if weights:
-            load_package_weights(self.head, weights)
+            load_package_weights(head, weights)
+        self.head = folded(head)
         self.eval()
 
     def outline(self, pictures: Tensor) -> Tensor:
         """Run the mask head; see `CropSegmenter.outline`."""
-        return self.head(pictures)
+        return self.head(pictures.contiguous(memory_format=torch.channels_last))

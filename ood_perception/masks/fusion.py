@@ -16,7 +16,7 @@
 Fusion: from box-prompted masks to one map of scores and non-overlapping instances.
 
 The union map is the paper's (S2M, section 3.3): masks are painted in descending order of score, so
-where masks overlap the lowest score stays. Closed form: the minimum over the covering masks.
+where masks overlap the lowest score stays. Closed form: the last covering mask, best first.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ def union_map(masks: Tensor, scores: Tensor) -> Tensor:
     """
     if not len(masks):
         return scores.new_zeros(masks.shape[1:])
-    lowest = torch.where(masks, scores[:, None, None], torch.inf).amin(0)
-    return torch.where(torch.isinf(lowest), 0.0, lowest)
+    scores, order = scores.sort(descending=True, stable=True)
+    # Best first, so the last mask that covers a pixel has the lowest score there.
+    return F.pad(scores, (1, 0))[_last(masks[order])]
 
 
 def fuse(
@@ -106,18 +107,27 @@ def fuse(
 
     """
     height, width = score_map.shape
-    keep = valid.nonzero()[:, 0]
-    if not len(keep):
+    if not len(logits):
         return no_instances(height, width, score_map.device)
-    scores = torch.nan_to_num(scores[keep].float(), nan=0.0).clamp(0, 1)
-    order = scores.argsort(descending=True, stable=True)
-    masks, scores = logits[keep[order]] > 0, scores[order]
+    # Empty slots go last and cover nothing, so nothing has to be asked of the device for them.
+    scores = torch.where(valid, torch.nan_to_num(scores.float(), nan=0.0).clamp(0, 1), -1.0)
+    scores, order = scores.sort(descending=True, stable=True)
+    masks = (logits > 0)[order] & (scores >= 0)[:, None, None]
+    scores = scores.clamp(min=0)
     union = union_map(masks, scores)
     chosen = _without_duplicates(masks, min_area, duplicate)
-    masks, scores = masks[chosen], scores[chosen]
-    rows = torch.arange(1, len(scores) + 1, device=masks.device, dtype=torch.int32)
-    labels = (masks * rows[:, None, None]).amax(0) if len(rows) else union.to(torch.int32) * 0
-    return _describe(labels, scores, score_map, semantic, road_classes, union, min_area)
+    if not chosen:
+        return no_instances(height, width, score_map.device)._replace(union=union)
+    rows = torch.tensor(chosen, device=masks.device)
+    return _describe(masks[rows], scores[rows], score_map, semantic, road_classes, union, min_area)
+
+
+def _last(masks: Tensor) -> Tensor:
+    """Number 1..K of the last mask of bool (K, H, W) that covers each pixel, 0 = none."""
+    count = len(masks)
+    kind = torch.uint8 if count < 256 else torch.int32
+    numbers = torch.arange(1, count + 1, device=masks.device, dtype=kind)
+    return (masks.to(kind) * numbers[:, None, None]).amax(0).int()
 
 
 def no_instances(height: int, width: int, device: torch.device | str = 'cpu') -> Instances:
@@ -134,25 +144,25 @@ def no_instances(height: int, width: int, device: torch.device | str = 'cpu') ->
     )
 
 
-def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> Tensor:
-    """Indices (best first) of masks that are large enough and no duplicate of a better one."""
-    count = len(masks)
+def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> list[int]:
+    """Rows (best first) of masks that are large enough and no duplicate of a better one."""
     # Every second pixel is enough to tell how much two masks share; tiny masks need them all.
     step = 2 if masks[0].numel() > 40_000 else 1
-    flat = masks[:, ::step, ::step].reshape(count, -1).float()
+    flat = masks[:, ::step, ::step].reshape(len(masks), -1).float()
     common = (flat @ flat.T).cpu()
     areas = common.diagonal()
     smaller = torch.minimum(areas[:, None], areas[None]).clamp(min=1)
     rivals = common / smaller > duplicate
+    large = (areas * step * step >= min_area).tolist()
     kept: list[int] = []
-    for i in range(count):
-        if areas[i] * step * step >= min_area and not any(bool(rivals[i, j]) for j in kept):
+    for i in range(len(masks)):
+        if large[i] and not bool(rivals[i, kept].any()):
             kept.append(i)
-    return torch.tensor(kept, dtype=torch.long, device=masks.device)
+    return kept
 
 
 def _describe(
-    labels: Tensor,
+    masks: Tensor,
     scores: Tensor,
     score_map: Tensor,
     semantic: Tensor | None,
@@ -160,38 +170,48 @@ def _describe(
     union: Tensor,
     min_area: int,
 ) -> Instances:
-    """Measure instances 1..N of `labels` (H, W); those that shrank below `min_area` go."""
-    count = len(scores)
-    height, width = labels.shape
-    y, x = labels.nonzero(as_tuple=True)
-    owner = labels[y, x].long() - 1
-    values = torch.nan_to_num(score_map[y, x].float(), nan=0.0, posinf=0.0, neginf=0.0)
-    areas = torch.bincount(owner, minlength=count)
-    sums = torch.zeros(count, device=labels.device).scatter_add_(0, owner, values)
-
-    def extreme(position: Tensor, how: str, start: int) -> Tensor:
-        line = torch.full((count,), start, device=labels.device, dtype=torch.long)
-        return line.scatter_reduce(0, owner, position, how).float()
-
-    boxes = torch.stack(
-        [
-            extreme(x, 'amin', width),
-            extreme(y, 'amin', height),
-            extreme(x, 'amax', -1) + 1,
-            extreme(y, 'amax', -1) + 1,
-        ],
-        1,
-    )
-    large = areas >= min_area
-    ids = torch.where(large, large.cumsum(0), 0).to(torch.int32)
-    lookup = F.pad(ids, (1, 0))
-    labels = lookup[labels.long()]
-    boxes, scores, areas = boxes[large], scores[large], areas[large]
-    surroundings = _surroundings(boxes, labels, semantic, road_classes)
-    means = sums[large] / areas.clamp(min=1)
+    """Make instances of masks bool (N, H, W), best first; those that lose too much go."""
+    owner, count = _last(masks), len(scores)
+    areas = _summed(owner, torch.ones_like(score_map, dtype=torch.float32), count)
+    large = [row for row, area in enumerate(areas.tolist()) if area >= min_area]
+    if len(large) < count:
+        kept = torch.tensor(large, dtype=torch.long, device=owner.device)
+        numbers = torch.zeros(count + 1, dtype=torch.int32, device=owner.device)
+        numbers[kept + 1] = torch.arange(1, len(kept) + 1, device=owner.device).int()
+        # What a dropped instance claimed belongs to nobody.
+        owner, scores, areas, count = numbers[owner], scores[kept], areas[kept], len(large)
+    values = torch.nan_to_num(score_map.float(), nan=0.0, posinf=0.0, neginf=0.0)
+    boxes = _bounds(owner, count)
     return Instances(
-        labels, ids[large], boxes, scores, areas.to(torch.int32), means, surroundings, union
+        owner,
+        torch.arange(1, count + 1, device=owner.device, dtype=torch.int32),
+        boxes,
+        scores,
+        areas.int(),
+        _summed(owner, values, count) / areas.clamp(min=1),
+        _surroundings(boxes, owner, semantic, road_classes),
+        union,
     )
+
+
+def _summed(owner: Tensor, values: Tensor, count: int) -> Tensor:
+    """Sum values (H, W) over the pixels of each owner 1..count, float32 (count,)."""
+    sums = values.new_zeros(count + 1)
+    return sums.index_add_(0, owner.flatten(), values.flatten())[1:]
+
+
+def _bounds(owner: Tensor, count: int) -> Tensor:
+    """Float32 (count, 4) XYXY around the pixels of each owner 1..count; each has some."""
+    sides = []
+    for axis, length in enumerate(owner.shape):
+        place = torch.arange(length, device=owner.device)
+        place = place[:, None] if axis == 0 else place[None]
+        taken = torch.zeros((count + 1) * length, dtype=torch.uint8, device=owner.device)
+        taken.scatter_(0, (owner * length + place).flatten(), 1)
+        line = taken.view(count + 1, length)[1:]
+        sides.append([line.argmax(1), length - line.flip(1).argmax(1)])
+    (top, bottom), (left, right) = sides
+    return torch.stack([left, top, right, bottom], 1).float()
 
 
 def _surroundings(
@@ -201,9 +221,8 @@ def _surroundings(
     Say where each instance stands, from the semantic map.
 
     Its foot is a strip below and beside the box's lowest fifth. At least half of the strip's
-    pixels that belong to no instance are road or pavement: on the road. Otherwise, road somewhere
-    in the columns below: in the air when the box ends above the upper third of the gap to it,
-    beside when not.
+    pixels that belong to no instance are road or pavement: on the road. Otherwise it is in the
+    air when its box ends above the highest road, and beside when not.
     """
     codes = torch.zeros(len(boxes), dtype=torch.uint8, device=labels.device)
     if semantic is None or not road_classes or not len(boxes):
@@ -213,17 +232,21 @@ def _surroundings(
     for index in road_classes:
         road |= semantic == index
     free = labels == 0
-    rows = road.any(1).nonzero()
-    horizon = int(rows[0]) if len(rows) else height
-    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
-        reach = max(3, int(0.15 * (x2 - x1)), int(0.1 * (y2 - y1)))
-        top, bottom = int(y2 - 0.2 * (y2 - y1)), min(height, int(y2) + reach)
-        left, right = max(0, int(x1) - reach), min(width, int(x2) + reach)
-        strip = (slice(max(0, top), bottom), slice(left, right))
-        seen = int(free[strip].sum())
-        share = int((road & free)[strip].sum()) / max(seen, 1)
-        if share >= 0.5:
-            codes[i] = ON_ROAD
-        else:
-            codes[i] = IN_AIR if y2 < horizon else BESIDE
-    return codes
+    rows = road.any(1).to(torch.uint8)
+    horizon = torch.where(road.any(), rows.argmax(), height)
+    # Sums over rectangles from summed tables: no loop, nothing asked of the device.
+    tables = F.pad(torch.stack([road & free, free]).int(), (1, 0, 1, 0))
+    tables = tables.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+    x1, y1, x2, y2 = boxes.unbind(1)
+    reach = torch.maximum((0.15 * (x2 - x1)).int(), (0.1 * (y2 - y1)).int()).clamp(min=3)
+    top = (y2 - 0.2 * (y2 - y1)).long().clamp(min=0)
+    bottom = (y2.long() + reach).clamp(max=height)
+    left, right = (x1.long() - reach).clamp(min=0), (x2.long() + reach).clamp(max=width)
+    on_road, seen = (
+        tables[:, bottom, right]
+        - tables[:, top, right]
+        - tables[:, bottom, left]
+        + tables[:, top, left]
+    )
+    elsewhere = torch.where(y2 < horizon, IN_AIR, BESIDE)
+    return torch.where(2 * on_road >= seen.clamp(min=1), ON_ROAD, elsewhere).to(torch.uint8)

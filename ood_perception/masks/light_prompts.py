@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress
+from ood_perception.masks.mask_head import log_odds
 
 CELL = 4
 """Pixels of the score map that make one cell of the network's input (at 480x360)."""
@@ -82,7 +83,7 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def log_odds(probability: Tensor, cell: int = CELL) -> Tensor:
+def cell_odds(probability: Tensor, cell: int = CELL) -> Tensor:
     """
     Input of the network from a probability map.
 
@@ -95,8 +96,7 @@ def log_odds(probability: Tensor, cell: int = CELL) -> Tensor:
         log(p / (1 - p)), within -2..2 after division by 4.
 
     """
-    p = torch.nan_to_num(probability.float(), nan=0.0).clamp(3.4e-4, 1 - 3.4e-4)
-    odds = (torch.logit(p) / 4)[:, None]
+    odds = log_odds(probability)[:, None]
     mean = F.avg_pool2d(odds, cell, cell, ceil_mode=True)
     peak = F.max_pool2d(odds, cell, cell, ceil_mode=True)
     return torch.cat([mean, peak], 1)
@@ -173,7 +173,7 @@ class LightPrompts(nn.Module):
         if on_host and not bool((probability >= self.seed).any()):
             return empty_boxes(batch, self.slots)
         cell = max(1, round(CELL * max(1.0, min(height, width) / 360)))
-        boxes, scores = decode(self.network(log_odds(probability, cell)), 4 * self.slots)
+        boxes, scores = decode(self.network(cell_odds(probability, cell)), 4 * self.slots)
         boxes, some = clean_boxes(boxes * cell, height, width)
         scores = torch.where(some & (scores >= self.threshold), scores, 0.0)
         return suppress(boxes, scores, self.slots, iou=0.5, containment=0.8)

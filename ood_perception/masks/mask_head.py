@@ -22,11 +22,14 @@ the probability tells what is meant, the picture where it ends. U-shaped (Ronneb
 
 from __future__ import annotations
 
+import copy
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 SIZE = 96
 """Side in pixels of the square crop that the head was made for."""
@@ -78,9 +81,9 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 def cut(
     image: Tensor,
-    odds: Tensor,
+    probability: Tensor,
     window: tuple[int, int, int, int],
-    box: tuple[float, float, float, float],
+    box: Sequence[float],
     size: int = SIZE,
 ) -> Tensor:
     """
@@ -88,7 +91,7 @@ def cut(
 
     Args:
         image: uint8 (3, H, W) RGB.
-        odds: float32 (H, W), log-odds / 4 of the calibrated probability, about -2..2.
+        probability: float (H, W), 0..1, calibrated; NaN counts as 0.
         window: x1, y1, x2, y2 of the crop in whole pixels, inside the frame.
         box: x1, y1, x2, y2 of the prompt in pixels.
         size: side of the crop that comes back.
@@ -98,7 +101,8 @@ def cut(
 
     """
     x1, y1, x2, y2 = window
-    part = torch.cat([image[:, y1:y2, x1:x2].float() / 64 - 2, odds[None, y1:y2, x1:x2]])
+    odds = log_odds(probability[y1:y2, x1:x2])
+    part = torch.cat([image[:, y1:y2, x1:x2].float() / 64 - 2, odds[None]])
     part = F.interpolate(part[None], (size, size), mode='bilinear', antialias=True)[0]
     step_x, step_y = (x2 - x1) / size, (y2 - y1) / size
     x = torch.arange(size, device=part.device) * step_x + (x1 + step_x / 2)
@@ -107,21 +111,39 @@ def cut(
     return torch.cat([part, inside[None].float()])
 
 
+def log_odds(probability: Tensor) -> Tensor:
+    """Log-odds / 4 of a probability 0..1, within -2..2, float32 of its shape; NaN counts as 0."""
+    p = torch.nan_to_num(probability.float(), nan=0.0).clamp(3.4e-4, 1 - 3.4e-4)
+    return torch.logit(p) / 4
+
+
+def folded(head: MaskHead) -> MaskHead:
+    """Return the head for inference: batch norms in the convolutions, channels last."""
+    head = copy.deepcopy(head).eval()
+    for block in head.modules():
+        if isinstance(block, nn.Sequential) and isinstance(block[0], nn.Conv2d):
+            convolution, norm = block[0], block[1]
+            assert isinstance(norm, nn.BatchNorm2d)
+            block[0] = fuse_conv_bn_eval(convolution, norm)
+            block[1] = nn.Identity()
+    return head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def windows(
-    boxes: Tensor, height: int, width: int, margin: float
+    boxes: Sequence[Sequence[float]], height: int, width: int, margin: float
 ) -> list[tuple[int, int, int, int]]:
     """
     Whole-pixel windows around boxes, inside the frame.
 
     Args:
-        boxes: float32 (N, 4) XYXY pixels, inside the frame and not empty.
+        boxes: N times x1, y1, x2, y2 in pixels, inside the frame and not empty.
         height: of the frame in pixels.
         width: of the frame in pixels.
         margin: share of the box's sides added on every side, at least 3 pixels.
 
     """
     found = []
-    for x1, y1, x2, y2 in boxes.tolist():
+    for x1, y1, x2, y2 in boxes:
         dx, dy = max(3.0, margin * (x2 - x1)), max(3.0, margin * (y2 - y1))
         found.append(
             (

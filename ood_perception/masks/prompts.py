@@ -38,7 +38,7 @@ class ComponentPrompts(nn.Module):
 
     No threshold to choose: the levels are probabilities. A component counts when its peak reaches
     `seed` (hysteresis), and of nested components the one that changes least from level to level
-    wins (non-maximum suppression by overlap and containment).
+    wins (non-maximum suppression by overlap and containment). A box's score is that peak.
 
     Args:
         slots: K, boxes kept for each frame.
@@ -56,7 +56,7 @@ class ComponentPrompts(nn.Module):
     def __init__(
         self,
         slots: int = 16,
-        levels: Sequence[float] = (0.2, 0.35, 0.5, 0.7, 0.85),
+        levels: Sequence[float] = (0.15, 0.3, 0.5, 0.75),
         seed: float = 0.5,
         min_side: float = 5.0,
         cell: int = 2,
@@ -94,17 +94,16 @@ class ComponentPrompts(nn.Module):
         found = [
             self._candidates(find_regions(p, self.levels, 4 * self.slots), cell) for p in small
         ]
-        boxes = torch.stack([b for b, _ in found])
-        scores = torch.stack([s for _, s in found])
-        kept = suppress(boxes, scores, self.slots, iou=0.5, containment=0.7)
+        boxes, scores, worth = (torch.stack(part) for part in zip(*found, strict=True))
+        kept = suppress(boxes, scores, self.slots, iou=0.5, containment=0.7, worth=worth)
         grow = (kept.boxes[..., 2:] - kept.boxes[..., :2]).repeat(1, 1, 2) * self.margin
         sign = grow.new_tensor([-1, -1, 1, 1])
         clipped, some = clean_boxes(kept.boxes + sign * grow, height, width)
         valid = kept.valid & some
         return Boxes(clipped * valid[..., None], kept.scores * valid, valid)
 
-    def _candidates(self, regions: Regions, cell: int) -> tuple[Tensor, Tensor]:
-        """Flatten the levels to (L * M, 4) pixel boxes and their (L * M,) merits 0..1."""
+    def _candidates(self, regions: Regions, cell: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Flatten the levels to pixel boxes (L * M, 4), scores and merits (L * M,) 0..1."""
         boxes = regions.boxes * cell
         count = len(self.levels)
         stability = torch.ones_like(regions.areas)
@@ -117,8 +116,8 @@ class ComponentPrompts(nn.Module):
         counts = (
             (regions.areas > 0) & (regions.peaks >= self.seed) & (sides.amin(-1) >= self.min_side)
         )
-        merit = regions.means * (0.5 + 0.5 * stability)
-        return boxes.flatten(0, 1), (merit * counts).flatten()
+        scores = (regions.peaks * counts).flatten()
+        return boxes.flatten(0, 1), scores, scores * (0.5 + 0.5 * stability.flatten())
 
 
 def faster_rcnn_prompts(weights: str = '', **options: Any) -> nn.Module:

@@ -31,6 +31,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.checkpoints import load_checkpoint
+from ood_perception.checkpoints.store import catalogue, resolve, wrong_sha256
 from ood_perception.masks.boxes import clean_boxes
 
 EMPTY = -20.0
@@ -212,8 +214,8 @@ def create_sam(
 
     Raises:
         ImportError: the package is not installed; the message says how.
-        ValueError: no weights given, or they do not fit.
-        OSError: the weights cannot be read.
+        ValueError: no weights given, or they do not fit, or the file is not what was published.
+        OSError: there is no such file.
 
     """
     package = 'sam2' if kind == 'sam2' else _PACKAGES[kind][0]
@@ -224,25 +226,27 @@ def create_sam(
         raise ImportError(f'this segmenter needs the package {package}: {how}') from error
     if not weights:
         raise ValueError('weights: expected a checkpoint; `ood weights list` names those known')
-    path = _resolve(weights)
+    path = _checked(weights)
     if kind == 'sam2':
         build = importlib.import_module('sam2.build_sam').build_sam2
         predictor = importlib.import_module('sam2.sam2_image_predictor').SAM2ImagePredictor
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        return Sam2Segmenter(predictor(build(config, str(path), device=device)))
+        # Without its own reader: ours runs nothing that a file holds.
+        sam = build(config, ckpt_path=None, device=device)
+        load_checkpoint(sam, path, origin='sam')
+        return Sam2Segmenter(predictor(sam))
     sam = module.sam_model_registry[_PACKAGES[kind][1]]()
-    state = torch.load(path, map_location='cpu', weights_only=True)
-    try:
-        sam.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f'weights {path}: {error}') from error
+    load_checkpoint(sam, path, origin='sam')
     return SamSegmenter(sam, **options)
 
 
-def _resolve(weights: str) -> Path:
-    from ood_perception.checkpoints.store import resolve
-
-    return Path(resolve(weights))
+def _checked(weights: str) -> Path:
+    """Find a weight file; one that the catalogue knows must be as it was published."""
+    path = resolve(weights)
+    for entry in catalogue().values():
+        if entry.file == path.name and (wrong := wrong_sha256(entry, path)):
+            raise ValueError(f'weights {wrong}')
+    return path
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:

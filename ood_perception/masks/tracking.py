@@ -17,6 +17,7 @@ Tracking: the same object keeps its id from frame to frame.
 
 One `Tracker` for each camera. An object is matched by the overlap of its mask with the track's
 last mask, moved by the track's own speed; what is left, small or fast, by boxes with a margin.
+Between two pictures that have nothing in common (a scene cut) nothing is matched.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ood_perception.masks.boxes import overlaps
@@ -32,6 +34,8 @@ from ood_perception.masks.fusion import Instances
 LAST_ID = 65535
 CELL = 4
 """Masks are compared on every fourth pixel in both directions."""
+THUMBNAIL = (12, 16)
+"""Rows and columns of the small pictures that tell a scene cut."""
 
 
 @dataclass
@@ -61,6 +65,7 @@ class Tracker:
         max_tracks: tracks kept at most; the longest unseen is dropped first.
         smooth_scores: 0..1, share of the old score in the reported one; 0 = no smoothing.
         smooth_masks: 0..1, share of the old mask in the reported one; 0 = no smoothing.
+        cut: correlation of two successive pictures below which the scene was cut; -1 = never.
 
     Raises:
         ValueError: an option out of its range.
@@ -75,6 +80,7 @@ class Tracker:
         max_tracks: int = 256,
         smooth_scores: float = 0.0,
         smooth_masks: float = 0.0,
+        cut: float = 0.3,
     ) -> None:
         for name, share in (
             ('min_iou', min_iou),
@@ -86,14 +92,17 @@ class Tracker:
         for name, number in (('min_hits', min_hits), ('max_tracks', max_tracks)):
             if number < 1:
                 raise ValueError(f'{name}: expected at least 1, got {number}')
+        if not -1 <= cut < 1:
+            raise ValueError(f'cut: expected -1 <= cut < 1, got {cut}')
         if max_missed < 0:
             raise ValueError(f'max_missed: expected 0 or more, got {max_missed}')
         self.min_iou, self.max_missed, self.min_hits = min_iou, max_missed, min_hits
         self.max_tracks = min(max_tracks, LAST_ID)
-        self.smooth_scores, self.smooth_masks = smooth_scores, smooth_masks
+        self.smooth_scores, self.smooth_masks, self.cut = smooth_scores, smooth_masks, cut
         self._tracks: list[_Track] = []
         self._size: tuple[int, ...] = ()
         self._last_id = 0
+        self._picture = torch.zeros(0)
 
     def __len__(self) -> int:
         """Count the tracks that are alive, hidden ones included."""
@@ -105,12 +114,13 @@ class Tracker:
         self._size = ()
         self._last_id = 0
 
-    def update(self, instances: Instances) -> Instances:
+    def update(self, instances: Instances, image: Tensor | None = None) -> Instances:
         """
         Match one frame's instances with the tracks.
 
         Args:
             instances: of `fusion.fuse`; a frame of another size than the last resets the tracker.
+            image: uint8 (3, H, W) RGB, the frame, to notice scene cuts; None = they are not.
 
         Returns:
             The instances with ids that last, 1..65535, in `ids` and `labels`; those of objects
@@ -123,9 +133,11 @@ class Tracker:
             self._size = size
         if not len(instances.ids) and not self._tracks:
             return instances
-        boxes, scores = instances.boxes.cpu(), instances.scores.tolist()
-        small = instances.labels[::CELL, ::CELL].cpu()
-        masks = small[None] == instances.ids.cpu()[:, None, None]
+        boxes, scores, ids, masks, picture = _to_host(instances, image)
+        if _correlation(self._picture, picture) < self.cut:
+            # What is seen now is new; the ids go on, so that none means two things.
+            self._tracks.clear()
+        self._picture = picture
         owners: list[_Track | None] = [None] * len(boxes)
         for t, n in self._match(boxes, masks):
             track = owners[n] = self._tracks[t]
@@ -144,7 +156,9 @@ class Tracker:
                 owners[n] = track
         if len(self._tracks) > self.max_tracks:
             self._tracks = sorted(self._tracks, key=lambda track: track.missed)[: self.max_tracks]
-        return self._report(instances, [track for track in owners if track is not None])
+        if not self._tracks:
+            self._picture = torch.zeros(0)
+        return self._report(instances, ids, [track for track in owners if track is not None])
 
     def _match(self, boxes: Tensor, masks: Tensor) -> list[tuple[int, int]]:
         """Pairs (track, instance): by mask overlap first, the rest by widened boxes."""
@@ -168,25 +182,57 @@ class Tracker:
             if self._last_id not in taken:
                 return self._last_id
 
-    def _report(self, instances: Instances, owners: list[_Track]) -> Instances:
-        labels = instances.labels
+    def _report(self, instances: Instances, ids: list[int], owners: list[_Track]) -> Instances:
         shown = [n for n, track in enumerate(owners) if track.hits >= self.min_hits]
-        after = torch.zeros_like(labels)
-        for n in shown:
-            mask = labels == instances.ids[n]
-            if self.smooth_masks:
-                mask = _smoothed(owners[n], mask, self.smooth_masks) & (after == 0)
-            after[mask] = owners[n].id
-        rows = torch.tensor(shown, dtype=torch.long, device=labels.device)
-        return instances._replace(
-            labels=after,
-            ids=torch.tensor([owners[n].id for n in shown], dtype=torch.int32).to(labels.device),
+        labels, count = instances.labels, len(owners)
+        if self.smooth_masks:
+            after = torch.zeros_like(labels)
+            for n in shown:
+                mask = _smoothed(owners[n], labels == ids[n], self.smooth_masks)
+                after[mask & (after == 0)] = owners[n].id
+        else:
+            numbers = torch.zeros(max(ids, default=0) + 1, dtype=labels.dtype)
+            for n in shown:
+                numbers[ids[n]] = owners[n].id
+            after = numbers.to(labels.device)[labels]
+        lasting = torch.tensor([owners[n].id for n in shown], dtype=torch.int32)
+        smooth = torch.tensor([owners[n].score for n in shown]).to(labels.device)
+        now = instances._replace(labels=after, ids=lasting.to(labels.device), scores=smooth)
+        if len(shown) == count:
+            return now
+        rows = torch.tensor(shown, dtype=torch.long).to(labels.device)
+        return now._replace(
             boxes=instances.boxes[rows],
-            scores=torch.tensor([owners[n].score for n in shown], device=labels.device),
             areas=instances.areas[rows],
             mean_scores=instances.mean_scores[rows],
             surroundings=instances.surroundings[rows],
         )
+
+
+def _to_host(
+    instances: Instances, image: Tensor | None
+) -> tuple[Tensor, list[float], list[int], Tensor, Tensor]:
+    """Boxes (N, 4), scores, ids, coarse masks bool (N, h, w) and a thumbnail, in one transfer."""
+    small = instances.labels[::CELL, ::CELL]
+    parts = [instances.boxes, instances.scores, instances.ids, small]
+    if image is not None:
+        parts.append(F.adaptive_avg_pool2d(image[:, ::CELL, ::CELL].float(), THUMBNAIL).mean(0))
+    # Ids and labels are below 2^24, so they survive as floats.
+    flat = torch.cat([part.flatten().float() for part in parts]).cpu()
+    boxes, scores, ids, labels, *rest = flat.split([part.numel() for part in parts])
+    masks = labels.view(1, *small.shape) == ids[:, None, None]
+    picture = rest[0] if rest else torch.zeros(0)
+    return boxes.view(-1, 4), scores.tolist(), ids.int().tolist(), masks, picture
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Correlation -1..1 of two thumbnails, 1 where one is missing or plain."""
+    if not len(a) or not len(b):
+        return 1.0
+    a, b = a - a.mean(), b - b.mean()
+    size = float(a.norm() * b.norm())
+    # Below a grey level of contrast there is nothing to compare.
+    return float(a @ b) / size if size > len(a) else 1.0
 
 
 def _shifted(track: _Track, box: Tensor) -> Tensor:

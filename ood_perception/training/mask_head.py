@@ -29,7 +29,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ood_perception.masks.boxes import overlaps
-from ood_perception.masks.light_prompts import log_odds
 from ood_perception.masks.mask_head import CHANNELS, MARGIN, SIZE, MaskHead, cut, windows
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.fit import Told, fit, start_from
@@ -64,15 +63,16 @@ def crops(
 
     """
     image = torch.from_numpy(scene.image).permute(2, 0, 1)
-    odds = log_odds(torch.from_numpy(scene.probability)[None], 1)[0, 0]
+    probability = torch.from_numpy(scene.probability)
     height, width = scene.labels.shape
     inputs, targets = [], []
     for box, mask in _prompts(scene, rng, jitter):
         box = np.clip(box, 0, [width, height, width, height]).astype(np.float32)
         if (box[2:] - box[:2]).min() < 4:
             continue
-        (window,) = windows(torch.from_numpy(box)[None], height, width, MARGIN)
-        inputs.append(cut(image, odds, window, tuple(box.tolist()), size))
+        corners = box.tolist()
+        (window,) = windows([corners], height, width, MARGIN)
+        inputs.append(cut(image, probability, window, corners, size))
         x1, y1, x2, y2 = window
         part = torch.from_numpy(mask[y1:y2, x1:x2].astype(np.float32))[None, None]
         targets.append(F.interpolate(part, (size, size), mode='bilinear', antialias=True)[0, 0])

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ class Tally:
 
 
 def validate(
-    scenes: Iterable[Scene], prompts: nn.Module, segmenter: nn.Module
+    scenes: Iterable[Scene], prompts: nn.Module, segmenter: Any
 ) -> dict[str, float]:
     """Numbers of `Tally` for a prompt generator and a segmenter on scenes."""
     tally = Tally()

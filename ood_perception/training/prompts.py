@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
-from ood_perception.masks.light_prompts import CELL, STRIDE, LightDetector, log_odds
+from ood_perception.masks.light_prompts import CELL, STRIDE, LightDetector, cell_odds
 from ood_perception.training.fit import Told, fit, start_from
 from ood_perception.training.score_scenes import Scene
 
@@ -104,7 +104,7 @@ def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Ten
     """Input and targets of one scene, mirrored half of the time."""
     flip = rng.random() < 0.5
     probability = np.ascontiguousarray(scene.probability[:, ::-1] if flip else scene.probability)
-    inputs = log_odds(torch.from_numpy(probability)[None].float())[0]
+    inputs = cell_odds(torch.from_numpy(probability)[None].float())[0]
     # A calibration that is a little off must not matter.
     inputs = (inputs + float(rng.normal(0, 0.1))).clamp(-2, 2)
     boxes = torch.from_numpy(scene.boxes())

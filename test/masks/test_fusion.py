@@ -127,6 +127,48 @@ def test_a_thousand_masks():
         covered |= mask
 
 
+def test_measures_equal_scipy_and_a_plain_count_of_surroundings():
+    from scipy import ndimage
+
+    generator = torch.Generator().manual_seed(2)
+    for case in range(30):
+        logits = torch.full((6, 50, 70), -1.0)
+        for row in logits:
+            x, y, w, h = (int(v) for v in torch.randint(1, 45, (4,), generator=generator))
+            row[y : y + h // 2, x : x + w // 2] = 1
+        scores = torch.rand(6, generator=generator)
+        score_map = torch.randn(50, 70, generator=generator)
+        semantic = torch.randint(0, 2, (50, 70), generator=generator).to(torch.uint8)
+        semantic[: case % 40] = 0
+        valid = torch.ones(6, dtype=torch.bool)
+        found = fuse(logits, scores, valid, score_map, semantic, road_classes=(1,))
+        labels = found.labels.numpy()
+        assert found.ids.tolist() == list(range(1, len(found.ids) + 1))
+        index = found.ids.numpy()
+        assert found.areas.tolist() == ndimage.sum_labels(labels > 0, labels, index).tolist()
+        assert found.areas.min() >= 16
+        means = ndimage.mean(score_map.numpy(), labels, index)
+        torch.testing.assert_close(found.mean_scores.double(), torch.from_numpy(means))
+        places = [
+            [s[1].start, s[0].start, s[1].stop, s[0].stop] for s in ndimage.find_objects(labels)
+        ]
+        assert found.boxes.tolist() == places
+        assert (found.scores[:-1] >= found.scores[1:]).all()
+        road = semantic.numpy() == 1
+        horizon = road.any(1).argmax()
+        for box, code in zip(places, found.surroundings.tolist(), strict=True):
+            x1, y1, x2, y2 = box
+            reach = max(3, int(0.15 * (x2 - x1)), int(0.1 * (y2 - y1)))
+            strip = (
+                slice(int(y2 - 0.2 * (y2 - y1)), min(50, y2 + reach)),
+                slice(max(0, x1 - reach), min(70, x2 + reach)),
+            )
+            free = labels[strip] == 0
+            share = (road[strip] & free).sum() / max(free.sum(), 1)
+            expected = ON_ROAD if share >= 0.5 else IN_AIR if y2 < horizon else BESIDE
+            assert code == expected
+
+
 def test_no_instances_has_the_frame_size():
     nothing = no_instances(7, 9)
     assert nothing.labels.shape == (7, 9)

@@ -12,12 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from torchvision.ops import nms
 
 from ood_perception.masks import create_prompts, create_segmenter
+from ood_perception.masks.boxes import suppress
 from ood_perception.masks.components import _regions_device, find_regions, label_components
+from ood_perception.masks.mask_head import MaskHead, cut, folded, windows
 
 
 def scene():
@@ -91,6 +95,101 @@ def test_shipped_mask_head_finds_an_object_on_plain_ground():
     truth = torch.zeros(120, 160, dtype=torch.bool)
     truth[20:60, 30:90] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+
+
+def test_folded_head_in_channels_last_draws_the_same():
+    torch.manual_seed(0)
+    head = MaskHead()
+    for module in head.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -1, 1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+            torch.nn.init.uniform_(module.bias, -1, 1)
+    head.eval()
+    quick = folded(head)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quick.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in head.modules())
+    pictures = torch.randn(3, 5, 96, 96)
+    with torch.no_grad():
+        expected = head(pictures)
+        got = quick(pictures.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_crops_are_the_picture_the_odds_and_the_box():
+    image = torch.randint(0, 256, (3, 60, 80), dtype=torch.uint8)
+    probability = torch.rand(60, 80)
+    probability[30, 40] = float('nan')
+    part = cut(image, probability, (20, 10, 68, 58), (24.0, 14.0, 44.0, 34.0), size=48)
+    torch.testing.assert_close(part[:3], image[:, 10:58, 20:68].float() / 64 - 2)
+    p = np.clip(
+        np.nan_to_num(probability[10:58, 20:68].numpy().astype(np.float64)), 3.4e-4, 1 - 3.4e-4
+    )
+    torch.testing.assert_close(
+        part[3], torch.from_numpy(np.log(p / (1 - p)) / 4).float(), rtol=1e-4, atol=1e-4
+    )
+    inside = torch.zeros(48, 48)
+    inside[4:24, 4:24] = 1
+    assert torch.equal(part[4], inside)
+    assert windows([(10.0, 10.0, 30.0, 20.0), (0.0, 0.0, 80.0, 60.0)], 60, 80, 0.25) == [
+        (5, 7, 36, 24),
+        (0, 0, 80, 60),
+    ]
+
+
+def test_suppression_equals_torchvision():
+    generator = torch.Generator().manual_seed(3)
+    for count in (0, 1, 5, 40):
+        corners = torch.rand(count, 2, generator=generator) * 60
+        sides = torch.rand(count, 2, generator=generator) * 40 + 1
+        boxes = torch.cat([corners, corners + sides], 1)
+        scores = torch.rand(count, generator=generator) * 0.9 + 0.1
+        kept = suppress(boxes[None], scores[None], 50, iou=0.3)
+        expected = nms(boxes, scores, 0.3)
+        assert torch.equal(kept.boxes[0][kept.valid[0]], boxes[expected])
+        assert torch.equal(kept.scores[0][kept.valid[0]], scores[expected])
+        assert kept.boxes.shape == (1, 50, 4)
+
+
+def test_worth_decides_which_box_stays_and_scores_are_reported():
+    boxes = torch.tensor([[[0.0, 0, 20, 20], [1, 1, 19, 19], [40, 40, 50, 50]]])
+    scores, worth = torch.tensor([[0.9, 0.8, 0.95]]), torch.tensor([[0.5, 0.7, 0.1]])
+    kept = suppress(boxes, scores, 4, iou=0.5, worth=worth)
+    assert kept.boxes[0, :2].tolist() == [[40, 40, 50, 50], [1, 1, 19, 19]]
+    assert kept.scores[0].tolist() == pytest.approx([0.95, 0.8, 0, 0])
+
+
+def test_nothing_is_labelled_where_nothing_reaches_the_seed(monkeypatch):
+    prompts = create_prompts('components')
+    monkeypatch.setattr('ood_perception.masks.prompts.find_regions', None)
+    quiet = torch.full((1, 90, 120), 0.49)
+    assert not prompts(quiet, quiet).valid.any()
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 5), (37, 200), (721, 1283)])
+def test_any_size_of_map(size):
+    probability = torch.zeros(1, *size)
+    probability[:, size[0] // 3 : size[0] // 2 + 1, size[1] // 3 : size[1] // 2 + 1] = 0.9
+    boxes = create_prompts('components')(probability, probability)
+    limit = torch.tensor([size[1], size[0], size[1], size[0]])
+    assert (boxes.boxes >= 0).all()
+    assert (boxes.boxes <= limit).all()
+
+
+def test_a_spiral_is_one_component():
+    mask = torch.zeros(41, 41, dtype=torch.bool)
+    x, y, step, length = 0, 0, (1, 0), 40
+    mask[0, 0] = True
+    while length > 0:
+        for _ in range(2):
+            for _ in range(length):
+                x, y = x + step[0], y + step[1]
+                mask[y, x] = True
+            step = (-step[1], step[0])
+        length -= 2
+    _, count = ndimage.label(mask.numpy(), structure=[[1] * 3] * 3)
+    assert len(label_components(mask[None])[mask[None]].unique()) == count
 
 
 def test_wrong_names_and_options_are_errors():

@@ -132,9 +132,58 @@ def test_unusable_boxes_give_empty_masks():
     assert (segmenter.masks(boxes) < 0).all()
 
 
-def test_weights_are_asked_for_and_checked(tmp_path):
+@pytest.fixture
+def registered(monkeypatch):
+    """`sam_vit_b` builds the tiny network, so that its loader can be tested whole."""
+    import segment_anything
+
+    registry = {**segment_anything.sam_model_registry, 'vit_b': lambda: tiny_sam(1)}
+    monkeypatch.setattr(segment_anything, 'sam_model_registry', registry)
+
+
+def test_weights_are_asked_for():
     with pytest.raises(ValueError, match='weights'):
         create_segmenter('sam_vit_b')
+
+
+def test_weights_are_loaded_whole_or_not_at_all(registered, tmp_path):
+    state = tiny_sam(5).state_dict()
+    path = tmp_path / 'mine.pth'
+    torch.save({**state, 'pixel_mean': torch.zeros(3, 1, 1)}, path)
+    loaded = create_segmenter('sam_vit_b', weights=str(path)).sam.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+    name = 'prompt_encoder.no_mask_embed.weight'
+    torch.save({key: value for key, value in state.items() if key != name}, path)
+    with pytest.raises(ValueError, match=name):
+        create_segmenter('sam_vit_b', weights=str(path))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match='truncated or not a checkpoint'):
+        create_segmenter('sam_vit_b', weights=str(path))
+    with pytest.raises(OSError, match='no weight file'):
+        create_segmenter('sam_vit_b', weights=str(tmp_path / 'none.pth'))
+
+
+class Attack:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return open, (self.trace, 'w')
+
+
+def test_a_file_that_would_run_something_is_refused(registered, tmp_path):
+    path, trace = tmp_path / 'evil.pth', tmp_path / 'trace'
+    torch.save({**tiny_sam().state_dict(), 'more': Attack(str(trace))}, path)
+    with pytest.raises(ValueError, match='refused, nothing of it was run'):
+        create_segmenter('sam_vit_b', weights=str(path))
+    assert not trace.exists()
+
+
+def test_a_published_name_with_other_contents_is_refused(registered, tmp_path):
+    path = tmp_path / 'sam_vit_b_01ec64.pth'
+    torch.save(tiny_sam().state_dict(), path)
+    with pytest.raises(ValueError, match=r'sha256 is [0-9a-f]{64}, expected 01ec64'):
+        create_segmenter('sam_vit_b', weights=str(path))
 
 
 def test_missing_package_is_named(monkeypatch):

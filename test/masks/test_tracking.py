@@ -93,6 +93,42 @@ def test_new_size_or_reset_begins_anew():
     assert tracker.update(frame((35, 35, 55, 55), size=(60, 60))).ids.tolist() == [1]
 
 
+def noise(seed, size=(120, 160)):
+    """A picture with structure, uint8 (3, H, W)."""
+    coarse = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(seed)) * 255
+    return torch.nn.functional.interpolate(coarse, size)[0].to(torch.uint8)
+
+
+def test_a_scene_cut_starts_tracks_but_no_ids_afresh():
+    tracker, thing = Tracker(), frame((10, 10, 40, 40))
+    assert [int(tracker.update(thing, noise(0)).ids[0]) for _ in range(3)] == [1, 1, 1]
+    # the same thing at the same place, but another picture: another thing
+    assert tracker.update(thing, noise(1)).ids.tolist() == [2]
+    assert tracker.update(thing, noise(1)).ids.tolist() == [2]
+    assert len(tracker) == 1
+    never = Tracker(cut=-1)
+    assert [int(never.update(thing, noise(i)).ids[0]) for i in range(3)] == [1, 1, 1]
+
+
+def test_light_motion_and_plain_pictures_are_no_cuts():
+    tracker, thing = Tracker(), frame((10, 10, 40, 40))
+    picture = noise(0)
+    for image in (picture, (picture * 0.4).to(torch.uint8), picture.roll(6, 2), None, picture):
+        assert tracker.update(thing, image).ids.tolist() == [1]
+    plain = torch.full((3, 120, 160), 90, dtype=torch.uint8)
+    for image in (plain, picture, plain):
+        assert tracker.update(thing, image).ids.tolist() == [1]
+
+
+def test_ids_of_the_frame_may_have_gaps():
+    first = frame((10, 10, 40, 40), (60, 60, 90, 90))
+    gaps = torch.tensor([0, 7, 3], dtype=torch.int32)
+    odd = first._replace(labels=gaps[first.labels], ids=gaps[1:])
+    now = Tracker().update(odd)
+    assert now.ids.tolist() == [1, 2]
+    assert torch.equal(now.labels, first.labels)
+
+
 def test_memory_is_bounded():
     tracker = Tracker(max_missed=1000, max_tracks=10)
     rng = np.random.default_rng(0)
@@ -148,7 +184,8 @@ def test_any_number_of_instances(count):
 
 
 @pytest.mark.parametrize(
-    'options', [{'min_iou': 1.0}, {'max_missed': -1}, {'min_hits': 0}, {'smooth_masks': -0.1}]
+    'options',
+    [{'min_iou': 1.0}, {'max_missed': -1}, {'min_hits': 0}, {'cut': 1.0}, {'smooth_masks': -0.1}],
 )
 def test_wrong_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
