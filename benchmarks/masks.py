@@ -15,27 +15,42 @@
 """
 Compare prompt generators and segmenters on scenes with known objects: quality beside CPU time.
 
-    python benchmarks/masks.py --data ../shared/data --profile compact
-    python benchmarks/masks.py --source proving_ground --profile compact
+    python benchmarks/masks.py --data ../shared/data --profile compact --output masks.csv
+    python benchmarks/masks.py --source proving_ground --profile compact --output masks.csv
 
 Without --profile the score maps are spoilt truth (training.score_scenes.spoil). Times are of one
 thread's CPU, so other work on the machine disturbs them little. Held-out objects on frames of a
 held-out drive; proving ground seeds from 9000 on.
+
+Mean F1 is S2M's: at thresholds 0, 0.01 .. 1 the F1 of each image, averaged over the images. For
+the union of masks the thresholds apply to the fused scores as they are; for the score map itself
+they run from its least to its largest value over the whole set (S2M, eq. 8). Columns: mean_f1 over
+all thresholds, best_f1 at the one threshold that is best for the whole set, image_f1 at the
+threshold that is best for each image (nobody could choose it). The segmenter `threshold` has no
+prompts: its objects are the components of {score > that one best threshold}.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
+import shlex
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from ood_perception.evaluation.s2m_metrics import THRESHOLDS, S2MMetrics
 from ood_perception.masks import create_prompts, create_segmenter, fuse
+from ood_perception.masks.fusion import Instances
+from ood_perception.training.mask_validation import Tally
 from ood_perception.training.score_scenes import (
     Scene,
     compose,
@@ -44,29 +59,27 @@ from ood_perception.training.score_scenes import (
     spoil,
 )
 
-THRESHOLDS = np.arange(0, 1.01, 0.01)
 FIELDS = (
-    'source',
-    'profile',
-    'prompts',
-    'segmenter',
-    'scenes',
-    'objects',
-    'box_recall',
-    'box_precision',
-    'small_objects',
-    'small_recall',
-    'matched_iou',
-    'mask_iou_all',
-    'component_f1',
-    'union_f1',
-    's2m_mean_f1',
-    'threshold_best_f1',
-    'threshold_mean_f1',
-    'prompts_ms',
-    'masks_ms',
-    'fuse_ms',
-)
+    'source', 'profile', 'prompts', 'segmenter', 'scenes', 'objects', 'box_recall',
+    'box_precision', 'small_objects', 'small_recall', 'small_mask_recall', 'matched_iou',
+    'mask_iou_all', 'component_f1', 'mean_f1', 'best_f1', 'image_f1', 'union_iou',
+    'mean_f1_coded', 'auiou_coded', 'network_ms', 'prompts_ms', 'masks_ms', 'fuse_ms', 'share',
+    'command',
+)  # fmt: skip
+
+
+@dataclass
+class Sample:
+    """A scene, its raw score (H, W), what is to be ignored, and the CPU time of the network."""
+
+    scene: Scene
+    score: np.ndarray
+    ignore: np.ndarray
+    seconds: float
+
+    def label(self) -> np.ndarray:
+        """0 known, 1 unknown, 255 ignore."""
+        return np.where(self.ignore, 255, self.scene.labels > 0).astype(np.uint8)
 
 
 def pictures(options: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -90,8 +103,8 @@ def pictures(options: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarr
         yield image, labels, np.zeros(labels.shape, bool)
 
 
-def scenes(options: argparse.Namespace) -> list[tuple[Scene, np.ndarray, np.ndarray]]:
-    """Scenes with the raw score (H, W) and the pixels to be ignored."""
+def samples(options: argparse.Namespace) -> list[Sample]:
+    """Scenes with the score that the profile's network gives them."""
     pipeline = None
     if options.profile:
         from ood_perception.pipeline import Pipeline
@@ -101,6 +114,7 @@ def scenes(options: argparse.Namespace) -> list[tuple[Scene, np.ndarray, np.ndar
     rng = np.random.default_rng(options.seed + 1)
     found = []
     for image, labels, ignore in pictures(options):
+        begin = time.process_time()
         if pipeline is None:
             probability = spoil(labels, rng)
             score = np.log(probability / (1 - probability)).astype(np.float32)
@@ -108,124 +122,103 @@ def scenes(options: argparse.Namespace) -> list[tuple[Scene, np.ndarray, np.ndar
             (result,) = pipeline(image, wants=('score',))
             score = result.score
             probability = pipeline.calibration(torch.from_numpy(score)).numpy()
-        found.append((Scene(image, labels, probability.astype(np.float32)), score, ignore))
+        seconds = time.process_time() - begin
+        scene = Scene(image, labels, probability.astype(np.float32))
+        found.append(Sample(scene, score, ignore, seconds))
     return found
 
 
-def iou_matrix(a: list[np.ndarray], b: list[np.ndarray]) -> np.ndarray:
-    if not a or not b:
-        return np.zeros((len(a), len(b)))
-    x = np.stack(a).reshape(len(a), -1).astype(np.float32)
-    y = np.stack(b).reshape(len(b), -1).astype(np.float32)
-    common = x @ y.T
-    return common / np.maximum(x.sum(1)[:, None] + y.sum(1)[None] - common, 1)
+def curves(maps: list[np.ndarray], data: list[Sample]) -> tuple[np.ndarray, S2MMetrics]:
+    """F1 (images, 101) of {map > t} where something is to be found, and all of S2M's figures."""
+    metrics, rows = S2MMetrics(), []
+    for map_, sample in zip(maps, data, strict=True):
+        label = sample.label()
+        metrics.update(map_, label)
+        if not (label == 1).any():
+            continue
+        known, unknown = (np.sort(map_[label == value]) for value in (0, 1))
+        hits = len(unknown) - np.searchsorted(unknown, THRESHOLDS, side='right')
+        marked = hits + len(known) - np.searchsorted(known, THRESHOLDS, side='right')
+        rows.append(2 * hits / np.maximum(marked + len(unknown), 1))
+    return np.array(rows), metrics
 
 
-def match(iou: np.ndarray, least: float) -> list[tuple[int, int]]:
-    """Greedy pairs, largest first."""
-    iou, pairs = iou.copy(), []
-    while iou.size and iou.max() >= least:
-        pair = np.unravel_index(iou.argmax(), iou.shape)
-        pairs.append((int(pair[0]), int(pair[1])))
-        iou[pair[0]], iou[:, pair[1]] = -1, -1
-    return pairs
-
-
-def curve(map_: np.ndarray, truth: np.ndarray, ignore: np.ndarray) -> np.ndarray:
-    """F1 of {map > t} for 101 thresholds 0..1, by histogram; 0 where nothing is there."""
-    bins = np.ceil(map_[~ignore].clip(0, 1) * 100 - 1e-6).astype(int)
-    hit = np.bincount(bins, truth[~ignore], 101)
-    all_ = np.bincount(bins, minlength=101)
-    # map > t / 100 holds for bins t + 1 .. 100
-    above = np.append(hit[::-1].cumsum()[::-1][1:], 0)
-    marked = np.append(all_[::-1].cumsum()[::-1][1:], 0)
-    return 2 * above / np.maximum(marked + truth[~ignore].sum(), 1)
-
-
-def measure(
-    data: list[tuple[Scene, np.ndarray, np.ndarray]], prompts: str, segmenter: str, least: float
-) -> dict[str, float]:
-    propose, outline = create_prompts(prompts), create_segmenter(segmenter)
-    spent = dict.fromkeys(('prompts_ms', 'masks_ms', 'fuse_ms'), 0.0)
-    total = dict.fromkeys(
-        ('objects', 'boxes', 'hit_boxes', 'small', 'small_hit', 'tp', 'fp', 'fn'), 0
-    )
-    matched, every, curves = [], [], []
-    for scene, score, ignore in data:
-        image = torch.from_numpy(scene.image)
-        s, p = torch.from_numpy(score), torch.from_numpy(scene.probability)
-        begin = time.process_time()
-        boxes = propose(s[None], p[None])
-        spent['prompts_ms'] += time.process_time() - begin
-        slots = boxes.valid[0]
-        begin = time.process_time()
-        outline.set_frame(image, s, p)
-        logits = outline.masks(boxes.boxes[0][slots])
-        spent['masks_ms'] += time.process_time() - begin
-        begin = time.process_time()
-        result = fuse(logits, boxes.scores[0][slots], slots[slots], s)
-        spent['fuse_ms'] += time.process_time() - begin
-        truth = [scene.labels == i for i in np.unique(scene.labels[scene.labels > 0])]
-        truth = [mask for mask in truth if mask.sum() >= 40]
-        labels = np.where(ignore, 0, result.labels.numpy())
-        found = [labels == i for i in result.ids.tolist()]
-        iou = iou_matrix(truth, found)
-        pairs = match(iou, 0.5)
-        loose = match(iou, least)
-        matched += [iou[pair] for pair in loose]
-        every += [iou[i].max() if iou.shape[1] else 0.0 for i in range(len(truth))]
-        total['tp'] += len(pairs)
-        total['fn'] += len(truth) - len(pairs)
-        total['fp'] += sum(mask.any() for mask in found) - len(pairs)
-        hit = set()
-        if truth:
-            real = [cv2.boundingRect(mask.astype(np.uint8)) for mask in truth]
-            real_boxes = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in real]).float()
-            from torchvision.ops import box_iou
-
-            overlap = box_iou(real_boxes, boxes.boxes[0][slots]).numpy()
-            hit = {i for i, _ in match(overlap, 0.5)}
-            small = [i for i, (_, _, w, h) in enumerate(real) if max(w, h) < 32]
-            total['small'] += len(small)
-            total['small_hit'] += sum(i in hit for i in small)
-        total['objects'] += len(truth)
-        total['boxes'] += int(slots.sum())
-        total['hit_boxes'] += len(hit)
-        anything = scene.labels > 0
-        curves.append(
-            (
-                curve(result.union.numpy(), anything, ignore),
-                anything.any(),
-                score,
-                anything,
-                ignore,
-            )
-        )
-    low = min(float(c[2].min()) for c in curves)
-    high = max(float(c[2].max()) for c in curves)
-    plain = [curve((c[2] - low) / (high - low), c[3], c[4]) for c in curves if c[1]]
-    ours = np.mean([c[0] for c in curves if c[1]], 0)
-    base = np.mean(plain, 0)
-    count = len(data)
+def figures(maps: list[np.ndarray], data: list[Sample]) -> dict[str, float]:
+    """The columns of a map: union of masks, or a scaled score."""
+    f1, metrics = curves(maps, data)
+    numbers = metrics.compute()
     return {
-        'scenes': count,
-        'objects': total['objects'],
-        'box_recall': total['hit_boxes'] / max(total['objects'], 1),
-        'box_precision': total['hit_boxes'] / max(total['boxes'], 1),
-        'small_objects': total['small'],
-        'small_recall': total['small_hit'] / max(total['small'], 1),
-        'matched_iou': float(np.mean(matched)) if matched else 0.0,
-        'mask_iou_all': float(np.mean(every)) if every else 0.0,
-        'component_f1': 2 * total['tp'] / max(2 * total['tp'] + total['fp'] + total['fn'], 1),
-        'union_f1': float(ours[0]),
-        's2m_mean_f1': float(ours.mean()),
-        'threshold_best_f1': float(base.max()),
-        'threshold_mean_f1': float(base.mean()),
-        **{name: 1e3 * value / count for name, value in spent.items()},
+        'mean_f1': float(f1.mean()),
+        'best_f1': float(f1.mean(0).max()),
+        'image_f1': float(f1.max(1).mean()),
+        'union_iou': numbers['iou_corrected'],
+        'mean_f1_coded': numbers['mean_f1'],
+        'auiou_coded': numbers['auiou'],
     }
 
 
+def measure(data: list[Sample], prompts: str, segmenter: str, args: Any) -> dict[str, float]:
+    """Run one pair over the scenes."""
+    propose = create_prompts(prompts, **args.prompt_options)
+    outline = create_segmenter(segmenter, **args.segmenter_options)
+    spent = np.zeros(3)
+    tally, maps = Tally(args.least), []
+    for sample in data:
+        image = torch.from_numpy(sample.scene.image)
+        s, p = torch.from_numpy(sample.score), torch.from_numpy(sample.scene.probability)
+        marks = [time.process_time()]
+        boxes = propose(s[None], p[None])
+        slots = boxes.valid[0]
+        marks.append(time.process_time())
+        outline.set_frame(image, s, p)
+        logits = outline.masks(boxes.boxes[0][slots])
+        marks.append(time.process_time())
+        found = fuse(logits, boxes.scores[0][slots], slots[slots], s)
+        marks.append(time.process_time())
+        spent += np.diff(marks)
+        tally.add(sample.scene.labels, found, boxes.boxes[0][slots], sample.ignore)
+        maps.append(found.union.numpy())
+    network = sum(sample.seconds for sample in data)
+    return {
+        **tally.numbers(),
+        **figures(maps, data),
+        **dict(zip(('prompts_ms', 'masks_ms', 'fuse_ms'), 1e3 * spent / len(data), strict=True)),
+        'share': float(spent.sum() / (spent.sum() + network)),
+    }
+
+
+def threshold(data: list[Sample], scale: str) -> dict[str, float]:
+    """
+    The score without S2M: `scale` raw (least to largest value of the set) or probability.
+
+    Objects are components of at least 16 pixels at the one threshold with the best mean F1.
+    """
+    maps = [sample.scene.probability.astype(np.float64) for sample in data]
+    if scale == 'raw':
+        least = min(float(sample.score.min()) for sample in data)
+        most = max(float(sample.score.max()) for sample in data)
+        maps = [(sample.score.astype(np.float64) - least) / (most - least) for sample in data]
+    level = THRESHOLDS[curves(maps, data)[0].mean(0).argmax()]
+    tally = Tally()
+    for map_, sample in zip(maps, data, strict=True):
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((map_ > level).astype(np.uint8))
+        keep = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= 16]
+        lookup = np.zeros(count, np.int32)
+        lookup[keep] = np.arange(1, len(keep) + 1)
+        x, y, w, h = (stats[keep, i] for i in range(4))
+        boxes = torch.from_numpy(np.stack([x, y, x + w, y + h], 1)).float()
+        nothing = torch.zeros(0)
+        found = Instances(
+            torch.from_numpy(lookup[labels]),
+            torch.arange(1, len(keep) + 1),
+            *(nothing,) * 6,
+        )
+        tally.add(sample.scene.labels, found, boxes, sample.ignore)
+    return {**tally.numbers(), **figures(maps, data), 'threshold': float(level)}
+
+
 def main() -> None:
+    """Parse, measure, print, append to the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -233,33 +226,50 @@ def main() -> None:
     parser.add_argument('--source', choices=('camvid', 'proving_ground'), default='camvid')
     parser.add_argument('--profile', default='', help='whose score to use; default: spoilt truth')
     parser.add_argument('--prompts', default='components,light')
+    parser.add_argument('--prompt-options', type=json.loads, default={}, help='JSON, of all')
     parser.add_argument('--segmenters', default='compact,guided,grabcut')
+    parser.add_argument('--segmenter-options', type=json.loads, default={}, help='JSON, of all')
     parser.add_argument('--scenes', type=int, default=100)
     parser.add_argument('--seed', type=int, default=9000)
     parser.add_argument('--least', type=float, default=0.5, help='IoU from which objects match')
     parser.add_argument('--output', type=Path, help='CSV to append to')
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = scenes(options)
+    data = samples(options)
+    network = 1e3 * sum(sample.seconds for sample in data) / len(data)
+    head = {
+        'source': options.source,
+        'profile': options.profile or 'spoilt truth',
+        'scenes': len(data),
+        'network_ms': network,
+        'command': shlex.join(['python', *sys.argv]),
+    }
     rows = []
+
+    def tell(prompts: str, segmenter: str, row: dict[str, float]) -> None:
+        rows.append({**head, 'prompts': prompts, 'segmenter': segmenter, **row})
+        text = (f'{k} {v:.3f}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items())
+        print(f'{prompts} + {segmenter}:', ', '.join(text), flush=True)
+
+    for scale in ('raw', 'probability'):
+        tell('', f'threshold ({scale})', threshold(data, scale))
     for prompts in options.prompts.split(','):
         for segmenter in options.segmenters.split(','):
-            row = measure(data, prompts, segmenter, options.least)
-            head = {'source': options.source, 'profile': options.profile or 'spoilt truth'}
-            rows.append({**head, 'prompts': prompts, 'segmenter': segmenter, **row})
-            text = (f'{k} {v:.3f}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items())
-            print(f'{prompts} + {segmenter}:', ', '.join(text), flush=True)
+            tell(prompts, segmenter, measure(data, prompts, segmenter, options))
     if options.output:
-        fresh = not options.output.exists()
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        with options.output.open('a', newline='') as file:
-            writer = csv.DictWriter(file, FIELDS)
-            if fresh:
-                writer.writeheader()
-            for row in rows:
-                writer.writerow(
-                    {k: f'{v:.4f}' if isinstance(v, float) else v for k, v in row.items()}
-                )
+        write(options.output, rows)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to a CSV."""
+    fresh = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a', newline='') as file:
+        writer = csv.DictWriter(file, FIELDS, extrasaction='ignore')
+        if fresh:
+            writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f'{v:.4f}' if isinstance(v, float) else v for k, v in row.items()})
 
 
 if __name__ == '__main__':

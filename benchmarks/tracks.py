@@ -1,0 +1,166 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Count how often the id of a true object changes on drives of the proving ground.
+
+    python benchmarks/tracks.py --profile compact --output tracks.csv
+
+Three sources of instances: the true masks; the true masks with edges moved by a pixel, one in five
+missing in each frame and false alarms; and the profile's whole pipeline. An object is matched by
+the instance with the largest overlap of at least --least. Seeds from 9500 on, which training never
+saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ood_perception.evaluation.time_metrics import TimeMetrics
+from ood_perception.masks import Tracker, fuse
+from ood_perception.simulation.proving_ground import ProvingGround
+from ood_perception.training.mask_validation import mask_overlaps, match
+
+FIELDS = (
+    'source', 'drives', 'frames', 'objects', 'found', 'object_frames', 'matched_frames',
+    'switches', 'switches_per_100_frames', 'command',
+)  # fmt: skip
+
+
+def spoilt(masks: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """Masks with moved edges, a fifth of them missing, and now and then a false alarm."""
+    out = []
+    for mask in masks:
+        if rng.random() < 0.2:
+            continue
+        change = cv2.dilate if rng.random() < 0.5 else cv2.erode
+        moved = change(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        out.append(moved if moved.sum() >= 16 else mask)
+    if rng.random() < 0.3 and masks:
+        alarm = np.zeros_like(masks[0])
+        y, x = (int(rng.integers(0, side - 12)) for side in alarm.shape)
+        alarm[y : y + 12, x : x + 12] = True
+        out.append(alarm)
+    return out
+
+
+class Source:
+    """Instances of the frames of one drive, by the profile or from the truth."""
+
+    def __init__(self, name: str, pipeline: Any, options: dict[str, Any]) -> None:
+        self.name, self.pipeline, self.options = name, pipeline, options
+        self.tracker, self.rng = Tracker(**options), np.random.default_rng(0)
+
+    def start(self) -> None:
+        """Begin a drive."""
+        self.tracker = Tracker(**self.options)
+        if self.pipeline is not None:
+            self.pipeline.reset()
+
+    def __call__(self, image: np.ndarray, masks: list[np.ndarray]) -> np.ndarray:
+        """Labels (H, W) with ids that last."""
+        if self.pipeline is not None:
+            (result,) = self.pipeline(image, streams=['drive'], wants=('instances',))
+            return result.instances
+        shown = spoilt(masks, self.rng) if self.name == 'spoilt truth' else masks
+        size = image.shape[:2]
+        logits = torch.from_numpy(np.array(shown, np.float32).reshape(-1, *size)) - 0.5
+        scores, valid = torch.full((len(shown),), 0.9), torch.ones(len(shown), dtype=torch.bool)
+        # Duplicates of the truth are objects of their own.
+        now = fuse(logits, scores, valid, torch.zeros(size), min_area=1, duplicate=1.0)
+        return self.tracker.update(now, torch.from_numpy(image).permute(2, 0, 1)).labels.numpy()
+
+
+def measure(source: Source, options: argparse.Namespace) -> dict[str, Any]:
+    """Drive all drives with one source."""
+    metrics, visible, matched = TimeMetrics(), 0, 0
+    for seed in range(options.seed, options.seed + options.drives):
+        drive = ProvingGround(seed, 480, 360, rate=options.rate)
+        source.start()
+        for index in range(options.frames):
+            frame = drive.frame(index)
+            ids = np.unique(frame.instances[frame.instances > 0])
+            masks = [frame.instances == i for i in ids]
+            large = [i for i, mask in enumerate(masks) if mask.sum() >= options.area]
+            labels = source(frame.image, masks)
+            found = np.unique(labels[labels > 0])
+            overlap = mask_overlaps([masks[i] for i in large], [labels == i for i in found])
+            pairs = match(overlap, options.least)
+            visible, matched = visible + len(large), matched + len(pairs)
+            metrics.update(
+                int(frame.stamp * 1e9),
+                truths=[int(ids[i]) for i in large],
+                pairs=[(int(found[n]), int(ids[large[t]])) for t, n in pairs],
+                stream=str(seed),
+            )
+    numbers = metrics.compute()
+    return {
+        'source': source.name,
+        'drives': options.drives,
+        'frames': options.drives * options.frames,
+        'objects': int(numbers['objects']),
+        'found': int(numbers['objects'] - numbers['never_found']),
+        'object_frames': visible,
+        'matched_frames': matched,
+        'switches': metrics.switches,
+        'switches_per_100_frames': 100 * metrics.switches / max(matched, 1),
+    }
+
+
+def main() -> None:
+    """Parse, measure, print, append to the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('--profile', default='compact', help="'' = from the truth only")
+    parser.add_argument('--drives', type=int, default=4)
+    parser.add_argument('--frames', type=int, default=100, help='of each drive')
+    parser.add_argument('--rate', type=float, default=15.0, help='frames per second')
+    parser.add_argument('--seed', type=int, default=9500)
+    parser.add_argument('--area', type=int, default=100, help='pixels from which objects count')
+    parser.add_argument('--least', type=float, default=0.3, help='IoU from which objects match')
+    parser.add_argument('--output', type=Path, help='CSV to append to')
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sources = [Source('truth', None, {}), Source('spoilt truth', None, {})]
+    if options.profile:
+        from ood_perception.pipeline import Pipeline
+
+        pipeline = Pipeline.from_profile(options.profile, device='cpu')
+        sources.append(Source(options.profile, pipeline, {}))
+    rows = []
+    for source in sources:
+        rows.append({**measure(source, options), 'command': shlex.join(['python', *sys.argv])})
+        print(', '.join(f'{k} {v}' for k, v in rows[-1].items() if k != 'command'), flush=True)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not options.output.exists()
+        with options.output.open('a', newline='') as file:
+            writer = csv.DictWriter(file, FIELDS)
+            if fresh:
+                writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == '__main__':
+    main()
