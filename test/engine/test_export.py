@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ import torch
 
 from ood_perception.engine.export import export
 from ood_perception.models import create_model
+
+from small_models import SmallSegmentor
 
 
 @pytest.mark.parametrize('kind', ['onnx'])
@@ -32,6 +35,14 @@ def test_export_of_the_compact_network_equals_eager(kind: str, tmp_path: Path) -
     model = create_model('compact')
     path = tmp_path / 'compact.onnx'
     assert export(model, (64, 96), path, kind) < 1e-3
+    assert path.stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('g++') is None, reason='AOTInductor needs a C++ compiler')
+def test_aoti_package_equals_eager(tmp_path: Path) -> None:
+    path = tmp_path / 'small.pt2'
+    assert export(SmallSegmentor(), (32, 48), path, 'aoti') < 1e-4
     assert path.stat().st_size > 0
 
 
