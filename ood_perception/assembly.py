@@ -75,12 +75,14 @@ def assemble(
     if 'instances' in wants:
         if instances is None:
             instances = no_instances(h, w, score.device)
-        scale = score.new_tensor([full[1] / w, full[0] / h] * 2)
+        across, down = full[1] / w, full[0] / h
         result.instances = _resize(instances.labels, full, 'nearest')
-        result.boxes = instances.boxes * scale
+        # Numbers of Python, not a tensor made from them: that copy would wait for the device.
+        columns = [instances.boxes[:, i] * (down if i % 2 else across) for i in range(4)]
+        result.boxes = torch.stack(columns, 1)
         result.box_scores = instances.scores
         result.ids = instances.ids
-        result.areas = (instances.areas * (scale[0] * scale[1])).round().to(torch.int32)
+        result.areas = (instances.areas * (across * down)).round().to(torch.int32)
         result.mean_scores = instances.mean_scores
         result.surroundings = instances.surroundings
     return result

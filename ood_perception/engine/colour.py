@@ -22,6 +22,7 @@ so on a GPU they are uploaded as they are and converted there. Encodings are tho
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +134,13 @@ def _yuv_to_rgb(y: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return rgb.round_().clamp_(0, 255).to(torch.uint8)
 
 
+@functools.lru_cache(maxsize=16)
+def _bayer_kernel(device: torch.device) -> Tensor:
+    # kept on the device: making it there anew would stall it at every frame
+    box, cross = [[1, 2, 1], [2, 4, 2], [1, 2, 1]], [[0, 1, 0], [1, 4, 1], [0, 1, 0]]
+    return torch.tensor([[box], [cross], [box]], dtype=torch.float32, device=device)
+
+
 def _bayer(red_row: int, red_column: int) -> Callable[[Tensor, int, int], Tensor]:
     """Bilinear demosaicing: each colour is the mean of its nearest samples."""
 
@@ -143,9 +151,7 @@ def _bayer(red_row: int, red_column: int) -> Callable[[Tensor, int, int], Tensor
         red = ((y == red_row) & (x == red_column)).float()
         blue = ((y != red_row) & (x != red_column)).float()
         masks = torch.stack([red, 1 - red - blue, blue])[None]
-        kernel = image.new_tensor([[1, 2, 1], [2, 4, 2], [1, 2, 1]]).expand(3, 1, 3, 3)
-        cross = image.new_tensor([[0, 1, 0], [1, 4, 1], [0, 1, 0]])
-        kernel = torch.stack([kernel[0, 0], cross, kernel[2, 0]])[:, None]
+        kernel = _bayer_kernel(rows.device)
         total = F.conv2d(image * masks, kernel, padding=1, groups=3)
         weight = F.conv2d(masks, kernel, padding=1, groups=3)
         # a sample is kept as it is; only the two missing colours are interpolated

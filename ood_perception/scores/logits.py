@@ -23,9 +23,9 @@ ICCV 2021.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ood_perception.models.output import SegmentorOutput
@@ -45,8 +45,7 @@ def max_softmax(logits: Tensor) -> Tensor:
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of the softmax over its largest value log K, 0..1: (B, K, H, W) -> (B, H, W)."""
     log_p = logits.log_softmax(1)
-    most = torch.log(torch.tensor(float(max(logits.shape[1], 2)), device=logits.device))
-    return -(log_p.exp() * log_p).sum(1) / most
+    return -(log_p.exp() * log_p).sum(1) / math.log(max(logits.shape[1], 2))
 
 
 def energy(logits: Tensor) -> Tensor:
