@@ -24,7 +24,6 @@ from gpu_common import Row, Setting, sam, uem
 from uem_windows import plain_loop
 
 from ood_perception.clustering import StreamingKMeans
-from ood_perception.clustering.kmeans import clean, lloyd
 from ood_perception.models.dinov2 import DINOv2
 from ood_perception.models.uem import WINDOWS
 
@@ -146,7 +145,8 @@ def kmeans(setting: Setting) -> list[Row]:
     for dim in setting.choose((384, 768), (8,)):
         for clusters in setting.choose((16, 32, 64), (4,)):
             tokens = setting.noise(1, setting.choose(2738, 40), dim)
-            ours = StreamingKMeans(clusters)
+            # no look for scene cuts: a graph cannot start afresh
+            ours = StreamingKMeans(clusters, cut_ratio=0.0)
             ours.step(tokens)
             name = f'{tokens.shape[1]} tokens of {dim}, {clusters} clusters'
             rows.append(Row(name, setting.milliseconds(lambda: ours.step(tokens)), 'ms'))  # noqa: B023
@@ -164,16 +164,14 @@ def kmeans(setting: Setting) -> list[Row]:
 def captured(ours: StreamingKMeans, tokens: torch.Tensor) -> Any:
     """One step on fixed tensors, the stream's state updated in place, as a CUDA graph's replay."""
     state = ours._states['0']
+    fixed = {k: v.clone() for k, v in vars(state).items() if isinstance(v, torch.Tensor)}
 
     def step() -> torch.Tensor:
-        values, weights = clean(tokens, ours.metric == 'cosine')
-        prior = ours.decay * state.counts[None]
-        ids, centers, counts, mean = lloyd(
-            values, weights, state.centers[None], prior, ours.iterations, ours.metric == 'cosine'
-        )
-        state.centers.copy_(centers[0])
-        state.counts.copy_(prior[0] + counts[0])
-        state.usual.lerp_(mean[0], 0.1)
+        for name, tensor in fixed.items():
+            setattr(state, name, tensor)
+        ids = ours.step(tokens)
+        for name, tensor in fixed.items():
+            tensor.copy_(getattr(ours._states['0'], name))
         return ids
 
     if not tokens.is_cuda:

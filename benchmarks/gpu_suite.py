@@ -19,6 +19,9 @@ Measure on one GPU everything that is promised of it, and say of each bound: met
     python benchmarks/gpu_suite.py --only backbone,sam_encoder
     python benchmarks/gpu_suite.py --dry-run     # every section, tiny, on the CPU: no figures
 
+The suite compiles a dozen networks, which takes minutes; where time is short, run it in pieces
+with --only: sections that the output file already holds from the same GPU are kept.
+
 Networks whose weights are not on this machine have random ones, which takes as long; the notes say
 so. A section that fails is recorded with its error, and the rest goes on.
 """
@@ -65,10 +68,9 @@ FIELDS = ('section', 'what', 'value', 'unit', 'bound', 'verdict', 'precision', '
 
 def run(name: str, setting: Setting) -> list[dict[str, str]]:
     """Run one section; its rows, or one row with the error."""
-    gpu = 'none: rehearsal' if setting.tiny else torch.cuda.get_device_name()
     precision = 'float32 and float16' if name == 'dcnv3' else 'bfloat16'
     precision = 'float32' if name in ('kmeans', 'epilogue') or setting.tiny else precision
-    common = {'section': name, 'precision': precision, 'gpu': gpu}
+    common = {'section': name, 'precision': precision, 'gpu': gpu_name(setting)}
     try:
         rows = SECTIONS[name](setting)
     except Exception as error:
@@ -118,6 +120,7 @@ def main() -> int:
         parser.error('there is no CUDA GPU here; --dry-run rehearses the suite on the CPU')
     setting = Setting(args.dry_run, args.runs or (1 if args.dry_run else 30))
     table: list[dict[str, str]] = []
+    kept = earlier(args.output, args.only.split(','), setting) if args.output else []
     for name in args.only.split(','):
         rows = run(name, setting)
         table += rows
@@ -125,12 +128,26 @@ def main() -> int:
             bound = f' [{row["bound"]}: {row["verdict"]}]' if row.get('bound') else ''
             figure = f'{row.get("value", "")} {row.get("unit", "")}'
             print(f'{name}: {row["what"]}: {figure}{bound} {row["note"]}', flush=True)
-            if args.output:
-                write(args.output, table)
+        if args.output:
+            write(args.output, kept + table)
     failed = sorted({r['section'] for r in table if r['note'].startswith('failed')})
     counts = {word: sum(r['verdict'] == word for r in table) for word in ('met', 'missed')}
     print(f'bounds: {counts["met"]} met, {counts["missed"]} missed; sections failed: {failed}')
     return 1 if failed else 0
+
+
+def earlier(path: Path, again: list[str], setting: Setting) -> list[dict[str, str]]:
+    """Rows of other sections that the file holds from the same GPU."""
+    if not path.is_file():
+        return []
+    with path.open(encoding='utf-8') as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith('#')))
+    return [row for row in rows if row['section'] not in again and row['gpu'] == gpu_name(setting)]
+
+
+def gpu_name(setting: Setting) -> str:
+    """Name of the GPU, or that this is a rehearsal."""
+    return 'none: rehearsal' if setting.tiny else torch.cuda.get_device_name()
 
 
 def write(path: Path, table: list[dict[str, str]]) -> None:
