@@ -49,6 +49,9 @@ TAUS = np.linspace(0.25, 0.75, 11, endpoint=True)
 IN_MEMORY = 128 << 20
 """Bytes of frames that wait for a threshold before they go to a temporary file."""
 
+TABLE = 1 << 21
+"""Most pairs of components that are counted in a full table; more are sorted."""
+
 
 @dataclass(frozen=True)
 class Track:
@@ -219,29 +222,27 @@ def component_figures(
         share of pixels on any true one.
 
     """
-    truth, sizes = _components(label == UNKNOWN)
+    unknown, found = label == UNKNOWN, prediction & (label != IGNORE)
+    # Only pixels of some component need to be looked at, mostly few.
+    chosen = np.flatnonzero(unknown | found)
+    (truths, truth), (guesses, predicted) = (_components(mask, chosen) for mask in (unknown, found))
+    k, p, shared = _pairs(truth, predicted, truths, guesses)
+    raw = np.bincount(k, shared, truths)
     # The background is component 0 and ignored as well where it has too few pixels.
-    small = sizes < track.smallest_truth
-    predicted, sizes = _components(prediction & (label != IGNORE))
-    drop = sizes < track.smallest_prediction
+    raw[0] = label.size - raw.sum() + raw[0]
+    small = raw < track.smallest_truth
+    drop = np.bincount(p, shared, guesses) < track.smallest_prediction
     drop[0] = False
-    number = np.where(drop, 0, np.arange(len(sizes)))
-    # Only pixels of some component matter from here on, mostly few.
-    chosen = np.flatnonzero((truth > 0) | (predicted > 0))
-    truth, predicted = truth.ravel()[chosen], predicted.ravel()[chosen]
-    counted = ~small[truth]
-    truth, predicted = truth[counted], number[predicted[counted]]
-    truth_size = np.bincount(truth, minlength=len(small))
-    predicted_size = np.bincount(predicted, minlength=len(number))
-    # One count over (truth, prediction) labels where both are components.
-    both = (truth > 0) & (predicted > 0)
-    key = truth[both].astype(np.int64) * len(number) + predicted[both]
-    pairs, shared = np.unique(key, return_counts=True)
-    k, p = pairs // len(number), pairs % len(number)
-    on_truth = np.bincount(p, shared, len(number))
-    intersection = np.bincount(k, shared, len(small))
+    kept = ~small[k]
+    k, p, shared = k[kept], np.where(drop[p], 0, p)[kept], shared[kept]
+    truth_size = np.bincount(k, shared, truths)
+    predicted_size = np.bincount(p, shared, guesses)
+    both = (k > 0) & (p > 0)
+    k, p, shared = k[both], p[both], shared[both]
+    on_truth = np.bincount(p, shared, guesses)
+    intersection = np.bincount(k, shared, truths)
     # |touching| - A, summed over the predictions that touch truth k.
-    reach = np.bincount(k, predicted_size[p] - (on_truth[p] - shared), len(small))
+    reach = np.bincount(k, predicted_size[p] - (on_truth[p] - shared), truths)
     union = reach + truth_size - intersection
     true = np.flatnonzero(truth_size[1:]) + 1
     guessed = np.flatnonzero(predicted_size[1:]) + 1
@@ -249,14 +250,30 @@ def component_figures(
     return siou.tolist(), (on_truth[guessed] / predicted_size[guessed]).tolist()
 
 
-def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Labels int32 (H, W) of 8-connected components, 0 = none, and the size of each label."""
+def _components(
+    mask: NDArray[np.bool_], chosen: NDArray[np.intp]
+) -> tuple[int, NDArray[np.int32]]:
+    """Number of 8-connected components + 1, and the labels of chosen pixels, 0 = none."""
     if not mask.size:
-        return np.zeros(mask.shape, np.int32), np.zeros(1, np.int64)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        return 1, np.zeros(0, np.int32)
+    count, labels = cv2.connectedComponents(
         np.ascontiguousarray(mask).view(np.uint8), connectivity=8
     )
-    return np.asarray(labels, np.int32), stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    return count, np.asarray(labels, np.int32).ravel()[chosen]
+
+
+def _pairs(
+    truth: NDArray[np.int32], predicted: NDArray[np.int32], truths: int, guesses: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of labels that share a pixel, in ascending order, and how many they share."""
+    key = truth.astype(np.int64) * guesses + predicted
+    if truths * guesses <= TABLE:
+        counts = np.bincount(key, minlength=truths * guesses)
+        pairs = np.flatnonzero(counts)
+        counts = counts[pairs]
+    else:
+        pairs, counts = np.unique(key, return_counts=True)
+    return pairs // guesses, pairs % guesses, counts
 
 
 class _Frames:

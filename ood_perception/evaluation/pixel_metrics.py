@@ -42,7 +42,8 @@ KNOWN, UNKNOWN, IGNORE = 0, 1, 255
 """Values of a label."""
 
 QUANTILES = 384
-"""Of `smiyc`: quantiles of each class in a frame, evenly spaced from 0 to 1."""
+"""Of `smiyc`: quantiles of each class in a frame, evenly spaced from 0 to 1; never more than the
+class has pixels."""
 
 STREAM_BITS = 20
 """Of `streaming`: leading bits of a float32 that tell its bin (sign, exponent, 11 of mantissa)."""
@@ -248,8 +249,8 @@ def quantile_counts(
     """
     Bin one frame as SegmentMeIfYouCan does (code of 2023-08-24).
 
-    Edges are the distinct values of 384 quantiles of the unknown pixels' scores, 384 of the known
-    ones', min - eps and max + eps, with eps = max(1 % of the range, 0.01).
+    Edges are the distinct values of min(384, n) quantiles of the n unknown pixels' scores, as many
+    of the known ones', min - eps and max + eps, with eps = max(1 % of the range, 0.01).
 
     Args:
         scores: (N,) finite, N > 0.
@@ -264,8 +265,11 @@ def quantile_counts(
     classes = scores[unknown], scores[~unknown]
     low, high = float(scores.min()), float(scores.max())
     margin = max(0.01 * (high - low), 0.01)
-    at = np.linspace(0, 1, QUANTILES)
-    quantiles = [np.quantile(values, at) for values in classes if values.size]
+    quantiles = [
+        np.quantile(values, np.linspace(0, 1, min(QUANTILES, values.size)))
+        for values in classes
+        if values.size
+    ]
     edges = np.unique(np.concatenate([*quantiles, [low - margin, high + margin]]))
     positive, negative = (np.histogram(values, edges)[0] for values in classes)
     return edges[:-1], positive.astype(np.int64), negative.astype(np.int64)

@@ -115,9 +115,13 @@ def literal_smiyc(made: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, flo
         eps = max(0.01 * (float(score.max()) - float(score.min())), 0.01)
         edges = [float(score.min()) - eps, float(score.max()) + eps]
         for value in (0, 1):
-            if (label == value).any():
-                edges += np.quantile(score[label == value], np.linspace(0, 1, 384)).tolist()
+            pixels = int((label == value).sum())
+            if pixels:
+                at = np.linspace(0, 1, min(768 // 2, pixels))
+                edges += np.quantile(score[label == value], at).tolist()
         edges = sorted(set(edges))
+        # A quantile can lie between two float32; comparing in float32 would round it.
+        score = score.astype(np.float64)
         for low, high in pairwise(edges):
             inside = (score >= low) & (score < high)
             row = table.setdefault(low, [0, 0])
