@@ -282,17 +282,17 @@ class Pipeline:
         found: list[Instances | None] = []
         with timer.stage('masks'):
             for i, stream in enumerate(streams):
-                slots = boxes.valid[i]
-                if counts[i]:
+                # Empty slots are the last ones, so a slice takes the others without asking.
+                count = int(counts[i])
+                if count:
                     self._segmenter.set_frame(images[i].permute(1, 2, 0), score[i], probability[i])
-                    chosen = boxes.boxes[i][slots]
-                    logits = self._segmenter.masks(chosen)
+                    logits = self._segmenter.masks(boxes.boxes[i, :count])
                 else:
                     logits = score.new_empty(0, *score.shape[1:])
                 now = fuse(
                     logits,
-                    boxes.scores[i][slots],
-                    slots[slots],
+                    boxes.scores[i, :count],
+                    boxes.valid[i, :count],
                     score[i],
                     None if semantic is None else semantic[i],
                     road_classes=self._road,

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 
-def clean(tokens: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:
+def clean(tokens: Tensor, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
     """
     Make tokens finite.
 
@@ -35,17 +35,21 @@ def clean(tokens: Tensor, cosine: bool) -> tuple[Tensor, Tensor]:
         cosine: scale each token to length 1.
 
     Returns:
-        float32 (B, N, D), and float32 (B, N) weights: 0 for tokens that were not finite.
+        float32 (B, N, D), float32 (B, N) weights: 0 for tokens that were not finite, and float32
+        (B, N) squared lengths.
 
     """
     tokens = tokens.float()
-    # one number a token tells whether all of its values are finite
-    finite = torch.isfinite(tokens.sum(-1))
-    weights = finite.float()
-    tokens = torch.where(finite[..., None], tokens, 0.0)
+    # the square of the length tells whether all values, and the square itself, are finite
+    squares = torch.linalg.vector_norm(tokens, dim=-1).square()
+    finite = torch.isfinite(squares)
+    if tokens.is_cuda or not bool(finite.all()):
+        tokens = torch.where(finite[..., None], tokens, 0.0)
+        squares = torch.where(finite, squares, 0.0)
     if cosine:
         tokens = torch.nn.functional.normalize(tokens, dim=-1)
-    return tokens, weights
+        squares = torch.linalg.vector_norm(tokens, dim=-1).square()
+    return tokens, finite.float(), squares
 
 
 def assign(tokens: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,10 +72,29 @@ def assign(tokens: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sums(tokens: Tensor, weights: Tensor, ids: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
-    """Sum and count the tokens of each cluster: float32 (B, K, D) and (B, K)."""
-    one_hot = torch.zeros(*ids.shape, clusters, device=tokens.device)
-    one_hot.scatter_(2, ids[..., None], weights[..., None])
-    return torch.bmm(one_hot.transpose(1, 2), tokens), one_hot.sum(1)
+    """
+    Sum and count the tokens of each cluster.
+
+    Args:
+        tokens: float32 (B, N, D); those of weight 0 are 0.
+        weights: float32 (B, N), 0 or 1.
+        ids: int64 (B, N).
+        clusters: K.
+
+    Returns:
+        float32 (B, K, D) and (B, K).
+
+    """
+    if tokens.is_cuda or not tokens.is_contiguous():
+        # a matmul is fast there, and its sum has the same order every time
+        one_hot = torch.zeros(*ids.shape, clusters, device=tokens.device)
+        one_hot.scatter_(2, ids[..., None], weights[..., None])
+        return torch.bmm(one_hot.transpose(1, 2), tokens), one_hot.sum(1)
+    batch, _, width = tokens.shape
+    rows = (ids + clusters * torch.arange(batch)[:, None]).flatten()
+    total = torch.zeros(batch * clusters, width).index_add_(0, rows, tokens.flatten(0, 1))
+    counts = torch.zeros(batch * clusters).index_add_(0, rows, weights.flatten())
+    return total.view(batch, clusters, width), counts.view(batch, clusters)
 
 
 def revive(
@@ -90,6 +113,8 @@ def revive(
     """
     clusters, number = centers.shape[1], tokens.shape[1]
     dead = counts < 0.5
+    if not tokens.is_cuda and not bool(dead.any()):
+        return centers
     far = (distances * weights).topk(min(clusters, number), dim=1).indices
     # the r-th dead cluster takes the r-th farthest token
     rank = (dead.cumsum(1) - 1).clamp(0, far.shape[1] - 1)
@@ -101,6 +126,7 @@ def revive(
 def lloyd(
     tokens: Tensor,
     weights: Tensor,
+    squares: Tensor,
     centers: Tensor,
     prior: Tensor,
     iterations: int,
@@ -114,6 +140,7 @@ def lloyd(
     Args:
         tokens: float32 (B, N, D), from :func:`clean`.
         weights: float32 (B, N), from :func:`clean`.
+        squares: float32 (B, N), from :func:`clean`.
         centers: float32 (B, K, D), of the last frame.
         prior: float32 (B, K), how many tokens each old center is worth.
         iterations: Lloyd steps, at least 1.
@@ -121,10 +148,10 @@ def lloyd(
 
     Returns:
         ids int64 (B, N) of the last assignment, the new centers, counts of this frame float32
-        (B, K), mean squared distance float32 (B,).
+        (B, K), squared distance of each token to its center float32 (B, N), 0 for weight 0.
 
     """
-    old, squares = centers, tokens.square().sum(-1)
+    old = centers
     ids, nearest = assign(tokens, centers)
     for _ in range(iterations):
         total, counts = sums(tokens, weights, ids, centers.shape[1])
@@ -138,8 +165,84 @@ def lloyd(
             centers = torch.nn.functional.normalize(centers, dim=-1)
         ids, nearest = assign(tokens, centers)
     counts = torch.zeros_like(prior).scatter_add_(1, ids, weights)
-    distances = (nearest + squares).clamp_min(0) * weights
-    return ids, centers, counts, distances.sum(1) / weights.sum(1).clamp_min(1)
+    return ids, centers, counts, (nearest + squares).clamp_min(0) * weights
+
+
+def mean_distance(distances: Tensor, weights: Tensor) -> Tensor:
+    """Mean squared distance of the tokens that count: (B, N), (B, N) -> (B,)."""
+    return distances.sum(1) / weights.sum(1).clamp_min(1)
+
+
+def relocate(
+    tokens: Tensor,
+    weights: Tensor,
+    squares: Tensor,
+    centers: Tensor,
+    ids: Tensor,
+    distances: Tensor,
+    margin: float = 2e-3,
+) -> tuple[Tensor, Tensor]:
+    """
+    Merge the two clusters cheapest to merge and split the one that gains most, if it pays.
+
+    What Lloyd steps cannot do: leave a local optimum in which one center serves two groups while
+    two centers share another. After Kaukoranta, Franti & Nevalainen, "Iterative split-and-merge
+    algorithm for VQ codebook generation", Optical Engineering 1998. Cost and gain are exact for
+    the partition: Ward's n_i n_j / (n_i + n_j) * |m_i - m_j|^2.
+
+    Args:
+        tokens: float32 (B, N, D), from :func:`clean`.
+        weights: float32 (B, N).
+        squares: float32 (B, N).
+        centers: float32 (B, K, D).
+        ids: int64 (B, N), nearest centers.
+        distances: float32 (B, N), squared, as :func:`lloyd` gives them.
+        margin: share of the sum of distances that a move has to save, so that ids rest.
+
+    Returns:
+        float32 (B, K, D) centers, of which at most three differ and one changed its place; bool
+        (B,) whether there was a move.
+
+    """
+    batch, clusters, width = centers.shape
+    rows = torch.arange(batch, device=tokens.device)
+    total, counts = sums(tokens, weights, ids, clusters)
+    means = torch.where(counts[..., None] > 0, total / counts.clamp_min(1)[..., None], centers)
+    # each cluster's farthest token is the seed of its possible second half
+    own = torch.zeros(*ids.shape, clusters, device=tokens.device)
+    own.scatter_(2, ids[..., None], distances[..., None] + 1e-12)
+    seeds = tokens.gather(1, own.argmax(1)[..., None].expand(-1, -1, width))
+    offset = seeds.square().sum(-1)[:, None]
+    to_seed = torch.baddbmm(offset, tokens, seeds.transpose(1, 2), alpha=-2)
+    to_seed = to_seed.gather(2, ids[..., None])[..., 0] + squares
+    half = weights * (to_seed < distances)
+    half_total, half_counts = sums(tokens * half[..., None], half, ids, clusters)
+    rest_counts = counts - half_counts
+    half_means = half_total / half_counts.clamp_min(1)[..., None]
+    rest_means = (total - half_total) / rest_counts.clamp_min(1)[..., None]
+    gain = (half_means - rest_means).square().sum(-1)
+    gain = gain * half_counts * rest_counts / counts.clamp_min(1)
+    best, split = gain.max(1)
+    cost = torch.cdist(means, means).square()
+    cost = cost * counts[:, :, None] * counts[:, None] / (counts[:, :, None] + counts[:, None] + 1)
+    barred = torch.eye(clusters, device=tokens.device, dtype=torch.bool)[None].repeat(batch, 1, 1)
+    barred[rows, split], barred[rows, :, split] = True, True
+    least, pair = cost.masked_fill(barred, torch.inf).flatten(1).min(1)
+    first, second = pair // clusters, pair % clusters
+    # the smaller of the two leaves, the larger keeps its id
+    smaller = counts[rows, first] < counts[rows, second]
+    kept, leaving = torch.where(smaller, second, first), torch.where(smaller, first, second)
+    moved = means.clone()
+    both = counts[rows, kept] + counts[rows, leaving]
+    joined = total[rows, kept] + total[rows, leaving]
+    moved[rows, kept] = torch.where(
+        both[:, None] > 0, joined / both.clamp_min(1)[:, None], means[rows, kept]
+    )
+    moved[rows, leaving] = half_means[rows, split]
+    moved[rows, split] = rest_means[rows, split]
+    pays = best - least > margin * distances.sum(1)
+    pays &= torch.isfinite(least)
+    return torch.where(pays[:, None, None], moved, centers), pays
 
 
 def plus_plus(

@@ -29,13 +29,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ood_perception.clustering.kmeans import clean, lloyd, plus_plus
+from ood_perception.clustering.kmeans import (
+    assign,
+    clean,
+    lloyd,
+    mean_distance,
+    plus_plus,
+    relocate,
+)
 
-STARTS = 4
-"""Starts of which the best is kept: a poor one would stay for the whole stream."""
+STARTS = 2
+"""Starts of which the best is kept."""
 
 START_ITERATIONS = 12
 """Lloyd steps after a start; from then on few are enough."""
+
+START_MOVES = 12
+"""Most merge-and-split moves after a start, each followed by two Lloyd steps."""
+
+MOVE_EVERY = 8
+"""Frames between looks for a merge-and-split move: a poor start would stay for ever."""
 
 
 class _State:
@@ -68,6 +81,8 @@ class StreamingKMeans:
     Attributes:
         centers: float32 (B, K, D) of the streams of the last step, None before.
         restarts: starts so far, the first of each stream included.
+        model: identity of the model whose features are clustered, '' = not known; a state of
+            another model is refused.
 
     Memory: max_streams * K * (D + 1) float32.
 
@@ -76,7 +91,7 @@ class StreamingKMeans:
     def __init__(
         self,
         n_clusters: int,
-        iterations: int = 2,
+        iterations: int = 1,
         decay: float = 0.1,
         metric: str = 'l2',
         sample: int = 1024,
@@ -101,7 +116,9 @@ class StreamingKMeans:
         self.max_streams, self.seed = max_streams, seed
         self.centers: Tensor | None = None
         self.restarts = 0
+        self.model = ''
         self._states: OrderedDict[str, _State] = OrderedDict()
+        self._frames = 0
 
     @torch.no_grad()
     def step(self, tokens: Tensor, streams: Sequence[str] | None = None) -> Tensor:
@@ -125,20 +142,28 @@ class StreamingKMeans:
         names = list(streams) if streams is not None else [str(i) for i in range(len(tokens))]
         if len(names) != len(tokens) or len(set(names)) != len(names):
             raise ValueError(f'streams: expected {len(tokens)} different names, got {names}')
-        values, weights = clean(tokens, self.metric == 'cosine')
+        values, weights, squares = clean(tokens, self.metric == 'cosine')
         fresh = [i for i, name in enumerate(names) if self._is_new(name, values)]
         if fresh:
-            self._start(values[fresh], weights[fresh], [names[i] for i in fresh])
+            rows = (values[fresh], weights[fresh], squares[fresh])
+            self._start(*rows, [names[i] for i in fresh])
         states = [self._states[name] for name in names]
         centers = torch.stack([state.centers for state in states])
         prior = self.decay * torch.stack([state.counts for state in states])
         usual = torch.stack([state.usual for state in states])
-        ids, centers, counts, mean = lloyd(
-            values, weights, centers, prior, self.iterations, self.metric == 'cosine'
+        cosine = self.metric == 'cosine'
+        ids, centers, counts, distances = lloyd(
+            values, weights, squares, centers, prior, self.iterations, cosine
         )
+        mean = mean_distance(distances, weights)
+        self._frames += 1
+        after = centers
+        if self._frames % MOVE_EVERY == 0 and self.n_clusters > 2:
+            # felt from the next frame on
+            after, _ = relocate(values, weights, squares, centers, ids, distances)
         cut = mean > self.cut_ratio * usual + 1e-6 if self.cut_ratio else None
         for i, (name, state) in enumerate(zip(names, states, strict=True)):
-            state.centers, state.counts = centers[i], prior[i] + counts[i]
+            state.centers, state.counts = after[i], prior[i] + counts[i]
             state.usual = torch.lerp(usual[i], mean[i], 0.1)
             if cut is not None:
                 state.cut = _to_host(cut[i])
@@ -150,9 +175,12 @@ class StreamingKMeans:
             # on the host the cut is known at once, so this frame is clustered anew already
             again = [i for i in range(len(names)) if bool(cut[i])]
             if again:
-                self._start(values[again], weights[again], [names[i] for i in again])
-                ids = ids.clone()
-                ids[again], self.centers = self._reassign(values, names, again)
+                rows = (values[again], weights[again], squares[again])
+                self._start(*rows, [names[i] for i in again])
+                self.centers = centers.clone()
+                for i in again:
+                    self.centers[i] = self._states[names[i]].centers
+                ids[again] = assign(values[again], self.centers[again])[0]
         return ids
 
     def reset(self, stream: str | None = None) -> None:
@@ -168,19 +196,29 @@ class StreamingKMeans:
             name: {'centers': s.centers, 'counts': s.counts, 'usual': s.usual}
             for name, s in self._states.items()
         }
-        return {'n_clusters': self.n_clusters, 'metric': self.metric, 'streams': streams}
+        return {
+            'n_clusters': self.n_clusters,
+            'metric': self.metric,
+            'model': self.model,
+            'streams': streams,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
         Take a state of :meth:`state_dict`.
 
         Raises:
-            ValueError: it is of another number of clusters or metric, or damaged; nothing changes.
+            ValueError: it is of another number of clusters, metric, model or feature width, or
+                damaged; nothing changes.
 
         """
         for key in ('n_clusters', 'metric'):
             if state.get(key) != getattr(self, key):
                 raise ValueError(f'{key}: expected {getattr(self, key)!r}, got {state.get(key)!r}')
+        made_with = state.get('model', '')
+        if made_with and self.model and made_with != self.model:
+            raise ValueError(f'model: the state is of {made_with!r}, this one is {self.model!r}')
+        width = 0 if self.centers is None else self.centers.shape[2]
         loaded: OrderedDict[str, _State] = OrderedDict()
         for name, s in state['streams'].items():
             centers, counts, usual = s['centers'], s['counts'], s['usual']
@@ -190,6 +228,11 @@ class StreamingKMeans:
                 or counts.shape != centers.shape[:1]
             ):
                 raise ValueError(f'stream {name}: centers of shape {tuple(centers.shape)}')
+            if width and centers.shape[1] != width:
+                raise ValueError(
+                    f'stream {name}: the state holds {centers.shape[1]} features, the frames so '
+                    f'far had {width}; it is of another model'
+                )
             if not bool(torch.isfinite(centers).all() & torch.isfinite(counts).all()):
                 raise ValueError(f'stream {name}: the state holds NaN or infinity')
             loaded[name] = _State(centers.float(), counts.float(), usual.float())
@@ -201,39 +244,50 @@ class StreamingKMeans:
             return True
         return state.centers.device != tokens.device
 
-    def _start(self, tokens: Tensor, weights: Tensor, names: Sequence[str]) -> None:
+    def _start(
+        self, tokens: Tensor, weights: Tensor, squares: Tensor, names: Sequence[str]
+    ) -> None:
         """Give streams new centers, converged on this frame."""
         generator = torch.Generator().manual_seed(self.seed)
-        number = tokens.shape[1]
-        take = torch.randperm(number, generator=generator)[: self.sample].to(tokens.device)
+        take = torch.randperm(tokens.shape[1], generator=generator)[: self.sample]
+        take = take.to(tokens.device)
+        nothing = torch.zeros(len(tokens), self.n_clusters, device=tokens.device)
         cosine = self.metric == 'cosine'
-        best: tuple[Tensor, Tensor, Tensor] | None = None
+
+        def settle(centers: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            return lloyd(tokens, weights, squares, centers, nothing, iterations, cosine)
+
+        best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         for _ in range(STARTS):
             chosen = plus_plus(tokens[:, take], weights[:, take], self.n_clusters, generator)
-            nothing = torch.zeros(chosen.shape[:2], device=tokens.device)
-            found = lloyd(tokens, weights, chosen, nothing, START_ITERATIONS, cosine)[1:]
-            if best is None:
-                best = found
-            else:
-                better = found[2] < best[2]
-                best = (
-                    torch.where(better[:, None, None], found[0], best[0]),
-                    torch.where(better[:, None], found[1], best[1]),
-                    torch.where(better, found[2], best[2]),
-                )
+            best = _better(settle(chosen, START_ITERATIONS), best)
         assert best is not None
-        centers, counts, mean = best
+        for _ in range(START_MOVES if self.n_clusters > 2 else 0):
+            ids, centers, _, distances = best
+            moved, pays = relocate(tokens, weights, squares, centers, ids, distances)
+            if not tokens.is_cuda and not bool(pays.any()):
+                break
+            best = _better(settle(moved, 2), best)
+        _, centers, counts, distances = best
+        mean = mean_distance(distances, weights)
         for i, name in enumerate(names):
             self._states[name] = _State(centers[i], counts[i], mean[i])
             self.restarts += 1
 
-    def _reassign(
-        self, tokens: Tensor, names: Sequence[str], rows: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        from ood_perception.clustering.kmeans import assign
 
-        centers = torch.stack([self._states[name].centers for name in names])
-        return assign(tokens[list(rows)], centers[list(rows)])[0], centers
+def _better(
+    new: tuple[Tensor, Tensor, Tensor, Tensor],
+    old: tuple[Tensor, Tensor, Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of two results of `lloyd` keep, row by row, the one with the smaller distances."""
+    if old is None:
+        return new
+    better = new[3].sum(1) < old[3].sum(1)
+    rows = [
+        torch.where(better.view(-1, *[1] * (a.ndim - 1)), a, b)
+        for a, b in zip(new, old, strict=True)
+    ]
+    return rows[0], rows[1], rows[2], rows[3]
 
 
 def _to_host(flag: Tensor) -> Tensor:

@@ -103,6 +103,10 @@ class ClusterScore(nn.Module):
             mixed = mixed + (1 - self.weight) * upsample(confidence, size)
         return -mixed[:, 0]
 
+    def identify(self, model: str) -> None:
+        """Say which model's features come; a saved state of the clusters carries it."""
+        self.kmeans.model = model
+
     def reset(self, stream: str | None = None) -> None:
         """Forget the clusters of one camera, or of all."""
         self.kmeans.reset(stream)

@@ -21,14 +21,18 @@ class means with one shared covariance. k-NN: Sun et al., ICML 2022, on normalis
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.identity import check_model
 from ood_perception.scores.likelihood_ratio import need, upsample
 from ood_perception.scores.tokens import as_tokens, feature_grid
+
+log = logging.getLogger(__name__)
 
 
 class StandardizedMaxLogit(nn.Module):
@@ -113,6 +117,12 @@ class Mahalanobis(nn.Module):
         max_tokens: bound of the grid.
         weights: file with `means` (K, D) and `precision` (D, D), from :meth:`fit`.
 
+    Attributes:
+        model: identity of the model whose features come, '' = not known.
+        made_with: identity of the model the statistics were fitted on, '' = not known.
+
+    Memory: D * (D + K) float32.
+
     """
 
     needs_features = True
@@ -124,9 +134,17 @@ class Mahalanobis(nn.Module):
         self.stages, self.max_tokens = list(stages), max_tokens
         self.means: Tensor | None = None
         self.precision: Tensor | None = None
+        self.model = self.made_with = ''
+        self._warned = False
         if weights:
+            self.made_with = read_origin(weights)
             state = read_statistics(weights, ('means', 'precision'), 'mahalanobis')
             self.means, self.precision = state['means'], state['precision']
+
+    def identify(self, model: str) -> None:
+        """Say which model's features come. Raises ValueError if the statistics are another's."""
+        check_model('mahalanobis', self.made_with, model)
+        self.model = model
 
     def fit(self, outputs: Iterable[SegmentorOutput], shrinkage: float = 1e-3) -> None:
         """
@@ -162,14 +180,29 @@ class Mahalanobis(nn.Module):
             * torch.eye(len(covariance), dtype=torch.float64, device=covariance.device)
         )
         self.means, self.precision = means.float(), torch.linalg.inv(covariance).float()
+        self.made_with, self._warned = self.model, False
 
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
     ) -> Tensor:
-        """Score a batch: float32 (B, H, W), squared distance, higher = more unknown."""
+        """
+        Score a batch: float32 (B, H, W), squared distance, higher = more unknown.
+
+        0 everywhere, logged once, where the features have another width than the statistics.
+        """
         if self.means is None or self.precision is None:
             raise ValueError('score mahalanobis: no statistics; call fit() or give weights')
         grid = self._grid(output)
+        if grid.shape[1] != len(self.precision):
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    'score mahalanobis: statistics of %d features, the model gives %d; it was '
+                    'fitted on another model, so the score is 0',
+                    len(self.precision),
+                    grid.shape[1],
+                )
+            return grid.new_zeros(len(grid), *size)
         tokens, precision = as_tokens(grid), self.precision.to(grid.device)
         means = self.means.to(grid.device)
         whitened = tokens @ precision
@@ -184,7 +217,8 @@ class Mahalanobis(nn.Module):
 
         if self.means is None or self.precision is None:
             raise ValueError('score mahalanobis: nothing to save; call fit() first')
-        save_file({'means': self.means.cpu(), 'precision': self.precision.cpu()}, path)
+        state = {'means': self.means.cpu(), 'precision': self.precision.cpu()}
+        save_file(state, path, metadata={'model': self.made_with})
 
     def reset(self, stream: str | None = None) -> None:
         """Nothing lives through time."""
@@ -210,3 +244,16 @@ def read_statistics(reference: str, keys: Sequence[str], score: str) -> dict[str
     if not all(bool(torch.isfinite(state[key]).all()) for key in keys):
         raise ValueError(f'score {score}: {path} holds NaN or infinity')
     return state
+
+
+def read_origin(reference: str) -> str:
+    """Identity of the model that a readable file of statistics was made with, '' = not written."""
+    from safetensors import safe_open
+
+    from ood_perception.checkpoints.store import resolve
+
+    try:
+        with safe_open(str(resolve(reference)), 'pt') as file:
+            return (file.metadata() or {}).get('model', '')
+    except Exception:
+        return ''  # `read_statistics` says what is wrong with the file

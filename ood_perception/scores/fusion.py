@@ -79,6 +79,12 @@ class FusionScore(nn.Module):
             return torch.stack(odds).amax(0)
         return sum(w * o for w, o in zip(self.weights, odds, strict=True))  # type: ignore[return-value]
 
+    def identify(self, model: str) -> None:
+        """Say which model's features come. Raises ValueError if a part was learnt on another's."""
+        for score in self.scores:
+            if hasattr(score, 'identify'):
+                score.identify(model)  # type: ignore[operator]
+
     def reset(self, stream: str | None = None) -> None:
         """Forget one camera's past in every part, or all."""
         for score in self.scores:

@@ -23,13 +23,15 @@ Computing 2004). The score of a pixel is its distance to the nearest kept token.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.features import read_statistics
+from ood_perception.scores.features import read_origin, read_statistics
+from ood_perception.scores.identity import check_model, check_width
 from ood_perception.scores.likelihood_ratio import upsample
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
@@ -38,6 +40,8 @@ GROWTH = 1.25
 
 SAMPLE = 512
 """Tokens of a batch that learning looks at."""
+
+log = logging.getLogger(__name__)
 
 
 class NoveltyScore(nn.Module):
@@ -51,7 +55,12 @@ class NoveltyScore(nn.Module):
         neighbours: the score is the mean distance to so many nearest kept tokens.
         weights: file of :meth:`save`; '' starts with an empty memory, which scores 0.
 
-    Memory: capacity * D float32.
+    Attributes:
+        bank: float32 (size, D), the tokens kept, None before anything was learnt.
+        model: identity of the model whose features come, '' = not known.
+        made_with: identity of the model the memory was learnt with, '' = not known.
+
+    Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
 
     """
 
@@ -75,6 +84,8 @@ class NoveltyScore(nn.Module):
         self.bank: Tensor | None = None
         self.radius = 0.0
         self.moments = torch.zeros(3, dtype=torch.float64)
+        self.model = self.made_with = ''
+        self._width, self._warned = 0, False
         if weights:
             self.load(weights)
 
@@ -82,6 +93,17 @@ class NoveltyScore(nn.Module):
     def size(self) -> int:
         """Tokens kept."""
         return 0 if self.bank is None else len(self.bank)
+
+    def identify(self, model: str) -> None:
+        """
+        Say which model's features come, as `scores.identity.model_identity` names it.
+
+        Raises:
+            ValueError: the memory was learnt with another model.
+
+        """
+        check_model('novelty', self.made_with, model)
+        self.model = model
 
     def start(self) -> None:
         """Forget everything and learn from every frame that is scored until :meth:`stop`."""
@@ -94,20 +116,22 @@ class NoveltyScore(nn.Module):
 
     @torch.no_grad()
     def learn(self, output: SegmentorOutput) -> None:
-        """Take a batch of normal frames into the memory."""
+        """
+        Take a batch of normal frames into the memory.
+
+        Features of another width than those kept are left out, which is logged once.
+        """
         tokens = as_tokens(self._grid(output)).flatten(0, 1)
+        if not self._fits(tokens.shape[1]):
+            return
         # a sample bounds the time of a frame; a site is watched for many frames
         order = torch.randperm(len(tokens), generator=self.generator)[:SAMPLE]
         tokens = tokens[order.to(tokens.device)]
         if self.bank is None:
-            self.bank = tokens[:1].clone()
+            self.bank, self.made_with = tokens[:1].clone(), self.model
             spread = torch.cdist(tokens, tokens.mean(0, keepdim=True)).mean()
             self.radius = float(0.25 * spread.clamp_min(1e-4))
-        elif self.bank.shape[1] != tokens.shape[1]:
-            raise ValueError(
-                f'score novelty: the memory holds {self.bank.shape[1]} features, the segmentor '
-                f'gives {tokens.shape[1]}; learn anew'
-            )
+        self.bank = self.bank.to(tokens.device)
         distance = nearest(tokens, self.bank, 1)
         self.moments += torch.tensor(
             [len(distance), float(distance.sum()), float(distance.square().sum())],
@@ -129,17 +153,17 @@ class NoveltyScore(nn.Module):
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
     ) -> Tensor:
-        """Score a batch: float32 (B, H, W), standard deviations above the usual distance."""
+        """
+        Score a batch: float32 (B, H, W), standard deviations above the usual distance.
+
+        0 everywhere while nothing was learnt, and, logged once, where the features have another
+        width than those of the memory.
+        """
         if self.learning:
             self.learn(output)
         grid = self._grid(output)
-        if self.bank is None:
+        if not self._fits(grid.shape[1]) or self.bank is None:
             return grid.new_zeros(len(grid), *size)
-        if self.bank.shape[1] != grid.shape[1]:
-            raise ValueError(
-                f'score novelty: the memory holds {self.bank.shape[1]} features, the segmentor '
-                f'gives {grid.shape[1]}; it was learnt with another model'
-            )
         self.bank = self.bank.to(grid.device)
         distance = nearest(as_tokens(grid).flatten(0, 1), self.bank, self.neighbours)
         mean, std = self.usual
@@ -173,6 +197,7 @@ class NoveltyScore(nn.Module):
                 'stages': torch.tensor(self.stages),
             },
             str(path),
+            metadata={'model': self.made_with},
         )
 
     def load(self, path: str) -> None:
@@ -180,7 +205,8 @@ class NoveltyScore(nn.Module):
         Read a memory.
 
         Raises:
-            ValueError: damaged, or of other stages; the present memory stays.
+            ValueError: damaged, of another model, of other stages, or of another feature width
+                than the frames so far; the present memory stays.
 
         """
         keys = ('bank', 'moments', 'radius', 'stages')
@@ -190,14 +216,34 @@ class NoveltyScore(nn.Module):
                 f'score novelty: {path} was learnt on stages {state["stages"].tolist()}, '
                 f'expected {self.stages}'
             )
+        made_with = read_origin(str(path))
+        check_model('novelty', made_with, self.model)
+        check_width('novelty', state['bank'].shape[1], self._width)
+        self.made_with, self._warned = made_with, False
         self.bank, self.moments = state['bank'].float(), state['moments'].double()
         self.radius, self.learning = float(state['radius']), False
 
     def reset(self, stream: str | None = None) -> None:
         """Keep the memory: it is of the site, not of a moment."""
 
+    def _fits(self, width: int) -> bool:
+        """Whether features of this width can be compared with the memory; log once if not."""
+        self._width = width
+        if self.bank is None or self.bank.shape[1] == width:
+            return True
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                'score novelty: the memory holds %d features, the model gives %d; it was learnt '
+                'with another model, so the score is 0 until it is learnt anew',
+                self.bank.shape[1],
+                width,
+            )
+        return False
+
     def _forget(self) -> None:
         self.bank, self.radius = None, 0.0
+        self.made_with, self._warned = '', False
         self.moments = torch.zeros(3, dtype=torch.float64)
 
     def _grid(self, output: SegmentorOutput) -> Tensor:

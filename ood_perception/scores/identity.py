@@ -1,0 +1,82 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Whose features a state was made of: what is learnt on one model says nothing about another's.
+
+A score that keeps learnt features carries the identity of the model that feeds it, writes it into
+its files, and refuses a file of another model when it is read, not while frames pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from ood_perception.checkpoints.report import WeightsMissing
+from ood_perception.checkpoints.store import resolve
+from ood_perception.profile import Profile
+
+
+def model_identity(profile: Profile) -> str:
+    """
+    Name the model of a profile and its weights.
+
+    Args:
+        profile: whose segmentor is meant.
+
+    Returns:
+        The segmentor's name, and the first 12 hex digits of its weight file's sha256 where there
+        is one on this machine, for example 'compact 5f70bf18a086'.
+
+    """
+    if not profile.segmentor.weights:
+        return profile.segmentor.name
+    digest = hashlib.sha256()
+    try:
+        path = resolve(profile.segmentor.weights)
+    except WeightsMissing:
+        return profile.segmentor.name
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return f'{profile.segmentor.name} {digest.hexdigest()[:12]}'
+
+
+def check_model(score: str, made_with: str, model: str) -> None:
+    """
+    Refuse a state of another model.
+
+    Args:
+        score: name of the score, for the message.
+        made_with: identity the state was made with, '' = not known.
+        model: identity of the model that is used now, '' = not known.
+
+    Raises:
+        ValueError: both are known and differ.
+
+    """
+    if made_with and model and made_with != model:
+        raise ValueError(
+            f'score {score}: the state was learnt with the model {made_with!r}, this one is '
+            f'{model!r}; learn anew (`ood learn-normal`), or use the profile it was learnt with'
+        )
+
+
+def check_width(score: str, held: int, given: int) -> None:
+    """Refuse a state of `held` features where the model gives `given` (0 = not known)."""
+    if held and given and held != given:
+        raise ValueError(
+            f'score {score}: the state holds {held} features, the model gives {given}; it was '
+            'learnt with another model or other stages; learn anew'
+        )
