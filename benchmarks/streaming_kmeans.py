@@ -16,15 +16,20 @@
 Streaming K-means against scikit-learn on a drifting stream of tokens, on this machine's CPU.
 
 Each frame is clustered by (a) ours, warm, (b) scikit-learn k-means++ until it converges, (c)
-scikit-learn from the last centers, 3 iterations. Prints inertia and time as ratios of one run:
+scikit-learn from the last centers, 3 iterations. Prints inertia and time as ratios of one run
+(medians over the frames; the mean also holds the frames that look for a merge-and-split move):
 
     python benchmarks/streaming_kmeans.py --output benchmarks/results/streaming_kmeans.csv
+    python benchmarks/streaming_kmeans.py --long --output benchmarks/results/streaming_long.csv
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import resource
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -97,42 +102,75 @@ def case(width: int, clusters: int, frames: int, iterations: int) -> dict[str, f
         'ms_sklearn_warm_3': median['warm'],
         'faster_than_converged': median['cold'] / median['ours'],
         'faster_than_warm_3': median['warm'] / median['ours'],
+        'faster_than_warm_3_mean': float(np.mean(times['warm']) / np.mean(times['ours'])),
         'static_ids_kept': float(np.median(kept)),
     }
+
+
+def long_run(frames: int) -> dict[str, float]:
+    """
+    Many frames of small drifting tokens of two cameras, with scene cuts and cameras that change.
+
+    Returns:
+        'frames', 'tensors' (values held at the end over values held after 1 % of the frames) and
+        'grown_mb' (resident memory, likewise).
+
+    """
+    kmeans = StreamingKMeans(4, max_streams=3)
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(2, 16, 4, generator=g)
+    early = (0, 0.0)
+    for frame in range(frames):
+        if frame % 1000 == 0:
+            base = 10 * torch.randn(2, 16, 4, generator=g)
+        tokens = base + 0.1 * torch.randn(base.shape, generator=g)
+        kmeans.step(tokens, ['front', f'{frame // 5000}'])
+        if frame == frames // 100:
+            early = (held(kmeans), resident_mb())
+    return {
+        'frames': frames,
+        'tensors': held(kmeans) / max(early[0], 1),
+        'grown_mb': resident_mb() - early[1],
+    }
+
+
+def held(kmeans: StreamingKMeans) -> int:
+    """Values in the state's tensors; at most 3 streams are kept, of which 2 early on."""
+    streams = kmeans.state_dict()['streams'].values()
+    return sum(tensor.numel() for state in streams for tensor in state.values())
+
+
+def resident_mb() -> float:
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--frames', type=int, default=15)
-    parser.add_argument('--iterations', type=int, default=2)
-    parser.add_argument('--long', action='store_true', help='100,000 tiny frames: no growth')
+    parser.add_argument('--iterations', type=int, default=1)
+    parser.add_argument('--widths', type=int, nargs='+', default=[384, 768])
+    parser.add_argument('--clusters', type=int, nargs='+', default=[16, 32, 64])
+    parser.add_argument('--long', action='store_true', help='only 100,000 small frames: no growth')
+    parser.add_argument('--long-frames', type=int, default=100_000, help='of --long')
     parser.add_argument('--output', type=Path)
     given = parser.parse_args()
     rows = []
-    for width in (384, 768):
-        for clusters in (16, 32, 64):
-            row = case(width, clusters, given.frames, given.iterations)
-            rows.append(row)
-            print('  '.join(f'{k} {v:.4g}' for k, v in row.items()), flush=True)
+    shapes = [(width, clusters) for width in given.widths for clusters in given.clusters]
+    for shape in [None] if given.long else shapes:
+        if shape is None:
+            rows.append(long_run(given.long_frames))
+        else:
+            rows.append(case(*shape, given.frames, given.iterations))
+        print('  '.join(f'{k} {v:.4g}' for k, v in rows[-1].items()), flush=True)
     if given.output:
         given.output.parent.mkdir(parents=True, exist_ok=True)
         with given.output.open('w', newline='') as file:
             threads = torch.get_num_threads()
-            file.write(f'# python benchmarks/streaming_kmeans.py (CPU, {threads} threads)\n')
+            file.write(f'# python {shlex.join(sys.argv)} (CPU, {threads} threads)\n')
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows({k: round(v, 4) for k, v in row.items()} for row in rows)
-    if given.long:
-        import resource
-
-        kmeans = StreamingKMeans(4, iterations=1)
-        tokens = torch.randn(1, 8, 4)
-        kmeans.step(tokens)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in range(100_000):
-            kmeans.step(tokens)
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        print(f'100,000 frames: peak memory grew by {grown / 1024:.1f} MB')
 
 
 if __name__ == '__main__':

@@ -43,6 +43,7 @@ from ood_perception.profile import Profile, ProfileError, StageConfig
 from ood_perception.result import Result
 from ood_perception.scores import create_score
 from ood_perception.scores.calibration import Calibration
+from ood_perception.scores.identity import model_identity
 
 WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})
 """What a caller can ask of a frame; 'instances' brings boxes and everything with one row a box."""
@@ -76,6 +77,11 @@ class Pipeline:
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
         self.score = _stage('score', create_score, profile.score).to(device)
+        if hasattr(self.score, 'identify'):
+            try:
+                self.score.identify(model_identity(profile))
+            except ValueError as error:
+                raise ProfileError(f'score.weights: {error}') from error
         self.engine = create_engine(
             engine,
             segmentor,

@@ -224,7 +224,8 @@ def relocate(
     gain = gain * half_counts * rest_counts / counts.clamp_min(1)
     best, split = gain.max(1)
     cost = torch.cdist(means, means).square()
-    cost = cost * counts[:, :, None] * counts[:, None] / (counts[:, :, None] + counts[:, None] + 1)
+    pairs = (counts[:, :, None] + counts[:, None]).clamp_min(1)
+    cost = cost * counts[:, :, None] * counts[:, None] / pairs
     barred = torch.eye(clusters, device=tokens.device, dtype=torch.bool)[None].repeat(batch, 1, 1)
     barred[rows, split], barred[rows, :, split] = True, True
     least, pair = cost.masked_fill(barred, torch.inf).flatten(1).min(1)
@@ -232,7 +233,7 @@ def relocate(
     # the smaller of the two leaves, the larger keeps its id
     smaller = counts[rows, first] < counts[rows, second]
     kept, leaving = torch.where(smaller, second, first), torch.where(smaller, first, second)
-    moved = means.clone()
+    moved = centers.clone()
     both = counts[rows, kept] + counts[rows, leaving]
     joined = total[rows, kept] + total[rows, leaving]
     moved[rows, kept] = torch.where(

@@ -52,11 +52,12 @@ MOVE_EVERY = 8
 
 
 class _State:
-    """What is known of one stream: centers (K, D), counts (K,), usual mean distance ()."""
+    """What is known of a stream: centers (K, D), counts (K,), usual mean distance (), age."""
 
     def __init__(self, centers: Tensor, counts: Tensor, usual: Tensor) -> None:
         self.centers, self.counts, self.usual = centers, counts, usual
         self.cut: Tensor | None = None
+        self.age = 0
 
     def cut_seen(self) -> bool:
         """Whether the last frame was a cut; on a GPU never waits, so a cut may be seen late."""
@@ -118,7 +119,6 @@ class StreamingKMeans:
         self.restarts = 0
         self.model = ''
         self._states: OrderedDict[str, _State] = OrderedDict()
-        self._frames = 0
 
     @torch.no_grad()
     def step(self, tokens: Tensor, streams: Sequence[str] | None = None) -> Tensor:
@@ -156,15 +156,15 @@ class StreamingKMeans:
             values, weights, squares, centers, prior, self.iterations, cosine
         )
         mean = mean_distance(distances, weights)
-        self._frames += 1
         after = centers
-        if self._frames % MOVE_EVERY == 0 and self.n_clusters > 2:
+        if self.n_clusters > 2 and any((s.age + 1) % MOVE_EVERY == 0 for s in states):
             # felt from the next frame on
             after, _ = relocate(values, weights, squares, centers, ids, distances)
+            after = torch.nn.functional.normalize(after, dim=-1) if cosine else after
         cut = mean > self.cut_ratio * usual + 1e-6 if self.cut_ratio else None
         for i, (name, state) in enumerate(zip(names, states, strict=True)):
-            state.centers, state.counts = after[i], prior[i] + counts[i]
-            state.usual = torch.lerp(usual[i], mean[i], 0.1)
+            state.centers, state.counts = after[i].clone(), prior[i] + counts[i]
+            state.usual, state.age = torch.lerp(usual[i], mean[i], 0.1), state.age + 1
             if cut is not None:
                 state.cut = _to_host(cut[i])
             self._states.move_to_end(name)

@@ -254,6 +254,6 @@ def read_origin(reference: str) -> str:
 
     try:
         with safe_open(str(resolve(reference)), 'pt') as file:
-            return (file.metadata() or {}).get('model', '')
+            return str((file.metadata() or {}).get('model', ''))
     except Exception:
         return ''  # `read_statistics` says what is wrong with the file

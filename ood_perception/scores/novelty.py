@@ -26,6 +26,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -137,18 +138,20 @@ class NoveltyScore(nn.Module):
             [len(distance), float(distance.sum()), float(distance.square().sum())],
             dtype=torch.float64,
         )
-        while True:
-            farthest = int(distance.argmax())
-            if float(distance[farthest]) <= self.radius:
-                break
-            if len(self.bank) >= self.capacity:
+        # farthest first, on the host: a few hundred numbers, and each choice hangs on the last
+        between = torch.cdist(tokens, tokens).cpu().numpy()
+        left = distance.cpu().numpy()
+        chosen: list[int] = []
+        while left[farthest := int(left.argmax())] > self.radius:
+            if len(self.bank) + len(chosen) >= self.capacity:
                 self.radius *= GROWTH
-                self.bank = thin(self.bank, self.radius)
-                distance = nearest(tokens, self.bank, 1)
+                self.bank = thin(torch.cat([self.bank, tokens[chosen]]), self.radius)
+                left, chosen = nearest(tokens, self.bank, 1).cpu().numpy(), []
                 continue
-            new = tokens[farthest : farthest + 1]
-            self.bank = torch.cat([self.bank, new])
-            distance = torch.minimum(distance, torch.cdist(tokens, new)[:, 0])
+            chosen.append(farthest)
+            left = np.minimum(left, between[farthest])
+        if chosen:
+            self.bank = torch.cat([self.bank, tokens[chosen]])
 
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
@@ -261,8 +264,8 @@ def nearest(tokens: Tensor, bank: Tensor, neighbours: int) -> Tensor:
 def thin(bank: Tensor, radius: float) -> Tensor:
     """Keep tokens, oldest first, that are farther than `radius` from all kept before."""
     distance = torch.cdist(bank, bank)
-    near = (distance <= radius).cpu()
-    free = torch.ones(len(bank), dtype=torch.bool)
+    near = (distance <= radius).cpu().numpy()
+    free = np.ones(len(bank), dtype=bool)
     kept = []
     for i in range(len(bank)):
         if free[i]:

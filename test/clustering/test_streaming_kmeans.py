@@ -20,7 +20,7 @@ import torch
 from sklearn.cluster import KMeans
 
 from ood_perception.clustering import StreamingKMeans
-from ood_perception.clustering.kmeans import lloyd, plus_plus
+from ood_perception.clustering.kmeans import clean, lloyd, plus_plus, relocate, sums
 
 
 def blobs(seed: int, n: int = 600, k: int = 8, d: int = 12, spread: float = 0.4) -> torch.Tensor:
@@ -64,10 +64,70 @@ def test_one_lloyd_step_equals_scikit_learn() -> None:
         tokens[None], torch.ones(1, len(tokens)), 8, torch.Generator().manual_seed(0)
     )
     oracle = KMeans(8, init=start[0].numpy(), n_init=1, max_iter=1, tol=0).fit(tokens.numpy())
-    _, centers, _, _ = lloyd(
-        tokens[None], torch.ones(1, len(tokens)), start, torch.zeros(1, 8), 1, False
-    )
+    _, centers, _, _ = lloyd(*clean(tokens[None], False), start, torch.zeros(1, 8), 1, False)
     np.testing.assert_allclose(centers[0].numpy(), oracle.cluster_centers_, atol=1e-4)
+
+
+def four_groups() -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens of four groups, and centers of which two share a group and one serves two."""
+    g = torch.Generator().manual_seed(0)
+    groups = torch.tensor([[0.0, 0], [10, 0], [0, 10], [13, 10]])
+    tokens = groups.repeat_interleave(50, 0) + 0.5 * torch.randn(200, 2, generator=g)
+    return tokens[None], torch.tensor([[[-0.3, 0.0], [0.3, 0], [10, 0], [6.5, 10]]])
+
+
+def test_relocation_leaves_a_local_optimum_that_lloyd_steps_cannot() -> None:
+    tokens, centers = four_groups()
+    values, weights, squares = clean(tokens, False)
+    nothing = torch.zeros(1, 4)
+    best = KMeans(4, n_init=5, random_state=0).fit(tokens[0].numpy()).inertia_
+    ids, centers, _, distances = lloyd(values, weights, squares, centers, nothing, 20, False)
+    assert float(distances.sum()) > 5 * best
+    moved, pays = relocate(values, weights, squares, centers, ids, distances)
+    assert pays.tolist() == [True]
+    # one center went to the other side; the one that served nobody else's group stays
+    assert torch.allclose(moved[0, 2], centers[0, 2], atol=1e-4)
+    ids, centers, _, distances = lloyd(values, weights, squares, moved, nothing, 3, False)
+    assert float(distances.sum()) == pytest.approx(best, rel=1e-4)
+    # from the best there is nothing to gain: every center rests
+    rest, pays = relocate(values, weights, squares, centers, ids, distances)
+    assert pays.tolist() == [False]
+    assert torch.equal(rest, centers)
+
+
+def test_a_poor_start_is_left_within_a_few_frames() -> None:
+    tokens, centers = four_groups()
+    kmeans = StreamingKMeans(4)
+    kmeans.step(tokens)
+    state = kmeans.state_dict()
+    state['streams']['0']['centers'] = centers[0]
+    kmeans.load_state_dict(state)
+    for _ in range(12):
+        kmeans.step(tokens)
+    assert kmeans.restarts == 1
+    best = KMeans(4, n_init=5, random_state=0).fit(tokens[0].numpy()).inertia_
+    assert inertia(tokens[0], kmeans.centers[0]) == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize('clusters', [2, 3, 7])
+def test_relocation_of_strange_tokens_gives_no_nan(clusters: int) -> None:
+    for tokens in (torch.zeros(2, 5, 3), torch.full((2, 5, 3), torch.nan), torch.randn(2, 2, 3)):
+        values, weights, squares = clean(tokens, False)
+        start, nothing = torch.randn(2, clusters, 3), torch.zeros(2, clusters)
+        ids, centers, _, distances = lloyd(values, weights, squares, start, nothing, 1, False)
+        moved, _ = relocate(values, weights, squares, centers, ids, distances)
+        assert torch.isfinite(moved).all()
+
+
+def test_sums_of_strided_tokens_are_those_of_contiguous_ones() -> None:
+    tokens = torch.randn(2, 5, 40).transpose(1, 2)
+    values, weights, _ = clean(tokens, False)
+    assert not values.is_contiguous()
+    ids = torch.randint(0, 6, (2, 40))
+    for got, want in zip(
+        sums(values, weights, ids, 6), sums(values.contiguous(), weights, ids, 6), strict=True
+    ):
+        torch.testing.assert_close(got, want)
 
 
 def test_static_scene_keeps_its_ids() -> None:
@@ -185,6 +245,17 @@ def test_state_of_another_model_is_refused() -> None:
     state['streams']['0']['centers'] = torch.full((8, 12), float('nan'))
     with pytest.raises(ValueError, match='NaN'):
         StreamingKMeans(8).load_state_dict(state)
+    narrow = StreamingKMeans(8)
+    narrow.step(blobs(15, d=5)[None])
+    with pytest.raises(ValueError, match='holds 12 features, the frames so far had 5'):
+        narrow.load_state_dict(kmeans.state_dict())
+    kmeans.model = 'compact 0123'
+    named = kmeans.state_dict()
+    same, another = StreamingKMeans(8), StreamingKMeans(8)
+    same.model, another.model = 'compact 0123', 'dinov2 4567'
+    same.load_state_dict(named)
+    with pytest.raises(ValueError, match="of 'compact 0123', this one is 'dinov2 4567'"):
+        another.load_state_dict(named)
     # other features than those of the saved state: a start, not an error
     kmeans.step(blobs(16, d=7)[None])
     assert kmeans.restarts == 2
@@ -194,7 +265,7 @@ def test_memory_does_not_grow() -> None:
     kmeans = StreamingKMeans(2, iterations=1)
     tokens = torch.randn(1, 4, 2)
     sizes = set()
-    for _ in range(2000):
+    for _ in range(500):
         kmeans.step(tokens)
         state = kmeans._states['0']
         sizes.add((len(kmeans._states), state.centers.numel(), state.counts.numel()))

@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,11 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from ood_perception.models.output import SegmentorOutput
+from ood_perception.models.output import InputSpec, SegmentorOutput
+from ood_perception.pipeline import Pipeline
+from ood_perception.profile import Profile, ProfileError, StageConfig
+from ood_perception.scores import create_score
+from ood_perception.scores.identity import model_identity
 from ood_perception.scores.novelty import NoveltyScore, nearest, thin
 
 
@@ -101,8 +107,6 @@ def test_bad_memories_are_refused(tmp_path: Path) -> None:
     memory.save(str(path))
     with pytest.raises(ValueError, match=r'stages \[0\], expected \[-1\]'):
         NoveltyScore(stages=(-1,)).load(str(path))
-    with pytest.raises(ValueError, match='another model'):
-        memory(SegmentorOutput([torch.randn(1, 9, 4, 4)]), (4, 4))
     broken = tmp_path / 'broken.safetensors'
     broken.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match='no safetensors file'):
@@ -124,3 +128,111 @@ def test_constant_and_nan_features(features: torch.Tensor) -> None:
 
 def test_empty_memory_scores_zero() -> None:
     assert not NoveltyScore(stages=(0,))(normal(0), (4, 4)).any()
+
+
+@pytest.mark.parametrize('name', ['novelty', 'knn', 'mahalanobis'])
+def test_another_feature_width_scores_zero_and_is_logged_once(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    score = create_score(name, stages=(0,))
+    known, other = normal(0), SegmentorOutput([torch.randn(1, 9, 4, 4)])
+    known.logits = torch.randn(1, 3, 8, 10)
+    if name == 'mahalanobis':
+        score.fit([known])
+    else:
+        score.learn(known)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert torch.equal(score(other, (6, 6)), torch.zeros(1, 6, 6))
+    assert len(caplog.records) == 1
+    assert '16' in caplog.text
+    assert 'another model' in caplog.text
+    assert score(known, (8, 10)).any()
+
+
+def test_learning_leaves_another_feature_width_out() -> None:
+    memory = NoveltyScore(stages=(0,))
+    memory.start()
+    memory(normal(0), (8, 10))
+    size = memory.size
+    memory(SegmentorOutput([torch.randn(1, 9, 4, 4)]), (4, 4))
+    assert memory.size == size
+    memory.start()
+    memory(SegmentorOutput([torch.randn(1, 9, 4, 4)]), (4, 4))
+    assert memory.bank is not None
+    assert memory.bank.shape[1] == 9
+
+
+def test_memory_of_another_model_is_refused_when_read(tmp_path: Path) -> None:
+    path = str(tmp_path / 'memory.safetensors')
+    memory = NoveltyScore(stages=(0,))
+    memory.identify('compact 0123')
+    memory.start()
+    memory(normal(0), (8, 10))
+    memory.save(path)
+    same, other, unnamed = (NoveltyScore(stages=(0,)) for _ in range(3))
+    same.identify('compact 0123')
+    same.load(path)
+    assert same.size == memory.size
+    other.identify('dinov2 4567')
+    with pytest.raises(ValueError, match=r"'compact 0123', this one is 'dinov2 4567'; learn anew"):
+        other.load(path)
+    assert other.size == 0
+    unnamed.load(path)
+    with pytest.raises(ValueError, match='novelty: the state was learnt with the model'):
+        unnamed.identify('dinov2 4567')
+    parts = [{'name': 'novelty', 'options': {'stages': [0], 'weights': path}}]
+    with pytest.raises(ValueError, match='compact 0123'):
+        create_score('fusion', parts=parts).identify('dinov2 4567')
+    narrow = NoveltyScore(stages=(0,))
+    narrow(SegmentorOutput([torch.randn(1, 9, 4, 4)]), (4, 4))
+    with pytest.raises(ValueError, match='holds 16 features, the model gives 9'):
+        narrow.load(path)
+
+
+def test_statistics_of_another_model_are_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / 'statistics.safetensors')
+    score = create_score('mahalanobis', stages=(0,))
+    score.identify('compact 0123')
+    output = normal(0)
+    output.logits = torch.randn(1, 3, 8, 10)
+    score.fit([output])
+    score.save(path)
+    with pytest.raises(ValueError, match='mahalanobis: the state was learnt with the model'):
+        create_score('mahalanobis', stages=(0,), weights=path).identify('compact 9999')
+
+
+class Tiny(torch.nn.Module):
+    """A segmentor of one feature map of 3 channels."""
+
+    spec = InputSpec()
+
+    def forward(self, images: torch.Tensor) -> SegmentorOutput:
+        return SegmentorOutput([images[:, :, ::4, ::4]])
+
+
+def test_pipeline_refuses_a_memory_of_another_model_while_it_is_built(tmp_path: Path) -> None:
+    def build(segmentor: str, weights: str) -> Pipeline:
+        score = StageConfig('novelty', weights, {'stages': [0]})
+        profile = Profile(name='tiny', segmentor=StageConfig(segmentor), score=score)
+        return Pipeline(profile, Tiny(), torch.device('cpu'), 'eager')
+
+    rng = np.random.default_rng(0)
+    pipeline = build('tiny', '')
+    pipeline.score.start()
+    pipeline(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8), wants={'score'})
+    path = str(tmp_path / 'memory.safetensors')
+    pipeline.score.save(path)
+    assert build('tiny', path).score.size == pipeline.score.size
+    with pytest.raises(ProfileError, match=r"score\.weights: .*'tiny', this one is 'other'"):
+        build('other', path)
+
+
+def test_identity_holds_the_hash_of_the_weights(tmp_path: Path) -> None:
+    file = tmp_path / 'weights.safetensors'
+    file.write_bytes(b'weights')
+    there = Profile(segmentor=StageConfig('compact', str(file)))
+    digest = hashlib.sha256(b'weights').hexdigest()
+    assert model_identity(there) == f'compact {digest[:12]}'
+    gone = Profile(segmentor=StageConfig('compact', str(tmp_path / 'gone.safetensors')))
+    assert model_identity(gone) == 'compact'

@@ -14,6 +14,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -197,6 +200,24 @@ def test_fusion_is_the_mean_of_log_odds() -> None:
     torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
     with pytest.raises(ValueError, match='a part has the keys'):
         create_score('fusion', parts=[{'nome': 'llr'}])
+
+
+def test_score_of_the_documentation_works() -> None:
+    page = Path(__file__).resolve().parents[2] / 'docs' / 'scores.md'
+    (block,) = re.findall(r'```python\n(.*?)```', page.read_text(encoding='utf-8'), re.DOTALL)
+    try:
+        exec(compile(block, page.name, 'exec'), {'__name__': 'scores_page'})
+        got = create_score('loneliness')(output(), SIZE)
+    finally:
+        SCORES.pop('loneliness', None)
+    assert got.shape == (2, *SIZE)
+    assert got.dtype == torch.float32
+    assert float(got.std()) > 0
+
+
+def test_every_score_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / 'docs' / 'scores.md').read_text(encoding='utf-8')
+    assert set(re.findall(r'^\| `(\w+)` \|', page, re.MULTILINE)) >= set(SCORES)
 
 
 def test_auto_camera_names() -> None:
