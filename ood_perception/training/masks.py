@@ -23,6 +23,8 @@ mask head what they look like; both are written with their model cards.
 from __future__ import annotations
 
 import hashlib
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -130,7 +132,9 @@ def make_scenes(
             )
         )
         if progress is not None:
-            progress('scenes', (index + 1) / (pasted + drives), 0.0)
+            progress(
+                'validation scenes' if held_out else 'scenes', (index + 1) / (pasted + drives), 0.0
+            )
     return scenes
 
 
@@ -211,7 +215,7 @@ def train_masks(
         numbers: dict[str, Any] = {'scenes': len(scenes), 'steps': done}
         if held_out:
             numbers |= {f'validation {k}': v for k, v in _validated(written, held_out).items()}
-        _card(path, name, data, numbers, command)
+        card(path, numbers, _sources(data), asdict(data), command)
     return written
 
 
@@ -245,36 +249,61 @@ def _validated(written: dict[str, Path], scenes: Sequence[Scene]) -> dict[str, f
     return {k: v for k, v in numbers.items() if 'mask' not in k and k != 'matched_iou'}
 
 
-def _card(path: Path, name: str, data: MaskData, numbers: dict[str, Any], command: str) -> None:
-    what = {
-        'light_prompts': 'A small detector that puts boxes around unknown objects in a '
-        'calibrated score map (ood_perception.masks.light_prompts).',
-        'mask_head': 'A small network that outlines the object in a crop of picture and '
-        'calibrated score map (ood_perception.masks.mask_head).',
-    }[name]
+def _sources(data: MaskData) -> list[dict[str, Any]]:
+    return [
+        {'frames': data.frames.name, 'without the sequence': data.leave_out},
+        {'objects': data.objects.name, 'held out': 'one of five source images'},
+        {'drives of the proving ground': data.drives},
+        {'score maps of': data.profile or 'nothing: spoilt truth only'},
+    ]
+
+
+CARDS = {
+    'light_prompts': 'A small detector that puts boxes around unknown objects in a calibrated '
+    'score map (ood_perception.masks.light_prompts).',
+    'mask_head': 'A small network that outlines the object in a crop of picture and calibrated '
+    'score map (ood_perception.masks.mask_head).',
+}
+"""Stem of the weights -> what they are."""
+
+
+def card(
+    weights: Path,
+    numbers: dict[str, Any],
+    sources: list[dict[str, Any]],
+    record: dict[str, Any],
+    command: str = '',
+) -> None:
+    """
+    Write the model card of one of the masks stage's networks beside its weights.
+
+    Args:
+        weights: file whose stem is a key of `CARDS`.
+        numbers: name -> value.
+        sources: what it was trained on.
+        record: everything that steered the run.
+        command: the command line; '' = that of this process.
+
+    """
+    camvid = any('camvid' in str(value) for source in sources for value in source.values())
     write_card(
-        path.with_suffix('.md'),
+        weights.with_suffix('.md'),
         {
-            'name': name,
-            'what': what,
-            'command': command or 'ood_perception.training.masks.train_masks(...)',
+            'name': weights.stem,
+            'what': CARDS.get(weights.stem, 'A network of the masks stage.'),
+            'command': command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             'numbers': numbers,
-            'data': [
-                {'frames': data.frames.name, 'without the sequence': data.leave_out},
-                {'objects': data.objects.name, 'held out': 'one of five source images'},
-                {'drives of the proving ground': data.drives},
-                {'score maps of': data.profile or 'nothing: spoilt truth only'},
-            ],
+            'data': sources,
             'licence': 'Trained on CamVid: non-commercial research use only. The objects are '
             'COCO cut-outs, each with its own Flickr licence.'
-            if 'camvid' in data.frames.name
+            if camvid
             else 'As the frames and objects allow.',
             'limits': [
-                'validated on the sequence, objects and drives left out; benchmarks/masks.py '
-                'measures more, see docs/masks.md',
+                'validated on the sequence, objects and drives left out, where numbers say so; '
+                'benchmarks/masks.py measures more, see docs/masks.md',
                 'objects are pasted or rendered; few of them stand on the road as real ones do',
             ],
-            'record': asdict(data),
-            'sha256': hashlib.sha256(path.read_bytes()).hexdigest(),
+            'record': record,
+            'sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),
         },
     )

@@ -42,14 +42,18 @@ def train_light(
         seconds: of training.
         scenes: that are made with a profile.
 
+    Returns:
+        `output`; a model card lies beside it.
+
+    Raises:
+        TrainingError: frames or objects that cannot be read, or no room to write to.
+
     """
+    from ood_perception.training.masks import card
     from ood_perception.training.prompts import train_prompts
     from ood_perception.training.score_scenes import Scene, compose, load_objects, spoil
 
-    try:
-        things = load_objects(objects, held_out=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise TrainingError(f'{objects}: {error}') from error
+    things = load_objects(objects, held_out=False)
     frames = _frames(data)
     source: Any
     if profile:
@@ -66,7 +70,11 @@ def train_light(
             image, labels = compose(frames[int(rng.integers(len(frames)))], things, rng)
             return Scene(image, labels, spoil(labels, rng))
 
-    train_prompts(source, output, seconds)
+    _, steps = train_prompts(source, output, seconds)
+    made = {'frames': data, 'objects': str(objects), 'profile': profile, 'seconds': seconds}
+    sources = [{'frames': text} for text in data]
+    sources += [{'objects': str(objects), 'score maps of': profile or 'nothing: spoilt truth'}]
+    card(output, {'frames': len(frames), 'steps': steps}, sources, made)
     return output
 
 

@@ -21,9 +21,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import IMAGE_ENDINGS, Frames
 from ood_perception.training.label_maps import LabelMap, load_label_map
@@ -101,40 +98,15 @@ def ade20k(root: Path, split: str = 'training', label_map: LabelMap | None = Non
 
 def bag(root: Path, split: str = '', label_map: LabelMap | None = None) -> Frames:
     """
-    Every tenth image of a rosbag; every pixel counts as known. `split` names the topic.
+    Images of a rosbag, three a second at most; `split` is `/topic`, `/topic+labels` or `+labels`.
 
-    The frames are written once, as PNG, to a folder beside the bag.
+    Labels are a topic of label images or a folder of files named by stamp, see
+    `bag_frames.extract`; without them every pixel counts as known.
     """
-    try:
-        from rosbags.highlevel import AnyReader
-    except ImportError as error:
-        raise TrainingError("reading a bag needs: pip install 'ood_perception[bag]'") from error
-    from ood_perception.ros.messages import decode
+    from ood_perception.training.bag_frames import extract
 
-    if not root.exists():
-        raise TrainingError(f'{root}: no such bag')
-    target = root.with_name(f'{root.stem}_frames{split.replace("/", "_")}')
-    if not (target / 'complete').is_file():
-        target.mkdir(parents=True, exist_ok=True)
-        try:
-            with AnyReader([root]) as reader:
-                kinds = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-                topics = [c for c in reader.connections if c.msgtype in kinds]
-                topics = [c for c in topics if not split or c.topic == split]
-                if not topics:
-                    raise TrainingError(f'{root}: no image topic {split}'.rstrip())
-                for i, (connection, stamp, raw) in enumerate(reader.messages(topics)):
-                    if i % 10:
-                        continue
-                    image = decode(reader.deserialize(raw, connection.msgtype))
-                    name = f'{connection.topic.strip("/").replace("/", "_")}_{stamp}.png'
-                    Image.fromarray(np.asarray(image)).save(target / name)
-        except TrainingError:
-            raise
-        except Exception as error:
-            raise TrainingError(f'{root}: cannot be read as a bag: {error}') from error
-        (target / 'complete').touch()
-    frames = folder(target)
+    topic, _, labels = split.partition('+')
+    frames = folder(extract(root, topic, labels), '', label_map if labels else None)
     return Frames(frames.images, frames.labels, frames.label_map, str(root))
 
 
