@@ -24,7 +24,13 @@ An argument left empty keeps what the parameter file says.
 import os
 
 import yaml
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    LogInfo,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    UnsetEnvironmentVariable,
+)
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -34,8 +40,9 @@ from launch import LaunchContext, LaunchDescription
 
 PACKAGE = 'ood_perception'
 BOOLEANS = ['true', 'false']
-# The middleware reads the first on Kilted and later, the second on Humble and Jazzy.
+# Fast DDS 3 reads the first and warns about the second, Fast DDS 2 reads the second only.
 TRANSPORT_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 
 def share(*parts: str) -> PathJoinSubstitution:
@@ -107,9 +114,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'fastdds_profile',
         default_value='auto',
-        description='Transport profile for large images: auto (the one of this package unless the '
-        'environment names one), none, or the path of an XML file. Camera drivers and '
-        'bag players need it too.',
+        description='Fast DDS profile for large images: auto (the one of this package, unless '
+        'the environment names one), none (stock settings), or the path of an XML file. Camera '
+        'drivers and bag players need it too.',
     ),
     DeclareLaunchArgument(
         'use_sim_time',
@@ -135,22 +142,26 @@ ARGUMENTS = [
 ]
 
 
+def transport_variable() -> str:
+    """Environment variable that the middleware of this distribution reads."""
+    return TRANSPORT_VARIABLES[os.environ.get('ROS_DISTRO') in FAST_DDS_2]
+
+
 def transport(context: LaunchContext) -> list:
     """Set the transport profile for every process of this launch, unless the user has one."""
     choice = LaunchConfiguration('fastdds_profile').perform(context)
+    name = transport_variable()
     if choice == 'none':
-        # Empty counts as set: the node then leaves the transport alone, too.
-        return [SetEnvironmentVariable(name, '') for name in TRANSPORT_VARIABLES]
+        return [UnsetEnvironmentVariable(other) for other in TRANSPORT_VARIABLES]
     if choice == 'auto':
-        if any(name in os.environ for name in TRANSPORT_VARIABLES):
+        if name in os.environ:
             return []
-        choice = share('config', 'fastdds.xml').perform(context)
+        # The user may have exported the name that another distribution reads.
+        meant = [os.environ[other] for other in TRANSPORT_VARIABLES if os.environ.get(other)]
+        choice = meant[0] if meant else share('config', 'fastdds.xml').perform(context)
     if not os.path.isfile(choice):
         raise RuntimeError(f'fastdds_profile: expected auto, none or an XML file, got {choice!r}')
-    return [
-        *(SetEnvironmentVariable(name, choice) for name in TRANSPORT_VARIABLES),
-        LogInfo(msg=f'transport profile {choice}'),
-    ]
+    return [SetEnvironmentVariable(name, choice), LogInfo(msg=f'transport profile {choice}')]
 
 
 def node(context: LaunchContext) -> list:
@@ -165,6 +176,8 @@ def node(context: LaunchContext) -> list:
             chosen[name] = value(name)
     if value('autostart'):
         chosen['autostart'] = value('autostart') == 'true'
+    # Without this the node, which finds no profile, would apply the one of this package.
+    stock = value('fastdds_profile') == 'none'
     remappings = []
     if value('cameras'):
         names = yaml.safe_load(value('cameras'))
@@ -187,6 +200,7 @@ def node(context: LaunchContext) -> list:
             parameters=[value('params_file'), chosen],
             remappings=remappings,
             arguments=['--ros-args', '--log-level', value('log_level')],
+            additional_env={transport_variable(): ''} if stock else None,
             output='screen',
             emulate_tty=True,
             respawn=value('respawn') == 'true',

@@ -17,7 +17,8 @@ Play a bag over DDS to a node of its own and write the evaluation.
 
     ros2 launch ood_perception replay.launch.py bag:=DRIVE profile:=compact output:=evaluation
 
-Labels are taken from the bag where it has them. The launch ends when the report is written.
+Labels are taken from the bag where it has them, or from a folder of images that are named by their
+stamps. The launch ends when the report is written.
 """
 
 import os
@@ -34,20 +35,34 @@ from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription
 
+# Fast DDS 3 reads the first and warns about the second, Fast DDS 2 reads the second only.
 TRANSPORT_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 ARGUMENTS = [
-    DeclareLaunchArgument('bag', description='rosbag2 folder with images and, maybe, labels.'),
+    DeclareLaunchArgument('bag', description='rosbag2 folder or file with images.'),
     DeclareLaunchArgument(
         'profile', default_value='compact', description='Profile name or path of a YAML file.'
     ),
     DeclareLaunchArgument(
-        'image_topic', default_value='/camera/image_raw', description='Images in the bag.'
+        'image_topic',
+        default_value='/camera/image_raw',
+        description='Images in the bag; a /compressed ending selects JPEG or PNG.',
+    ),
+    DeclareLaunchArgument(
+        'labels',
+        default_value='',
+        description='Folder of label images named by stamp in ns, or a CSV of stamp,file. Empty: '
+        'the topics /labels/anomaly and /labels/instances of the bag, if it has them.',
     ),
     DeclareLaunchArgument('rate', default_value='1.0', description='Speed of the replay.'),
-    DeclareLaunchArgument('device', default_value='auto', description='auto, cpu, cuda, cuda:N.'),
     DeclareLaunchArgument(
-        'output', default_value='evaluation', description='Folder of the report.'
+        'device', default_value='auto', description='auto, cpu, cuda or cuda:N.'
+    ),
+    DeclareLaunchArgument(
+        'output',
+        default_value='evaluation',
+        description='Folder of report.html, report.json and report.csv.',
     ),
 ]
 
@@ -57,7 +72,8 @@ def transport(context: LaunchContext) -> list:
     if any(name in os.environ for name in TRANSPORT_VARIABLES):
         return []
     path = os.path.join(FindPackageShare('ood_perception').perform(context), 'config/fastdds.xml')
-    return [SetEnvironmentVariable(name, path) for name in TRANSPORT_VARIABLES]
+    name = TRANSPORT_VARIABLES[os.environ.get('ROS_DISTRO') in FAST_DDS_2]
+    return [SetEnvironmentVariable(name, path)]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -75,6 +91,8 @@ def generate_launch_description() -> LaunchDescription:
             LaunchConfiguration('profile'),
             '--image',
             LaunchConfiguration('image_topic'),
+            '--labels',
+            LaunchConfiguration('labels'),
             '--rate',
             LaunchConfiguration('rate'),
             '--device',

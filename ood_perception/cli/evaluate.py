@@ -33,6 +33,14 @@ ProfileName = Annotated[str, typer.Option(help='Name or path of a profile.')]
 Device = Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')]
 Mode = Annotated[str, typer.Option(help='Pixel metrics: streaming, exact, smiyc or uem.')]
 Track = Annotated[str, typer.Option(help="Component metrics: anomaly, obstacle or ''.")]
+Labels = Annotated[
+    str,
+    typer.Option(
+        help='Folder of label images named by stamp in ns, or a CSV of stamp,file; instead of '
+        'topics. With several bags: one folder in it for each, of the name of the bag.'
+    ),
+]
+Depth = Annotated[str, typer.Option(help='Topic of registered depth images, for distances.')]
 Workers = Annotated[int, typer.Option(help='Bags evaluated at a time.', min=1)]
 Backend = Annotated[str, typer.Option(help='With several bags: none, processes or ray.')]
 
@@ -48,18 +56,22 @@ class BagWork:
     image: str
     anomaly: str
     instances: str
+    depth: str = '/camera/depth/image_raw'
+    labels: str = ''
 
     def __call__(self, bag: str) -> Evaluator:
         """Evaluate one bag with a pipeline of this process."""
         from ood_perception.evaluation.evaluator import Evaluator
         from ood_perception.evaluation.joining import Topics
+        from ood_perception.evaluation.label_folder import LabelFolder
         from ood_perception.evaluation.replay import bag_frames, evaluate_records
         from ood_perception.pipeline import Pipeline
 
         pipeline = Pipeline.from_profile(self.profile, self.device)
         evaluator = Evaluator(pipeline.profile.name, self.mode, self.track)
-        topics = Topics(self.image, self.anomaly, self.instances)
-        frames = bag_frames(pipeline, bag, topics, evaluator.problems, str(bag))
+        topics = Topics(self.image, self.anomaly, self.instances, depth=self.depth)
+        labels = LabelFolder(Path(self.labels) / Path(bag).stem) if self.labels else None
+        frames = bag_frames(pipeline, bag, topics, evaluator.problems, str(bag), labels)
         return evaluate_records(frames, evaluator)
 
 
@@ -74,6 +86,8 @@ def bag(
     image: Annotated[str, typer.Option(help='Topic of the images.')] = '/camera/image_raw',
     anomaly: Annotated[str, typer.Option(help='Topic of the labels.')] = '/labels/anomaly',
     instances: Annotated[str, typer.Option(help='Topic of true ids.')] = '/labels/instances',
+    labels: Labels = '',
+    depth: Depth = '/camera/depth/image_raw',
     mode: Mode = 'streaming',
     track: Track = '',
     write: Annotated[bool, typer.Option(help='Write the outputs as a bag, too.')] = False,
@@ -83,9 +97,11 @@ def bag(
     """Evaluate bags: every frame in this process, or live over DDS."""
     from ood_perception.cli.progress import bar, fail
     from ood_perception.evaluation.joining import Topics
+    from ood_perception.evaluation.label_folder import LabelFolder
 
-    topics = Topics(image, anomaly, instances)
+    topics = Topics(image, anomaly, instances, depth=depth)
     try:
+        stamped = LabelFolder(labels) if labels and len(bags) == 1 else None
         if live:
             if len(bags) != 1:
                 raise ValueError(f'live: expected one bag, got {len(bags)}')
@@ -102,7 +118,9 @@ def bag(
                     rate=rate,
                     on_progress=lambda done, total: show(round(done)),
                 )
-            found = evaluate_live(run, bags[0], image, profile, topics=topics, track=track)
+            found = evaluate_live(
+                run, bags[0], image, profile, topics=topics, labels=stamped, track=track
+            )
         elif len(bags) == 1:
             from ood_perception.evaluation.replay import evaluate_bag
             from ood_perception.pipeline import Pipeline
@@ -113,6 +131,7 @@ def bag(
                     pipeline,
                     bags[0],
                     topics=topics,
+                    labels=stamped,
                     track=track,
                     mode=mode,
                     write=output / 'outputs' if write else None,
@@ -121,7 +140,8 @@ def bag(
         else:
             from ood_perception.evaluation.distributed import evaluate_shards
 
-            work = BagWork(profile, device, mode, track, image, anomaly, instances)
+            folder = str(Path(labels).absolute()) if labels else ''
+            work = BagWork(profile, device, mode, track, image, anomaly, instances, depth, folder)
             paths = [str(path.absolute()) for path in bags]
             with bar('evaluating bags', len(bags)) as show:
                 merged = evaluate_shards(
@@ -191,6 +211,7 @@ def drive(
                 frame = Frame(round(shot.stamp * 1e9), f'drive {seed}')
                 frame.image = lambda shot=shot: shot.image  # type: ignore[misc]
                 frame.anomaly, frame.truth = shot.anomaly, shot.instances
+                frame.distances = shot.distances
                 if predicted(pipeline, frame, Counter()):
                     evaluator.update(frame)
                 show(number + 1)

@@ -225,7 +225,9 @@ def component_figures(
     unknown, found = label == UNKNOWN, prediction & (label != IGNORE)
     # Only pixels of some component need to be looked at, mostly few.
     chosen = np.flatnonzero(unknown | found)
-    (truths, truth), (guesses, predicted) = (_components(mask, chosen) for mask in (unknown, found))
+    (truths, truth), (guesses, predicted) = (
+        _components(mask, chosen) for mask in (unknown, found)
+    )
     k, p, shared = _pairs(truth, predicted, truths, guesses)
     raw = np.bincount(k, shared, truths)
     # The background is component 0 and ignored as well where it has too few pixels.

@@ -33,20 +33,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.evaluation.breakdown import Breakdown
 from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
 from ood_perception.evaluation.component_metrics import ComponentMetrics
 from ood_perception.evaluation.curves import Curve, ranked_curve
 from ood_perception.evaluation.instance_metrics import InstanceMetrics
-from ood_perception.evaluation.pixel_metrics import (
-    IGNORE,
-    InputError,
-    PixelMetrics,
-    valid_pixels,
-)
+from ood_perception.evaluation.pixel_metrics import InputError, PixelMetrics, valid_pixels
 from ood_perception.evaluation.time_metrics import TimeMetrics
-
-SIZES = ((0, 32**2, 'below 32x32'), (32**2, 96**2, '32x32 to 96x96'), (96**2, 1 << 62, 'larger'))
-"""Pixels from, pixels below, name: the breakdown by size of the true object."""
 
 PICTURES = 6
 """Frames of each end (best and worst) that the report shows."""
@@ -69,6 +62,8 @@ class Frame:
         latency_ms: from sending the image to receiving its outputs; nan = unknown.
         image: function that reads the uint8 (H, W, 3) RGB image when it is to be shown.
         condition: name for the breakdown, for example of a track; '' = none.
+        distance: float (H, W), metres along the camera's axis, nan or 0 = unknown.
+        distances: of true ids in metres, where no image of distances is needed.
 
     """
 
@@ -83,6 +78,8 @@ class Frame:
     latency_ms: float = float('nan')
     image: Callable[[], NDArray[np.uint8]] | None = None
     condition: str = ''
+    distance: NDArray[np.floating] | None = None
+    distances: dict[int, float] | None = None
 
 
 @dataclass
@@ -136,8 +133,7 @@ class Evaluator:
         self.instances = InstanceMetrics()
         self.time = TimeMetrics()
         self.calibration = CalibrationMetrics()
-        self.conditions: dict[str, PixelMetrics] = {}
-        self.sizes: Counter[tuple[str, bool]] = Counter()
+        self.parts = Breakdown(mode)
         self.problems: Counter[str] = Counter()
         self.frames = self.labelled = self.compared = 0
         self.latencies_ms: list[float] = []
@@ -181,9 +177,7 @@ class Evaluator:
             self.components.update(score, label)
         if frame.heatmap is not None:
             self._attempt(lambda: self.calibration.update(frame.heatmap, label))
-        if frame.condition:
-            part = self.conditions.setdefault(frame.condition, PixelMetrics(self.mode))
-            part.update(score, label)
+        self.parts.add_pixels(score, label, frame)
         if not self.pictures:
             return None
         # Every fourth pixel is enough to choose pictures by.
@@ -197,13 +191,7 @@ class Evaluator:
             frame.instances, frame.truth, frame.anomaly, frame.confidences
         )
         self.compared += 1
-        counted = frame.truth
-        if frame.anomaly is not None:
-            counted = np.where(frame.anomaly == IGNORE, 0, frame.truth)
-        ids, sizes = np.unique(counted[counted > 0], return_counts=True)
-        for identity, size in zip(ids.tolist(), sizes.tolist(), strict=True):
-            name = next(text for low, high, text in SIZES if low <= size < high)
-            self.sizes[name, bool(np.isin(identity, pairs[1]))] += 1
+        self.parts.add_objects(frame, pairs[1].tolist())
         return pairs
 
     def _show(self, value: float, meaning: str, frame: Frame) -> None:
@@ -239,9 +227,7 @@ class Evaluator:
         self.instances.merge(other.instances)
         self.time.merge(other.time)
         self.calibration.merge(other.calibration)
-        for name, part in other.conditions.items():
-            self.conditions.setdefault(name, PixelMetrics(self.mode)).merge(part)
-        self.sizes.update(other.sizes)
+        self.parts.merge(other.parts)
         self.problems.update(other.problems)
         self.frames += other.frames
         self.labelled += other.labelled
@@ -276,24 +262,14 @@ class Evaluator:
             {name: plain(value) for name, value in summary.items()},
             self.pixels.curves() if self.labelled else None,
             self.calibration.reliability() if self.calibration.counts.any() else None,
-            self._breakdown(),
+            [
+                (name, {key: plain(value) for key, value in figures.items()})
+                for name, figures in self.parts.rows()
+            ],
             self._pictures(),
             sorted(self.latencies_ms),
             dict(sorted(self.problems.items())),
         )
-
-    def _breakdown(self) -> list[tuple[str, dict[str, Any]]]:
-        rows: list[tuple[str, dict[str, Any]]] = []
-        for name in sorted(self.conditions):
-            figures = self.conditions[name].compute()
-            chosen = ('ap', 'fpr95', 'auroc', 'frames')
-            rows.append((name, {key: plain(figures[key]) for key in chosen}))
-        for _, _, name in SIZES:
-            found, missed = self.sizes[name, True], self.sizes[name, False]
-            if found + missed:
-                recall = found / (found + missed)
-                rows.append((f'objects {name}', {'objects': found + missed, 'recall': recall}))
-        return rows
 
     def _pictures(self) -> list[tuple[str, NDArray[np.uint8]]]:
         rows, ends = self._shown, self.pictures

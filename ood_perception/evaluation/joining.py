@@ -19,13 +19,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ood_perception.evaluation.evaluator import Frame
+from ood_perception.evaluation.label_folder import LabelFolder, name_stamps
 from ood_perception.ros import bag as bags
 from ood_perception.ros.messages import BadImage, decode, stamp_ns
 
@@ -46,6 +47,8 @@ class Topics:
         instances: true ids as mono16, in the bag of the source.
         node: the node whose ``heatmap``, ``score``, ``instances`` and ``detections_json`` are read
             in the bag of outputs.
+        depth: registered depth image, 16UC1 (mm) or 32FC1 (m) of the size of the labels, in the
+            bag of the source; for the breakdown by distance.
 
     """
 
@@ -53,6 +56,12 @@ class Topics:
     anomaly: str = '/labels/anomaly'
     instances: str = '/labels/instances'
     node: str = '/ood'
+    depth: str = '/camera/depth/image_raw'
+
+    def present(self, path: str | Path) -> list[str]:
+        """Topics of labels and depth that a bag has; a bag without any is no problem."""
+        have = {t.name for t in bags.topics(path) if t.count}
+        return [n for n in (self.anomaly, self.instances, self.depth) if n in have]
 
 
 def grouped(path: str | Path, topics: list[str], problems: Counter[str]) -> Iterator[Group]:
@@ -72,6 +81,8 @@ def grouped(path: str | Path, topics: list[str], problems: Counter[str]) -> Iter
 
     """
     with bags.opened(path) as reader:
+        if damage := getattr(reader, 'damage', ''):
+            problems[damage] += 1
         chosen = [c for c in reader.connections if c.topic in topics and c.msgcount]
         present = {c.topic for c in chosen}
         for name in topics:
@@ -113,6 +124,7 @@ def join(
     topics: Topics,
     problems: Counter[str],
     stream: str = '',
+    labels: LabelFolder | None = None,
 ) -> Iterator[Frame]:
     """
     Frames of a recorded run: the node's outputs with images and labels of the same stamp.
@@ -123,6 +135,7 @@ def join(
         topics: names.
         problems: gets what was wrong, and how often.
         stream: name of the sequence.
+        labels: of a folder, instead of the bag's.
 
     Raises:
         BagError: a bag cannot be opened.
@@ -131,50 +144,66 @@ def join(
     names = [f'{topics.node}/{n}' for n in ('heatmap', 'score', 'instances', 'detections_json')]
     given = {t.name for t in bags.topics(outputs) if t.count}
     wanted = [name for name in names if name in given or name.endswith(('heatmap', 'instances'))]
-    have = {t.name for t in bags.topics(source) if t.count}
-    # A bag without labels is no problem, one without images is.
-    labels = [n for n in (topics.anomaly, topics.instances) if n in have]
-    asked = [topics.image, *labels]
+    asked = source_topics(topics, source, labels)
     results = grouped(outputs, wanted, problems)
     result = next(results, None)
+    foreign, unlabelled = [], []
     for stamp, messages in grouped(source, asked, problems):
         while result is not None and result[0] < stamp:
-            problems['outputs whose stamp no image has'] += 1
+            foreign.append(result[0])
             result = next(results, None)
         if result is None or result[0] != stamp:
+            if labels is not None and topics.image in messages:
+                labels.saw(stamp)
             continue
-        yield _frame(stamp, messages, result[1], topics, labels, problems, stream)
+        frame = source_frame(stamp, messages, topics, problems, stream, labels)
+        if topics.anomaly in asked and topics.anomaly not in messages:
+            unlabelled.append(stamp)
+        yield _with_outputs(frame, result[1], topics, problems)
         result = next(results, None)
     while result is not None:
-        problems['outputs whose stamp no image has'] += 1
+        foreign.append(result[0])
         result = next(results, None)
+    name_stamps(foreign, 'outputs whose stamp no image has', problems)
+    name_stamps(unlabelled, 'frames whose stamp no label has', problems)
+    if labels is not None:
+        labels.finish(problems)
+
+
+def source_topics(
+    topics: Topics, source: str | Path, labels: LabelFolder | None = None
+) -> list[str]:
+    """Image topic, and what the source has of labels and depth; a folder replaces its labels."""
+    there = topics.present(source)
+    if labels is not None:
+        there = [n for n in there if n not in (topics.anomaly, topics.instances)]
+    return [topics.image, *there]
 
 
 def source_frame(
-    stamp: int, messages: dict[str, Any], topics: Topics, problems: Counter[str], stream: str = ''
+    stamp: int,
+    messages: dict[str, Any],
+    topics: Topics,
+    problems: Counter[str],
+    stream: str = '',
+    labels: LabelFolder | None = None,
 ) -> Frame:
-    """Frame with image and labels only."""
+    """Frame with image, labels and distances only."""
     frame = Frame(stamp, stream)
     image = messages.get(topics.image)
     if image is not None:
         frame.image = lambda: decode(image)
     frame.anomaly = _array(messages.get(topics.anomaly), problems)
     frame.truth = _array(messages.get(topics.instances), problems)
+    frame.distance = _metres(messages.get(topics.depth), problems)
+    if labels is not None and image is not None:
+        labels.fill(frame, problems)
     return frame
 
 
-def _frame(
-    stamp: int,
-    messages: dict[str, Any],
-    found: dict[str, Any],
-    topics: Topics,
-    labels: list[str],
-    problems: Counter[str],
-    stream: str,
+def _with_outputs(
+    frame: Frame, found: dict[str, Any], topics: Topics, problems: Counter[str]
 ) -> Frame:
-    frame = source_frame(stamp, messages, topics, problems, stream)
-    if topics.anomaly in labels and frame.anomaly is None:
-        problems['frames whose stamp no label has'] += 1
     frame.heatmap = _array(found.get(f'{topics.node}/heatmap'), problems)
     frame.score = _array(found.get(f'{topics.node}/score'), problems)
     frame.instances = _array(found.get(f'{topics.node}/instances'), problems)
@@ -183,6 +212,17 @@ def _frame(
         rows = json.loads(text.data)['detections']
         frame.confidences = {int(row['id']): float(row['score']) for row in rows}
     return frame
+
+
+def _metres(message: Any, problems: Counter[str]) -> np.ndarray | None:
+    """Depth image in metres, by REP-118: 32FC1 in metres or 16UC1 in millimetres."""
+    if message is None:
+        return None
+    if message.encoding == '16UC1':
+        message = replace(message, encoding='mono16')
+        depth = _array(message, problems)
+        return None if depth is None else depth.astype(np.float32) / 1000
+    return _array(message, problems)
 
 
 def _array(message: Any, problems: Counter[str]) -> np.ndarray | None:

@@ -26,13 +26,15 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
-from ood_perception.evaluation.joining import Topics, grouped, join, source_frame
+from ood_perception.evaluation.joining import Topics, grouped, join, source_frame, source_topics
 
 if TYPE_CHECKING:
+    from ood_perception.evaluation.label_folder import LabelFolder
     from ood_perception.pipeline import Pipeline
     from ood_perception.ros.live import LiveRun
 
@@ -51,6 +53,7 @@ def evaluate_live(
     profile: str = 'compact',
     *,
     topics: Topics | None = None,
+    labels: LabelFolder | None = None,
     name: str = '',
     track: str = '',
 ) -> Evaluation:
@@ -63,6 +66,7 @@ def evaluate_live(
         image_topic: topic of the images in it.
         profile: for the summary.
         topics: names of labels and node, None for the usual ones.
+        labels: of a folder, instead of those in the bag.
         name: of the run in the report, '' = the profile.
         track: 'anomaly' or 'obstacle' for component metrics too.
 
@@ -76,10 +80,10 @@ def evaluate_live(
 
     """
     names = topics or Topics()
-    names = Topics(image_topic, names.anomaly, names.instances, names.node)
+    names = replace(names, image=image_topic)
     evaluator = Evaluator(name or profile, track=track)
     frames = 0
-    for frame in join(run.bag, source, names, evaluator.problems):
+    for frame in join(run.bag, source, names, evaluator.problems, labels=labels):
         if frame.stamp_ns in run.sent_ns and frame.stamp_ns in run.received_ns:
             lag = run.received_ns[frame.stamp_ns] - run.sent_ns[frame.stamp_ns]
             frame.latency_ms = lag / 1e6
@@ -93,6 +97,7 @@ def evaluate_bag(
     source: str | Path,
     *,
     topics: Topics | None = None,
+    labels: LabelFolder | None = None,
     name: str = '',
     track: str = '',
     mode: str = 'streaming',
@@ -108,6 +113,7 @@ def evaluate_bag(
         pipeline: to be evaluated; it is reset for the stream first.
         source: bag with images and, where there are any, labels.
         topics: names, None for the usual ones.
+        labels: of a folder, instead of those in the bag.
         name: of the run, '' = the pipeline's profile.
         track: 'anomaly' or 'obstacle' for component metrics too.
         mode: of the pixel metrics.
@@ -122,7 +128,9 @@ def evaluate_bag(
     """
     evaluator = Evaluator(name or pipeline.profile.name, mode, track)
     stream = stream or Path(source).stem
-    frames: Any = bag_frames(pipeline, source, topics or Topics(), evaluator.problems, stream)
+    frames: Any = bag_frames(
+        pipeline, source, topics or Topics(), evaluator.problems, stream, labels
+    )
     if limit:
         frames = itertools.islice(frames, limit)
     if write is not None:
@@ -141,7 +149,12 @@ def evaluate_bag(
 
 
 def bag_frames(
-    pipeline: Pipeline, source: str | Path, topics: Topics, problems: Counter[str], stream: str
+    pipeline: Pipeline,
+    source: str | Path,
+    topics: Topics,
+    problems: Counter[str],
+    stream: str,
+    labels: LabelFolder | None = None,
 ) -> Iterator[Any]:
     """Frames of a bag with a pipeline's outputs; those without a usable image are counted."""
     from ood_perception.ros import bag as bags
@@ -151,12 +164,16 @@ def bag_frames(
         raise bags.BagError(
             f'{source} has no messages on {topics.image!r}; it has {", ".join(sorted(have))}'
         )
-    labels = [n for n in (topics.anomaly, topics.instances) if n in have]
     pipeline.reset(stream)
-    for stamp, messages in grouped(source, [topics.image, *labels], problems):
-        frame = source_frame(stamp, messages, topics, problems, stream)
+    for stamp, messages in grouped(source, source_topics(topics, source, labels), problems):
+        if set(messages) == {topics.depth}:
+            problems['depth images whose stamp no image has'] += 1
+            continue
+        frame = source_frame(stamp, messages, topics, problems, stream, labels)
         if predicted(pipeline, frame, problems):
             yield frame
+    if labels is not None:
+        labels.finish(problems)
 
 
 def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:

@@ -311,17 +311,46 @@ def _jpeg(kinds: Any, header: Any, pixels: np.ndarray) -> Any:
 
 
 class opened:
-    """`with opened(path) as reader`: what goes wrong with a damaged bag is a BagError."""
+    """
+    `with opened(path) as reader`: what cannot be read of a damaged bag is a BagError.
+
+    Of an mcap bag without its end, or without its metadata, everything up to the cut is read; the
+    reader's attribute `damage` then says where that is.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        self.path, self.reader = path, open_reader(path)
+        from ood_perception.ros.salvage import SalvageReader
+
+        self.path = path
+        self.salvage = SalvageReader(path)
+        try:
+            self.reader = open_reader(path)
+        except BagError:
+            if not self.salvage.files(Path(path)):
+                raise
+            self.reader = self.salvage
 
     def __enter__(self) -> Any:
         try:
             self.reader.open()
         except Exception as error:  # every storage plugin has its own exceptions
-            raise BagError(f'{self.path} cannot be read: {error}') from error
+            if not self._salvaged():
+                raise BagError(f'{self.path} cannot be read: {error}') from error
+        else:
+            if self.reader is self.salvage and not self.salvage.connections:
+                raise BagError(f'{self.path} cannot be read: {self.salvage.damage}')
         return self.reader
+
+    def _salvaged(self) -> bool:
+        """Whether anything is left of a bag that cannot be opened."""
+        if self.reader is self.salvage or not self.salvage.files(Path(self.path)):
+            return False
+        try:
+            self.salvage.open()
+        except OSError:
+            return False
+        self.reader = self.salvage
+        return bool(self.salvage.connections)
 
     def __exit__(self, *_: object) -> None:
         self.reader.close()

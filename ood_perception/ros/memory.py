@@ -88,26 +88,33 @@ def transport_profile() -> Path | None:
     return None
 
 
+def profile_variable() -> str:
+    """Environment variable that Fast DDS reads: 3 warns about the name that 2 needs."""
+    return PROFILE_VARIABLES[os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')]
+
+
 def apply_transport_profile() -> Path | None:
     """
     Make Fast DDS use the shipped profile, unless the environment names one already.
 
     An empty variable counts as set: ``FASTDDS_DEFAULT_PROFILES_FILE= ood camera`` keeps the stock
-    transports. Other middlewares ignore the variables.
+    transports. A profile under the name that another distribution reads is used, too. Other
+    middlewares ignore the variables.
 
     Returns:
         The profile that is now in force, None for the stock transports.
 
     """
-    for name in PROFILE_VARIABLES:
+    used = profile_variable()
+    for name in (used, *PROFILE_VARIABLES):
         if name in os.environ:
-            return Path(os.environ[name]) if os.environ[name] else None
-    path = transport_profile()
-    if path is not None:
-        # Fast DDS 3 warns about the name that Fast DDS 2 needs.
-        older = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-        os.environ[PROFILE_VARIABLES[older]] = str(path)
-    return path
+            chosen = os.environ[name]
+            break
+    else:
+        chosen = str(transport_profile() or '')
+    if chosen:
+        os.environ[used] = chosen
+    return Path(chosen) if chosen else None
 
 
 class ImageMessage:

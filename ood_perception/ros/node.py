@@ -340,7 +340,7 @@ class OodNode(LifecycleNode):
             'profile': self.settings.profile,
             'engine': self.settings.engine,
             'enabled': self._enabled,
-            'transport_profile': os.environ.get('FASTDDS_DEFAULT_PROFILES_FILE', ''),
+            'transport_profile': os.environ.get(memory.profile_variable(), ''),
         }
         warnings = list(self._warnings)
         if pipeline is not None:

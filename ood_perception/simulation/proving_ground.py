@@ -25,7 +25,7 @@ time, in any order, and is the same again on the same machine.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -65,6 +65,7 @@ class SimulatedFrame:
         anomaly: uint8 (H, W), 0 known, 1 unknown, 255 ignore (soft edges, specks).
         instances: uint16 (H, W), id of the unknown thing, 0 = none; the same thing keeps its id.
         stamp: seconds since the drive's beginning.
+        distances: of the unknown things ahead, by id, in metres along the camera's axis.
 
     """
 
@@ -73,6 +74,7 @@ class SimulatedFrame:
     anomaly: np.ndarray
     instances: np.ndarray
     stamp: float
+    distances: dict[int, float] = field(default_factory=dict)
 
 
 class ProvingGround:
@@ -179,7 +181,12 @@ class ProvingGround:
                     anomaly[b:d, a:c][mine] = 255
                     region[mine] = 0
             anomaly[canvas.rim > 0] = 255
-        return SimulatedFrame(image, canvas.semantic, anomaly, canvas.instances, t)
+        distances = {
+            thing.instance: float(view.place(thing.s, thing.d)[1])
+            for thing in things
+            if thing.instance
+        }
+        return SimulatedFrame(image, canvas.semantic, anomaly, canvas.instances, t, distances)
 
     def _draw_sky(self, canvas: Canvas, view: View) -> None:
         rows = round(view.horizon) + 2
