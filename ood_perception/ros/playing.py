@@ -88,6 +88,8 @@ def play(
     stop = stop or threading.Event()
     remap = remap or {}
     with bag.opened(path) as reader, tool_node('ood_play', context) as node:
+        if damage := getattr(reader, 'damage', ''):
+            log.warning('%s: %s', path, damage)
         connections = _choose(path, reader.connections, topics)
         publishers = _publishers(node, connections, remap)
         connections = [c for c in connections if c.id in publishers]
