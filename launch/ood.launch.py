@@ -32,7 +32,7 @@ from launch.actions import (
     UnsetEnvironmentVariable,
 )
 from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
@@ -45,9 +45,9 @@ TRANSPORT_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFIL
 FAST_DDS_2 = ('humble', 'iron', 'jazzy')
 
 
-def share(*parts: str) -> PathJoinSubstitution:
+def share(*parts: str) -> str:
     """Path of an installed file of this package."""
-    return PathJoinSubstitution([FindPackageShare(PACKAGE), *parts])
+    return os.path.join(FindPackageShare(PACKAGE).find(PACKAGE), *parts)
 
 
 ARGUMENTS = [
@@ -152,13 +152,15 @@ def transport(context: LaunchContext) -> list:
     choice = LaunchConfiguration('fastdds_profile').perform(context)
     name = transport_variable()
     if choice == 'none':
-        return [UnsetEnvironmentVariable(other) for other in TRANSPORT_VARIABLES]
+        # Without the second the node, which finds no profile, would apply the one it comes with.
+        unset = [UnsetEnvironmentVariable(other) for other in TRANSPORT_VARIABLES]
+        return [*unset, SetEnvironmentVariable('OOD_STOCK_TRANSPORT', '1')]
     if choice == 'auto':
         if name in os.environ:
             return []
         # The user may have exported the name that another distribution reads.
         meant = [os.environ[other] for other in TRANSPORT_VARIABLES if os.environ.get(other)]
-        choice = meant[0] if meant else share('config', 'fastdds.xml').perform(context)
+        choice = meant[0] if meant else share('config', 'fastdds.xml')
     if not os.path.isfile(choice):
         raise RuntimeError(f'fastdds_profile: expected auto, none or an XML file, got {choice!r}')
     return [SetEnvironmentVariable(name, choice), LogInfo(msg=f'transport profile {choice}')]
@@ -176,8 +178,6 @@ def node(context: LaunchContext) -> list:
             chosen[name] = value(name)
     if value('autostart'):
         chosen['autostart'] = value('autostart') == 'true'
-    # Without this the node, which finds no profile, would apply the one of this package.
-    stock = value('fastdds_profile') == 'none'
     remappings = []
     if value('cameras'):
         names = yaml.safe_load(value('cameras'))
@@ -200,7 +200,6 @@ def node(context: LaunchContext) -> list:
             parameters=[value('params_file'), chosen],
             remappings=remappings,
             arguments=['--ros-args', '--log-level', value('log_level')],
-            additional_env={transport_variable(): ''} if stock else None,
             output='screen',
             emulate_tty=True,
             respawn=value('respawn') == 'true',

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 """Environment variables of Fast DDS 3 and Fast DDS 2 (Humble, Jazzy) that name a profile file."""
 
+STOCK_VARIABLE = 'OOD_STOCK_TRANSPORT'
+"""Set to 1, it keeps the stock transports in this process and those that it starts."""
+
 KEPT_BLOCK = 128 << 20
 """Bytes up to which malloc serves requests from its own heap instead of fresh pages."""
 KEPT_HEAP = 512 << 20
@@ -97,9 +100,9 @@ def apply_transport_profile() -> Path | None:
     """
     Make Fast DDS use the shipped profile, unless the environment names one already.
 
-    An empty variable counts as set: ``FASTDDS_DEFAULT_PROFILES_FILE= ood camera`` keeps the stock
-    transports. A profile under the name that another distribution reads is used, too. Other
-    middlewares ignore the variables.
+    ``OOD_STOCK_TRANSPORT=1`` keeps the stock transports; so does an empty variable, which is then
+    removed, since Fast DDS would look for a file of no name. A profile under the name that another
+    distribution reads is used, too. Other middlewares ignore the variables.
 
     Returns:
         The profile that is now in force, None for the stock transports.
@@ -112,9 +115,13 @@ def apply_transport_profile() -> Path | None:
             break
     else:
         chosen = str(transport_profile() or '')
-    if chosen:
-        os.environ[used] = chosen
-    return Path(chosen) if chosen else None
+    if os.environ.get(STOCK_VARIABLE) == '1' or not chosen:
+        for name in PROFILE_VARIABLES:
+            if os.environ.pop(name, None) == '':
+                os.environ[STOCK_VARIABLE] = '1'
+        return None
+    os.environ[used] = chosen
+    return Path(chosen)
 
 
 class ImageMessage:

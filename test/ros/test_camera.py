@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import cv2
@@ -160,8 +161,21 @@ def test_transport_profile_respects_the_user(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(memory.PROFILE_VARIABLES[0], '/my/own.xml')
     assert str(memory.apply_transport_profile()) == '/my/own.xml'
+    # A process that is told to keep the stock transports tells those that it starts.
+    monkeypatch.setenv(memory.STOCK_VARIABLE, '0')
     monkeypatch.setenv(memory.PROFILE_VARIABLES[0], '')
     assert memory.apply_transport_profile() is None
+    assert not any(name in os.environ for name in memory.PROFILE_VARIABLES)
+    assert os.environ[memory.STOCK_VARIABLE] == '1'
+    assert memory.apply_transport_profile() is None
+    # The name that the other distributions read is understood.
+    monkeypatch.setenv(memory.STOCK_VARIABLE, '0')
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    monkeypatch.setenv(memory.PROFILE_VARIABLES[0], '/my/own.xml')
+    monkeypatch.delenv(memory.PROFILE_VARIABLES[1], raising=False)
+    assert str(memory.apply_transport_profile()) == '/my/own.xml'
+    assert os.environ[memory.PROFILE_VARIABLES[1]] == '/my/own.xml'
+    monkeypatch.setenv(memory.PROFILE_VARIABLES[1], '/my/own.xml')
 
 
 def test_qos_by_name():
