@@ -114,12 +114,41 @@ def fuse(
     scores, order = scores.sort(descending=True, stable=True)
     masks = (logits > 0)[order] & (scores >= 0)[:, None, None]
     scores = scores.clamp(min=0)
-    union = union_map(masks, scores)
-    chosen = _without_duplicates(masks, min_area, duplicate)
+    window = _window(masks)
+    masks = masks[:, window[0], window[1]]
+    out = no_instances(height, width, score_map.device)
+    out.union[window] = union_map(masks, scores)
+    chosen = _without_duplicates(masks, min_area, duplicate) if masks.numel() else []
     if not chosen:
-        return no_instances(height, width, score_map.device)._replace(union=union)
+        return out
     rows = torch.tensor(chosen, device=masks.device)
-    return _describe(masks[rows], scores[rows], score_map, semantic, road_classes, union, min_area)
+    owner, scores, areas = _owners(masks[rows], scores[rows], min_area)
+    count = len(scores)
+    out.labels[window] = owner
+    values = torch.nan_to_num(score_map[window].float(), nan=0.0, posinf=0.0, neginf=0.0)
+    boxes = _bounds(owner, count)
+    boxes += boxes.new_tensor([window[1].start, window[0].start] * 2)
+    return out._replace(
+        ids=torch.arange(1, count + 1, device=owner.device, dtype=torch.int32),
+        boxes=boxes,
+        scores=scores,
+        areas=areas.int(),
+        mean_scores=_summed(owner, values, count) / areas.clamp(min=1),
+        surroundings=_surroundings(boxes, out.labels, semantic, road_classes),
+    )
+
+
+def _window(masks: Tensor) -> tuple[slice, slice]:
+    """Rows and columns that hold all masks (K, H, W); on a device, where asking costs, all."""
+    height, width = masks.shape[1:]
+    if masks.device.type != 'cpu':
+        return slice(0, height), slice(0, width)
+    covered = masks.numpy().any(0)
+    window = []
+    for axis in (1, 0):
+        taken = covered.any(axis).nonzero()[0]
+        window.append(slice(int(taken[0]), int(taken[-1]) + 1) if len(taken) else slice(0, 0))
+    return window[0], window[1]
 
 
 def _last(masks: Tensor) -> Tensor:
@@ -161,37 +190,29 @@ def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> list[
     return kept
 
 
-def _describe(
-    masks: Tensor,
-    scores: Tensor,
-    score_map: Tensor,
-    semantic: Tensor | None,
-    road_classes: Sequence[int],
-    union: Tensor,
-    min_area: int,
-) -> Instances:
-    """Make instances of masks bool (N, H, W), best first; those that lose too much go."""
+def _owners(masks: Tensor, scores: Tensor, min_area: int) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Give every pixel to one mask; masks that are left with too little go.
+
+    Args:
+        masks: bool (N, h, w), best first.
+        scores: float32 (N,), descending.
+        min_area: pixels.
+
+    Returns:
+        owner int32 (h, w), 1..M, 0 = none; scores and areas float32 (M,).
+
+    """
     owner, count = _last(masks), len(scores)
-    areas = _summed(owner, torch.ones_like(score_map, dtype=torch.float32), count)
+    areas = _summed(owner, torch.ones(owner.shape, device=owner.device), count)
     large = [row for row, area in enumerate(areas.tolist()) if area >= min_area]
-    if len(large) < count:
-        kept = torch.tensor(large, dtype=torch.long, device=owner.device)
-        numbers = torch.zeros(count + 1, dtype=torch.int32, device=owner.device)
-        numbers[kept + 1] = torch.arange(1, len(kept) + 1, device=owner.device).int()
-        # What a dropped instance claimed belongs to nobody.
-        owner, scores, areas, count = numbers[owner], scores[kept], areas[kept], len(large)
-    values = torch.nan_to_num(score_map.float(), nan=0.0, posinf=0.0, neginf=0.0)
-    boxes = _bounds(owner, count)
-    return Instances(
-        owner,
-        torch.arange(1, count + 1, device=owner.device, dtype=torch.int32),
-        boxes,
-        scores,
-        areas.int(),
-        _summed(owner, values, count) / areas.clamp(min=1),
-        _surroundings(boxes, owner, semantic, road_classes),
-        union,
-    )
+    if len(large) == count:
+        return owner, scores, areas
+    kept = torch.tensor(large, dtype=torch.long, device=owner.device)
+    numbers = torch.zeros(count + 1, dtype=torch.int32, device=owner.device)
+    numbers[kept + 1] = torch.arange(1, len(kept) + 1, device=owner.device).int()
+    # What a dropped mask claimed belongs to nobody.
+    return numbers[owner], scores[kept], areas[kept]
 
 
 def _summed(owner: Tensor, values: Tensor, count: int) -> Tensor:
@@ -231,22 +252,17 @@ def _surroundings(
     road = torch.zeros(height, width, dtype=torch.bool, device=labels.device)
     for index in road_classes:
         road |= semantic == index
-    free = labels == 0
-    rows = road.any(1).to(torch.uint8)
-    horizon = torch.where(road.any(), rows.argmax(), height)
-    # Sums over rectangles from summed tables: no loop, nothing asked of the device.
-    tables = F.pad(torch.stack([road & free, free]).int(), (1, 0, 1, 0))
-    tables = tables.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
-    x1, y1, x2, y2 = boxes.unbind(1)
+    rows = road.any(1)
+    horizon = torch.where(rows.any(), rows.to(torch.uint8).argmax(), height)
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
     reach = torch.maximum((0.15 * (x2 - x1)).int(), (0.1 * (y2 - y1)).int()).clamp(min=3)
-    top = (y2 - 0.2 * (y2 - y1)).long().clamp(min=0)
-    bottom = (y2.long() + reach).clamp(max=height)
-    left, right = (x1.long() - reach).clamp(min=0), (x2.long() + reach).clamp(max=width)
-    on_road, seen = (
-        tables[:, bottom, right]
-        - tables[:, top, right]
-        - tables[:, bottom, left]
-        + tables[:, top, left]
-    )
-    elsewhere = torch.where(y2 < horizon, IN_AIR, BESIDE)
+    y = torch.arange(height, device=labels.device)
+    x = torch.arange(width, device=labels.device)
+    down = ((y >= (y2 - 0.2 * (y2 - y1)).int()) & (y < y2 + reach)).float()
+    across = ((x >= x1 - reach) & (x < x2 + reach)).float()
+    # Sums over the strips as products of matrices: no loop, nothing asked of the device.
+    free = labels == 0
+    seen = ((down @ free.float()) * across).sum(1)
+    on_road = ((down @ (road & free).float()) * across).sum(1)
+    elsewhere = torch.where(y2[:, 0] < horizon, IN_AIR, BESIDE)
     return torch.where(2 * on_road >= seen.clamp(min=1), ON_ROAD, elsewhere).to(torch.uint8)

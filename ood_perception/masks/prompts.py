@@ -20,6 +20,7 @@ Adding one is one class or function and one entry of `PROMPTS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -84,10 +85,14 @@ class ComponentPrompts(nn.Module):
 
         """
         batch, height, width = probability.shape
-        probability = torch.nan_to_num(probability.float(), nan=0.0).clamp(0, 1)
-        on_host = probability.device.type == 'cpu'
-        if on_host and (not probability.numel() or float(probability.max()) < self.seed):
+        if not probability.numel():
+            return empty_boxes(batch, self.slots, probability.device)
+        probability = probability.float()
+        peak = float(probability.max()) if probability.device.type == 'cpu' else math.nan
+        if peak < self.seed:
             return empty_boxes(batch, self.slots)
+        if math.isnan(peak):
+            probability = torch.nan_to_num(probability, nan=0.0)
         # The cell grows with the frame, so the work does not.
         cell = max(1, round(self.cell * max(1.0, min(height, width) / 360)))
         small = F.avg_pool2d(probability[:, None], cell, cell, ceil_mode=True)[:, 0]

@@ -185,16 +185,15 @@ class Tracker:
     def _report(self, instances: Instances, ids: list[int], owners: list[_Track]) -> Instances:
         shown = [n for n, track in enumerate(owners) if track.hits >= self.min_hits]
         labels, count = instances.labels, len(owners)
-        if self.smooth_masks:
-            after = torch.zeros_like(labels)
-            for n in shown:
+        after = torch.zeros_like(labels)
+        for n in shown:
+            if self.smooth_masks:
                 mask = _smoothed(owners[n], labels == ids[n], self.smooth_masks)
                 after[mask & (after == 0)] = owners[n].id
-        else:
-            numbers = torch.zeros(max(ids, default=0) + 1, dtype=labels.dtype)
-            for n in shown:
-                numbers[ids[n]] = owners[n].id
-            after = numbers.to(labels.device)[labels]
+            else:
+                x1, y1, x2, y2 = owners[n].box.int().tolist()
+                part = (slice(y1, y2), slice(x1, x2))
+                after[part].masked_fill_(labels[part] == ids[n], owners[n].id)
         lasting = torch.tensor([owners[n].id for n in shown], dtype=torch.int32)
         smooth = torch.tensor([owners[n].score for n in shown]).to(labels.device)
         now = instances._replace(labels=after, ids=lasting.to(labels.device), scores=smooth)
