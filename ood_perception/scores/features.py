@@ -217,7 +217,8 @@ class Mahalanobis(nn.Module):
 
         if self.means is None or self.precision is None:
             raise ValueError('score mahalanobis: nothing to save; call fit() first')
-        state = {'means': self.means.cpu(), 'precision': self.precision.cpu()}
+        state = {'means': self.means, 'precision': self.precision}
+        state = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         save_file(state, path, metadata={'model': self.made_with})
 
     def reset(self, stream: str | None = None) -> None:
