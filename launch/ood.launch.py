@@ -204,6 +204,8 @@ def node(context: LaunchContext) -> list:
             emulate_tty=True,
             respawn=value('respawn') == 'true',
             respawn_delay=2.0,
+            # Loading a large network cannot be interrupted at once.
+            sigterm_timeout='15',
         )
     ]
 

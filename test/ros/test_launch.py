@@ -68,6 +68,59 @@ def test_every_launch_argument_is_described_and_every_choice_allowed():
             assert ast.literal_eval(keywords['choices']) == ['', *choices], name
 
 
+@pytest.mark.parametrize(
+    ('distro', 'set_', 'wanted'),
+    [
+        ('kilted', {}, {'FASTDDS_DEFAULT_PROFILES_FILE': 'shipped'}),
+        ('jazzy', {}, {'FASTRTPS_DEFAULT_PROFILES_FILE': 'shipped'}),
+        ('kilted', {'FASTDDS_DEFAULT_PROFILES_FILE': 'mine'}, {}),
+        (
+            'jazzy',
+            {'FASTDDS_DEFAULT_PROFILES_FILE': 'mine'},
+            {'FASTRTPS_DEFAULT_PROFILES_FILE': 'mine'},
+        ),
+        ('kilted', None, {'OOD_STOCK_TRANSPORT': '1'}),
+    ],
+    ids=['kilted', 'jazzy', 'own', 'own of another name', 'none'],
+)  # fmt: skip
+def test_launch_sets_only_the_variable_that_the_distribution_reads(
+    distro, set_, wanted, monkeypatch, tmp_path
+):
+    """With the real launch: the environment that its processes get."""
+    pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS 2 installation')
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    from launch_ros.substitutions import FindPackageShare
+
+    from launch import LaunchContext
+
+    monkeypatch.setattr(FindPackageShare, 'find', lambda self, name: str(ROOT))
+    spec = spec_from_file_location('ood_launch', LAUNCH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    own = tmp_path / 'mine.xml'
+    own.write_text('<dds/>')
+    files = {'mine': str(own), 'shipped': str(ROOT / 'config' / 'fastdds.xml')}
+    monkeypatch.setenv('ROS_DISTRO', distro)
+    for name in module.TRANSPORT_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    given = {'FASTDDS_DEFAULT_PROFILES_FILE': 'mine'} if set_ is None else set_
+    for name, value in given.items():
+        monkeypatch.setenv(name, files[value])
+    context = LaunchContext()
+    context.launch_configurations['fastdds_profile'] = 'none' if set_ is None else 'auto'
+    before = dict(context.environment)
+    for action in module.transport(context):
+        action.visit(context)
+    after = dict(context.environment)
+    changed = {name: after[name] for name in after if after[name] != before.get(name)}
+    assert changed == {name: files.get(value, value) for name, value in wanted.items()}
+    if set_ is None:
+        assert not set(module.TRANSPORT_VARIABLES) & set(after)
+
+
 def test_viewer_configurations_show_the_published_topics():
     from ood_perception.ros.outputs import TOPICS
 
