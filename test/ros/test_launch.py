@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -242,3 +243,12 @@ def test_security_policy_allows_exactly_our_topics_and_services():
     services = names("services[@reply='ALLOW']/service")
     assert {f'/ood/{name}' for name in SERVICES} <= services
     assert all(name.startswith('/ood/') for name in services)
+
+
+def test_the_table_of_faults_names_tests_that_exist():
+    page = (ROOT / 'docs' / 'reliability.md').read_text(encoding='utf-8')
+    named = re.findall(r'`(\S+\.py)::(\w+)`', page)
+    assert len(named) > 20
+    for file, test in named:
+        path = ROOT / file if file.startswith('test/') else ROOT / 'test' / 'ros' / file
+        assert f'def {test}(' in path.read_text(encoding='utf-8'), (file, test)
