@@ -108,6 +108,8 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
     stage: Stage = getattr(job.preset, kind)
     if check:
         check_data(job, kind)
+    # What the stage neither loads nor trains is random: the same in every process of a run.
+    torch.manual_seed(stage.engine.seed)
     parts = build(job)
     dataset = job.train_set or TrainingSet(
         list(job.frames),
