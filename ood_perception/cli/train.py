@@ -202,9 +202,9 @@ def compact(
         str, typer.Option(help='Training frames whose name begins so are for validation only.')
     ] = '0016E5',
     drives: Annotated[
-        int, typer.Option(help='Drives of the proving ground to render, 3 frames each.')
-    ] = 300,
-    share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.45,
+        int, typer.Option(help='Drives of the proving ground to render, 6 frames each.')
+    ] = 400,
+    share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.5,
     cache: Cache = 0,
     segmentor_set: Annotated[list[str], typer.Option(help='Override a value of stage 1.')] = [],  # noqa: B006
     uem_set: Annotated[list[str], typer.Option(help='Override a value of stage 2.')] = [],  # noqa: B006

@@ -86,14 +86,15 @@ class CompactFPN(nn.Module):
 
     def __init__(self, channels: int = 96, classes: int = 11) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList([nn.Conv2d(inputs, channels, 1) for inputs in CHANNELS])
-        self.smooth = nn.ModuleList([ContextBlock(channels) for _ in CHANNELS])
+        self.lateral = nn.ModuleList([nn.Conv2d(inputs, channels, 1) for inputs in CHANNELS[1:]])
+        self.smooth = nn.ModuleList([ContextBlock(channels) for _ in CHANNELS[1:]])
         self.fuse = conv_bn_relu(channels, channels, 3)
         self.head = nn.Conv2d(channels, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Four backbone maps -> class logits F_k (B, K, H/8, W/8)."""
-        levels = [layer(x) for layer, x in zip(self.lateral, channels_last(maps), strict=True)]
+        """Five backbone maps -> class logits F_k (B, K, H/8, W/8)."""
+        maps = channels_last(maps[1:])
+        levels = [layer(x) for layer, x in zip(self.lateral, maps, strict=True)]
         for i in (3, 2, 1):
             levels[i - 1] = levels[i - 1] + resize_like(levels[i], levels[i - 1])
         fine, *coarse = [layer(x) for layer, x in zip(self.smooth, levels, strict=True)]
@@ -105,47 +106,56 @@ class CompactFPN(nn.Module):
 
 class CompactUEM(nn.Module):
     """
-    Unknown estimation module: a per-pixel MLP over all backbone maps, with context, at stride 4.
+    Unknown estimation module: a per-pixel MLP over all backbone maps, with context, at stride 2.
 
     After Nayal et al. (IJCV 2025): two outputs, inlier and outlier, trained with the LLR loss on a
     frozen segmentor. Between its layers depthwise dilated convolutions and the mean of the image
-    let the inside of a large uniform object know of its edges and of the scene.
+    let the inside of a large uniform object know of its edges and of the scene; the maps of stride
+    4 and 2 draw its outline.
 
     Args:
         channels: width at stride 8.
         fine: width at stride 4.
+        detail: width at stride 2.
 
     """
 
-    def __init__(self, channels: int = 160, fine: int = 48) -> None:
+    def __init__(self, channels: int = 160, fine: int = 48, detail: int = 16) -> None:
         super().__init__()
-        self.inp = conv_bn_relu(sum(CHANNELS), channels)
+        self.inp = conv_bn_relu(sum(CHANNELS[1:]), channels)
         self.glob = nn.Linear(channels, channels)
-        self.ctx = nn.Sequential(*[ContextBlock(channels, dilation) for dilation in (1, 3, 6)])
+        self.ctx = nn.Sequential(*[ContextBlock(channels, dilation) for dilation in (1, 3, 6, 1)])
         self.mid = nn.Conv2d(channels, fine, 1)
-        self.fine = nn.Conv2d(CHANNELS[0], fine, 1)
+        self.fine = nn.Conv2d(CHANNELS[1], fine, 1)
         self.dec = nn.Sequential(
-            nn.BatchNorm2d(fine), nn.ReLU(), ContextBlock(fine), conv_bn_relu(fine, fine)
+            nn.BatchNorm2d(fine), nn.ReLU(), conv_bn_relu(fine, fine, 3), conv_bn_relu(fine, fine)
         )
-        self.out = nn.Conv2d(fine, 2, 1)
+        self.low = nn.Conv2d(fine, detail, 1)
+        self.detail = nn.Conv2d(CHANNELS[0], detail, 1)
+        self.edge = nn.Sequential(
+            nn.BatchNorm2d(detail), nn.ReLU(), conv_bn_relu(detail, detail, 3)
+        )
+        self.out = nn.Conv2d(detail, 2, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Four backbone maps -> u (B, 2, H/4, W/4), channel 0 inlier, 1 outlier."""
-        maps = channels_last(maps)
-        pooled = F.avg_pool2d(maps[0], 2, ceil_mode=True)
-        stacked = [pooled, *(resize_like(x, pooled) for x in maps[1:])]
+        """Five backbone maps -> u (B, 2, H/2, W/2), channel 0 inlier, 1 outlier."""
+        half, quarter, *coarse = channels_last(maps)
+        pooled = F.avg_pool2d(quarter, 2, ceil_mode=True)
+        stacked = [pooled, *(resize_like(x, pooled) for x in coarse)]
         x = self.inp(torch.cat(stacked, dim=1))
         x = x + self.glob(x.mean((2, 3)))[:, :, None, None]
         x = self.mid(self.ctx(x))
-        return self.out(self.dec(resize_like(x, maps[0]) + self.fine(maps[0])))
+        x = self.dec(resize_like(x, quarter) + self.fine(quarter))
+        x = self.edge(resize_like(self.low(x), half) + self.detail(half))
+        return self.out(x)
 
 
 class Compact(nn.Module):
     """
     Backbone, FPN head and UEM in one forward pass.
 
-    `features` of the output are the backbone's four maps, finest first. The state dict that is
-    saved and loaded holds the heads only: `fpn.*` and `uem.*`.
+    `features` of the output are the backbone's maps of stride 4 to 32, finest first. The state
+    dict that is saved and loaded holds the heads only: `fpn.*` and `uem.*`.
 
     Args:
         classes: number of known classes.
@@ -166,7 +176,7 @@ class Compact(nn.Module):
     def forward(self, images: Tensor) -> SegmentorOutput:
         """(B, 3, H, W) images normalised with `spec`, any size from 32 pixels."""
         maps = self.backbone(images)
-        return SegmentorOutput(features=list(maps), logits=self.fpn(maps), ood=self.uem(maps))
+        return SegmentorOutput(features=list(maps[1:]), logits=self.fpn(maps), ood=self.uem(maps))
 
     def train(self, mode: bool = True) -> Compact:
         """Switch the heads; the backbone stays frozen in evaluation mode."""

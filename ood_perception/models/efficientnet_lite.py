@@ -30,8 +30,8 @@ from ood_perception.models.output import InputSpec
 SPEC = InputSpec(mean=(127 / 255,) * 3, std=(128 / 255,) * 3, multiple_of=8)
 """Input (x - 127) / 128 for x in 0..255, RGB."""
 
-CHANNELS = (24, 40, 112, 320)
-"""Channels of the maps at stride 4, 8, 16 and 32."""
+CHANNELS = (16, 24, 40, 112, 320)
+"""Channels of the maps at stride 2, 4, 8, 16 and 32."""
 
 
 def official_weights() -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ def official_weights() -> dict[str, Tensor]:
 
 def build_efficientnet_lite0(pretrained: bool = True) -> nn.Module:
     """
-    Build the frozen backbone: (B, 3, H, W) -> four maps of `CHANNELS` at stride 4, 8, 16, 32.
+    Build the frozen backbone: (B, 3, H, W) -> five maps of `CHANNELS` at stride 2 to 32.
 
     Args:
         pretrained: False leaves random weights, for tests.
@@ -80,7 +80,7 @@ def build_efficientnet_lite0(pretrained: bool = True) -> nn.Module:
     import timm
 
     backbone = timm.create_model(
-        'tf_efficientnet_lite0', pretrained=False, features_only=True, out_indices=(1, 2, 3, 4)
+        'tf_efficientnet_lite0', pretrained=False, features_only=True, out_indices=(0, 1, 2, 3, 4)
     )
     if pretrained:
         # the layers behind the last map (conv_head, classifier) have no place in the backbone

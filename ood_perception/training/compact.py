@@ -58,7 +58,7 @@ class CompactData:
         per_drive: frames of each.
         share: of training samples that come from the proving ground.
         workers: processes that render.
-        size: (height, width) of the samples in pixels.
+        size: (height, width) of the rendered training frames in pixels; views are cut from them.
 
     """
 
@@ -66,11 +66,11 @@ class CompactData:
     val: str
     objects: Path
     leave_out: str = '0016E5'
-    drives: int = 300
-    per_drive: int = 3
-    share: float = 0.45
+    drives: int = 400
+    per_drive: int = 6
+    share: float = 0.5
     workers: int = 2
-    size: tuple[int, int] = (360, 480)
+    size: tuple[int, int] = (480, 640)
 
 
 VAL_DRIVES = range(100_000, 100_030)
@@ -107,13 +107,15 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
     if data.drives:
         seeds = range(data.drives)
         cache = folder / 'proving_ground'
-        simulated = render(cache / 'train', seeds, data.per_drive, data.size, data.workers)
-        val_simulated = render(cache / 'val', VAL_DRIVES, 3, data.size, data.workers)
+        simulated = render(
+            cache / 'train', seeds, data.per_drive, data.size, data.workers, crowded=True
+        )
+        val_simulated = render(cache / 'val', VAL_DRIVES, 3, workers=data.workers)
     objects = load_objects(data.objects, held_out=False)
-    exposures = [(1.0, held_in, Exposure(held_in, objects, data.size))]
+    exposures = [(1.0, held_in, Exposure(held_in, objects))]
     if simulated:
         rendered = load_pairs(simulated)
-        other = Exposure(rendered, objects, data.size, most=500)
+        other = Exposure(rendered, objects, most=500)
         other.things = [*exposures[0][2].things, *other.things]
         exposures = [(1 - data.share, *exposures[0][1:]), (data.share, rendered, other)]
     pasted = validation_set(held_out, load_objects(data.objects, held_out=True))

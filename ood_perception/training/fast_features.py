@@ -73,6 +73,8 @@ def fast_features(backbone: nn.Module, images: Tensor, threads: int = 0) -> Feat
                 dynamic_axes={name: {0: 'batch'} for name in ('images', *names)},
             )
             options = onnxruntime.SessionOptions()
+            # a spinning thread pool takes the cores from the heads' training step
+            options.add_session_config_entry('session.intra_op.allow_spinning', '0')
             options.intra_op_num_threads = threads or torch.get_num_threads()
             session = onnxruntime.InferenceSession(
                 path.read_bytes(), options, providers=['CPUExecutionProvider']

@@ -62,6 +62,7 @@ class Exposure:
         frames: pairs from which known things and patches are cut.
         objects: unknown things, uint8 (h, w, 4) RGBA.
         size: (height, width) of the samples in pixels.
+        closer: see `random_view`.
         most: known things that are kept.
         drawn: share of unknown objects that are drawn instead of photographed.
         cut: share of those that are cut from `frames`, where these have unknown things.
@@ -75,7 +76,8 @@ class Exposure:
         self,
         frames: Sequence[Pair],
         objects: Sequence[Array],
-        size: tuple[int, int] = (360, 480),
+        size: tuple[int, int] = (288, 384),
+        closer: float = 1.25,
         most: int = 1500,
         drawn: float = 0.3,
         cut: float = 0.35,
@@ -84,13 +86,14 @@ class Exposure:
             raise TrainingError(
                 f'outlier exposure needs frames and objects, got {len(frames)} and {len(objects)}'
             )
-        self.frames, self.objects, self.size, self.drawn = frames, objects, size, drawn
+        self.frames, self.objects, self.drawn = frames, objects, drawn
+        self.size, self.closer = size, closer
         self.things = cut_known(frames, most=most)
         self.cut, self.unknown = cut, [rgba for rgba, _ in cut_known(frames, (UNKNOWN,), most)]
 
     def known(self, rng: Rng, image: Array, label: Array) -> Pair:
         """Another view and camera of a frame, with a few known things pasted as known."""
-        image, label = random_view(rng, image, label, self.size)
+        image, label = random_view(rng, image, label, self.size, closer=self.closer)
         if rng.random() < 0.3:
             recolour_surface(rng, image, label)
         for _ in range(int(rng.integers(0, 3))):
@@ -100,12 +103,14 @@ class Exposure:
     def outlier(self, rng: Rng, image: Array, label: Array) -> Pair:
         """Paste none to four unknown objects between known ones and patches."""
         towards = UNKNOWN if self.unknown and rng.random() < 0.6 else None
-        image, label = random_view(rng, image, label, self.size, towards=towards)
+        image, label = random_view(
+            rng, image, label, self.size, towards=towards, closer=self.closer
+        )
         if rng.random() < 0.3:
             recolour_surface(rng, image, label)
         for _ in range(int(rng.integers(0, 3))):
             self._thing(rng, image, label)
-        if rng.random() < 0.35:
+        if rng.random() < 0.15:
             self._patch(rng, image, label)
         for _ in range(int(rng.choice(5, p=[0.15, 0.35, 0.25, 0.15, 0.10]))):
             paste(rng, image, label, self._object(rng), UNKNOWN)

@@ -152,13 +152,13 @@ def _uem(form: str) -> Preset:
 
 
 COMPACT_STAGE_1 = EngineSettings(
-    steps=600,
+    steps=1000,
     batch_size=8,
     lr=2e-3,
     lr_end=8e-9,
     weight_decay=1e-4,
     schedule='one_cycle',
-    warmup_steps=90,
+    warmup_steps=100,
     warmup_factor=0.04,
     seed=1,
     workers=1,
@@ -167,13 +167,14 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=1000,
+    steps=3500,
+    lr=3e-3,
     weight_decay=1e-3,
-    warmup_steps=100,
+    warmup_steps=250,
     ema=0.998,
     clip_norm=5.0,
     seed=2,
-    validate_every=500,
+    validate_every=700,
 )
 
 PRESETS: dict[str, Preset] = {
