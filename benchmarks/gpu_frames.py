@@ -74,6 +74,9 @@ def full_frame(setting: Setting) -> list[Row]:
         segmentor, weights = uem(setting), 'random'
     width, height = setting.choose((2048, 1024), (96, 64))
     frames = drive(width, height)
+    prompts = RCNNPrompts().to(setting.device)
+    if setting.tiny:
+        prompts.detector.rpn._post_nms_top_n['testing'] = 16
     rows = []
     own, tiny = ImageConfig(short_side=0, max_long_side=0), ImageConfig(56, 84)
     for name, image in (
@@ -88,7 +91,7 @@ def full_frame(setting: Setting) -> list[Row]:
                 'compiled' if compiled and not setting.tiny else 'eager',
             )
             # built with random weights: boxes at random, so five fixed ones take their place
-            pipeline._prompts = FixedBoxes(RCNNPrompts()).to(setting.device)
+            pipeline._prompts = FixedBoxes(prompts)
             segmenter = SamSegmenter(sam(setting), precision='bfloat16').to(setting.device)
             if compiled:
                 segmenter.sam.image_encoder = setting.compiled(segmenter.sam.image_encoder)

@@ -94,7 +94,7 @@ def dcnv3(setting: Setting) -> list[Row]:
     rows = []
     stages = setting.choose(
         ((128, 256, 160, 10), (64, 128, 320, 20), (32, 64, 640, 40), (16, 32, 1280, 80)),
-        ((5, 7, 32, 2),),
+        ((3, 5, 16, 1),),
     )
     for height, width, channels, groups in stages:
         at = Geometry(3, 1, 1, 1, groups, 1.0)
