@@ -57,9 +57,9 @@ class ComponentPrompts(nn.Module):
     def __init__(
         self,
         slots: int = 16,
-        levels: Sequence[float] = (0.15, 0.3, 0.5, 0.75),
-        seed: float = 0.5,
-        min_side: float = 5.0,
+        levels: Sequence[float] = (0.1, 0.2, 0.4, 0.7),
+        seed: float = 0.4,
+        min_side: float = 4.0,
         cell: int = 2,
         margin: float = 0.04,
     ) -> None:
