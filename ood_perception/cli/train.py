@@ -25,9 +25,13 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from ood_perception.cli.train_masks import masks
+
 app = typer.Typer(
     no_args_is_help=True, help="Train on your own robot's frames; resume by the same command."
 )
+
+app.command()(masks)
 
 Data = Annotated[
     list[str],
