@@ -18,9 +18,9 @@ Fairness: four cameras at 15 Hz into one node; no camera may be starved, memory 
     python benchmarks/fairness.py --output benchmarks/results/fairness.csv
     python benchmarks/fairness.py --minutes 5 --cameras 6 --rate 30
 
-Counts the frames of each camera that were received, processed and dropped between the first and the
-last diagnostics, so that start and end do not blur the figures. Exits 1 when the fewest frames of a
-camera are below 80 % of the most.
+Counts the frames of each camera that were received, processed and dropped between the first and
+the last diagnostics, so that start and end do not blur the figures. Exits 1 when the fewest frames
+of a camera are below 80 % of the most.
 """
 
 from __future__ import annotations

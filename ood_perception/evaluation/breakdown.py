@@ -128,6 +128,8 @@ class Breakdown:
         tracks = sorted(set(self.pixels) - set(order))
         for name in [*tracks, *(n for n in order if n in self.pixels)]:
             figures: dict[str, Any] = self.pixels[name].compute()
+            if not figures['positives']:
+                figures['ap'] = float('nan')  # nothing to be found is no failure to find it
             chosen = ('ap', 'fpr95', 'auroc', 'frames')
             made.append((name, {key: figures[key] for key in chosen}))
         order = [f'objects {name}' for *_, name in (*DISTANCES, *SIZES)]
