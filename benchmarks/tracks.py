@@ -95,7 +95,7 @@ def measure(source: Source, options: argparse.Namespace) -> dict[str, Any]:
     """Drive all drives with one source."""
     metrics, visible, matched = TimeMetrics(), 0, 0
     for seed in range(options.seed, options.seed + options.drives):
-        drive = ProvingGround(seed, 480, 360, rate=options.rate)
+        drive = ProvingGround(seed, 480, 360, rate=options.rate, unknowns=options.unknowns)
         source.start()
         for index in range(options.frames):
             frame = drive.frame(index)
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument('--frames', type=int, default=100, help='of each drive')
     parser.add_argument('--rate', type=float, default=15.0, help='frames per second')
     parser.add_argument('--seed', type=int, default=9500)
+    parser.add_argument('--unknowns', type=float, default=2.0, help='per 20 m of road')
     parser.add_argument('--area', type=int, default=100, help='pixels from which objects count')
     parser.add_argument('--least', type=float, default=0.3, help='IoU from which objects match')
     parser.add_argument('--output', type=Path, help='CSV to append to')
