@@ -103,9 +103,7 @@ class Tally:
         }
 
 
-def validate(
-    scenes: Iterable[Scene], prompts: nn.Module, segmenter: Any
-) -> dict[str, float]:
+def validate(scenes: Iterable[Scene], prompts: nn.Module, segmenter: Any) -> dict[str, float]:
     """Numbers of `Tally` for a prompt generator and a segmenter on scenes."""
     tally = Tally()
     for scene in scenes:
