@@ -99,12 +99,17 @@ class Network:
 
 
 def rendered(drives: int, per_drive: int) -> Frames:
-    """Frames 0.1 s apart of each drive, seeds from 2000; other places have seeds from 1900."""
+    """
+    Frames 0.1 s apart of each drive from its first unknown object on, seeds from 2000.
+
+    Other places have seeds from 1900.
+    """
     cases, site, standing = [], [], []
     for seed in range(2000, 2000 + drives):
         ground = ProvingGround(seed, 480, 360)
+        first = next((i for i in range(60, 900, 30) if something(ground.frame(i).anomaly)), 120)
         for i in range(per_drive):
-            frame = ground.frame(120 + 3 * i)
+            frame = ground.frame(first + 3 * i)
             cases.append((f'drive {seed}', [], frame.image, frame.anomaly))
         standing.append(cases[-1][2])
         empty = ProvingGround(seed, 480, 360, unknowns=0)
@@ -112,9 +117,18 @@ def rendered(drives: int, per_drive: int) -> Frames:
     known, labelled = [], []
     for seed in range(1900, 1900 + max(4, 2 * drives)):
         known.append(ProvingGround(seed, 480, 360, unknowns=0).frame(120).image)
-        frame = ProvingGround(seed, 480, 360).frame(150)
-        labelled.append((frame.image, frame.anomaly))
+        ground = ProvingGround(seed, 480, 360)
+        found = next(
+            (f for f in map(ground.frame, range(60, 900, 60)) if something(f.anomaly)), None
+        )
+        if found is not None:
+            labelled.append((found.image, found.anomaly))
     return Frames(cases, known, site, labelled, standing)
+
+
+def something(label: np.ndarray) -> bool:
+    """Whether there is an unknown object worth the name: 300 pixels."""
+    return int((label == 1).sum()) >= 300
 
 
 def pasted(data: Path, count: int) -> Frames:
@@ -158,9 +172,11 @@ def make_scores(network: Network, frames: Frames, clusters: Iterable[int]) -> di
             memory.stop()
             made[name + where] = memory
     for number in clusters:
-        options = {'n_clusters': number, 'stages': STAGES}
-        made[f'clusters {number} streaming'] = create_score('clusters', **options)
-        made[f'clusters {number} per image'] = create_score('clusters', streaming=False, **options)
+        for weight in (0.5, 1.0):
+            options = {'n_clusters': number, 'stages': STAGES, 'weight': weight}
+            name = f'clusters {number} w {weight}'
+            made[f'{name} streaming'] = create_score('clusters', **options)
+            made[f'{name} per image'] = create_score('clusters', streaming=False, **options)
     memory_file = Path(tempfile.mkdtemp()) / 'normal.safetensors'
     made['novelty'].save(str(memory_file))
     novelty = {'name': 'novelty', 'options': {'stages': STAGES, 'weights': str(memory_file)}}
