@@ -27,7 +27,7 @@ from pathlib import Path
 
 import cv2
 
-from ood_perception.ros.memory import keep_large_blocks
+from ood_perception.host_memory import keep_freed_memory
 from ood_perception.simulation import ProvingGround
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument('--csv', type=Path, default=None)
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    keep_large_blocks()
+    keep_freed_memory()
     rows = []
     for seed in options.seeds:
         begin = time.process_time()

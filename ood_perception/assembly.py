@@ -45,9 +45,25 @@ def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) ->
     logits = output.logits.float()
     if exact:
         logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
-        return logits.argmax(1).to(torch.uint8)
+        return first_of_largest(logits)
     classes = logits.argmax(1, keepdim=True).float()
     return F.interpolate(classes, size, mode='nearest')[:, 0].to(torch.uint8)
+
+
+def first_of_largest(logits: Tensor) -> Tensor:
+    """
+    Argmax over classes: float (B, K, H, W) -> uint8 (B, H, W), the first where some are equal.
+
+    On a CPU, torch's own reads the map across its memory and takes ten times as long.
+    """
+    if logits.device.type != 'cpu':
+        return logits.argmax(1).to(torch.uint8)
+    largest = logits[:, 0].clone()
+    classes = torch.zeros_like(largest, dtype=torch.uint8)
+    for k in range(1, logits.shape[1]):
+        classes.masked_fill_(logits[:, k] > largest, k)
+        torch.maximum(largest, logits[:, k], out=largest)
+    return classes
 
 
 def assemble(

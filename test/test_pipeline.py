@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import save_file
 
 from ood_perception import Pipeline, Profile
+from ood_perception.assembly import first_of_largest
 from ood_perception.engine.colour import RawFrame
 from ood_perception.models import create_model
 from ood_perception.profile import ProfileError
@@ -210,3 +211,10 @@ def test_the_shipped_weights_find_a_strange_thing_on_a_road() -> None:
     from sklearn.metrics import roc_auc_score
 
     assert roc_auc_score(np.concatenate(labels), np.concatenate(scores)) >= 0.9
+
+
+@pytest.mark.parametrize('levels', [2, 1000])
+def test_classes_are_the_first_of_the_largest(levels: int) -> None:
+    logits = torch.randint(levels, (2, 11, 13, 17)).float()
+    want = torch.from_numpy(logits.numpy().argmax(1).astype(np.uint8))
+    assert torch.equal(first_of_largest(logits), want)

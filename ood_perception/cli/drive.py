@@ -50,10 +50,9 @@ def drive(
     if seconds <= 0:
         raise typer.BadParameter(f'expected more than 0 seconds, got {seconds}')
     try:
-        from ood_perception.ros import bag, memory
+        from ood_perception.ros import bag
         from ood_perception.simulation import ProvingGround
 
-        memory.keep_large_blocks()
         ground = ProvingGround(seed, width, height, rate, place=place, weather=weather)
         with bar(f'drive, seed {seed}', round(seconds * rate)) as show:
             count = bag.write_drive(

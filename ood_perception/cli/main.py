@@ -21,6 +21,8 @@ import sys
 
 import typer
 
+from ood_perception.host_memory import keep_freed_memory
+
 COMMANDS = {
     'demo': ('demo', 'demo'),
     'run': ('run', 'run'),
@@ -62,6 +64,7 @@ def build(only: str | None = None) -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_freed_memory()
     build(sys.argv[1] if len(sys.argv) > 1 else None)(prog_name='ood')
 
 

@@ -119,7 +119,7 @@ class OnnxRuntimeEngine:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.onnx'
             export_onnx(self._flat, example, path)
-            data = path.read_bytes()
+            data = self._fold(path).read_bytes()
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
@@ -133,6 +133,16 @@ class OnnxRuntimeEngine:
         self._sessions[size] = session
         self._shapes[size] = [tuple(tensor.shape[1:]) for tensor in self._flat(example)]
         return session
+
+    def _fold(self, path: Path) -> Path:
+        # ONNX Runtime looks for paddings to merge into convolutions before it folds constants,
+        # and the exporter computes paddings: only a second pass, over a folded graph, finds them.
+        options = self._ort.SessionOptions()
+        options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path.with_name('folded.onnx'))
+        options.log_severity_level = 3
+        self._ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        return path.with_name('folded.onnx')
 
     def _run_on_device(self, session: Any, images: Tensor) -> list[Tensor]:
         images = images.contiguous()

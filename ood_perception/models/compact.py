@@ -141,13 +141,21 @@ class CompactUEM(nn.Module):
         """Five backbone maps -> u (B, 2, H/2, W/2), channel 0 inlier, 1 outlier."""
         half, quarter, *coarse = channels_last(maps)
         pooled = F.avg_pool2d(quarter, 2, ceil_mode=True)
-        stacked = [pooled, *(resize_like(x, pooled) for x in coarse)]
-        x = self.inp(torch.cat(stacked, dim=1))
+        x = self.inp[1:](self._mix(pooled, coarse))
         x = x + self.glob(x.mean((2, 3)))[:, :, None, None]
         x = self.mid(self.ctx(x))
         x = self.dec(resize_like(x, quarter) + self.fine(quarter))
         x = self.edge(resize_like(self.low(x), half) + self.detail(half))
         return self.out(x)
+
+    def _mix(self, fine: Tensor, coarse: Sequence[Tensor]) -> Tensor:
+        # inp[0] over all maps at the size of `fine`; a 1x1 convolution and a resize may change
+        # places, and before it a map has fewer pixels
+        first, *others = self.inp[0].weight.split(CHANNELS[1:], dim=1)
+        total = F.conv2d(fine, first)
+        for maps, weight in zip(coarse, others, strict=True):
+            total = total + resize_like(F.conv2d(maps, weight), fine)
+        return total
 
 
 class Compact(nn.Module):

@@ -23,6 +23,7 @@ The network is timm's `tf_efficientnet_lite0`; the package `efficientnet-lite0-p
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.models.output import InputSpec
@@ -69,6 +70,47 @@ def official_weights() -> dict[str, Tensor]:
     return target
 
 
+class SameConv(nn.Conv2d):
+    """
+    Convolution padded as TensorFlow's SAME: the output is the input over the stride, rounded up.
+
+    As timm's, but with the padding as plain numbers, so that an exported graph of one size holds
+    constants there and even padding costs nothing.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K, ceil(H / stride), ceil(W / stride))."""
+        top, bottom = self._same(int(x.shape[2]), 0)
+        left, right = self._same(int(x.shape[3]), 1)
+        padding = (top, left)
+        if (top, left) != (bottom, right):
+            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
+        )
+
+    def _same(self, length: int, axis: int) -> tuple[int, int]:
+        stride, kernel = self.stride[axis], self.kernel_size[axis]
+        total = max((-(-length // stride) - 1) * stride + kernel - length, 0)
+        return total // 2, total - total // 2
+
+
+def _plain_padding(backbone: nn.Module) -> None:
+    from timm.layers import Conv2dSame
+
+    for name, module in list(backbone.named_modules()):
+        if isinstance(module, Conv2dSame):
+            same = SameConv(
+                module.in_channels,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]
+                groups=module.groups,
+                bias=module.bias is not None,
+            )
+            backbone.set_submodule(name, same)
+
+
 def build_efficientnet_lite0(pretrained: bool = True) -> nn.Module:
     """
     Build the frozen backbone: (B, 3, H, W) -> five maps of `CHANNELS` at stride 2 to 32.
@@ -82,6 +124,7 @@ def build_efficientnet_lite0(pretrained: bool = True) -> nn.Module:
     backbone = timm.create_model(
         'tf_efficientnet_lite0', pretrained=False, features_only=True, out_indices=(0, 1, 2, 3, 4)
     )
+    _plain_padding(backbone)
     if pretrained:
         # the layers behind the last map (conv_head, classifier) have no place in the backbone
         missing = backbone.load_state_dict(official_weights(), strict=False).missing_keys

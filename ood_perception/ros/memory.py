@@ -21,7 +21,6 @@ Call :func:`prepare` before ``rclpy.init``; afterwards the middleware has read i
 from __future__ import annotations
 
 import array
-import ctypes
 import os
 import sys
 from pathlib import Path
@@ -29,6 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ood_perception.host_memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import Image
@@ -38,13 +39,6 @@ PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES
 
 STOCK_VARIABLE = 'OOD_STOCK_TRANSPORT'
 """Set to 1, it keeps the stock transports in this process and those that it starts."""
-
-KEPT_BLOCK = 128 << 20
-"""Bytes up to which malloc serves requests from its own heap instead of fresh pages."""
-KEPT_HEAP = 512 << 20
-"""Free bytes that malloc keeps at the top of the heap."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _DTYPES = {
     'mono8': (np.uint8, ()),
@@ -59,25 +53,8 @@ _DTYPES = {
 
 def prepare() -> None:
     """Keep large heap blocks and apply the transport profile; harmless when called twice."""
-    keep_large_blocks()
+    keep_freed_memory()
     apply_transport_profile()
-
-
-def keep_large_blocks() -> bool:
-    """
-    Tell glibc to reuse blocks of image size instead of mapping fresh pages for each message.
-
-    Returns:
-        False where malloc cannot be told (not glibc); nothing is changed then.
-
-    """
-    if not sys.platform.startswith('linux'):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, KEPT_BLOCK) and mallopt(_M_TRIM_THRESHOLD, KEPT_HEAP))
 
 
 def transport_profile() -> Path | None:

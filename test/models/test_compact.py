@@ -20,8 +20,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ood_perception.models.compact import Compact, build_compact
-from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, official_weights
+from ood_perception.models.compact import Compact, build_compact, resize_like
+from ood_perception.models.efficientnet_lite import (
+    CHANNELS,
+    SPEC,
+    SameConv,
+    official_weights,
+)
 
 torch.set_num_threads(1)
 
@@ -149,3 +154,23 @@ def test_the_registry_knows_it() -> None:
     from ood_perception.models.registry import create_model
 
     assert isinstance(create_model('compact', pretrained=False), Compact)
+
+
+@pytest.mark.parametrize('kernel', [3, 5])
+@pytest.mark.parametrize('size', [(8, 8), (9, 12), (23, 30), (45, 7)])
+def test_padding_is_that_of_timm(kernel: int, size: tuple[int, int]) -> None:
+    from timm.layers import Conv2dSame
+
+    want = Conv2dSame(6, 6, kernel, stride=2, groups=3)
+    got = SameConv(6, 6, kernel, stride=2, groups=3)
+    got.load_state_dict(want.state_dict())
+    x = torch.randn(2, 6, *size)
+    torch.testing.assert_close(got(x), want(x))
+
+
+def test_uem_mixes_maps_as_one_convolution_over_all_of_them(network: Compact) -> None:
+    uem = network.uem
+    maps = network.backbone(torch.randn(1, 3, 75, 101))[1:]
+    fine = torch.nn.functional.avg_pool2d(maps[0], 2, ceil_mode=True)
+    stacked = torch.cat([fine, *(resize_like(x, fine) for x in maps[1:])], dim=1)
+    torch.testing.assert_close(uem._mix(fine, maps[1:]), uem.inp[0](stacked), atol=1e-4, rtol=1e-4)

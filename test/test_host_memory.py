@@ -22,7 +22,7 @@ import sys
 PROGRAM = """
 import resource, sys
 import torch
-from ood_perception.engine.host_memory import keep_freed_memory
+from ood_perception.host_memory import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == 'keep' and not keep_freed_memory():
     print('unchanged'); sys.exit()
