@@ -151,7 +151,9 @@ class CompactUEM(nn.Module):
     def _mix(self, fine: Tensor, coarse: Sequence[Tensor]) -> Tensor:
         # inp[0] over all maps at the size of `fine`; a 1x1 convolution and a resize may change
         # places, and before it a map has fewer pixels
-        first, *others = self.inp[0].weight.split(CHANNELS[1:], dim=1)
+        first, *others = torch.split(
+            self.inp[0].get_parameter('weight'), list(CHANNELS[1:]), dim=1
+        )
         total = F.conv2d(fine, first)
         for maps, weight in zip(coarse, others, strict=True):
             total = total + resize_like(F.conv2d(maps, weight), fine)
