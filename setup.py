@@ -66,6 +66,7 @@ setup(
         'report': ['Jinja2>=3.1', 'matplotlib>=3.8'],
         'train': ['lightning>=2.4', 'tensorboard>=2.15'],
         'onnx': ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.1'],
+        'openvino': ['openvino>=2024.4'],
         'ray': ['ray>=2.30'],
         'tensorrt': ['torch-tensorrt>=2.4'],
     },

@@ -26,6 +26,7 @@ from ood_perception.engine.compiled import CompiledEngine
 from ood_perception.engine.eager import EagerEngine
 from ood_perception.engine.fallback import Engine, FallbackEngine, FastestEngine
 from ood_perception.engine.onnx import OnnxRuntimeEngine
+from ood_perception.engine.openvino import OpenVINOEngine
 from ood_perception.engine.tensorrt import TensorRTEngine
 
 __all__ = ['ENGINES', 'Engine', 'create_engine']
@@ -35,6 +36,7 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine
     'compiled': CompiledEngine,
     'tensorrt': TensorRTEngine,
     'onnxruntime': OnnxRuntimeEngine,
+    'openvino': OpenVINOEngine,
 }
 """One table of engines: ``factory(model, device, precision, features) -> Engine``."""
 
@@ -44,7 +46,7 @@ def candidates(device: torch.device) -> list[str]:
     if device.type == 'cuda':
         names = ['tensorrt'] if importlib.util.find_spec('torch_tensorrt') else []
         return [*names, 'compiled', 'eager']
-    names = ['onnxruntime'] if importlib.util.find_spec('onnxruntime') else []
+    names = [n for n in ('openvino', 'onnxruntime') if importlib.util.find_spec(n)]
     return [*names, 'eager']
 
 
@@ -79,5 +81,9 @@ def create_engine(
 
     if name == 'auto':
         return FastestEngine([maker(entry) for entry in candidates(device)], note)
-    steps = {'tensorrt': ['tensorrt', 'compiled', 'eager'], 'eager': ['eager']}
+    steps = {
+        'tensorrt': ['tensorrt', 'compiled', 'eager'],
+        'openvino': ['openvino', 'onnxruntime', 'eager'],
+        'eager': ['eager'],
+    }
     return FallbackEngine([maker(entry) for entry in steps.get(name, [name, 'eager'])], note)

@@ -14,6 +14,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -31,7 +34,7 @@ def images(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize('name', ['eager', 'onnxruntime'])
+@pytest.mark.parametrize('name', ['eager', 'onnxruntime', 'openvino'])
 @pytest.mark.parametrize('ood', [True, False])
 @torch.inference_mode()
 def test_engine_equals_the_model(name: str, ood: bool) -> None:
@@ -63,6 +66,33 @@ def test_onnxruntime_keeps_a_bounded_number_of_sizes() -> None:
 
 
 @torch.inference_mode()
+def test_openvino_keeps_a_bounded_number_of_shapes_and_its_outputs() -> None:
+    from ood_perception.engine.openvino import MAX_COMPILED, OpenVINOEngine
+
+    engine = OpenVINOEngine(SmallSegmentor(), CPU, torch.float32, features=False)
+    first = engine(images(1, 3, 16, 24)).logits
+    kept = first.clone()
+    for i in range(MAX_COMPILED + 2):
+        engine(images(1 + i % 2, 3, 16 + 8 * (i // 2), 24))
+    assert len(engine._requests) == MAX_COMPILED
+    torch.testing.assert_close(first, kept, rtol=0, atol=0)
+
+
+def test_openvino_does_not_call_home() -> None:
+    code = (
+        'import sys, torch; from ood_perception.engine.openvino import _library; _library();'
+        'loaded = [n for n, m in sys.modules.items() if n.startswith("openvino_telemetry") and m];'
+        'assert "openvino" in sys.modules and not loaded, loaded'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_openvino_needs_the_cpu() -> None:
+    engine = create_engine('openvino', SmallSegmentor(), torch.device('meta'))
+    assert engine.name != 'openvino'
+
+
+@torch.inference_mode()
 def test_auto_takes_the_fastest_and_says_why() -> None:
     notes: list[str] = []
     engine = create_engine('auto', SmallSegmentor(), CPU, note=notes.append)
@@ -85,7 +115,8 @@ def test_an_engine_that_disagrees_with_eager_is_not_taken(monkeypatch: pytest.Mo
             output.logits = output.logits * 2
             return output
 
-    monkeypatch.setitem(ENGINES, 'onnxruntime', Wrong)
+    for name in ('onnxruntime', 'openvino'):
+        monkeypatch.setitem(ENGINES, name, Wrong)
     notes: list[str] = []
     engine = create_engine('auto', SmallSegmentor(), CPU, note=notes.append)
     engine(images(1, 3, 32, 32))
