@@ -101,7 +101,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'engine',
         default_value='',
-        choices=['', 'auto', 'eager', 'compiled', 'tensorrt', 'onnxruntime'],
+        choices=['', 'auto', 'eager', 'compiled', 'tensorrt', 'onnxruntime', 'openvino'],
         description='How to run the network. Empty: as in params_file.',
     ),
     DeclareLaunchArgument(

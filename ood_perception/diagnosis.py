@@ -151,13 +151,14 @@ def check_device() -> Iterator[Finding]:
 
 def check_engines() -> Iterator[Finding]:
     """Optional engines."""
-    found = [n for n in ('onnxruntime', 'torch_tensorrt') if importlib.util.find_spec(n)]
-    if 'onnxruntime' in found:
-        yield Finding('onnxruntime', OK, _version('onnxruntime') or 'installed')
-    else:
-        yield Finding(
-            'onnxruntime', WARN, 'not installed', 'pip install onnxruntime: faster on a CPU'
-        )
+    found = [
+        n for n in ('openvino', 'onnxruntime', 'torch_tensorrt') if importlib.util.find_spec(n)
+    ]
+    for name in ('openvino', 'onnxruntime'):
+        if name in found:
+            yield Finding(name, OK, _version(name) or 'installed')
+    if 'openvino' not in found:
+        yield Finding('openvino', WARN, 'not installed', 'pip install openvino: faster on a CPU')
     if 'torch_tensorrt' in found:
         yield Finding('tensorrt', OK, f'torch-tensorrt {_version("torch-tensorrt")}')
     elif shutil.which('nvidia-smi'):

@@ -74,12 +74,12 @@ class OpenVINOEngine:
             return compile_network(path, shape, torch.get_num_threads())
 
 
-def compile_network(path: Path, shape: tuple[int, ...], threads: int) -> Any:
+def compile_network(network: Path | bytes, shape: tuple[int, ...], threads: int) -> Any:
     """
-    Compile an ONNX file with one input for the CPU, in float32.
+    Compile an ONNX network with one input for the CPU, in float32.
 
     Args:
-        path: of the file.
+        network: the file, or what is in it.
         shape: of the input, (B, 3, h, w).
         threads: to use.
 
@@ -88,7 +88,7 @@ def compile_network(path: Path, shape: tuple[int, ...], threads: int) -> Any:
 
     """
     core = _library().Core()
-    model = core.read_model(path)
+    model = core.read_model(network)
     model.reshape(list(shape))
     options = {
         'PERFORMANCE_HINT': 'LATENCY',

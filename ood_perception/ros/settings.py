@@ -77,7 +77,7 @@ class Settings:
     )
     engine: str = _parameter(
         'auto',
-        'How to run the network: auto, eager, compiled, tensorrt or onnxruntime.',
+        'How to run the network: auto, eager, compiled, tensorrt, onnxruntime or openvino.',
         change=UNCONFIGURED,
     )
     threads: int = _parameter(

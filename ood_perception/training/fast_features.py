@@ -91,12 +91,16 @@ def _export(backbone: nn.Module, images: Tensor, path: Path, maps: int) -> None:
 
 
 def _openvino(path: Path, eager: Features, images: Tensor, threads: int) -> Features:
-    request = compile_network(path, tuple(images.shape), threads)
+    # one request a batch size: with an open one OpenVINO is slower, and a run has few
+    requests = {images.shape: compile_network(path, tuple(images.shape), threads)}
+    network = path.read_bytes()
 
     def run(batch: Tensor) -> list[Tensor]:
-        if batch.shape != images.shape:
+        if batch.shape[1:] != images.shape[1:]:
             return eager(batch)
-        found = request.infer({0: batch.contiguous().numpy()}, share_inputs=True)
+        if batch.shape not in requests:
+            requests[batch.shape] = compile_network(network, tuple(batch.shape), threads)
+        found = requests[batch.shape].infer({0: batch.contiguous().numpy()}, share_inputs=True)
         return [torch.from_numpy(m) for m in found.values()]
 
     return run
