@@ -167,7 +167,7 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=4200,
+    steps=3000,
     lr=3e-3,
     weight_decay=1e-3,
     warmup_steps=250,
