@@ -183,6 +183,11 @@ class StreamingKMeans:
                 ids[again] = assign(values[again], self.centers[again])[0]
         return ids
 
+    def age(self, stream: str) -> int:
+        """Frames since a stream's clusters were started (ids mean the same since); 0 = unknown."""
+        state = self._states.get(stream)
+        return state.age if state is not None else 0
+
     def reset(self, stream: str | None = None) -> None:
         """Forget one stream, or all."""
         if stream is None:

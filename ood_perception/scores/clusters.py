@@ -48,9 +48,11 @@ class ClusterScore(nn.Module):
         classes: number of leading logits that are real classes, 0 = all (the Cityscapes
             checkpoints of InternImage have 150 rows of which 19 are trained).
         max_tokens: bound of the clustered grid.
+        memory: share of a cluster's past confidence in its present one, while streaming: what
+            lies in a cluster changes slowly, sensor noise does not; 0 = only this frame counts.
         options: keyword arguments of `StreamingKMeans`.
 
-    Memory: that of `StreamingKMeans`.
+    Memory: that of `StreamingKMeans` and K float32 a stream.
 
     """
 
@@ -64,14 +66,18 @@ class ClusterScore(nn.Module):
         streaming: bool = True,
         classes: int = 0,
         max_tokens: int = 4096,
+        memory: float = 0.8,
         **options: object,
     ) -> None:
         super().__init__()
         if not 0 <= weight <= 1:
             raise ValueError(f'weight: expected 0..1, got {weight}')
+        if not 0 <= memory < 1:
+            raise ValueError(f'memory: expected 0 <= memory < 1, got {memory}')
         self.kmeans = StreamingKMeans(n_clusters, **options)  # type: ignore[arg-type]
         self.stages, self.weight, self.streaming = list(stages), weight, streaming
-        self.classes, self.max_tokens = classes, max_tokens
+        self.classes, self.max_tokens, self.memory = classes, max_tokens, memory
+        self._past: dict[str, Tensor] = {}
 
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
@@ -94,14 +100,29 @@ class ClusterScore(nn.Module):
         grid = feature_grid(output, self.stages, self.max_tokens, 'clusters')
         if not self.streaming:
             self.kmeans.reset()
-        ids = self.kmeans.step(as_tokens(grid), list(streams) or None)
+        names = list(streams) or [str(i) for i in range(len(logits))]
+        ids = self.kmeans.step(as_tokens(grid), names)
         coarse = F.interpolate(confidence, grid.shape[2:], mode='bilinear', align_corners=False)
-        means = cluster_means(coarse.flatten(1), ids, self.kmeans.n_clusters)
+        means, counts = cluster_means(coarse.flatten(1), ids, self.kmeans.n_clusters)
+        if self.streaming and self.memory:
+            means = self._remember(means, counts, names)
         inside = means.gather(1, ids).view(coarse.shape)
         mixed = self.weight * upsample(inside, size)
         if self.weight < 1:
             mixed = mixed + (1 - self.weight) * upsample(confidence, size)
         return -mixed[:, 0]
+
+    def _remember(self, means: Tensor, counts: Tensor, names: Sequence[str]) -> Tensor:
+        """Mix confidences (B, K) with those of the streams' past, where the ids mean the same."""
+        rows = []
+        for mean, count, name in zip(means, counts, names, strict=True):
+            past = self._past.get(name)
+            if past is not None and past.device == mean.device and self.kmeans.age(name) > 1:
+                mean = torch.where(count > 0, torch.lerp(mean, past, self.memory), past)
+            rows.append(mean)
+        known = {name: past for name, past in self._past.items() if self.kmeans.age(name)}
+        self._past = {**known, **dict(zip(names, rows, strict=True))}
+        return torch.stack(rows)
 
     def identify(self, model: str) -> None:
         """Say which model's features come; a saved state of the clusters carries it."""
@@ -110,10 +131,14 @@ class ClusterScore(nn.Module):
     def reset(self, stream: str | None = None) -> None:
         """Forget the clusters of one camera, or of all."""
         self.kmeans.reset(stream)
+        if stream is None:
+            self._past.clear()
+        else:
+            self._past.pop(stream, None)
 
 
-def cluster_means(values: Tensor, ids: Tensor, clusters: int) -> Tensor:
-    """Mean of float32 (B, N) values by cluster id: (B, K), 0 for clusters without a token."""
+def cluster_means(values: Tensor, ids: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
+    """Mean of float32 (B, N) values by cluster id, 0 without a token, and tokens: (B, K) each."""
     total = values.new_zeros(len(values), clusters).scatter_add_(1, ids, values)
     count = torch.zeros_like(total).scatter_add_(1, ids, torch.ones_like(values))
-    return total / count.clamp_min(1)
+    return total / count.clamp_min(1), count

@@ -170,6 +170,46 @@ def test_clusters_give_a_region_its_mean_confidence() -> None:
     torch.testing.assert_close(got[:, 4:], -logits[0, 0, :, 4:].mean().expand(8, 4))
 
 
+def two_regions(confidence: float, right: float = 1.0) -> SegmentorOutput:
+    features = torch.zeros(1, 2, 8, 8)
+    features[:, 0], features[:, 0, :, 4:] = 1, 0
+    features[:, 1, :, 4:] = right
+    logits = torch.zeros(1, 2, 8, 8)
+    logits[:, 0], logits[:, 0, :, 4:] = 5, confidence
+    return SegmentorOutput([features], logits)
+
+
+def test_confidence_of_a_cluster_is_remembered_until_the_clusters_start_anew() -> None:
+    options = {'n_clusters': 2, 'stages': (0,), 'weight': 1.0, 'memory': 0.75, 'cut_ratio': 0}
+    score = create_score('clusters', **options)
+    wanted = 1.0
+    for confidence in (1.0, 3.0, 2.0):
+        wanted = 0.75 * wanted + 0.25 * confidence if confidence != 1.0 else 1.0
+        got = score(two_regions(confidence), (8, 8), ['a'])[0, 4, 6]
+        assert float(got) == pytest.approx(-wanted, rel=1e-5)
+    other = score(two_regions(4.0), (8, 8), ['b'])[0, 4, 6]
+    assert float(other) == pytest.approx(-4.0)
+    score.reset('a')
+    assert float(score(two_regions(2.5), (8, 8), ['a'])[0, 4, 6]) == pytest.approx(-2.5)
+    per_image = create_score('clusters', **{**options, 'streaming': False})
+    for confidence in (1.0, 3.0):
+        got = per_image(two_regions(confidence), (8, 8), ['a'])[0, 4, 6]
+        assert float(got) == pytest.approx(-confidence)
+
+
+def test_remembered_confidences_are_bounded_by_the_streams() -> None:
+    score = create_score('clusters', n_clusters=2, stages=(0,), max_streams=3)
+    for i in range(10):
+        score(two_regions(1.0), (8, 8), [f'camera {i}'])
+    assert len(score._past) == 3
+
+
+@pytest.mark.parametrize('memory', [-0.1, 1.0])
+def test_memory_of_clusters_out_of_range(memory: float) -> None:
+    with pytest.raises(ValueError, match='memory: expected 0 <= memory < 1'):
+        create_score('clusters', n_clusters=2, memory=memory)
+
+
 def test_streaming_clusters_flicker_less_than_clusters_of_each_image() -> None:
     base = output(3, batch=1)
     flicker = {}
