@@ -78,6 +78,23 @@ def test_openvino_keeps_a_bounded_number_of_shapes_and_its_outputs() -> None:
     torch.testing.assert_close(first, kept, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ('machine', 'installed', 'wanted'),
+    [
+        ('x86_64', {'openvino', 'onnxruntime'}, ['openvino', 'eager']),
+        ('x86_64', {'onnxruntime'}, ['onnxruntime', 'eager']),
+        ('aarch64', {'openvino', 'onnxruntime'}, ['openvino', 'onnxruntime', 'eager']),
+        ('x86_64', set(), ['eager']),
+    ],
+)
+def test_candidates_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, machine: str, installed: set[str], wanted: list[str]
+) -> None:
+    monkeypatch.setattr('platform.machine', lambda: machine)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: name in installed or None)
+    assert candidates(CPU) == wanted
+
+
 def test_openvino_does_not_call_home() -> None:
     code = (
         'import sys, torch; from ood_perception.engine.openvino import _library; _library();'
