@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, default=Path('../shared/data'))
     parser.add_argument('--profile', default='compact')
     parser.add_argument('--weights', default='', help='in place of those of the profile')
+    parser.add_argument('--short-side', type=int, help="in place of the profile's")
     parser.add_argument('--first-seed', type=int, default=100_000)
     parser.add_argument('--drives', type=int, default=30)
     parser.add_argument('--sheets', type=Path, help='folder for contact sheets of heatmaps')
@@ -157,10 +159,11 @@ def main() -> None:
     arguments = parser.parse_args()
     profile = Profile.load(arguments.profile)
     if arguments.weights:
-        import dataclasses
-
         segmentor = dataclasses.replace(profile.segmentor, weights=arguments.weights)
         profile = dataclasses.replace(profile, segmentor=segmentor)
+    if arguments.short_side:
+        size = {'short_side': arguments.short_side, 'max_long_side': 2 * arguments.short_side}
+        profile = dataclasses.replace(profile, image=dataclasses.replace(profile.image, **size))
     scorer = Scorer(profile)
     sets = {
         'pasted on CamVid': pasted(arguments.data),

@@ -187,7 +187,7 @@ def measure(data: list[Sample], prompts: str, segmenter: str, args: Any) -> dict
     }
 
 
-def threshold(data: list[Sample], scale: str) -> dict[str, float]:
+def threshold(data: list[Sample], scale: str, iou: float) -> dict[str, float]:
     """
     The score without S2M: `scale` raw (least to largest value of the set) or probability.
 
@@ -199,7 +199,7 @@ def threshold(data: list[Sample], scale: str) -> dict[str, float]:
         most = max(float(sample.score.max()) for sample in data)
         maps = [(sample.score.astype(np.float64) - least) / (most - least) for sample in data]
     level = THRESHOLDS[curves(maps, data)[0].mean(0).argmax()]
-    tally = Tally()
+    tally = Tally(iou)
     for map_, sample in zip(maps, data, strict=True):
         count, labels, stats, _ = cv2.connectedComponentsWithStats((map_ > level).astype(np.uint8))
         keep = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= 16]
@@ -225,7 +225,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, default=Path('../shared/data'))
     parser.add_argument('--source', choices=('camvid', 'proving_ground'), default='camvid')
     parser.add_argument('--profile', default='', help='whose score to use; default: spoilt truth')
-    parser.add_argument('--prompts', default='components,light')
+    parser.add_argument('--prompts', default='components')
     parser.add_argument('--prompt-options', type=json.loads, default={}, help='JSON, of all')
     parser.add_argument('--segmenters', default='compact,guided,grabcut')
     parser.add_argument('--segmenter-options', type=json.loads, default={}, help='JSON, of all')
@@ -252,7 +252,7 @@ def main() -> None:
         print(f'{prompts} + {segmenter}:', ', '.join(text), flush=True)
 
     for scale in ('raw', 'probability'):
-        tell('', f'threshold ({scale})', threshold(data, scale))
+        tell('', f'threshold ({scale})', threshold(data, scale, options.least))
     for prompts in options.prompts.split(','):
         for segmenter in options.segmenters.split(','):
             tell(prompts, segmenter, measure(data, prompts, segmenter, options))

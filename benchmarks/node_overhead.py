@@ -115,7 +115,7 @@ def main() -> int:
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--seconds', type=float, default=10.0, help='of each half of a round')
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--rate', type=float, default=0.0, help='of the camera; 0 = 1.5 x bare')
+    parser.add_argument('--rate', type=float, default=0.0, help='of the camera; 0 = 1.2 x bare')
     parser.add_argument('--least', type=float, default=0.85, help='ratio below which to exit 1')
     arguments = parser.parse_args()
     width, height = (int(v) for v in arguments.size.split('x'))
@@ -131,7 +131,7 @@ def main() -> int:
     pipeline = Pipeline.from_profile(arguments.profile, arguments.device)
     pipeline.warm_up([(height, width)])
     bare_rate(pipeline, images, 2.0)
-    rate = arguments.rate or 1.5 * bare_rate(pipeline, images, 3.0)
+    rate = arguments.rate or 1.2 * bare_rate(pipeline, images, 3.0)
 
     rclpy.init()
     name = 'ood_overhead'

@@ -172,7 +172,7 @@ def make_scores(network: Network, frames: Frames, clusters: Iterable[int]) -> di
             memory.stop()
             made[name + where] = memory
     for number in clusters:
-        for weight in (0.5, 1.0):
+        for weight in (0.5, 0.8, 1.0):
             options = {'n_clusters': number, 'stages': STAGES, 'weight': weight}
             name = f'clusters {number} w {weight}'
             made[f'{name} streaming'] = create_score('clusters', **options)

@@ -74,8 +74,8 @@ class Tracker:
 
     def __init__(
         self,
-        min_iou: float = 0.2,
-        max_missed: int = 8,
+        min_iou: float = 0.1,
+        max_missed: int = 15,
         min_hits: int = 1,
         max_tracks: int = 256,
         smooth_scores: float = 0.0,

@@ -50,6 +50,8 @@ class ClusterScore(nn.Module):
         max_tokens: bound of the clustered grid.
         memory: share of a cluster's past confidence in its present one, while streaming: what
             lies in a cluster changes slowly, sensor noise does not; 0 = only this frame counts.
+        cut_ratio: of `StreamingKMeans`, near 1: an object that comes up is in none of the clusters
+            of the past, and a few percent of mean distance are all that tells.
         options: keyword arguments of `StreamingKMeans`.
 
     Memory: that of `StreamingKMeans` and K float32 a stream.
@@ -62,11 +64,12 @@ class ClusterScore(nn.Module):
         self,
         n_clusters: int = 24,
         stages: Sequence[int] = (-2,),
-        weight: float = 0.5,
+        weight: float = 0.8,
         streaming: bool = True,
         classes: int = 0,
         max_tokens: int = 4096,
         memory: float = 0.8,
+        cut_ratio: float = 1.03,
         **options: object,
     ) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class ClusterScore(nn.Module):
             raise ValueError(f'weight: expected 0..1, got {weight}')
         if not 0 <= memory < 1:
             raise ValueError(f'memory: expected 0 <= memory < 1, got {memory}')
-        self.kmeans = StreamingKMeans(n_clusters, **options)  # type: ignore[arg-type]
+        self.kmeans = StreamingKMeans(n_clusters, cut_ratio=cut_ratio, **options)  # type: ignore[arg-type]
         self.stages, self.weight, self.streaming = list(stages), weight, streaming
         self.classes, self.max_tokens, self.memory = classes, max_tokens, memory
         self._past: dict[str, Tensor] = {}

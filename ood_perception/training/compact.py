@@ -115,7 +115,7 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
     exposures = [(1.0, held_in, Exposure(held_in, objects))]
     if simulated:
         rendered = load_pairs(simulated)
-        other = Exposure(rendered, objects)
+        other = Exposure(rendered, objects, most=500)
         other.things = [*exposures[0][2].things, *other.things]
         exposures = [(1 - data.share, *exposures[0][1:]), (data.share, rendered, other)]
     pasted = validation_set(held_out, load_objects(data.objects, held_out=True))

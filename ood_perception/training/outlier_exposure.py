@@ -50,9 +50,6 @@ Pair = tuple[Array, Array]
 THINGS = (8, 9, 10, 6, 2)
 """CamVid classes that are cut out and pasted: car, pedestrian, bicyclist, sign, pole."""
 
-VEHICLE = 8
-"""CamVid's car, which is the class of trucks, vans and buses too."""
-
 MOVING = (8, 9, 10)
 """Classes that patches of surfaces are not cut from."""
 
@@ -105,19 +102,14 @@ class Exposure:
 
     def outlier(self, rng: Rng, image: Array, label: Array) -> Pair:
         """Paste none to four unknown objects between known ones and patches."""
-        # Near vehicles fill the view and look like nothing else in it: without views of their own
-        # they are the largest false alarms.
-        draw = rng.random()
-        towards = UNKNOWN if self.unknown and draw < 0.5 else None
-        if towards is None and draw < 0.75:
-            towards = VEHICLE
+        towards = UNKNOWN if self.unknown and rng.random() < 0.6 else None
         image, label = random_view(
             rng, image, label, self.size, towards=towards, closer=self.closer
         )
         if rng.random() < 0.3:
             recolour_surface(rng, image, label)
         for _ in range(int(rng.integers(0, 3))):
-            self._thing(rng, image, label, largest=320)
+            self._thing(rng, image, label)
         if rng.random() < 0.15:
             self._patch(rng, image, label)
         for _ in range(int(rng.choice(5, p=[0.15, 0.35, 0.25, 0.15, 0.10]))):
@@ -134,13 +126,13 @@ class Exposure:
         source = self.unknown if own else self.objects
         return change_object(rng, source[int(rng.integers(len(source)))])
 
-    def _thing(self, rng: Rng, image: Array, label: Array, largest: float = 220) -> None:
+    def _thing(self, rng: Rng, image: Array, label: Array) -> None:
         if not self.things:
             return
         rgba, value = self.things[int(rng.integers(len(self.things)))]
         side = float(np.sqrt(rgba.shape[0] * rgba.shape[1]) * np.exp(rng.uniform(-0.7, 0.8)))
         rgba = change_object(rng, rgba, strong=False)
-        paste(rng, image, label, rgba, value, float(np.clip(side, 12, largest)))
+        paste(rng, image, label, rgba, value, float(np.clip(side, 12, 220)))
 
     def _patch(self, rng: Rng, image: Array, label: Array) -> None:
         # A piece of one surface of another frame, pasted as that surface.

@@ -167,7 +167,7 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=3000,
+    steps=3500,
     lr=3e-3,
     weight_decay=1e-3,
     warmup_steps=250,
@@ -193,7 +193,7 @@ PRESETS: dict[str, Preset] = {
             COMPACT_STAGE_2, 'exposure.outlier', alpha=0.0, unknown_weight=3.0, label_stride=2
         ),
         profile={
-            'image': {'short_side': 360, 'max_long_side': 640},
+            'image': {'short_side': 432, 'max_long_side': 768},
             'prompts': {'name': 'components'},
             'segmenter': {'name': 'compact'},
         },
