@@ -3,6 +3,7 @@
 #   make demo                 render a drive, play it over ROS 2 to the node, write demo_output/report.html
 #   make demo INPUT=PATH      the same on your own folder of images, video or rosbag2
 #   make test                 unit tests, tests over real DDS, colcon build, ruff, mypy
+#   make test-all             the same with the four longest tests
 #
 # VENV=DIR chooses the virtual environment, PYTHON=python3.12 the interpreter.
 
@@ -11,7 +12,7 @@ INPUT ?=
 SECONDS_OF_DRIVE ?= 12
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint unit colcon clean
+.PHONY: demo test test-all lint unit colcon clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.run
@@ -19,13 +20,16 @@ demo: $(VENV)/.run
 
 test: lint unit colcon
 
+test-all: lint colcon
+	$(BIN)/python -m pytest -q test
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 unit: $(VENV)/.test
-	$(BIN)/python -m pytest -q test
+	$(BIN)/python -m pytest -q -m 'not slow' test
 
 colcon: $(VENV)/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/colcon_smoke.sh

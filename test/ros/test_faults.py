@@ -119,7 +119,6 @@ def corrupt(rng: np.random.Generator, kind: int):
     return RAW, frame
 
 
-@pytest.mark.slow
 def test_a_storm_of_corrupt_messages_then_a_good_frame(client):
     client.stamp = 100
     good_frame_passes(client)

@@ -173,7 +173,6 @@ def test_all_parameters_of_the_config_file_start_the_node(ros, tmp_path):
         client.ros.destroy_node()
 
 
-@pytest.mark.slow
 def test_real_launch(ros, tmp_path):
     """`ros2 launch` itself, where launch_ros and an installed package are there."""
     pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS 2 installation')
