@@ -181,4 +181,5 @@ def _pipeline(profile: str) -> Any:
     bare = dataclasses.replace(
         Profile.load(profile), prompts=StageConfig(), segmenter=StageConfig()
     )
-    return Pipeline.from_profile(bare)
+    # training forks workers, which OpenVINO's threads need not survive
+    return Pipeline.from_profile(bare, engine='eager')
