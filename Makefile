@@ -3,7 +3,6 @@
 #   make demo                 render a drive, play it over ROS 2 to the node, write demo_output/report.html
 #   make demo INPUT=PATH      the same on your own folder of images, video or rosbag2
 #   make test                 unit tests, tests over real DDS, colcon build, ruff, mypy
-#   make test-all             the same with the four longest tests
 #
 # VENV=DIR chooses the virtual environment, PYTHON=python3.12 the interpreter.
 
@@ -12,7 +11,7 @@ INPUT ?=
 SECONDS_OF_DRIVE ?= 12
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-all lint unit colcon clean
+.PHONY: demo test lint unit colcon clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.run
@@ -20,19 +19,13 @@ demo: $(VENV)/.run
 
 test: lint unit colcon
 
-test-all: lint colcon
-	$(BIN)/python -m pytest -q --ignore=test/training test
-	$(BIN)/python -m pytest -q test/training
-
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Training forks workers, and a fork of a process that has used OpenVINO may die at its end: hence two.
 unit: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m 'not slow' --ignore=test/training test
-	$(BIN)/python -m pytest -q -m 'not slow' test/training
+	$(BIN)/python -m pytest -q test
 
 colcon: $(VENV)/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/colcon_smoke.sh

@@ -11,10 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
+
 """OpenVINO: the fastest engine for the networks of this package on an x86 CPU."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 from collections import OrderedDict
@@ -49,7 +51,7 @@ class OpenVINOEngine:
     ) -> None:
         if device.type != 'cpu':
             raise ValueError(f'openvino runs on the CPU, got device {device}')
-        _library()
+        _core()
         self._flat = Flat(model.eval().float().cpu(), features)
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
@@ -68,6 +70,7 @@ class OpenVINOEngine:
         return self._flat.restore([torch.from_numpy(array) for array in found.values()])
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
+        """Return an inference request for images of this shape."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.onnx'
             export_onnx(self._flat, torch.zeros(1, *shape[1:]), path)
@@ -87,18 +90,19 @@ def compile_network(network: Path | bytes, shape: tuple[int, ...], threads: int)
         An inference request of OpenVINO.
 
     """
-    core = _library().Core()
-    model = core.read_model(network)
+    model = _core().read_model(network)
     model.reshape(list(shape))
     options = {
         'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_NUM_THREADS': threads,
         'INFERENCE_PRECISION_HINT': 'f32',
     }
-    return core.compile_model(model, 'CPU', options).create_infer_request()
+    return _core().compile_model(model, 'CPU', options).create_infer_request()
 
 
-def _library() -> Any:
+@functools.cache
+def _core() -> Any:
+    """Return OpenVINO's one core of this process."""
     # Its import reports over the network that it was imported, where openvino_telemetry, which it
     # requires, can be imported too. A robot does not call home.
     reporter = 'openvino_telemetry'
@@ -106,4 +110,7 @@ def _library() -> Any:
         sys.modules[reporter] = None  # type: ignore[assignment]
     import openvino
 
-    return openvino
+    # One, and for good: each core gives the thread a stack for signals and puts back the one
+    # before when it goes. Of several that come and go, one puts back a stack that is gone, and the
+    # next signal (a worker's end, Ctrl-C) kills the process.
+    return openvino.Core()

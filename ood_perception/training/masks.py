@@ -229,8 +229,7 @@ def _judge(profile: str) -> Callable[[np.ndarray], np.ndarray]:
     from ood_perception.profile import Profile, StageConfig
 
     bare = replace(Profile.load(profile), prompts=StageConfig(), segmenter=StageConfig())
-    # training forks workers, which OpenVINO's threads need not survive
-    pipeline = Pipeline.from_profile(bare, engine='eager')
+    pipeline = Pipeline.from_profile(bare)
 
     def judge(image: np.ndarray) -> np.ndarray:
         (result,) = pipeline(image, wants=('score',))

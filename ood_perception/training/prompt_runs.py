@@ -181,5 +181,4 @@ def _pipeline(profile: str) -> Any:
     bare = dataclasses.replace(
         Profile.load(profile), prompts=StageConfig(), segmenter=StageConfig()
     )
-    # training forks workers, which OpenVINO's threads need not survive
-    return Pipeline.from_profile(bare, engine='eager')
+    return Pipeline.from_profile(bare)

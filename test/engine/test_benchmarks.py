@@ -48,7 +48,6 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     return {name: importlib.import_module(name) for name in ('gpu_suite', 'gpu_common', 'chart')}
 
 
-@pytest.mark.slow
 def test_rehearsal_runs_every_section_and_claims_nothing(
     tmp_path: Path, modules: dict[str, ModuleType]
 ) -> None:
@@ -100,7 +99,6 @@ def test_without_a_gpu_the_suite_says_what_to_do() -> None:
     assert '--dry-run' in done.stderr
 
 
-@pytest.mark.slow
 def test_peers_run_and_agree(tmp_path: Path) -> None:
     pytest.importorskip('segment_anything')
     path = tmp_path / 'peers.csv'

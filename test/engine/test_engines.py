@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -97,11 +98,37 @@ def test_candidates_on_a_cpu(
 
 def test_openvino_does_not_call_home() -> None:
     code = (
-        'import sys, torch; from ood_perception.engine.openvino import _library; _library();'
+        'import sys, torch; from ood_perception.engine.openvino import _core; _core();'
         'loaded = [n for n, m in sys.modules.items() if n.startswith("openvino_telemetry") and m];'
         'assert "openvino" in sys.modules and not loaded, loaded'
     )
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+SIGNAL_AFTER_MANY_SHAPES = """
+import os, signal
+import torch
+from ood_perception.engine.openvino import MAX_COMPILED, OpenVINOEngine
+from small_models import SmallSegmentor
+with torch.inference_mode():
+    engine = OpenVINOEngine(SmallSegmentor(), torch.device('cpu'), torch.float32, False)
+    for i in range(MAX_COMPILED + 3):
+        engine(torch.zeros(1, 3, 16 + 8 * i, 24))
+del engine
+seen = []
+signal.signal(signal.SIGUSR1, lambda number, frame: seen.append(number))
+os.kill(os.getpid(), signal.SIGUSR1)
+assert seen
+"""
+
+
+def test_signals_are_survived_after_openvino_has_forgotten_shapes() -> None:
+    done = subprocess.run(
+        [sys.executable, '-c', SIGNAL_AFTER_MANY_SHAPES],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == 0
 
 
 def test_openvino_needs_the_cpu() -> None:

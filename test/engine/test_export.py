@@ -38,7 +38,6 @@ def test_export_of_the_compact_network_equals_eager(kind: str, tmp_path: Path) -
     assert path.stat().st_size > 0
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which('g++') is None, reason='AOTInductor needs a C++ compiler')
 def test_aoti_package_equals_eager(tmp_path: Path) -> None:
     path = tmp_path / 'small.pt2'
