@@ -84,7 +84,8 @@ class Scorer:
     def __init__(self, profile: Profile) -> None:
         self.model: Any = load_segmentor(profile).eval()
         self.profile, self.spec = profile, cast(InputSpec, self.model.spec)
-        self.scores = {name: create_score(name) for name in SCORES}
+        own = {profile.score.name: profile.score.options}
+        self.scores = {name: create_score(name, **own.get(name, {})) for name in SCORES}
         self.calibration = Calibration.from_config(profile.calibration)
 
     def __call__(self, image: np.ndarray) -> dict[str, np.ndarray]:

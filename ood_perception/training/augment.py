@@ -31,7 +31,7 @@ def random_view(
     label: Array,
     size: tuple[int, int] = (360, 480),
     nearest: float = 1.9,
-    farthest: float = 0.7,
+    farthest: float = 0.55,
     towards: int | None = None,
     closer: float = 1.0,
 ) -> tuple[Array, Array]:
@@ -60,7 +60,7 @@ def random_view(
     fill = max(height / label.shape[0], width / label.shape[1])
     draw = rng.random()
     scale = 1.0
-    if draw < 0.65:
+    if draw < 0.6:
         scale = float(np.exp(rng.uniform(0, np.log(nearest))))
     elif draw < 0.8:
         scale = float(np.exp(rng.uniform(np.log(farthest), 0)))

@@ -120,7 +120,8 @@ def make_profile(
     Put together the profile of a trained model.
 
     Args:
-        base: keys of the profile that the preset gives (image size, prompts, segmenter).
+        base: keys of the profile that the preset gives (image size, prompts, segmenter; options of
+            its score count where it is the score).
         name: of the profile.
         model: entry of `models.SEGMENTORS`.
         options: of the model.
@@ -145,6 +146,8 @@ def make_profile(
         'licence': licence,
         **base,
     }
+    if tree['score']['name'] != score:
+        tree['score'] = {'name': score}
     return Profile.from_dict(_plain(tree))
 
 

@@ -102,9 +102,8 @@ class Exposure:
 
     def outlier(self, rng: Rng, image: Array, label: Array) -> Pair:
         """Paste none to four unknown objects between known ones and patches."""
-        towards = UNKNOWN if self.unknown and rng.random() < 0.6 else None
         image, label = random_view(
-            rng, image, label, self.size, towards=towards, closer=self.closer
+            rng, image, label, self.size, towards=self._target(rng), closer=self.closer
         )
         if rng.random() < 0.3:
             recolour_surface(rng, image, label)
@@ -117,6 +116,13 @@ class Exposure:
         if rng.random() < 0.4:
             self._thing(rng, image, label)
         return change_camera(rng, image), label
+
+    def _target(self, rng: Rng) -> int | None:
+        # Large near things that are known, cut off by the frame, are rare and hard.
+        draw = rng.random()
+        if self.unknown and draw < 0.4:
+            return UNKNOWN
+        return int(rng.choice(MOVING, p=(0.6, 0.25, 0.15))) if draw < 0.7 else None
 
     def _object(self, rng: Rng) -> Array:
         draw = rng.random()
@@ -132,7 +138,7 @@ class Exposure:
         rgba, value = self.things[int(rng.integers(len(self.things)))]
         side = float(np.sqrt(rgba.shape[0] * rgba.shape[1]) * np.exp(rng.uniform(-0.7, 0.8)))
         rgba = change_object(rng, rgba, strong=False)
-        paste(rng, image, label, rgba, value, float(np.clip(side, 12, 220)))
+        paste(rng, image, label, rgba, value, float(np.clip(side, 12, 260)))
 
     def _patch(self, rng: Rng, image: Array, label: Array) -> None:
         # A piece of one surface of another frame, pasted as that surface.

@@ -152,7 +152,7 @@ def _uem(form: str) -> Preset:
 
 
 COMPACT_STAGE_1 = EngineSettings(
-    steps=1000,
+    steps=800,
     batch_size=8,
     lr=2e-3,
     lr_end=8e-9,
@@ -162,19 +162,19 @@ COMPACT_STAGE_1 = EngineSettings(
     warmup_factor=0.04,
     seed=1,
     workers=1,
-    checkpoint_every=250,
+    checkpoint_every=200,
     accelerator='cpu',
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=3500,
+    steps=3300,
     lr=3e-3,
     weight_decay=1e-3,
     warmup_steps=250,
     ema=0.998,
     clip_norm=5.0,
     seed=2,
-    validate_every=700,
+    validate_every=1100,
 )
 
 PRESETS: dict[str, Preset] = {
@@ -194,6 +194,7 @@ PRESETS: dict[str, Preset] = {
         ),
         profile={
             'image': {'short_side': 432, 'max_long_side': 768},
+            'score': {'name': 'llr', 'options': {'exact': False}},
             'prompts': {'name': 'components'},
             'segmenter': {'name': 'compact'},
         },

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ood_perception.simulation.proving_ground import ProvingGround
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import Frames
 from ood_perception.training.label_maps import load_label_map
@@ -48,8 +49,9 @@ def render(
         per_seed: frames of each drive.
         size: (height, width) in pixels; frames are rendered at 640x480.
         workers: processes.
-        crowded: up to 4 unknown things per 20 m of road, not the drive's own 0.25 to 0.9, so that
-            few frames teach much; measure on drives that are not.
+        crowded: up to 4 unknown things per 20 m of road, not the drive's own 0.25 to 0.9, and in
+            every second frame a vehicle or a person comes near, so that few frames teach much;
+            measure on drives that are not.
 
     Raises:
         TrainingError: the folder holds other frames.
@@ -83,21 +85,43 @@ def render(
 
 
 def _render_drive(job: tuple[Path, int, int, tuple[int, int], bool]) -> None:
-    from ood_perception.simulation.proving_ground import ProvingGround
-
     folder, seed, per_seed, (height, width), crowded = job
     cv2.setNumThreads(1)
     names = [f'{seed:05d}_{i}.png' for i in range(per_seed)]
     if all((folder / 'labels' / name).is_file() for name in names):
         return
     rng = np.random.default_rng(seed)
-    chosen = sorted(rng.integers(0, 600, per_seed))
+    chosen = rng.integers(0, 600, per_seed)
     drive = ProvingGround(seed=seed, unknowns=float(rng.uniform(0.5, 4)) if crowded else None)
-    for name, index in zip(names, chosen, strict=True):
+    if crowded:
+        near = _near(drive, rng, per_seed // 2)
+        chosen[: len(near)] = near
+    for name, index in zip(names, sorted(chosen), strict=True):
         frame = drive.frame(int(index))
         label = np.where(frame.anomaly == 1, 254, frame.semantic)
         label = np.where(frame.anomaly == 255, 255, label).astype(np.uint8)
         image = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
         small = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
-        Image.fromarray(image).save(folder / 'images' / name)
-        Image.fromarray(small).save(folder / 'labels' / name)
+        Image.fromarray(image).save(folder / 'images' / name, compress_level=1)
+        Image.fromarray(small).save(folder / 'labels' / name, compress_level=1)
+
+
+def _near(drive: ProvingGround, rng: np.random.Generator, count: int) -> list[int]:
+    """Pick up to `count` frames, a second apart or more, where a known mover is nearest."""
+    slope = drive.width / 2 / drive.focal
+    found = []
+    for index in rng.permutation(600)[:60]:
+        t = float(index) / drive.rate
+        pose = drive.scene.pose(t)
+        distances = [
+            thing.s - pose.s
+            for thing in drive.scene.things(pose, t)
+            if thing.kind in ('car', 'person', 'cyclist')
+            and abs(thing.d - pose.d) < slope * (thing.s - pose.s) + 0.5
+        ]
+        found.append((min(distances, default=np.inf), int(index)))
+    chosen: list[int] = []
+    for _, index in sorted(found):
+        if len(chosen) < count and all(abs(index - other) >= drive.rate for other in chosen):
+            chosen.append(index)
+    return chosen

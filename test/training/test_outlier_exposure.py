@@ -179,6 +179,21 @@ class TestView:
             differs = np.abs(seen[..., 0].astype(int) - classes)[known] > 2
             assert differs.mean() < 0.08  # edges only, where the picture is interpolated
 
+    def test_a_view_towards_a_class_holds_it_more_often(self) -> None:
+        image, label = street()
+        label = np.where(label == 8, 8, 3).astype(np.uint8)
+
+        def held(towards: int | None) -> int:
+            views = (
+                random_view(np.random.default_rng(s), image, label, (60, 80), towards=towards)
+                for s in range(40)
+            )
+            return sum(bool((seen == 8).any()) for _, seen in views)
+
+        assert held(8) == 40
+        assert held(None) < 40
+        assert held(9) == held(None)
+
 
 class TestPhotometric:
     def test_camera_keeps_shape_and_type(self) -> None:

@@ -1,0 +1,66 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Rendered training frames: labels, what crowded ones show more of, the folder as a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip('lightning', reason="the extra 'train' is not installed")
+
+from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.rendered import render
+
+SEEDS = range(3, 6)
+MOVING = (8, 9, 10)
+
+
+@pytest.fixture(scope='module')
+def frames(tmp_path_factory):
+    root = tmp_path_factory.mktemp('rendered')
+    return {
+        crowded: render(root / str(crowded), SEEDS, 4, (120, 160), workers=1, crowded=crowded)
+        for crowded in (False, True)
+    }
+
+
+def share(frames, values) -> float:
+    labels = [frames.load(i)[1] for i in range(len(frames.images))]
+    return float(np.mean([np.isin(label, values).mean() for label in labels]))
+
+
+def test_frames_and_labels(frames) -> None:
+    for found in frames.values():
+        assert len(found.images) == 12
+        image, label = found.load(0)
+        assert image.shape == (120, 160, 3)
+        assert set(np.unique(label)) <= {*range(11), 254, 255}
+
+
+def test_crowded_frames_show_more_of_what_is_rare(frames) -> None:
+    assert share(frames[True], 254) > share(frames[False], 254)
+    assert share(frames[True], MOVING) > 1.5 * share(frames[False], MOVING)
+
+
+def test_a_second_call_renders_nothing_and_another_request_is_refused(frames, tmp_path) -> None:
+    folder = Path(frames[True].images[0]).parent.parent
+    times = [path.stat().st_mtime_ns for path in frames[True].images]
+    again = render(folder, SEEDS, 4, (120, 160), workers=1, crowded=True)
+    assert [path.stat().st_mtime_ns for path in again.images] == times
+    with pytest.raises(TrainingError, match='holds other frames'):
+        render(folder, SEEDS, 3, (120, 160), workers=1, crowded=True)
