@@ -132,7 +132,9 @@ def make_profile(
         licence: of the weights.
 
     """
+    own = base.get('score', {})
     tree = {
+        **base,
         'name': name,
         'description': f'{model} trained with ood train',
         'segmentor': {
@@ -140,14 +142,11 @@ def make_profile(
             'weights': str(weights.resolve()),
             'options': dict(options),
         },
-        'score': {'name': score},
+        'score': own if own.get('name') == score else {'name': score},
         'calibration': dataclasses.asdict(calibration),
         'classes': classes,
         'licence': licence,
-        **base,
     }
-    if tree['score']['name'] != score:
-        tree['score'] = {'name': score}
     return Profile.from_dict(_plain(tree))
 
 

@@ -29,6 +29,9 @@ from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import Frames
 from ood_perception.training.label_maps import load_label_map
 
+FRAMES = 600
+"""Frames of a drive that are drawn from: its first 20 seconds."""
+
 
 def render(
     folder: Path,
@@ -91,7 +94,7 @@ def _render_drive(job: tuple[Path, int, int, tuple[int, int], bool]) -> None:
     if all((folder / 'labels' / name).is_file() for name in names):
         return
     rng = np.random.default_rng(seed)
-    chosen = rng.integers(0, 600, per_seed)
+    chosen = rng.integers(0, FRAMES, per_seed)
     drive = ProvingGround(seed=seed, unknowns=float(rng.uniform(0.5, 4)) if crowded else None)
     if crowded:
         near = _near(drive, rng, per_seed // 2)
@@ -110,7 +113,7 @@ def _near(drive: ProvingGround, rng: np.random.Generator, count: int) -> list[in
     """Pick up to `count` frames, a second apart or more, where a known mover is nearest."""
     slope = drive.width / 2 / drive.focal
     found = []
-    for index in rng.permutation(600)[:60]:
+    for index in rng.permutation(FRAMES)[:60]:
         t = float(index) / drive.rate
         pose = drive.scene.pose(t)
         distances = [

@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,17 +49,11 @@ class Fickle(Backbone):
         return [maps + extra for maps in super().forward(images)]
 
 
-def refuse(*_: object) -> None:
-    raise ImportError('not here')
-
-
 @pytest.mark.parametrize('missing', [(), ('_openvino',), ('_openvino', '_onnxruntime')])
 def test_equals_torch_for_any_batch_and_size(missing, monkeypatch) -> None:
     pytest.importorskip('onnx')
     for name in missing:
-        refusal = lambda *_: refuse()  # noqa: E731
-        refusal.__name__ = name
-        monkeypatch.setattr(module, name, refusal)
+        monkeypatch.setattr(module, name, Mock(side_effect=ImportError('not here'), __name__=name))
     backbone = Backbone().eval()
     with torch.inference_mode():
         run = fast_features(backbone, torch.randn(1, 3, 32, 48))

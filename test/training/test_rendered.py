@@ -57,7 +57,7 @@ def test_crowded_frames_show_more_of_what_is_rare(frames) -> None:
     assert share(frames[True], MOVING) > 1.5 * share(frames[False], MOVING)
 
 
-def test_a_second_call_renders_nothing_and_another_request_is_refused(frames, tmp_path) -> None:
+def test_a_second_call_renders_nothing_and_another_request_is_refused(frames) -> None:
     folder = Path(frames[True].images[0]).parent.parent
     times = [path.stat().st_mtime_ns for path in frames[True].images]
     again = render(folder, SEEDS, 4, (120, 160), workers=1, crowded=True)
