@@ -209,6 +209,9 @@ def compact(
         int, typer.Option(help='Drives of the proving ground to render, 6 frames each.')
     ] = 400,
     share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.5,
+    weights: Annotated[
+        str, typer.Option(help='Go on from these (head and UEM); only the UEM is trained.')
+    ] = '',
     cache: Cache = 0,
     segmentor_set: Annotated[list[str], typer.Option(help='Override a value of stage 1.')] = [],  # noqa: B006
     uem_set: Annotated[list[str], typer.Option(help='Override a value of stage 2.')] = [],  # noqa: B006
@@ -225,7 +228,7 @@ def compact(
             segmentor=override(preset.segmentor, [*cached, *segmentor_set]),
             uem=override(preset.uem, [*cached, *uem_set]),
         )
-        parts = CompactData(data, val, objects, leave_out, drives, share=share)
+        parts = CompactData(data, val, objects, leave_out, drives, share=share, weights=weights)
         typer.echo(train_compact(parts, preset, out, shlex.join(['ood', *sys.argv[1:]])))
 
 

@@ -33,7 +33,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ood_perception.checkpoints import resolve
+from ood_perception.checkpoints.store import sha256_of
 from ood_perception.training import run
+from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.compact_data import Pairs, Samples, load_pairs
 from ood_perception.training.outlier_exposure import Exposure, load_objects, validation_set
 from ood_perception.training.presets import Preset
@@ -59,6 +62,7 @@ class CompactData:
         share: of training samples that come from the proving ground.
         workers: processes that render.
         size: (height, width) of the rendered training frames in pixels; views are cut from them.
+        weights: of an earlier run, head and UEM: the UEM goes on from there, the head stays.
 
     """
 
@@ -71,6 +75,7 @@ class CompactData:
     share: float = 0.5
     workers: int = 2
     size: tuple[int, int] = (480, 640)
+    weights: str = ''
 
 
 VAL_DRIVES = range(100_000, 100_030)
@@ -95,6 +100,7 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
 
     """
     start = time.monotonic()
+    origin = _origin(data.weights) if data.weights else {}
     frames = open_frames(data.frames, 'train')
     val_frames = open_frames(data.val, 'val')
     job = run.Job(preset, 'compact', folder, [frames], val_frames, command=command)
@@ -126,8 +132,12 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
     job.sources = [run.describe(f, 'training') for f in (frames, simulated) if f]
     job.sources += [run.describe(f, 'validation') for f in (val_frames, val_simulated) if f]
     job.sources += [{'role': 'unknown objects', 'from': str(data.objects)}]
+    stages = [('segmentor', 'known'), ('uem', 'outlier')]
+    if data.weights:
+        job.weights, stages = data.weights, stages[1:]
+        job.sources += [origin]
     numbers: dict[str, float] = {}
-    for kind, method in (('segmentor', 'known'), ('uem', 'outlier')):
+    for kind, method in stages:
         stage = getattr(preset, kind)
         makers = [(share, pairs, getattr(e, method)) for share, pairs, e in exposures]
         job.train_set = Samples(makers, 4000, stage.engine.seed)
@@ -136,6 +146,13 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
         numbers |= {f'{kind} {name}': value for name, value in measured.items()}
         job.weights = str(weights)
     return _finish(job, weights, numbers, val_sets, start)
+
+
+def _origin(weights: str) -> dict[str, str]:
+    try:
+        return {'role': 'start', 'weights': weights, 'sha256': sha256_of(resolve(weights))}
+    except OSError as error:
+        raise TrainingError(f'weights: {error}') from error
 
 
 def as_unknown(label: np.ndarray) -> np.ndarray:

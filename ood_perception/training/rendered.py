@@ -32,6 +32,9 @@ from ood_perception.training.label_maps import load_label_map
 FRAMES = 600
 """Frames of a drive that are drawn from: its first 20 seconds."""
 
+RECIPE = 2
+"""Raised with every change of what is rendered or chosen, so that older folders are refused."""
+
 
 def render(
     folder: Path,
@@ -61,6 +64,7 @@ def render(
 
     """
     wanted = {
+        'recipe': RECIPE,
         'seeds': [seeds.start, seeds.stop, seeds.step],
         'per_seed': per_seed,
         'size': list(size),

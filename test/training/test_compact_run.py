@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.cli.train import app
 from ood_perception.profile import Profile
+from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.compact import CompactData, train_compact
 from ood_perception.training.presets import PRESETS, override
 
@@ -118,6 +120,31 @@ def test_the_same_command_again_trains_nothing_and_gives_the_same(trained):
     train_compact(parts, preset, path.parent, 'ood train compact')
     assert path.with_suffix('.safetensors').read_bytes() == before
     assert Profile.load(path).calibration.slope != 0
+
+
+def test_going_on_from_weights_changes_the_uem_and_names_the_start(trained, tmp_path):
+    from safetensors.torch import load_file
+
+    path, preset, parts = trained
+    weights = path.with_suffix('.safetensors')
+    on = dataclasses.replace(parts, weights=str(weights))
+    preset = dataclasses.replace(preset, uem=override(preset.uem, ['seed=3', 'lr=0.01']))
+    later = train_compact(on, preset, tmp_path)
+    old, new = load_file(weights), load_file(later.with_suffix('.safetensors'))
+    changed = {name for name in new if not torch.equal(old[name], new[name])}
+    assert changed
+    assert all(name.startswith('uem.') for name in changed)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert digest in later.with_suffix('.md').read_text()
+    assert not (tmp_path / 'segmentor').exists()
+
+
+def test_missing_weights_are_named_before_anything_is_made(trained, tmp_path):
+    _, preset, parts = trained
+    missing = dataclasses.replace(parts, weights=str(tmp_path / 'none.safetensors'))
+    with pytest.raises(TrainingError, match=r'none\.safetensors'):
+        train_compact(missing, preset, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 def test_calibrate_changes_the_profile(trained, tmp_path):
