@@ -15,7 +15,8 @@
 """
 Count how often the id of a true object changes on drives of the proving ground.
 
-    python benchmarks/tracks.py --profile compact --output tracks.csv
+    python benchmarks/tracks.py --profile compact --drives 8 --output tracks.csv
+    python benchmarks/tracks.py --profile compact --unknowns 2 --output tracks.csv
 
 Three sources of instances: the true masks; the true masks with edges moved by a pixel, one in five
 missing in each frame and false alarms; and the profile's whole pipeline. An object is matched by
@@ -42,8 +43,8 @@ from ood_perception.simulation.proving_ground import ProvingGround
 from ood_perception.training.mask_validation import mask_overlaps, match
 
 FIELDS = (
-    'source', 'drives', 'frames', 'objects', 'found', 'object_frames', 'matched_frames',
-    'switches', 'switches_per_100_frames', 'command',
+    'source', 'unknowns', 'drives', 'frames', 'objects', 'found', 'object_frames',
+    'matched_frames', 'switches', 'switches_per_100_frames', 'command',
 )  # fmt: skip
 
 
@@ -116,6 +117,7 @@ def measure(source: Source, options: argparse.Namespace) -> dict[str, Any]:
     numbers = metrics.compute()
     return {
         'source': source.name,
+        'unknowns': 'own' if options.unknowns is None else options.unknowns,
         'drives': options.drives,
         'frames': options.drives * options.frames,
         'objects': int(numbers['objects']),
@@ -137,7 +139,9 @@ def main() -> None:
     parser.add_argument('--frames', type=int, default=100, help='of each drive')
     parser.add_argument('--rate', type=float, default=15.0, help='frames per second')
     parser.add_argument('--seed', type=int, default=9500)
-    parser.add_argument('--unknowns', type=float, default=2.0, help='per 20 m of road')
+    parser.add_argument(
+        '--unknowns', type=float, help="per 20 m of road; default the drive's own 0.25 to 0.9"
+    )
     parser.add_argument('--area', type=int, default=100, help='pixels from which objects count')
     parser.add_argument('--least', type=float, default=0.3, help='IoU from which objects match')
     parser.add_argument('--output', type=Path, help='CSV to append to')

@@ -73,12 +73,12 @@ def segmentor(
 ) -> None:
     """Stage 1: train decoder and head for the known classes on a frozen backbone."""
     with _Errors():
-        from ood_perception.training import run
+        from ood_perception.training import finishing, run
 
         job = _job(preset, 'segmentor', data, val, label_map, '', out, model, set_, cache)
         job.weights, job.backbone = weights, backbone
         path, numbers = run.run_stage(job, 'segmentor')
-        profile = run.finish(job, path, numbers, score='max_logit')
+        profile = finishing.finish(job, path, numbers, score='max_logit')
         typer.echo(f'{path}\n{profile}')
 
 
@@ -104,7 +104,7 @@ def uem(
 ) -> None:
     """Stage 2: train the UEM on a frozen segmentor, with pasted unknown objects."""
     with _Errors():
-        from ood_perception.training import run
+        from ood_perception.training import finishing, run
         from ood_perception.training.objects import open_objects
 
         changes = [*set_, *(['paper=true'] if paper else [])]
@@ -112,7 +112,7 @@ def uem(
         job.weights, job.backbone = weights, backbone
         job.val_objects = open_objects(val_objects) if val_objects else None
         path, numbers = run.run_stage(job, 'uem')
-        typer.echo(f'{path}\n{run.finish_uem(job, path, numbers)}')
+        typer.echo(f'{path}\n{finishing.finish_uem(job, path, numbers)}')
 
 
 @app.command()

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import tempfile
 from collections import OrderedDict
@@ -100,9 +101,22 @@ def compile_network(network: Path | bytes, shape: tuple[int, ...], threads: int)
     return _core().compile_model(model, 'CPU', options).create_infer_request()
 
 
-@functools.cache
 def _core() -> Any:
-    """Return OpenVINO's one core of this process."""
+    """
+    Return OpenVINO's one core of this process.
+
+    Raises:
+        RuntimeError: the process that this one was forked from has it; its threads stayed there.
+
+    """
+    core, process = _started()
+    if process != os.getpid():
+        raise RuntimeError('OpenVINO was in use when this process was forked')
+    return core
+
+
+@functools.cache
+def _started() -> tuple[Any, int]:
     # Its import reports over the network that it was imported, where openvino_telemetry, which it
     # requires, can be imported too. A robot does not call home.
     reporter = 'openvino_telemetry'
@@ -113,4 +127,4 @@ def _core() -> Any:
     # One, and for good: each core gives the thread a stack for signals and puts back the one
     # before when it goes. Of several that come and go, one puts back a stack that is gone, and the
     # next signal (a worker's end, Ctrl-C) kills the process.
-    return openvino.Core()
+    return openvino.Core(), os.getpid()

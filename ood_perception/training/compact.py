@@ -35,7 +35,7 @@ import torch
 
 from ood_perception.checkpoints import resolve
 from ood_perception.checkpoints.store import sha256_of
-from ood_perception.training import run
+from ood_perception.training import finishing, run
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.compact_data import Pairs, Samples, load_pairs
 from ood_perception.training.outlier_exposure import Exposure, load_objects, validation_set
@@ -180,4 +180,4 @@ def _finish(
     numbers['minutes'] = (time.monotonic() - start) / 60
     target = job.folder / 'compact.safetensors'
     shutil.copy(weights, target)
-    return run.finish(job, target, numbers, all_scores, all_labels)
+    return finishing.finish(job, target, numbers, all_scores, all_labels)

@@ -12,29 +12,28 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One stage from data to files: checks, model, samples, training, weights, card, profile."""
+"""One stage from data to weights: checks, model, samples, training; see finishing for the rest."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ood_perception.profile import CalibrationConfig
 from ood_perception.training import cards
 from ood_perception.training.cache import FeatureCache
-from ood_perception.training.calibrate import fit
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import Frames, TrainingSet
 from ood_perception.training.engine import Trainer
 from ood_perception.training.fast_features import fast_features
+from ood_perception.training.frozen import FrozenFeatures
 from ood_perception.training.gmm import GmmSettings
 from ood_perception.training.objects import Objects
 from ood_perception.training.parts import Parts, normalise, split
@@ -117,10 +116,15 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
         stage.engine.seed,
     )
     folder = job.folder / kind
-    if job.preset.model == 'compact' and parts.backbone is not None:
-        example = normalise(dataset[(0, 0)]['image'][None], parts.spec)
-        with torch.inference_mode():
-            parts.features = fast_features(parts.backbone, example)
+    threads = torch.get_num_threads()
+    if job.preset.model == 'compact' and stage.engine.accelerator == 'cpu' and not stage.paper:
+        if stage.engine.workers and not stage.cache:
+            dataset = FrozenFeatures(dataset, parts, logits=kind == 'uem')
+            threads = max(1, threads - stage.engine.workers)
+        elif parts.backbone is not None:
+            example = normalise(dataset[(0, 0)]['image'][None], parts.spec)
+            with torch.inference_mode():
+                parts.features = fast_features(parts.backbone, example)
     if stage.cache:
         dataset = FeatureCache(
             folder / 'cache',
@@ -134,13 +138,24 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
     validation = make_validation(job, kind)
     task = make_task(kind, parts, stage, validation)
     trainer = Trainer(task, dataset, stage.engine, folder, _record(job, kind, stage))
-    numbers = trainer.fit()
+    with _torch_threads(threads):
+        numbers = trainer.fit()
     path = folder / 'weights.safetensors'
     if trainer.fabric.is_global_zero:
         save_weights(path, parts)
         log.info('%s: %s', path, numbers)
     trainer.fabric.barrier()
     return path, numbers
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_data(job: Job, kind: str) -> None:
@@ -268,83 +283,6 @@ def save_weights(path: Path, parts: Parts) -> str:
     state = parts.model.state_dict()
     kept = {k: v for k, v in state.items() if not (optional and k.startswith(optional))}
     return cards.write_weights(path, kept)
-
-
-def finish(
-    job: Job,
-    weights: Path,
-    numbers: dict[str, Any],
-    scores: Sequence[np.ndarray] = (),
-    labels: Sequence[np.ndarray] = (),
-    prevalence: float = 0.0,
-    score: str = 'llr',
-) -> Path:
-    """
-    Calibrate, and write the model card and the profile beside the weights.
-
-    Args:
-        job: what was done.
-        weights: file of the trained model.
-        numbers: what was measured.
-        scores: of the validation set, for the calibration; none = as the profile's default.
-        labels: of the same.
-        prevalence: see `calibrate.fit`.
-        score: entry of `scores.SCORES` that the profile names.
-
-    Returns:
-        Path of the profile.
-
-    """
-    calibration = CalibrationConfig()
-    if len(scores):
-        calibration, quality = fit(scores, labels, prevalence=prevalence)
-        numbers = {**numbers, **{f'calibration {k}': v for k, v in quality.items()}}
-    licence = cards.licence_text([f.name for f in job.frames if f.noncommercial])
-    profile = cards.make_profile(
-        job.preset.profile,
-        weights.stem,
-        job.preset.model,
-        job.preset.options,
-        weights,
-        score,
-        calibration,
-        class_names(job),
-        licence,
-    )
-    path = weights.with_suffix('.yaml')
-    cards.write_profile(path, profile)
-    import hashlib
-
-    cards.write_card(
-        weights.with_suffix('.md'),
-        {
-            'name': weights.stem,
-            'what': f'{job.preset.model}, trained with preset {job.name} ({job.preset.source}).',
-            'numbers': numbers,
-            'data': job.sources,
-            'licence': licence,
-            'limits': [
-                'Numbers come from the validation set named here, not from a benchmark.',
-                'What is unknown is relative to the training frames: another site, camera or '
-                'season needs its own frames or calibration.',
-            ],
-            'command': job.command,
-            'sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),
-            'record': {kind: getattr(job.preset, kind).to_dict() for kind in ('segmentor', 'uem')},
-        },
-    )
-    return path
-
-
-def finish_uem(job: Job, weights: Path, numbers: dict[str, Any], prevalence: float = 0.0) -> Path:
-    """Load the trained UEM, calibrate it on the validation samples, write card and profile."""
-    validation = make_validation(job, 'uem')
-    if validation is None:
-        return finish(job, weights, numbers)
-    parts = build(dataclasses.replace(job, weights=str(weights)))
-    with torch.inference_mode():
-        scores, labels = validation.scores(parts)
-    return finish(job, weights, numbers, scores, labels, prevalence)
 
 
 def describe(frames: Frames, role: str) -> dict[str, Any]:

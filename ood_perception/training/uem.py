@@ -104,7 +104,8 @@ class UemTask(StageTask):
         llr = ood[:, 1] - ood[:, 0]
         if self.parts.logits is not None:
             with torch.no_grad():
-                known = upsample(self.parts.logits(maps).float(), size).amax(1)
+                logits = batch['logits'] if 'logits' in batch else self.parts.logits(maps)
+                known = upsample(logits.float(), size).amax(1)
             llr = llr - known
         loss = llr_loss(
             llr,

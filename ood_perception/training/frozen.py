@@ -1,0 +1,98 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+Samples that carry what the frozen network says of them, computed in the process that loads them.
+
+On a CPU the loading process then runs samples and frozen layers, the training process the heads,
+each on cores of its own: neither waits for the other within an operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ood_perception.training.fast_features import Features, fast_features
+from ood_perception.training.parts import Parts, normalise
+
+
+class FrozenFeatures(Dataset):
+    """
+    The samples of a data set with frozen maps instead of images.
+
+    The network is prepared at the first sample, so in the process that loads.
+
+    Args:
+        dataset: map-style; samples with 'image' uint8 (3, H, W), 'label' and 'name', one size.
+        parts: of the model, on the CPU; needs its backbone.
+        logits: whether the class logits are frozen too.
+
+    """
+
+    def __init__(self, dataset: Dataset, parts: Parts, logits: bool) -> None:
+        self.dataset, self.parts = dataset, parts
+        self._network = _Frozen(parts, logits).eval()
+        self._logits = logits
+        self._run: Features | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """
+        Return one sample.
+
+        Returns:
+            'features': float32 maps (C, h, w); 'logits': float32 (K, h, w) where asked for;
+            'label' and 'name' as the data set has them.
+
+        """
+        return self.__getitems__([key])[0]
+
+    @torch.no_grad()
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Return the samples of a batch: the network sees them at once."""
+        samples = [self.dataset[key] for key in keys]
+        images = normalise(torch.stack([s['image'] for s in samples]), self.parts.spec)
+        if self._run is None:
+            self._run = fast_features(self._network.eval(), images)
+        maps = self._run(images)
+        features = maps[:-1] if self._logits else maps
+        found = []
+        for i, sample in enumerate(samples):
+            item = {'features': [m[i] for m in features]}
+            if self._logits:
+                item['logits'] = maps[-1][i]
+            found.append({**item, 'label': sample['label'], 'name': sample['name']})
+        return found
+
+
+class _Frozen(nn.Module):
+    """Images -> the backbone's maps, and the class logits as the last."""
+
+    def __init__(self, parts: Parts, logits: bool) -> None:
+        super().__init__()
+        assert parts.backbone is not None
+        self.backbone = parts.backbone
+        self.decoder = nn.ModuleList(parts.decoder if logits else [])
+        self._head = parts.logits if logits else None
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = list(self.backbone(images))
+        return [*maps, self._head(maps)] if self._head is not None else maps
