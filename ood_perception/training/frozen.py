@@ -76,7 +76,7 @@ class FrozenFeatures(Dataset):
         features = maps[:-1] if self._logits else maps
         found = []
         for i, sample in enumerate(samples):
-            item = {'features': [m[i] for m in features]}
+            item: dict[str, Any] = {'features': [m[i] for m in features]}
             if self._logits:
                 item['logits'] = maps[-1][i]
             found.append({**item, 'label': sample['label'], 'name': sample['name']})
