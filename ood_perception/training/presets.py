@@ -174,7 +174,7 @@ COMPACT_STAGE_2 = dataclasses.replace(
     ema=0.998,
     clip_norm=5.0,
     seed=2,
-    validate_every=1100,
+    validate_every=1650,
 )
 
 PRESETS: dict[str, Preset] = {
