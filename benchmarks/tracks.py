@@ -15,7 +15,7 @@
 """
 Count how often the id of a true object changes on drives of the proving ground.
 
-    python benchmarks/tracks.py --profile compact --drives 8 --output tracks.csv
+    python benchmarks/tracks.py --profile compact --drives 6 --output tracks.csv
     python benchmarks/tracks.py --profile compact --unknowns 2 --output tracks.csv
 
 Three sources of instances: the true masks; the true masks with edges moved by a pixel, one in five

@@ -30,11 +30,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ood_perception.training.checkpointing import TrainingError, check_space
 from ood_perception.training.parts import Parts, normalise
-from ood_perception.training.stream import StreamSampler
+from ood_perception.training.stream import StreamSampler, loader
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class FeatureCache(Dataset):
             stop=-(-self.count // batch_size),
         )
         at = done // batch_size * batch_size
-        for batch in DataLoader(dataset, batch_sampler=sampler, num_workers=workers):
+        for batch in loader(dataset, sampler, workers):
             if list(batch['label'].shape[1:]) != self.meta['label']:
                 raise TrainingError(f'cache: {batch["name"][0]}: samples differ in size')
             stop = min(at + len(batch['label']), self.count)

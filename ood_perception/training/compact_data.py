@@ -48,8 +48,6 @@ class Samples(Dataset):
         shares = np.array([share for share, *_ in makers])
         self.makers, self.ends = list(makers), np.cumsum(shares / shares.sum())
         self.length, self.seed = length, seed
-        # A process that loads cannot end OpenCV's threads that were left behind at its fork.
-        cv2.setNumThreads(1)
 
     def __len__(self) -> int:
         return self.length

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ood_perception.training.checkpointing import (
     TrainingError,
@@ -42,7 +42,7 @@ from ood_perception.training.checkpointing import (
 )
 from ood_perception.training.run_log import RunLog
 from ood_perception.training.settings import EngineSettings, Task, learning_rate
-from ood_perception.training.stream import StreamSampler
+from ood_perception.training.stream import StreamSampler, loader
 
 log = logging.getLogger(__name__)
 
@@ -239,10 +239,10 @@ class Trainer:
             stop=s.steps * s.accumulate,
         )
         return iter(
-            DataLoader(
+            loader(
                 self.dataset,
-                batch_sampler=sampler,
-                num_workers=s.workers,
+                sampler,
+                s.workers,
                 pin_memory=fabric.device.type == 'cuda',
                 persistent_workers=False,
             )

@@ -71,7 +71,7 @@ class FrozenFeatures(Dataset):
         samples = [self.dataset[key] for key in keys]
         images = normalise(torch.stack([s['image'] for s in samples]), self.parts.spec)
         if self._run is None:
-            self._run = fast_features(self._network.eval(), images)
+            self._run = fast_features(self._network, images)
         maps = self._run(images)
         features = maps[:-1] if self._logits else maps
         found = []
@@ -90,7 +90,6 @@ class _Frozen(nn.Module):
         super().__init__()
         assert parts.backbone is not None
         self.backbone = parts.backbone
-        self.decoder = nn.ModuleList(parts.decoder if logits else [])
         self._head = parts.logits if logits else None
 
     def forward(self, images: Tensor) -> list[Tensor]:

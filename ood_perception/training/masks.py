@@ -22,7 +22,6 @@ mask head what they look like; both are written with their model cards.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ood_perception.checkpoints.store import sha256_of
 from ood_perception.masks import create_prompts, create_segmenter
 from ood_perception.training.cards import write_card
 from ood_perception.training.checkpointing import TrainingError
@@ -304,6 +304,6 @@ def card(
                 'objects are pasted or rendered; few of them stand on the road as real ones do',
             ],
             'record': record,
-            'sha256': hashlib.sha256(weights.read_bytes()).hexdigest(),
+            'sha256': sha256_of(weights),
         },
     )

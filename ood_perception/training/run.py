@@ -117,9 +117,11 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
     )
     folder = job.folder / kind
     threads = torch.get_num_threads()
-    if job.preset.model == 'compact' and stage.engine.accelerator == 'cpu' and not stage.paper:
+    if job.preset.model == 'compact' and stage.engine.accelerator == 'cpu':
         if stage.engine.workers and not stage.cache:
-            dataset = FrozenFeatures(dataset, parts, logits=kind == 'uem')
+            # with `paper` the class logits drift, so they are not frozen
+            frozen_logits = kind == 'uem' and not stage.paper
+            dataset = FrozenFeatures(dataset, parts, frozen_logits)
             threads = max(1, threads - stage.engine.workers)
         elif parts.backbone is not None:
             example = normalise(dataset[(0, 0)]['image'][None], parts.spec)

@@ -12,14 +12,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The order in which a run sees its samples: a function of the seed and nothing else."""
+"""The order in which a run sees its samples, a function of the seed alone; and their loading."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import cv2
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
@@ -71,3 +73,24 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         if self.stop is None:
             raise TypeError('an endless stream has no length')
         return max(self.stop - self.start, 0)
+
+
+def loader(
+    dataset: Dataset,
+    sampler: Sampler[list[tuple[int, int]]] | Sequence[list[tuple[int, int]]],
+    workers: int,
+    **options: Any,
+) -> DataLoader:
+    """
+    Batches of a stream, in `workers` processes (0 = in this one).
+
+    Args:
+        dataset: indexed by (epoch, index).
+        sampler: keys (epoch, index) of each batch.
+        workers: processes.
+        options: more arguments of DataLoader.
+
+    """
+    # A forked process waits for ever for OpenCV's threads, which stayed behind: have none.
+    cv2.setNumThreads(1)
+    return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, **options)

@@ -29,6 +29,7 @@ from ood_perception.models.compact import build_compact
 from ood_perception.training.compact_data import Samples, as_sample
 from ood_perception.training.frozen import FrozenFeatures
 from ood_perception.training.parts import normalise, split
+from ood_perception.training.stream import loader
 from ood_perception.training.uem import UemTask
 
 torch.set_num_threads(1)
@@ -103,7 +104,5 @@ def test_a_loading_process_does_not_wait_for_threads_left_behind(parts):
     cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (0, 0), 5)  # starts them
     image, label = np.zeros((64, 96, 3), np.uint8), np.zeros((64, 96), np.uint8)
     samples = Samples([(1.0, [(image, label)], lambda _rng, *pair: pair)], 4, 0)
-    loader = DataLoader(
-        FrozenFeatures(samples, parts, True), batch_sampler=KEYS[:1], num_workers=1, timeout=240
-    )
-    assert next(iter(loader))['label'].shape == (2, 64, 96)
+    batches = loader(FrozenFeatures(samples, parts, True), KEYS[:1], 1, timeout=240)
+    assert next(iter(batches))['label'].shape == (2, 64, 96)
