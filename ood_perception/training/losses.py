@@ -20,6 +20,8 @@ Paper: "Likelihood Ratio-Based Approach to Segmenting Unknown Objects", equation
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,6 +56,32 @@ def known_target(label: Tensor) -> Tensor:
     return label.long().masked_fill(label == UNKNOWN, IGNORE)
 
 
+def object_weights(target: Tensor, area: float, most: float = 4.0) -> Tensor:
+    """
+    Weights by which small unknown objects count like larger ones: sqrt(area / own area).
+
+    A pixel's share in a mean over pixels lets a network give up small things: an object of 12 x 12
+    pixels is a thousandth of a frame. An object is an 8-connected component of unknown pixels.
+
+    Args:
+        target: int (B, H, W), 1 = unknown, see `ood_target`.
+        area: cells; objects of this area and larger ones have weight 1.
+        most: largest weight.
+
+    Returns:
+        float32 (B, H, W), 1..most, 1 where nothing is unknown.
+
+    """
+    weights = np.ones(tuple(target.shape), np.float32)
+    for row, mask in zip(weights, (target == 1).cpu().numpy(), strict=True):
+        count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        if count > 1:
+            own = np.sqrt(area / stats[:, cv2.CC_STAT_AREA]).clip(1, most)
+            own[0] = 1
+            row[:] = own[parts]
+    return torch.from_numpy(weights).to(target.device)
+
+
 def log_likelihood_ratio(logits: Tensor, ood: Tensor, size: tuple[int, int]) -> Tensor:
     """
     Likelihood ratio u1 - u0 - max_k F_k of raw head outputs, in nats (equation 11 as coded).
@@ -83,6 +111,7 @@ def llr_loss(
     contrast: tuple[Tensor, Tensor] | None = None,
     beta: float = 0.01,
     unknown_weight: float = 1.0,
+    pixel_weight: Tensor | None = None,
 ) -> Tensor:
     """
     Likelihood-ratio loss BCE(LLR) + alpha CE(u) + beta CE(contrast), means over valid pixels.
@@ -98,6 +127,8 @@ def llr_loss(
         beta: weight of the contrast term.
         unknown_weight: weight of unknown pixels in the first two terms (1 in the paper); the
             means are then weighted means.
+        pixel_weight: float (B, H, W), factors on the pixels of the first term (None: all 1, as
+            in the paper), see `object_weights`.
 
     Returns:
         float32 (), 0 with a gradient where no pixel is valid.
@@ -112,6 +143,8 @@ def llr_loss(
     llr = full(llr)
     wanted = (target == 1).to(llr.dtype)
     weight = valid * (1.0 + (unknown_weight - 1.0) * wanted)
+    if pixel_weight is not None:
+        weight = weight * pixel_weight
     pixel = F.binary_cross_entropy_with_logits(llr, wanted, reduction='none')
     loss = (pixel * weight).sum() / weight.sum().clamp(min=1e-6)
     if alpha and ood is not None:

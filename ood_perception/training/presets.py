@@ -43,6 +43,7 @@ class Stage:
         options: keyword arguments of the recipe.
         alpha: weight of the cross entropy over the UEM's outputs.
         unknown_weight: weight of unknown pixels.
+        object_area: pixels; smaller unknown objects weigh more, 0 = no.
         label_stride: the loss sees every n-th row and column.
         update_interval: steps between updates of a GMM head's statistics.
         paper: reproduce the official BatchNorm drift of stage 2.
@@ -55,6 +56,7 @@ class Stage:
     options: dict[str, Any] = field(default_factory=dict)
     alpha: float = 0.0
     unknown_weight: float = 1.0
+    object_area: float = 0.0
     label_stride: int = 1
     update_interval: int = 5
     paper: bool = False

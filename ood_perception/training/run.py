@@ -249,6 +249,7 @@ def make_task(
         stage.paper,
         gmm,
         stage.label_stride,
+        stage.object_area,
     )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.gmm import GmmSettings
-from ood_perception.training.losses import llr_loss, ood_target, upsample
+from ood_perception.training.losses import llr_loss, object_weights, ood_target, upsample
 from ood_perception.training.parts import Parts
 from ood_perception.training.segmentor import GmmTraining, StageTask, Validate
 
@@ -42,6 +42,8 @@ class UemTask(StageTask):
             drift and are saved.
         gmm: how a GMM head of the UEM learns.
         label_stride: see :class:`StageTask`.
+        object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
+            (0 = no, as in the paper).
 
     """
 
@@ -54,11 +56,13 @@ class UemTask(StageTask):
         paper: bool = False,
         gmm: GmmSettings | None = None,
         label_stride: int = 1,
+        object_area: float = 0.0,
     ) -> None:
         if parts.ood is None:
             raise TrainingError(f'{type(parts.model).__name__} has no UEM; use with_uem')
         super().__init__(parts, parts.uem, validate, label_stride)
         self.alpha, self.unknown_weight, self.paper = alpha, unknown_weight, paper
+        self.object_area = object_area
         self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
         self._drifting: tuple[str, ...] = ()
         if paper:
@@ -86,9 +90,17 @@ class UemTask(StageTask):
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
         """Weight of the batch: its pixels that are not void, unknown ones times their weight."""
-        label = self.label(batch)
-        known, unknown = (label < 254).sum(), (label == 254).sum()
-        return known + self.unknown_weight * unknown
+        target = ood_target(self.label(batch))
+        known, unknown = (target == 0).sum(), (target == 1).float()
+        weights = self._pixel_weight(target)
+        if weights is not None:
+            unknown = unknown * weights
+        return known + self.unknown_weight * unknown.sum()
+
+    def _pixel_weight(self, target: Tensor) -> Tensor | None:
+        if not self.object_area:
+            return None
+        return object_weights(target, self.object_area / self.label_stride**2)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return 'loss', a mean over the pixels that are not void."""
@@ -114,6 +126,7 @@ class UemTask(StageTask):
             alpha=self.alpha,
             contrast=contrast,
             unknown_weight=self.unknown_weight,
+            pixel_weight=self._pixel_weight(target),
         )
         return {'loss': loss}
 

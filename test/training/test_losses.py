@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 import torch.nn.functional as F
 
@@ -30,6 +32,7 @@ from ood_perception.training.losses import (
     known_target,
     llr_loss,
     log_likelihood_ratio,
+    object_weights,
     ood_target,
     segmentation_loss,
 )
@@ -108,6 +111,31 @@ def test_unknown_weight_is_a_weighted_mean():
     one, zero = F.softplus(torch.tensor(-0.3)), F.softplus(torch.tensor(-2.0))
     wanted = (3 * one + zero) / 4
     assert llr_loss(llr, target, unknown_weight=3.0).item() == pytest.approx(wanted.item())
+
+
+@pytest.mark.parametrize('share', [0.0, 0.02, 0.2, 0.45, 1.0])
+def test_object_weights_follow_the_area_of_each_component(share):
+    rng = np.random.default_rng(round(100 * share))
+    target = (rng.random((3, 37, 41)) < share).astype(np.int64)
+    target[rng.random(target.shape) < 0.1] = 255
+    wanted = np.ones(target.shape, np.float32)
+    for row, labels in zip(wanted, target, strict=True):
+        parts, count = scipy.ndimage.label(labels == 1, np.ones((3, 3)))
+        for part in range(1, count + 1):
+            row[parts == part] = np.clip(np.sqrt(60 / (parts == part).sum()), 1, 4)
+    found = object_weights(torch.from_numpy(target), 60)
+    torch.testing.assert_close(found, torch.from_numpy(wanted))
+    if share in (0.0, 1.0):
+        assert (found == 1).all()
+
+
+def test_pixel_weights_are_factors_in_a_weighted_mean():
+    llr, target = torch.tensor([[[0.3, 1.0, -2.0, 9.0]]]), torch.tensor([[[1, 1, 0, 255]]])
+    factors = torch.tensor([[[2.0, 1.0, 1.0, 1.0]]])
+    one, two = F.softplus(torch.tensor(-0.3)), F.softplus(torch.tensor(-1.0))
+    wanted = (6 * one + 3 * two + F.softplus(torch.tensor(-2.0))) / 10
+    loss = llr_loss(llr, target, unknown_weight=3.0, pixel_weight=factors)
+    assert loss.item() == pytest.approx(wanted.item())
 
 
 @pytest.mark.parametrize('value', [0, 1, 255])

@@ -30,7 +30,7 @@ from ood_perception.models.registry import create_model
 from ood_perception.training.cache import FeatureCache
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.engine import Trainer
-from ood_perception.training.losses import log_likelihood_ratio
+from ood_perception.training.losses import llr_loss, log_likelihood_ratio, ood_target
 from ood_perception.training.parts import normalise, split
 from ood_perception.training.presets import PRESETS, Stage, find_preset, override
 from ood_perception.training.run import make_task
@@ -178,6 +178,28 @@ def test_stage_2_loss_is_the_likelihood_ratio_loss():
     task(batch)['loss'].backward()
     assert all(p.grad is not None and p.grad.any() for p in parts.uem[1].parameters())
     assert all(p.grad is None for part in parts.decoder for p in part.parameters())
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_small_unknown_objects_weigh_more_where_asked_for(stride):
+    parts = model('compact')
+    batch = {k: v[None] for k, v in Squares()[(0, 1)].items() if k != 'name'}
+    label = batch['label'].fill_(0)
+    label[:, 4:8, 4:8] = 254  # 16 pixels of 64: weight 2
+    label[:, 20:40, 20:40] = 254  # larger: weight 1
+    task = make_task('uem', parts, stage(unknown_weight=3, object_area=64, label_stride=stride))
+    known = label.numel() - 16 - 400
+    assert task.weigh(batch).item() == (known + 3 * (2 * 16 + 400)) / stride**2
+    factors = torch.ones(label.shape)
+    factors[:, 4:8, 4:8] = 2
+    plain = make_task('uem', parts, stage(unknown_weight=3, label_stride=stride))
+    with torch.no_grad():
+        assert task(batch)['loss'].item() != pytest.approx(plain(batch)['loss'].item(), rel=1e-3)
+        half = slice(stride // 2, None, stride)
+        maps, target = task.features(batch), ood_target(task.label(batch))
+        llr = log_likelihood_ratio(parts.logits(maps), parts.ood(maps), target.shape[1:])
+        wanted = llr_loss(llr, target, unknown_weight=3, pixel_weight=factors[:, half, half])
+        assert task(batch)['loss'].item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_a_uem_learns_the_white_square(tmp_path):
