@@ -13,13 +13,17 @@
 # limitations under the License.
 
 """
-Is int8 worth it on this CPU? The compact network in ONNX Runtime, float32 against quantised.
+Is int8 worth it on this CPU? The compact network, float32 against quantised.
+
+In OpenVINO, which the engine `auto` takes on x86, or in ONNX Runtime.
 
     python benchmarks/int8.py --data ../shared/data --output benchmarks/results/int8.csv
+    python benchmarks/int8.py --runtime onnxruntime
 
 Taken only where it is faster and loses at most 0.3 AP (percent) of the likelihood ratio on objects
-pasted on the held-out CamVid drive. Calibrated on frames of other drives. Two variants: the whole
-network, and the backbone alone with float32 heads.
+pasted on the held-out CamVid drive. Calibrated on frames of other drives. Variants: the whole
+network, all but the UEM's layers of stride 4 and 2 (they draw the outline), the backbone alone.
+Needs onnx and ml_dtypes.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +46,7 @@ from compact_quality import DRIVE, pasted
 
 from ood_perception.engine.flat import Flat
 from ood_perception.engine.onnx import export_onnx
+from ood_perception.engine.openvino import compile_network
 from ood_perception.engine.transfer import Uploader, as_frame, normalise
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.models.output import SegmentorOutput
@@ -50,6 +56,8 @@ from ood_perception.profile import Profile
 from ood_perception.training.sources import open_frames
 
 LOSS = 0.3
+
+Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
 class Frames:
@@ -63,8 +71,21 @@ class Frames:
         return None if array is None else {'images': array}
 
 
-def quantise(source: Path, target: Path, arrays: list[np.ndarray], only: str) -> None:
-    """Write `source` in int8; `only`: part of the names of the nodes to quantise, '' = all."""
+OUTLINE = tuple(
+    f'/model/uem/{part}/' for part in ('mid', 'fine', 'dec', 'low', 'detail', 'edge', 'out')
+)
+VARIANTS: dict[str, Callable[[str], bool]] = {
+    'int8': lambda node: True,
+    'int8 but the UEM at stride 4 and 2': lambda node: not node.startswith(OUTLINE),
+    'int8 backbone': lambda node: '/backbone/' in node,
+}
+"""Name -> whether a node of the graph is quantised."""
+
+
+def quantise(
+    source: Path, target: Path, arrays: list[np.ndarray], takes: Callable[[str], bool]
+) -> None:
+    """Write `source` with those nodes in int8 whose name `takes` accepts."""
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -77,15 +98,32 @@ def quantise(source: Path, target: Path, arrays: list[np.ndarray], only: str) ->
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=[node.name for node in nodes if only not in node.name],
+        nodes_to_exclude=[node.name for node in nodes if not takes(node.name)],
     )
 
 
-def average_precision(session: Any, flat: Flat, samples: list[Any], prepare: Any) -> float:
+def open_network(path: Path, shape: tuple[int, ...], runtime: str) -> Run:
+    """Make a function from images (B, 3, h, w) to the network's outputs."""
+    threads = torch.get_num_threads()
+    if runtime == 'openvino':
+        request = compile_network(path, shape, threads)
+        return lambda images: list(request.infer({0: images}, share_inputs=True).values())
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=['CPUExecutionProvider']
+    )
+    return lambda images: session.run(None, {'images': images})
+
+
+def average_precision(run: Run, flat: Flat, samples: list[Any], prepare: Any) -> float:
     """AP in percent of the likelihood ratio at the frame's size."""
     metrics = PixelMetrics()
     for image, label in samples:
-        arrays = session.run(None, {'images': prepare(image)})
+        arrays = run(prepare(image))
         output: SegmentorOutput = flat.restore([torch.from_numpy(a) for a in arrays])
         score = likelihood_ratio(output, arrays[0].shape[2:])[:, None]
         score = F.interpolate(score, label.shape, mode='bilinear')[0, 0]
@@ -94,20 +132,18 @@ def average_precision(session: Any, flat: Flat, samples: list[Any], prepare: Any
 
 
 def main() -> None:
-    """Print both variants beside float32, and whether int8 would be taken."""
+    """Print the variants beside float32, and whether int8 would be taken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--data', type=Path, default=Path('../shared/data'))
-    parser.add_argument('--size', default='480x360', help='WIDTHxHEIGHT at the network')
+    parser.add_argument('--size', default='576x432', help='WIDTHxHEIGHT at the network')
+    parser.add_argument('--runtime', choices=('openvino', 'onnxruntime'), default='openvino')
     parser.add_argument('--calibration', type=int, default=32, help='frames to calibrate on')
     parser.add_argument('--every', type=int, default=1, help='every n-th frame of the AP')
     parser.add_argument('--runs', type=int, default=30)
     parser.add_argument('--output', type=Path, help='CSV file to write')
     args = parser.parse_args()
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
     width, height = (int(side) for side in args.size.split('x'))
     model: Any = load_segmentor(Profile.load('compact')).eval()
     flat, upload = Flat(model, features=False), Uploader(torch.device('cpu'))
@@ -121,26 +157,22 @@ def main() -> None:
     step = max(1, len(others) // args.calibration)
     arrays = [prepare(train.load(i)[0]) for i in others[::step][: args.calibration]]
     samples = list(pasted(args.data))[:: args.every]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    sessions: dict[str, Any] = {}
+    sessions: dict[str, Run] = {}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / 'float.onnx'
         with torch.inference_mode():
             export_onnx(flat, torch.from_numpy(arrays[0]), source)
         paths = {'float32': source}
-        for name, only in (('int8', ''), ('int8 backbone', '/backbone/')):
-            paths[name] = Path(folder) / f'{name}.onnx'
-            quantise(source, paths[name], arrays, only)
+        for number, (name, takes) in enumerate(VARIANTS.items()):
+            paths[name] = Path(folder) / f'{number}.onnx'
+            quantise(source, paths[name], arrays, takes)
         for name, path in paths.items():
-            sessions[name] = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=['CPUExecutionProvider']
-            )
+            sessions[name] = open_network(path, arrays[0].shape, args.runtime)
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for run in range(-3, args.runs):
         for name, session in sessions.items():
             start = time.perf_counter()
-            session.run(None, {'images': arrays[0]})
+            session(arrays[0])
             if run >= 0:
                 times[name].append(1e3 * (time.perf_counter() - start))
     rows: list[dict[str, Any]] = []
@@ -148,7 +180,8 @@ def main() -> None:
         ap = average_precision(session, flat, samples, prepare)
         pairs = zip(times['float32'], times[name], strict=True)
         ratio = statistics.median(a / b for a, b in pairs)
-        row = {'network': name, 'ms': round(statistics.median(times[name]), 2)}
+        row = {'runtime': args.runtime, 'network': name}
+        row |= {'ms': round(statistics.median(times[name]), 2)}
         row |= {'ratio': round(ratio, 3), 'ap': round(ap, 2), 'frames': len(samples)}
         loss = rows[0]['ap'] - ap if rows else 0.0
         row['taken'] = '' if not rows else 'yes' if ratio > 1 and loss <= LOSS else 'no'
