@@ -212,6 +212,9 @@ def compact(
     weights: Annotated[
         str, typer.Option(help='Go on from these (head and UEM); only the UEM is trained.')
     ] = '',
+    keep: Annotated[
+        float, typer.Option(min=0, max=1, help='Share of --weights in the result: a mean of both.')
+    ] = 0.0,
     cache: Cache = 0,
     segmentor_set: Annotated[list[str], typer.Option(help='Override a value of stage 1.')] = [],  # noqa: B006
     uem_set: Annotated[list[str], typer.Option(help='Override a value of stage 2.')] = [],  # noqa: B006
@@ -228,7 +231,9 @@ def compact(
             segmentor=override(preset.segmentor, [*cached, *segmentor_set]),
             uem=override(preset.uem, [*cached, *uem_set]),
         )
-        parts = CompactData(data, val, objects, leave_out, drives, share=share, weights=weights)
+        parts = CompactData(
+            data, val, objects, leave_out, drives, share=share, weights=weights, keep=keep
+        )
         typer.echo(train_compact(parts, preset, out, shlex.join(['ood', *sys.argv[1:]])))
 
 

@@ -63,6 +63,7 @@ class CompactData:
         workers: processes that render.
         size: (height, width) of the rendered training frames in pixels; views are cut from them.
         weights: of an earlier run, head and UEM: the UEM goes on from there, the head stays.
+        keep: share of those weights in the result, 0..1, see `finishing.average`.
 
     """
 
@@ -76,6 +77,7 @@ class CompactData:
     workers: int = 2
     size: tuple[int, int] = (480, 640)
     weights: str = ''
+    keep: float = 0.0
 
 
 VAL_DRIVES = range(100_000, 100_030)
@@ -100,6 +102,8 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
 
     """
     start = time.monotonic()
+    if data.keep and not data.weights:
+        raise TrainingError('keep: there is no start to keep a share of; name its weights')
     origin = _origin(data.weights) if data.weights else {}
     frames = open_frames(data.frames, 'train')
     val_frames = open_frames(data.val, 'val')
@@ -145,6 +149,9 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
         weights, measured = run.run_stage(job, kind, check=False)
         numbers |= {f'{kind} {name}': value for name, value in measured.items()}
         job.weights = str(weights)
+    if data.keep:
+        target = folder / 'uem' / 'averaged.safetensors'
+        weights = finishing.average(data.weights, weights, data.keep, target)
     return _finish(job, weights, numbers, val_sets, start)
 
 
@@ -179,5 +186,8 @@ def _finish(
             all_labels += labels
     numbers['minutes'] = (time.monotonic() - start) / 60
     target = job.folder / 'compact.safetensors'
-    shutil.copy(weights, target)
+    # Written over in place, the file would change under a node that has it mapped.
+    partial = target.with_suffix('.partial')
+    shutil.copy(weights, partial)
+    partial.replace(target)
     return finishing.finish(job, target, numbers, all_scores, all_labels)

@@ -32,6 +32,7 @@ from ood_perception.cli.train import app
 from ood_perception.profile import Profile
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.compact import CompactData, train_compact
+from ood_perception.training.finishing import average
 from ood_perception.training.presets import PRESETS, override
 
 
@@ -137,6 +138,35 @@ def test_going_on_from_weights_changes_the_uem_and_names_the_start(trained, tmp_
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert digest in later.with_suffix('.md').read_text()
     assert not (tmp_path / 'segmentor').exists()
+    # The same run again, finished, this time with a share of the start in its result.
+    train_compact(dataclasses.replace(on, keep=0.25), preset, tmp_path)
+    mean = load_file(later.with_suffix('.safetensors'))
+    for name, value in mean.items():
+        if value.dtype.is_floating_point:
+            torch.testing.assert_close(value, 0.75 * new[name] + 0.25 * old[name])
+        else:
+            assert torch.equal(value, new[name])
+    with pytest.raises(TrainingError, match='keep'):
+        train_compact(dataclasses.replace(parts, keep=0.25), preset, tmp_path / 'none')
+
+
+@pytest.mark.parametrize(
+    ('share', 'state', 'message'),
+    [
+        (1.5, {'a': torch.ones(2)}, '1.5'),
+        (0.5, {'a': torch.ones(3)}, 'a is missing or of another shape'),
+        (0.5, {'b': torch.ones(2)}, 'a is missing or of another shape'),
+    ],
+)
+def test_averages_of_what_does_not_fit_are_refused(share, state, message, tmp_path):
+    from safetensors.torch import save_file
+
+    start, trained = tmp_path / 'start.safetensors', tmp_path / 'trained.safetensors'
+    save_file(state, start)
+    save_file({'a': torch.zeros(2)}, trained)
+    with pytest.raises(TrainingError, match=message):
+        average(str(start), trained, share, tmp_path / 'mean.safetensors')
+    assert not (tmp_path / 'mean.safetensors').exists()
 
 
 def test_missing_weights_are_named_before_anything_is_made(trained, tmp_path):
