@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +32,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ood_perception.checkpoints import resolve
+from ood_perception.checkpoints import read_checkpoint, resolve
 from ood_perception.checkpoints.store import sha256_of
-from ood_perception.training import finishing, run
+from ood_perception.training import cards, finishing, run
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.compact_data import Pairs, Samples, load_pairs
 from ood_perception.training.outlier_exposure import Exposure, load_objects, validation_set
@@ -186,8 +185,6 @@ def _finish(
             all_labels += labels
     numbers['minutes'] = (time.monotonic() - start) / 60
     target = job.folder / 'compact.safetensors'
-    # Written over in place, the file would change under a node that has it mapped.
-    partial = target.with_suffix('.partial')
-    shutil.copy(weights, partial)
-    partial.replace(target)
+    # Replaced, not written over: a node that has the file mapped keeps what it loaded.
+    cards.write_weights(target, read_checkpoint(weights))
     return finishing.finish(job, target, numbers, all_scores, all_labels)
