@@ -11,6 +11,9 @@ INPUT ?=
 SECONDS_OF_DRIVE ?= 12
 BIN = $(VENV)/bin
 
+# Without cached bytecode every process of the demo and of the tests compiles torch's modules anew: 8 s each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint unit colcon clean
 .NOTPARALLEL:
 

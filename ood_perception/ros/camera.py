@@ -33,7 +33,7 @@ from std_msgs.msg import Header
 from ood_perception.ros import qos
 from ood_perception.ros.bag import CAMERA_FRAME
 from ood_perception.ros.memory import ImageMessage
-from ood_perception.ros.session import tool_node, wait_until
+from ood_perception.ros.session import SETTLE, tool_node, wait_until
 from ood_perception.ros.sources import Source, SourceError, open_source
 
 TRANSPORTS = ('raw', 'compressed', 'both')
@@ -196,7 +196,8 @@ def run_camera(
     with tool_node('ood_camera', context) as node:
         camera = CameraPublisher(node, namespace, **options)
         if wait:
-            wait_until(lambda: camera.image_subscribers > 0, wait, stop)
+            if wait_until(lambda: camera.image_subscribers > 0, wait, stop):
+                stop.wait(SETTLE)
         due = time.monotonic()
         for image in _frames(source, loop):
             if paced:

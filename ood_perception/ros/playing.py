@@ -30,12 +30,9 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from ood_perception.ros import bag, qos
-from ood_perception.ros.session import message_class, tool_node, wait_until
+from ood_perception.ros.session import SETTLE, message_class, tool_node, wait_until
 
 log = logging.getLogger(__name__)
-
-SETTLE = 0.5
-"""Seconds between finding the subscribers and the first message."""
 
 Progress = Callable[[float, float], None]
 """Is told the seconds of the bag that were played and its whole length in seconds."""
@@ -106,7 +103,6 @@ def play(
                     return dict.fromkeys(by_topic, 0)
                 raise bag.BagError(f'nobody subscribed to {name} within {wait_timeout:g} s')
         if wait_for:
-            # a publisher may know of a subscriber a moment before that one knows of it
             stop.wait(SETTLE)
         clock_publisher = _clock(node) if clock else None
         sent = dict.fromkeys(by_topic, 0)

@@ -31,6 +31,12 @@ from rclpy.node import Node
 
 from ood_perception.ros import memory
 
+SETTLE = 0.5
+"""
+Seconds between finding a subscriber and the first message: a publisher may know of a subscriber
+before that one knows of it, and of the subscriber to one topic before that to its sibling.
+"""
+
 
 @contextlib.contextmanager
 def tool_node(name: str, context: Context | None = None, spin: bool = True) -> Iterator[Node]:
