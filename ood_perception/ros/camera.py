@@ -195,9 +195,8 @@ def run_camera(
     count = 0
     with tool_node('ood_camera', context) as node:
         camera = CameraPublisher(node, namespace, **options)
-        if wait:
-            if wait_until(lambda: camera.image_subscribers > 0, wait, stop):
-                stop.wait(SETTLE)
+        if wait and wait_until(lambda: camera.image_subscribers > 0, wait, stop):
+            stop.wait(SETTLE)
         due = time.monotonic()
         for image in _frames(source, loop):
             if paced:

@@ -137,8 +137,9 @@ def test_viewer_configurations_show_the_published_topics():
     assert yaml.safe_load(foxglove)
 
 
-def test_all_parameters_of_the_config_file_start_the_node(ros, tmp_path):
+def test_all_parameters_of_the_config_file_start_the_node(ros, tmp_path, monkeypatch):
     """The argument list that launch_ros makes of ood.launch.py, in a real process."""
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'ros_log'))
     name = f'launched_{os.getpid()}'
     process = NodeProcess.__new__(NodeProcess)
     process.name, process.log, process.process = name, tmp_path / 'log', None
@@ -167,6 +168,8 @@ def test_all_parameters_of_the_config_file_start_the_node(ros, tmp_path):
         assert code == 0, process.text()
         assert time.monotonic() - started < 30
         assert 'Traceback' not in process.text()
+        written = [path.read_text() for path in (tmp_path / 'ros_log').glob('*.log')]
+        assert 'active; reading' in ''.join(written)  # what was not yet in the file at Ctrl-C
     finally:
         if process.alive:
             process.process.kill()
