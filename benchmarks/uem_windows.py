@@ -19,6 +19,7 @@ UEM in sliding windows: ours against the plain loops at equal output; and the ch
     python benchmarks/uem_windows.py --network medium --output benchmarks/results/uem_windows.csv
     python benchmarks/uem_windows.py --network small --table
     python benchmarks/uem_windows.py --table --weights uem_gd --data ../shared/data
+    python benchmarks/uem_windows.py --table --network compact --data ../shared/data
 
 The alternative is the official code's way: each window by itself, the frozen DINOv2 run twice (for
 the segmentor and for the UEM), the decoder layer by layer. All ways alternate within one run, with
@@ -26,6 +27,7 @@ random weights; the largest difference of the outputs is printed beside the rati
 
 --table compares the windows full, coarse and single: time, and accuracy where --weights names a
 trained UEM. Random weights have no accuracy; their column says how the scores agree with full.
+`--network compact` slides the shipped compact network, which is trained, in the same three ways.
 """
 
 from __future__ import annotations
@@ -43,11 +45,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ood_perception.models import create_model, fpn
+from ood_perception.models.dinov2 import PATCH
+from ood_perception.models.output import SegmentorOutput
 from ood_perception.models.uem import likelihood_ratio
-from ood_perception.models.windows import window_starts
+from ood_perception.models.windows import mean_over_windows, window_starts
+from ood_perception.pipeline import load_segmentor
+from ood_perception.profile import Profile
 
 SMALL: dict[str, Any] = {
     'embed_dim': 96,
@@ -64,8 +70,35 @@ NETWORKS: dict[str, tuple[dict[str, Any], str]] = {
     'small': (SMALL, '336x196'),
     'medium': ({'variant': 's', 'window': (266, 518), 'stride': (70, 70)}, '784x518'),
     'full': ({}, '2048x1024'),
+    'compact': ({}, '768x576'),
 }
 """Seconds, minutes (ViT-S, half the published window) and an hour (as published) on two cores."""
+
+
+class CompactInWindows(nn.Module):
+    """The shipped compact network in windows of its working size, as far apart as the paper's."""
+
+    window, stride, mode = (432, 576), (116, 156), 'sliding'
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network: Any = load_segmentor(Profile.load('compact'))
+        self.spec = self.network.spec
+
+    def forward(self, images: Tensor) -> SegmentorOutput:
+        """Class and UEM logits of one pass, or the mean over windows at the images' size."""
+        if self.mode == 'single':
+            return self.network(images)
+
+        def both(crops: Tensor) -> Tensor:
+            out = self.network(crops)
+            maps = [
+                F.interpolate(x, crops.shape[2:], mode='bilinear') for x in (out.logits, out.ood)
+            ]
+            return torch.cat(maps, dim=1)
+
+        mean = mean_over_windows(images, both, self.window, self.stride)
+        return SegmentorOutput(logits=mean[:, :-2], ood=mean[:, -2:])
 
 
 @contextmanager
@@ -176,10 +209,10 @@ def table(model: Any, images: Tensor, runs: int, data: Path | None) -> list[dict
 
 
 def scored(model: Any, images: Tensor) -> Tensor:
-    """Likelihood ratio (B, H, W); in single mode at the next smaller multiples of 14 pixels."""
-    size = images.shape[2:]
+    """Likelihood ratio (B, H, W); in single mode at sides that the network can take."""
+    size, unit = images.shape[2:], 8 if isinstance(model, CompactInWindows) else PATCH
     if model.mode == 'single':
-        images = F.interpolate(images, [side // 14 * 14 for side in size], mode='bilinear')
+        images = F.interpolate(images, [side // unit * unit for side in size], mode='bilinear')
     out = likelihood_ratio(model(images), size)
     if images.is_cuda:
         torch.cuda.synchronize()
@@ -223,7 +256,12 @@ def main() -> None:
     width, height = (int(side) for side in size.split('x'))
     torch.manual_seed(0)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model: Any = create_model('uem_gd', mode='sliding', **options)
+    compact = args.network == 'compact'
+    if compact and not args.table:
+        parser.error('--network compact: only for --table, there is no official loop of it')
+    model: Any = (
+        CompactInWindows() if compact else create_model('uem_gd', mode='sliding', **options)
+    )
     if args.weights:
         from ood_perception.checkpoints import load_checkpoint
         from ood_perception.checkpoints.store import resolve
@@ -233,7 +271,7 @@ def main() -> None:
     images = torch.randn(1, 3, height, width, device=device)
     with torch.inference_mode():
         if args.table:
-            rows = table(model, images, args.runs, args.data if args.weights else None)
+            rows = table(model, images, args.runs, args.data if args.weights or compact else None)
         else:
             rows = compare(model, images, args.runs)
     if args.output:

@@ -27,7 +27,11 @@ from ood_perception.engine.compiled import CompiledEngine
 from ood_perception.engine.eager import EagerEngine
 from ood_perception.engine.fallback import Engine, FallbackEngine, FastestEngine
 from ood_perception.engine.onnx import OnnxRuntimeEngine
-from ood_perception.engine.openvino import OpenVINOEngine
+from ood_perception.engine.openvino import (
+    OpenVINOEngine,
+    OpenVINOInt8Engine,
+    has_int8_instructions,
+)
 from ood_perception.engine.tensorrt import TensorRTEngine
 
 __all__ = ['ENGINES', 'Engine', 'create_engine']
@@ -38,12 +42,20 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine
     'tensorrt': TensorRTEngine,
     'onnxruntime': OnnxRuntimeEngine,
     'openvino': OpenVINOEngine,
+    'openvino_int8': OpenVINOInt8Engine,
 }
 """One table of engines: ``factory(model, device, precision, features) -> Engine``."""
 
 
-def candidates(device: torch.device) -> list[str]:
-    """Engines that 'auto' measures on `device`: what is installed and starts within seconds."""
+def candidates(device: torch.device, int8: bool = False) -> list[str]:
+    """
+    Engines that 'auto' measures on `device`: what is installed and starts within seconds.
+
+    Args:
+        device: to run on.
+        int8: whether the segmentor has an int8 form and may be run in it.
+
+    """
     if device.type == 'cuda':
         names = ['tensorrt'] if importlib.util.find_spec('torch_tensorrt') else []
         return [*names, 'compiled', 'eager']
@@ -51,6 +63,8 @@ def candidates(device: torch.device) -> list[str]:
     if platform.machine().lower() in ('x86_64', 'amd64'):
         # there OpenVINO was the faster one wherever measured, and an export less starts sooner
         names = names[:1]
+    if int8 and names == ['openvino'] and has_int8_instructions():
+        names = ['openvino_int8']
     return [*names, 'eager']
 
 
@@ -84,10 +98,13 @@ def create_engine(
         return entry, lambda: ENGINES[entry](model, device, precision, features)
 
     if name == 'auto':
-        return FastestEngine([maker(entry) for entry in candidates(device)], note)
+        # features feed memories that another engine may have filled: those stay in float32
+        names = candidates(device, hasattr(model, 'int8') and not features)
+        return FastestEngine([maker(entry) for entry in names], note)
     steps = {
         'tensorrt': ['tensorrt', 'compiled', 'eager'],
         'openvino': ['openvino', 'onnxruntime', 'eager'],
+        'openvino_int8': ['openvino_int8', 'openvino', 'eager'],
         'eager': ['eager'],
     }
     return FallbackEngine([maker(entry) for entry in steps.get(name, [name, 'eager'])], note)

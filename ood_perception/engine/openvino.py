@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ood_perception.engine.eager import EagerEngine
 from ood_perception.engine.flat import Flat
 from ood_perception.engine.onnx import export_onnx
 from ood_perception.models.output import SegmentorOutput
@@ -76,6 +77,38 @@ class OpenVINOEngine:
             path = Path(folder) / 'model.onnx'
             export_onnx(self._flat, torch.zeros(1, *shape[1:]), path)
             return compile_network(path, shape, torch.get_num_threads())
+
+
+class OpenVINOInt8Engine(OpenVINOEngine):
+    """
+    Run the int8 form of a segmentor, which it makes itself, with OpenVINO.
+
+    Worth it on CPUs with instructions for it (VNNI), see `benchmarks/int8.py`.
+
+    Attributes:
+        reference: the same rounding simulated in PyTorch, which this has to agree with.
+
+    Raises:
+        ValueError: a device that is not the CPU, or a segmentor without an int8 form.
+
+    """
+
+    def __init__(
+        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
+    ) -> None:
+        if not hasattr(model, 'int8'):
+            raise ValueError(f'{type(model).__name__} has no int8 form')
+        twin: nn.Module = model.int8()  # type: ignore[operator]
+        super().__init__(twin, device, precision, features)
+        self.reference = EagerEngine(twin, device, precision, features)
+
+
+def has_int8_instructions() -> bool:
+    """Whether the CPU multiplies int8 faster than float32 (VNNI); False where it is not known."""
+    try:
+        return 'vnni' in Path('/proc/cpuinfo').read_text(encoding='utf-8')
+    except OSError:
+        return False
 
 
 def compile_network(network: Path | bytes, shape: tuple[int, ...], threads: int) -> Any:

@@ -21,6 +21,7 @@ with the package, those of the backbone come from PyPI.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, build_efficientnet_lite0
+from ood_perception.models.int8 import quantised, shipped_ranges
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
 
@@ -187,6 +189,12 @@ class Compact(nn.Module):
         """(B, 3, H, W) images normalised with `spec`, any size from 32 pixels."""
         maps = self.backbone(images)
         return SegmentorOutput(features=list(maps[1:]), logits=self.fpn(maps), ood=self.uem(maps))
+
+    def int8(self) -> Compact:
+        """Copy with the backbone in int8, see `models.int8`; the heads stay in float32."""
+        twin = copy.deepcopy(self)
+        twin.backbone = quantised(self.backbone, shipped_ranges())
+        return twin
 
     def train(self, mode: bool = True) -> Compact:
         """Switch the heads; the backbone stays frozen in evaluation mode."""

@@ -80,14 +80,18 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, ceil(H / stride), ceil(W / stride))."""
-        top, bottom = self._same(int(x.shape[2]), 0)
-        left, right = self._same(int(x.shape[3]), 1)
-        padding = (top, left)
-        if (top, left) != (bottom, right):
-            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+        x, padding = self.pad_same(x)
         return F.conv2d(
             x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
         )
+
+    def pad_same(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Pad the input where the ends differ; and the padding left to the convolution."""
+        top, bottom = self._same(int(x.shape[2]), 0)
+        left, right = self._same(int(x.shape[3]), 1)
+        if (top, left) != (bottom, right):
+            return F.pad(x, (left, right, top, bottom)), (0, 0)
+        return x, (top, left)
 
     def _same(self, length: int, axis: int) -> tuple[int, int]:
         stride, kernel = self.stride[axis], self.kernel_size[axis]

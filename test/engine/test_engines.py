@@ -22,8 +22,9 @@ import pytest
 import torch
 
 from ood_perception.engine import ENGINES, candidates, create_engine
-from ood_perception.engine.fallback import FastestEngine, difference
+from ood_perception.engine.fallback import TOLERANCE, FastestEngine, difference
 from ood_perception.engine.tensorrt import cache_key
+from ood_perception.models.compact import build_compact
 from ood_perception.models.output import SegmentorOutput
 
 from small_models import SmallSegmentor
@@ -129,6 +130,60 @@ def test_signals_are_survived_after_openvino_has_forgotten_shapes() -> None:
         check=False,
     )
     assert done.returncode == 0
+
+
+@torch.inference_mode()
+def test_int8_agrees_with_its_simulation_in_torch() -> None:
+    torch.manual_seed(0)
+    network = build_compact().eval()
+    engine = create_engine('openvino_int8', network, CPU, features=False)
+    x = images(1, 3, 64, 96)
+    output = engine(x)
+    assert engine.name == 'openvino_int8'
+    assert difference(output, network.int8()(x)) < TOLERANCE
+    assert difference(output, network(x)) > 0  # it is not the float network
+
+
+def test_int8_needs_a_segmentor_that_has_it() -> None:
+    notes: list[str] = []
+    engine = create_engine('openvino_int8', SmallSegmentor(), CPU, note=notes.append)
+    assert engine.name == 'openvino'
+    assert 'SmallSegmentor has no int8 form' in notes[0]
+
+
+@pytest.mark.parametrize('vnni', [True, False])
+def test_auto_tries_int8_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch, vnni: bool) -> None:
+    monkeypatch.setattr('ood_perception.engine.has_int8_instructions', lambda: vnni)
+    monkeypatch.setattr('platform.machine', lambda: 'x86_64')
+    assert candidates(CPU, int8=True) == ['openvino_int8' if vnni else 'openvino', 'eager']
+    assert candidates(CPU) == ['openvino', 'eager']
+
+
+@torch.inference_mode()
+def test_features_are_never_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('ood_perception.engine.has_int8_instructions', lambda: True)
+    engine = create_engine('auto', build_compact().eval(), CPU, features=True)
+    engine(images(1, 3, 32, 32))
+    assert 'int8' not in engine.why
+
+
+@torch.inference_mode()
+def test_an_int8_engine_that_rounds_otherwise_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Wrong(ENGINES['openvino_int8']):  # type: ignore[misc, valid-type]
+        def __call__(self, x: torch.Tensor) -> SegmentorOutput:
+            output = super().__call__(x)
+            output.ood = output.ood * 2
+            return output
+
+    monkeypatch.setattr('ood_perception.engine.has_int8_instructions', lambda: True)
+    monkeypatch.setitem(ENGINES, 'openvino_int8', Wrong)
+    notes: list[str] = []
+    engine = create_engine('auto', build_compact().eval(), CPU, features=False, note=notes.append)
+    engine(images(1, 3, 32, 32))
+    assert engine.name == 'eager'
+    assert any('differs' in note for note in notes)
 
 
 def test_openvino_needs_the_cpu() -> None:

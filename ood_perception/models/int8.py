@@ -1,0 +1,154 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The frozen backbone in int8: convolutions between QuantizeLinear and DequantizeLinear.
+
+Activations in 8 bits with a measured range for each convolution's input, weights in 8 bits per
+output channel (Jacob et al., "Quantization and Training of Neural Networks for
+Efficient-Integer-Arithmetic-Only Inference", CVPR 2018, section 2). In PyTorch the rounding is
+simulated in float32; an exported graph holds the pairs that a runtime turns into integer kernels.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from ood_perception.models.efficientnet_lite import SameConv
+
+RANGES = Path(__file__).resolve().parents[1] / 'weights' / 'efficientnet_lite0_ranges.json'
+"""Smallest and largest input of every convolution, as `benchmarks/int8.py --ranges` writes it."""
+
+
+class Int8Conv(nn.Module):
+    """
+    A convolution whose input and weight are rounded to 8 bits.
+
+    Args:
+        conv: the convolution; TensorFlow's SAME padding is kept.
+        norm: batch normalisation behind it, folded into the weight; None for none.
+        low: smallest value of the input, taken as 0 if it is larger.
+        high: largest value of the input.
+
+    Raises:
+        ValueError: a range that is empty or not finite.
+
+    """
+
+    scales: Tensor
+    zeros: Tensor
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, low: float, high: float):
+        super().__init__()
+        low, high = min(low, 0.0), max(high, 0.0)
+        if not 0 < high - low < float('inf'):
+            raise ValueError(f'range of an int8 input: expected low < high, got {low}, {high}')
+        self.conv = copy.deepcopy(conv)
+        if norm is not None:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            self.conv.weight, bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
+                norm.weight, norm.bias,
+            )  # fmt: skip
+            self.conv.bias = bias
+        self.scale = (high - low) / 255
+        # 0 is one of the steps, so that padding is exact
+        self.zero = round(-low / self.scale)
+        weight = self.conv.weight.detach()
+        scales = weight.abs().amax(dim=(1, 2, 3)).clamp_min(1e-12) / 127
+        self.register_buffer('scales', scales)
+        self.register_buffer('zeros', torch.zeros_like(scales, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (B, C, h, w) to float, through 8 bits."""
+        x = torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, 255)
+        weight = torch.fake_quantize_per_channel_affine(
+            self.conv.weight, self.scales, self.zeros, 0, -128, 127
+        )
+        conv, padding = self.conv, self.conv.padding
+        if isinstance(conv, SameConv):
+            x, padding = conv.pad_same(x)
+        return F.conv2d(x, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+
+
+def quantised(backbone: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> nn.Module:
+    """
+    Copy of a backbone with convolutions in int8 and their batch normalisations folded into them.
+
+    Args:
+        backbone: whose batch normalisations stand right behind their convolutions, as timm's do.
+        ranges: name of a convolution -> smallest and largest value of its input; those without a
+            range stay in float32.
+
+    Raises:
+        ValueError: a range of a convolution that the backbone has not.
+
+    """
+    left = set(ranges)
+    twin = copy.deepcopy(backbone).eval()
+    for name, parent in list(twin.named_modules()):
+        children = [*parent.named_children(), ('', nn.Identity())]
+        for (key, child), (after, norm) in itertools.pairwise(children):
+            path = f'{name}.{key}' if name else key
+            if not isinstance(child, nn.Conv2d) or path not in ranges:
+                continue
+            left.discard(path)
+            folded = norm if isinstance(norm, nn.BatchNorm2d) else None
+            low, high = ranges[path]
+            setattr(parent, key, Int8Conv(child, folded, low, high))
+            if folded is not None:
+                # timm's normalisation ends with the activation
+                setattr(parent, after, getattr(folded, 'act', nn.Identity()))
+    if left:
+        raise ValueError(f'ranges: the backbone has no convolution {", ".join(sorted(left)[:3])}')
+    return twin.requires_grad_(False)
+
+
+@torch.inference_mode()
+def observe(backbone: nn.Module, batches: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest input of every convolution over normalised images (B, 3, h, w)."""
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def watch(name: str, x: Tensor) -> None:
+        low, high = ranges.get(name, (0.0, 0.0))
+        ranges[name] = (min(low, float(x.min())), max(high, float(x.max())))
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: watch(name, inputs[0]))
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    try:
+        for images in batches:
+            backbone(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ranges
+
+
+def shipped_ranges() -> dict[str, tuple[float, float]]:
+    """Ranges of EfficientNet-Lite0 with its ImageNet weights, from the file of this package."""
+    data = json.loads(RANGES.read_text(encoding='utf-8'))
+    return {name: (float(low), float(high)) for name, (low, high) in data['ranges'].items()}
