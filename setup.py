@@ -78,7 +78,7 @@ setup(
     entry_points={
         'console_scripts': [
             'ood = ood_perception.cli.main:main',
-            'ood_node = ood_perception.ros.node:run',
+            'ood_node = ood_perception.ros.main:run',
         ],
     },
 )

@@ -137,7 +137,7 @@ def main() -> int:
     name = 'ood_overhead'
     process = subprocess.Popen(
         [
-            *(sys.executable, '-m', 'ood_perception.ros.node', '--ros-args'),
+            *(sys.executable, '-m', 'ood_perception.ros.main', '--ros-args'),
             *('-r', f'__node:={name}', '-r', 'image:=/camera/image_raw'),
             *('-p', f'profile:={arguments.profile}', '-p', f'device:={arguments.device}'),
             *('-p', f'warm_up_size:=[{width}, {height}]', '--log-level', 'warn'),

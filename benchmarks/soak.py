@@ -168,7 +168,7 @@ def run(
     cameras = [f'camera_{i}' for i in range(arguments.cameras)]
     process = subprocess.Popen(
         [
-            *(sys.executable, '-m', 'ood_perception.ros.node', '--ros-args'),
+            *(sys.executable, '-m', 'ood_perception.ros.main', '--ros-args'),
             *('-r', f'__node:={name}', '-p', f'profile:={arguments.profile}'),
             *('-p', f'cameras:=[{", ".join(cameras)}]', '-p', f'device:={arguments.device}'),
             *('-p', f'warm_up_size:=[{width}, {height}]', '--log-level', 'warn'),

@@ -15,8 +15,8 @@
 """
 UEM in sliding windows: ours against the plain loops at equal output; and the cheaper windows.
 
-    python benchmarks/uem_windows.py --network small
-    python benchmarks/uem_windows.py --network medium --output benchmarks/results/uem_windows.csv
+    python benchmarks/uem_windows.py --network small --output benchmarks/results/uem_windows.csv
+    python benchmarks/uem_windows.py --network medium
     python benchmarks/uem_windows.py --network small --table
     python benchmarks/uem_windows.py --table --weights uem_gd --data ../shared/data
     python benchmarks/uem_windows.py --table --network compact --data ../shared/data
@@ -51,7 +51,7 @@ from ood_perception.models import create_model, fpn
 from ood_perception.models.dinov2 import PATCH
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.models.uem import likelihood_ratio
-from ood_perception.models.windows import mean_over_windows, window_starts
+from ood_perception.models.windows import logits_over_windows, window_starts
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
 
@@ -89,16 +89,7 @@ class CompactInWindows(nn.Module):
         """Class and UEM logits of one pass, or the mean over windows at the images' size."""
         if self.mode == 'single':
             return self.network(images)
-
-        def both(crops: Tensor) -> Tensor:
-            out = self.network(crops)
-            maps = [
-                F.interpolate(x, crops.shape[2:], mode='bilinear') for x in (out.logits, out.ood)
-            ]
-            return torch.cat(maps, dim=1)
-
-        mean = mean_over_windows(images, both, self.window, self.stride)
-        return SegmentorOutput(logits=mean[:, :-2], ood=mean[:, -2:])
+        return logits_over_windows(self.network, images, self.window, self.stride)
 
 
 @contextmanager

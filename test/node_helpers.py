@@ -83,7 +83,7 @@ class NodeProcess:
             yaml.safe_dump({'/**': {'ros__parameters': {'threads': 1, **params}}}),
             encoding='utf-8',
         )
-        self.command = [sys.executable, '-m', 'ood_perception.ros.node', '--ros-args']
+        self.command = [sys.executable, '-m', 'ood_perception.ros.main', '--ros-args']
         self.command += ['-r', f'__node:={name}', '--params-file', str(file)]
         for source, target in (remaps or {}).items():
             self.command += ['-r', f'{source}:={target}']

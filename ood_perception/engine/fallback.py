@@ -134,7 +134,8 @@ class FastestEngine:
                 own = getattr(engine, 'reference', None)
                 expected = own(probe) if own is not None else reference
                 if expected is not None and (gap := difference(output, expected)) > TOLERANCE:
-                    raise ValueError(f'differs from what it should give by {gap:.2g}')
+                    other = 'its simulation' if own is not None else self._makers[-1][0]
+                    raise ValueError(f'differs from {other} by {gap:.2g}')
                 reference = reference or output
                 times[name], engines[name] = _milliseconds(engine, probe), engine
             except Exception as error:

@@ -192,9 +192,8 @@ class Compact(nn.Module):
 
     def int8(self) -> Compact:
         """Copy with the backbone in int8, see `models.int8`; the heads stay in float32."""
-        twin = copy.deepcopy(self)
-        twin.backbone = quantised(self.backbone, shipped_ranges())
-        return twin
+        backbone = quantised(self.backbone, shipped_ranges())
+        return copy.deepcopy(self, {id(self.backbone): backbone})  # the one put for the other
 
     def train(self, mode: bool = True) -> Compact:
         """Switch the heads; the backbone stays frozen in evaluation mode."""

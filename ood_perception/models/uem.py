@@ -33,7 +33,7 @@ from ood_perception.models.dinov2 import PATCH, VARIANTS, DINOv2, check_size
 from ood_perception.models.fpn import FPN
 from ood_perception.models.heads import MLP, build_head
 from ood_perception.models.output import InputSpec, SegmentorOutput
-from ood_perception.models.windows import mean_over_windows
+from ood_perception.models.windows import logits_over_windows
 
 WINDOW = (518, 1036)
 """Height and width of the published windows in pixels."""
@@ -175,15 +175,7 @@ class UEM(nn.Module):
             raise ValueError(
                 f'UEM needs at least {2 * PATCH} pixels a side, got {tuple(images.shape[2:])}'
             )
-
-        def both(crops: Tensor) -> Tensor:
-            out = self.single(crops)
-            assert out.logits is not None
-            assert out.ood is not None
-            return torch.cat([_resize(out.logits, window), _resize(out.ood, window)], dim=1)
-
-        mean = mean_over_windows(images, both, window, self.stride, self.window_batch)
-        return SegmentorOutput(logits=mean[:, :-2], ood=mean[:, -2:])
+        return logits_over_windows(self.single, images, window, self.stride, self.window_batch)
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """Run :meth:`single` or :meth:`sliding`, as :attr:`mode` says."""

@@ -19,7 +19,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from ood_perception.models.output import SegmentorOutput
 
 
 def window_starts(size: int, window: int, stride: int) -> list[int]:
@@ -92,6 +95,44 @@ def mean_over_windows(
     assert total is not None
     over_rows = _hits(height, window[0], rows, images.device)
     return total.div_(over_rows[:, None] * _hits(width, window[1], columns, images.device))
+
+
+def logits_over_windows(
+    segmentor: Callable[[Tensor], SegmentorOutput],
+    images: Tensor,
+    window: Sequence[int],
+    stride: Sequence[int],
+    batch: int | None = None,
+) -> SegmentorOutput:
+    """
+    Average class and UEM logits, resized to the window, over :func:`mean_over_windows`.
+
+    Args:
+        segmentor: float (N, 3, *window) -> output with `logits` and `ood` of any size.
+        images: see :func:`mean_over_windows`, as are the others.
+        window: height and width in pixels.
+        stride: pixels between windows.
+        batch: windows of each image at a time.
+
+    Returns:
+        logits: (B, K, H, W); ood: (B, 2, H, W); no features.
+
+    """
+
+    def both(crops: Tensor) -> Tensor:
+        out = segmentor(crops)
+        assert out.logits is not None
+        assert out.ood is not None
+        maps = [
+            x
+            if x.shape[2:] == crops.shape[2:]
+            else F.interpolate(x, tuple(window), mode='bilinear', align_corners=False)
+            for x in (out.logits, out.ood)
+        ]
+        return torch.cat(maps, dim=1)
+
+    mean = mean_over_windows(images, both, window, stride, batch)
+    return SegmentorOutput(logits=mean[:, :-2], ood=mean[:, -2:])
 
 
 def _hits(size: int, window: int, starts: Sequence[int], device: torch.device) -> Tensor:

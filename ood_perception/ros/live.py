@@ -226,7 +226,7 @@ def _private_domain() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _node(settings: Sequence[str], image: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, '-m', 'ood_perception.ros.node', '--ros-args']
+    command = [sys.executable, '-m', 'ood_perception.ros.main', '--ros-args']
     command += ['-r', f'image:={image}']
     for setting in settings:
         command += ['-p', setting]

@@ -21,20 +21,14 @@ publishing in `outputs`; networks are the pipeline's business and unknown here.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
-import sys
 import time
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -370,49 +364,3 @@ class OodNode(LifecycleNode):
 def _reason(error: Exception) -> str:
     text = str(error).strip() or 'no further text'
     return text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop; the exit code is 0 then, 1 when it cannot start."""
-    memory.prepare()
-    rclpy.init(args=args)
-    node: OodNode | None = None
-    executor = SingleThreadedExecutor()
-    try:
-        node = OodNode()
-        executor.add_node(node)
-        if node.settings.autostart:
-            node.start()
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except ParameterException as error:
-        print(f'ood_node: {error}', file=sys.stderr)
-        return 1
-    except RuntimeError:
-        if rclpy.ok():
-            raise
-        # The signal came while the node was being made.
-    finally:
-        if node is not None:
-            node.stop()
-            executor.shutdown()
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
-
-
-def run() -> None:
-    """Run `main` as a process of its own; where a library crashes, its log says in which call."""
-    faulthandler.enable()
-    code = main()
-    rclpy_implementation.rclpy_logging_fini()  # writes what the log file still lacks
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    # All is given back by now. Unloading torch, OpenVINO and Fast DDS would take seconds, of the
-    # five that `ros2 launch` waits, in an order that none of them was made for.
-    os._exit(code)
-
-
-if __name__ == '__main__':
-    run()

@@ -58,7 +58,7 @@ def test_folder_raw(folder, ros_node, spin_until):
     thread, sent = send_in_thread(
         str(folder),
         namespace='/front',
-        rate=20.0,
+        rate=40.0,
         frames=9,
         loop=True,
         frame_id='front',

@@ -149,7 +149,7 @@ def test_all_parameters_of_the_config_file_start_the_node(ros, tmp_path, monkeyp
     process.command = [
         sys.executable,
         '-m',
-        'ood_perception.ros.node',
+        'ood_perception.ros.main',
         *('--ros-args', '--log-level', 'info', '--ros-args'),
         *('-r', f'__node:={name}', '-r', '__ns:=/robot'),
         *('--params-file', str(ROOT / 'config' / 'ood.yaml'), '--params-file', str(override)),

@@ -1,0 +1,75 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The process `ood_node`: one `OodNode`, spun until a signal comes."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+
+import rclpy
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+
+from ood_perception.ros import memory
+from ood_perception.ros.node import OodNode
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is told to stop; the exit code is 0 then, 1 when it cannot start."""
+    memory.prepare()
+    rclpy.init(args=args)
+    node: OodNode | None = None
+    executor = SingleThreadedExecutor()
+    try:
+        node = OodNode()
+        executor.add_node(node)
+        if node.settings.autostart:
+            node.start()
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except ParameterException as error:
+        print(f'ood_node: {error}', file=sys.stderr)
+        return 1
+    except RuntimeError:
+        if rclpy.ok():
+            raise
+        # The signal came while the node was being made.
+    finally:
+        if node is not None:
+            node.stop()
+            executor.shutdown()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def run() -> None:
+    """Run `main` as a process of its own; where a library crashes, its log says in which call."""
+    faulthandler.enable()
+    code = main()
+    rclpy_implementation.rclpy_logging_fini()  # writes what the log file still lacks
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # All is given back by now. Unloading torch, OpenVINO and Fast DDS would take seconds, of the
+    # five that `ros2 launch` waits, in an order that none of them was made for.
+    os._exit(code)
+
+
+if __name__ == '__main__':
+    run()
