@@ -40,6 +40,7 @@ from ood_perception.training.checkpointing import (
     save_checkpoint,
     tensor_bytes,
 )
+from ood_perception.training.muon import Muon
 from ood_perception.training.run_log import RunLog
 from ood_perception.training.settings import EngineSettings, Task, learning_rate
 from ood_perception.training.stream import StreamSampler, loader
@@ -330,7 +331,8 @@ def _optimizer(settings: EngineSettings, parameters: list[nn.Parameter]) -> torc
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-    return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    kind = Muon if settings.optimizer == 'muon' else torch.optim.AdamW
+    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
 def _seed(*parts: int) -> int:

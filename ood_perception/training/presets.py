@@ -45,6 +45,7 @@ class Stage:
         unknown_weight: weight of unknown pixels.
         object_area: pixels; smaller unknown objects weigh more, 0 = no.
         label_stride: the loss sees every n-th row and column.
+        exact: of stage 2, see `uem.UemTask`.
         update_interval: steps between updates of a GMM head's statistics.
         paper: reproduce the official BatchNorm drift of stage 2.
         cache: samples whose frozen features are kept on disk, 0 = compute them every time.
@@ -58,6 +59,7 @@ class Stage:
     unknown_weight: float = 1.0
     object_area: float = 0.0
     label_stride: int = 1
+    exact: bool = True
     update_interval: int = 5
     paper: bool = False
     cache: int = 0
@@ -170,7 +172,8 @@ COMPACT_STAGE_1 = EngineSettings(
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
     steps=3300,
-    lr=3e-3,
+    optimizer='muon',
+    lr=5e-3,
     weight_decay=1e-3,
     warmup_steps=250,
     ema=0.998,
@@ -191,9 +194,7 @@ PRESETS: dict[str, Preset] = {
     'compact': Preset(
         model='compact',
         segmentor=Stage(COMPACT_STAGE_1, 'exposure.known', label_stride=4),
-        uem=Stage(
-            COMPACT_STAGE_2, 'exposure.outlier', alpha=0.0, unknown_weight=3.0, label_stride=2
-        ),
+        uem=Stage(COMPACT_STAGE_2, 'exposure.outlier', alpha=0.0, unknown_weight=3.0, exact=False),
         profile={
             'image': {'short_side': 432, 'max_long_side': 768},
             'score': {'name': 'llr', 'options': {'exact': False}},

@@ -250,6 +250,7 @@ def make_task(
         gmm,
         stage.label_stride,
         stage.object_area,
+        stage.exact,
     )
 
 

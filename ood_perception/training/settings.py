@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ood_perception.training.checkpointing import TrainingError
 
 SCHEDULES = ('constant', 'linear', 'one_cycle', 'cosine', 'step')
-OPTIMIZERS = ('adamw', 'sgd')
+OPTIMIZERS = ('adamw', 'muon', 'sgd')
 PRECISIONS = ('32-true', '16-mixed', 'bf16-mixed')
 
 
@@ -40,7 +40,7 @@ class EngineSettings:
         steps: optimiser steps.
         batch_size: images a process and micro-batch.
         accumulate: micro-batches an optimiser step.
-        optimizer: 'adamw' or 'sgd'.
+        optimizer: 'adamw', 'muon' (AdamW where a weight is no matrix, see `muon`) or 'sgd'.
         lr: peak learning rate.
         lr_end: learning rate at the last step ('linear', 'cosine', 'one_cycle').
         weight_decay: of the optimiser.

@@ -44,6 +44,8 @@ class UemTask(StageTask):
         label_stride: see :class:`StageTask`.
         object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
             (0 = no, as in the paper).
+        exact: as of `scores.LikelihoodRatio`, so that a network learns for the score it is used
+            with: True upsamples the class logits and the UEM, False their ratio.
 
     """
 
@@ -57,12 +59,13 @@ class UemTask(StageTask):
         gmm: GmmSettings | None = None,
         label_stride: int = 1,
         object_area: float = 0.0,
+        exact: bool = True,
     ) -> None:
         if parts.ood is None:
             raise TrainingError(f'{type(parts.model).__name__} has no UEM; use with_uem')
         super().__init__(parts, parts.uem, validate, label_stride)
         self.alpha, self.unknown_weight, self.paper = alpha, unknown_weight, paper
-        self.object_area = object_area
+        self.object_area, self.exact = object_area, exact
         self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
         self._drifting: tuple[str, ...] = ()
         if paper:
@@ -112,17 +115,20 @@ class UemTask(StageTask):
             small = self.parts.ood(maps)
         else:
             small, contrast = self.gmm.run(self.parts.ood, maps, target)
-        ood = upsample(small.float(), size)
+        between = size if self.exact else (int(small.shape[-2]), int(small.shape[-1]))
+        ood = upsample(small.float(), between)
         llr = ood[:, 1] - ood[:, 0]
         if self.parts.logits is not None:
             with torch.no_grad():
                 logits = batch['logits'] if 'logits' in batch else self.parts.logits(maps)
-                known = upsample(logits.float(), size).amax(1)
+                if not self.exact:
+                    logits = logits.amax(1, keepdim=True)
+                known = upsample(logits.float(), between).amax(1)
             llr = llr - known
         loss = llr_loss(
-            llr,
+            upsample(llr[:, None], size)[:, 0],
             target,
-            ood=ood,
+            ood=upsample(ood, size) if self.alpha else None,
             alpha=self.alpha,
             contrast=contrast,
             unknown_weight=self.unknown_weight,

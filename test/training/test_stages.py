@@ -27,10 +27,11 @@ from torch.utils.data import Dataset
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.models.registry import create_model
+from ood_perception.scores.likelihood_ratio import LikelihoodRatio
 from ood_perception.training.cache import FeatureCache
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.engine import Trainer
-from ood_perception.training.losses import llr_loss, log_likelihood_ratio, ood_target
+from ood_perception.training.losses import llr_loss, log_likelihood_ratio, ood_target, upsample
 from ood_perception.training.parts import normalise, split
 from ood_perception.training.presets import PRESETS, Stage, find_preset, override
 from ood_perception.training.run import make_task
@@ -178,6 +179,21 @@ def test_stage_2_loss_is_the_likelihood_ratio_loss():
     task(batch)['loss'].backward()
     assert all(p.grad is not None and p.grad.any() for p in parts.uem[1].parameters())
     assert all(p.grad is None for part in parts.decoder for p in part.parameters())
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.5])
+def test_the_loss_is_that_of_the_score_of_the_profile(alpha):
+    parts = model('compact')
+    batch = {k: v[None] for k, v in Squares()[(0, 1)].items() if k != 'name'}
+    target = ood_target(batch['label'])
+    with torch.no_grad():
+        output = parts.model(normalise(batch['image'], parts.spec))
+        ood = upsample(output.ood, target.shape[1:])
+        for exact in (True, False):
+            task = make_task('uem', parts, stage(alpha=alpha, exact=exact))
+            llr = LikelihoodRatio(exact)(output, target.shape[1:])
+            wanted = llr_loss(llr, target, ood=ood, alpha=alpha)
+            assert task(batch)['loss'].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize('stride', [1, 2])
