@@ -39,7 +39,8 @@ class StageTask(Task):
         parts: of the model.
         trained: modules that the stage trains; all else is frozen and in evaluation mode.
         validate: measures the parts in evaluation mode, None = no validation.
-        label_stride: the loss sees every n-th row and column of the label (1 in the papers).
+        label_stride: the loss sees every n-th row and column of the label (1 in the papers). An
+            even one shifts what is learnt by half a pixel: no pixel lies in the middle of a cell.
 
     """
 
