@@ -15,7 +15,7 @@
 """
 Is int8 worth it on this CPU? The compact network, float32 against quantised.
 
-In OpenVINO, which the engine `auto` takes on x86, or in ONNX Runtime.
+In OpenVINO, which the engine `auto` takes on x86, or in ONNX Runtime; in OpenVINO bfloat16 too.
 
     python benchmarks/int8.py --data ../shared/data --output benchmarks/results/int8.csv
     python benchmarks/int8.py --runtime onnxruntime
@@ -23,8 +23,9 @@ In OpenVINO, which the engine `auto` takes on x86, or in ONNX Runtime.
 
 Taken only where it is faster and loses at most 0.3 AP (percent) of the likelihood ratio on either
 set: objects pasted on the held-out CamVid drive, and unseen drives of the proving ground.
-Variants: what the engine openvino_int8 runs (the backbone but for its first layers, with the
-package's ranges), and as ONNX Runtime quantises them the whole network and the backbone.
+Variants: what the engines openvino_bf16 and openvino_int8 run (in int8 the backbone but for its
+first layers, with the package's ranges), and as ONNX Runtime quantises them the whole network and
+the backbone.
 Calibrated on frames of other drives; --ranges writes the package's file. Needs onnx and ml_dtypes.
 """
 
@@ -104,11 +105,11 @@ def quantise(
     )
 
 
-def open_network(path: Path, shape: tuple[int, ...], runtime: str) -> Run:
+def open_network(path: Path, shape: tuple[int, ...], runtime: str, bfloat16: bool = False) -> Run:
     """Make a function from images (B, 3, h, w) to the network's outputs."""
     threads = torch.get_num_threads()
     if runtime == 'openvino':
-        request = compile_network(path, shape, threads)
+        request = compile_network(path, shape, threads, bfloat16)
         return lambda images: list(request.infer({0: images}, share_inputs=True).values())
     import onnxruntime
 
@@ -188,6 +189,8 @@ def main() -> None:
             quantise(source, paths[name], arrays, takes)
         for name, path in paths.items():
             sessions[name] = open_network(path, arrays[0].shape, args.runtime)
+        if args.runtime == 'openvino':
+            sessions['openvino_bf16'] = open_network(source, arrays[0].shape, 'openvino', True)
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for run in range(-3, args.runs):
         for name, session in sessions.items():

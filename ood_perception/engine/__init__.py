@@ -28,11 +28,12 @@ from ood_perception.engine.eager import EagerEngine
 from ood_perception.engine.fallback import Engine, FallbackEngine, FastestEngine
 from ood_perception.engine.onnx import OnnxRuntimeEngine
 from ood_perception.engine.openvino import (
+    OpenVINOBfloat16Engine,
     OpenVINOEngine,
     OpenVINOInt8Engine,
-    has_int8_instructions,
 )
 from ood_perception.engine.tensorrt import TensorRTEngine
+from ood_perception.host_cpu import has_bfloat16_tiles, has_int8_instructions
 
 __all__ = ['ENGINES', 'Engine', 'create_engine']
 
@@ -42,18 +43,19 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine
     'tensorrt': TensorRTEngine,
     'onnxruntime': OnnxRuntimeEngine,
     'openvino': OpenVINOEngine,
+    'openvino_bf16': OpenVINOBfloat16Engine,
     'openvino_int8': OpenVINOInt8Engine,
 }
 """One table of engines: ``factory(model, device, precision, features) -> Engine``."""
 
 
-def candidates(device: torch.device, int8: bool = False) -> list[str]:
+def candidates(device: torch.device, rounded: bool = False) -> list[str]:
     """
     Engines that 'auto' measures on `device`: what is installed and starts within seconds.
 
     Args:
         device: to run on.
-        int8: whether the segmentor has an int8 form and may be run in it.
+        rounded: whether the segmentor may be run in bfloat16 or its int8 form, on a CPU.
 
     """
     if device.type == 'cuda':
@@ -63,8 +65,11 @@ def candidates(device: torch.device, int8: bool = False) -> list[str]:
     if platform.machine().lower() in ('x86_64', 'amd64'):
         # there OpenVINO was the faster one wherever measured, and an export less starts sooner
         names = names[:1]
-    if int8 and names == ['openvino'] and has_int8_instructions():
-        names = ['openvino_int8']
+    if rounded and names == ['openvino']:
+        if has_bfloat16_tiles():
+            names = ['openvino_bf16']
+        elif has_int8_instructions():
+            names = ['openvino_int8']
     return [*names, 'eager']
 
 
@@ -83,7 +88,7 @@ def create_engine(
         name: entry of `ENGINES`, or 'auto' for the fastest of :func:`candidates`.
         model: segmentor, a module from images to SegmentorOutput.
         device: where to run.
-        precision: float32, float16 or bfloat16; the CPU always computes in float32.
+        precision: float32, float16 or bfloat16, on a GPU; on a CPU the engine's name says it.
         features: False when nobody reads the features.
         note: told one line when an engine is given up for a simpler one.
 
@@ -98,12 +103,14 @@ def create_engine(
         return entry, lambda: ENGINES[entry](model, device, precision, features)
 
     if name == 'auto':
-        # features feed memories that another engine may have filled: those stay in float32
+        # What rounding loses was measured on the segmentor that has an int8 form. Features feed
+        # memories that another engine may have filled: those stay in float32.
         names = candidates(device, hasattr(model, 'int8') and not features)
         return FastestEngine([maker(entry) for entry in names], note)
     steps = {
         'tensorrt': ['tensorrt', 'compiled', 'eager'],
         'openvino': ['openvino', 'onnxruntime', 'eager'],
+        'openvino_bf16': ['openvino_bf16', 'openvino', 'eager'],
         'openvino_int8': ['openvino_int8', 'openvino', 'eager'],
         'eager': ['eager'],
     }

@@ -32,6 +32,9 @@ import torch
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
 
+ROUNDED = {'openvino_bf16': 'bfloat16', 'openvino_int8': 'int8'}
+"""Engines of a CPU that do not compute in float32."""
+
 
 @dataclass
 class Row:
@@ -94,11 +97,12 @@ def measure(
             stages.append(results[0].timings)
     median = float(np.median(totals))
     height, width = frames[0].shape[:2]
+    engine = pipeline.engine.name
     return Row(
         profile=pipeline.profile.name,
-        engine=pipeline.engine.name,
+        engine=engine,
         device=device_name(pipeline.device),
-        precision=pipeline.profile.precision if cuda else 'float32',
+        precision=pipeline.profile.precision if cuda else ROUNDED.get(engine, 'float32'),
         size=f'{width}x{height}',
         cameras=cameras,
         ms_median=round(median, 2),

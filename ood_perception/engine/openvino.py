@@ -48,6 +48,8 @@ class OpenVINOEngine:
 
     """
 
+    bfloat16 = False
+
     def __init__(
         self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
     ) -> None:
@@ -76,7 +78,17 @@ class OpenVINOEngine:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.onnx'
             export_onnx(self._flat, torch.zeros(1, *shape[1:]), path)
-            return compile_network(path, shape, torch.get_num_threads())
+            return compile_network(path, shape, torch.get_num_threads(), self.bfloat16)
+
+
+class OpenVINOBfloat16Engine(OpenVINOEngine):
+    """
+    Run a segmentor with OpenVINO in bfloat16; images and outputs are float32.
+
+    Worth it on CPUs with matrix units for it (AMX), see `benchmarks/int8.py`.
+    """
+
+    bfloat16 = True
 
 
 class OpenVINOInt8Engine(OpenVINOEngine):
@@ -103,22 +115,17 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         self.reference = EagerEngine(twin, device, precision, features)
 
 
-def has_int8_instructions() -> bool:
-    """Whether the CPU multiplies int8 faster than float32 (VNNI); False where it is not known."""
-    try:
-        return 'vnni' in Path('/proc/cpuinfo').read_text(encoding='utf-8')
-    except OSError:
-        return False
-
-
-def compile_network(network: Path | bytes, shape: tuple[int, ...], threads: int) -> Any:
+def compile_network(
+    network: Path | bytes, shape: tuple[int, ...], threads: int, bfloat16: bool = False
+) -> Any:
     """
-    Compile an ONNX network with one input for the CPU, in float32.
+    Compile an ONNX network with one input for the CPU.
 
     Args:
         network: the file, or what is in it.
         shape: of the input, (B, 3, h, w).
         threads: to use.
+        bfloat16: compute in bfloat16, not float32; inputs and outputs are float32 either way.
 
     Returns:
         An inference request of OpenVINO.
@@ -129,7 +136,7 @@ def compile_network(network: Path | bytes, shape: tuple[int, ...], threads: int)
     options = {
         'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_NUM_THREADS': threads,
-        'INFERENCE_PRECISION_HINT': 'f32',
+        'INFERENCE_PRECISION_HINT': 'bf16' if bfloat16 else 'f32',
     }
     return _core().compile_model(model, 'CPU', options).create_infer_request()
 

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks.boxes import clean_boxes
 from ood_perception.masks.light_prompts import load_package_weights
 from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, cut, folded, windows
@@ -145,8 +146,12 @@ class CompactSegmenter(CropSegmenter):
         if weights:
             load_package_weights(head, weights)
         self.head = folded(head)
+        self._bfloat16 = has_bfloat16_tiles()
         self.eval()
 
     def outline(self, pictures: Tensor) -> Tensor:
         """Run the mask head; see `CropSegmenter.outline`."""
-        return self.head(pictures.contiguous(memory_format=torch.channels_last))
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        rounded = self._bfloat16 and pictures.device.type == 'cpu'
+        with torch.autocast('cpu', torch.bfloat16, enabled=rounded):
+            return self.head(pictures).float()

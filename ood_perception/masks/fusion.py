@@ -112,10 +112,10 @@ def fuse(
     # Empty slots go last and cover nothing, so nothing has to be asked of the device for them.
     scores = torch.where(valid, torch.nan_to_num(scores.float(), nan=0.0).clamp(0, 1), -1.0)
     scores, order = scores.sort(descending=True, stable=True)
-    masks = (logits > 0)[order] & (scores >= 0)[:, None, None]
-    scores = scores.clamp(min=0)
+    masks = logits > 0
     window = _window(masks)
-    masks = masks[:, window[0], window[1]]
+    masks = masks[:, window[0], window[1]][order] & (scores >= 0)[:, None, None]
+    scores = scores.clamp(min=0)
     out = no_instances(height, width, score_map.device)
     out.union[window] = union_map(masks, scores)
     chosen = _without_duplicates(masks, min_area, duplicate) if masks.numel() else []

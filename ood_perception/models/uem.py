@@ -26,14 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.models.dinov2 import PATCH, VARIANTS, DINOv2, check_size
 from ood_perception.models.fpn import FPN
 from ood_perception.models.heads import MLP, build_head
 from ood_perception.models.output import InputSpec, SegmentorOutput
-from ood_perception.models.windows import logits_over_windows
+from ood_perception.models.windows import logits_over_windows, resize
 
 WINDOW = (518, 1036)
 """Height and width of the published windows in pixels."""
@@ -198,7 +197,7 @@ class UEM(nn.Module):
         images, one = self._images(image)
         shape = images.shape[2:]
         target = [max(2, round(side / PATCH)) * PATCH for side in (size or shape)]
-        out = self.single(_resize(images, target))
+        out = self.single(resize(images, target))
         ratio = likelihood_ratio(out, shape)
         return ratio[0] if one else ratio
 
@@ -230,12 +229,6 @@ class UEM(nn.Module):
         return tensor.to(parameter.device, parameter.dtype), False
 
 
-def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
-
-
 def likelihood_ratio(output: SegmentorOutput, size: Sequence[int]) -> Tensor:
     """
     Log-likelihood ratio u1 - u0 - max_k F_k (eq. 11), on raw head outputs.
@@ -252,8 +245,8 @@ def likelihood_ratio(output: SegmentorOutput, size: Sequence[int]) -> Tensor:
     """
     if output.logits is None or output.ood is None:
         raise ValueError('the likelihood ratio needs class logits and UEM logits')
-    ood = _resize(output.ood.float(), size)
-    return ood[:, 1] - ood[:, 0] - _resize(output.logits.float(), size).amax(dim=1)
+    ood = resize(output.ood.float(), size)
+    return ood[:, 1] - ood[:, 0] - resize(output.logits.float(), size).amax(dim=1)
 
 
 def build_uem(

@@ -123,16 +123,17 @@ def logits_over_windows(
         out = segmentor(crops)
         assert out.logits is not None
         assert out.ood is not None
-        maps = [
-            x
-            if x.shape[2:] == crops.shape[2:]
-            else F.interpolate(x, tuple(window), mode='bilinear', align_corners=False)
-            for x in (out.logits, out.ood)
-        ]
-        return torch.cat(maps, dim=1)
+        return torch.cat([resize(out.logits, window), resize(out.ood, window)], dim=1)
 
     mean = mean_over_windows(images, both, window, stride, batch)
     return SegmentorOutput(logits=mean[:, :-2], ood=mean[:, -2:])
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (B, C, h, w) bilinearly, without aligned corners; as it is where it has the size."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
 
 
 def _hits(size: int, window: int, starts: Sequence[int], device: torch.device) -> Tensor:

@@ -77,8 +77,8 @@ class Settings:
     )
     engine: str = _parameter(
         'auto',
-        'How to run the network: auto, eager, compiled, tensorrt, onnxruntime, openvino or '
-        'openvino_int8.',
+        'How to run the network: auto, eager, compiled, tensorrt, onnxruntime, openvino, '
+        'openvino_bf16 or openvino_int8.',
         change=UNCONFIGURED,
     )
     threads: int = _parameter(

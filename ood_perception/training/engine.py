@@ -74,6 +74,7 @@ class Trainer:
         record: dict[str, Any] | None = None,
     ) -> None:
         settings.check()
+        settings = settings.for_this_machine()
         self.settings, self.folder, self.record = settings, Path(folder), record or {}
         self.fabric = create_fabric(settings)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -13,22 +13,19 @@
 # limitations under the License.
 
 
-"""
-Muon: steps of equal length along every direction of a weight matrix, where Adam's is per element.
-
-A small per-pixel network over frozen features learns as much with it in half the steps.
-"""
+"""Muon: steps of equal length along every direction of a weight matrix; Adam's are per element."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients a, b, c of X <- a X + (b A + c A^2) X with A = X X^T (Jordan et al., 2024)."""
+
+MOMENTUM = 0.95
 
 
 class Muon(torch.optim.AdamW):
@@ -40,44 +37,22 @@ class Muon(torch.optim.AdamW):
     root mean square is that of AdamW's, so both share learning rate and weight decay. A
     convolution's kernel is the matrix (outputs, inputs x height x width). Depthwise kernels,
     biases, norms and layers of two outputs are no matrices here.
-
-    Args:
-        parameters: to train.
-        lr: learning rate.
-        weight_decay: decoupled, as AdamW's.
-        momentum: of the matrices.
-
+    Arguments are AdamW's.
     """
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        weight_decay: float = 0.0,
-        momentum: float = 0.95,
-    ) -> None:
-        parameters = list(parameters)
-        groups = [
-            {'params': [p for p in parameters if is_matrix(p)], 'momentum': momentum},
-            {'params': [p for p in parameters if not is_matrix(p)], 'momentum': 0.0},
-        ]
-        super().__init__([g for g in groups if g['params']], lr=lr, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Do one step; gradients of the matrices are gone after it."""
         for group in self.param_groups:
-            if not group['momentum']:
-                continue
             for parameter in group['params']:
-                if parameter.grad is None:
+                if parameter.grad is None or not is_matrix(parameter):
                     continue
                 state = self.state[parameter]
                 if 'momentum_buffer' not in state:
                     state['momentum_buffer'] = torch.zeros_like(parameter)
                     state['step'] = torch.zeros(())  # AdamW looks for it when a state is loaded
-                mean = state['momentum_buffer'].lerp_(parameter.grad, 1 - group['momentum'])
-                update = orthogonal(parameter.grad.lerp(mean, group['momentum']).flatten(1))
+                mean = state['momentum_buffer'].lerp_(parameter.grad, 1 - MOMENTUM)
+                update = orthogonal(parameter.grad.lerp(mean, MOMENTUM).flatten(1))
                 scale = 0.2 * max(update.shape) ** 0.5
                 parameter.mul_(1 - group['lr'] * group['weight_decay'])
                 parameter.add_(update.view_as(parameter), alpha=-group['lr'] * scale)

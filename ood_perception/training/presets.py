@@ -168,10 +168,11 @@ COMPACT_STAGE_1 = EngineSettings(
     workers=1,
     checkpoint_every=200,
     accelerator='cpu',
+    precision='auto',
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=3300,
+    steps=7000,
     optimizer='muon',
     lr=5e-3,
     weight_decay=1e-3,
@@ -179,7 +180,7 @@ COMPACT_STAGE_2 = dataclasses.replace(
     ema=0.998,
     clip_norm=5.0,
     seed=2,
-    validate_every=1650,
+    validate_every=3500,
 )
 
 PRESETS: dict[str, Preset] = {
@@ -194,7 +195,14 @@ PRESETS: dict[str, Preset] = {
     'compact': Preset(
         model='compact',
         segmentor=Stage(COMPACT_STAGE_1, 'exposure.known', label_stride=4),
-        uem=Stage(COMPACT_STAGE_2, 'exposure.outlier', alpha=0.0, unknown_weight=3.0, exact=False),
+        uem=Stage(
+            COMPACT_STAGE_2,
+            'exposure.outlier',
+            alpha=0.0,
+            unknown_weight=3.0,
+            object_area=500.0,
+            exact=False,
+        ),
         profile={
             'image': {'short_side': 432, 'max_long_side': 768},
             'score': {'name': 'llr', 'options': {'exact': False}},

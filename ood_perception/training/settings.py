@@ -24,11 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.training.checkpointing import TrainingError
 
 SCHEDULES = ('constant', 'linear', 'one_cycle', 'cosine', 'step')
 OPTIMIZERS = ('adamw', 'muon', 'sgd')
-PRECISIONS = ('32-true', '16-mixed', 'bf16-mixed')
+PRECISIONS = ('auto', '32-true', '16-mixed', 'bf16-mixed')
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class EngineSettings:
         warmup_steps: steps of linear warm-up; of 'one_cycle' the length of the rise.
         warmup_factor: fraction of lr at step 0.
         milestones: steps at which 'step' divides by ten.
-        precision: '32-true', '16-mixed' or 'bf16-mixed'.
+        precision: '32-true', '16-mixed', 'bf16-mixed', or 'auto': 'bf16-mixed' on a CPU that
+            multiplies bfloat16 in tiles (AMX), '32-true' elsewhere.
         ema: decay of the averaged weights that are kept in the end, 0 = none.
         clip_norm: largest gradient norm, 0 = no clipping.
         seed: of everything random.
@@ -115,6 +117,13 @@ class EngineSettings:
             raise TrainingError(f'lr: expected a number above 0, got {self.lr}')
         if not 0 <= self.ema < 1:
             raise TrainingError(f'ema: expected 0 <= ema < 1, got {self.ema}')
+
+    def for_this_machine(self) -> EngineSettings:
+        """Return the settings with precision 'auto' decided, so that the record says which."""
+        if self.precision != 'auto':
+            return self
+        fast = self.accelerator == 'cpu' and has_bfloat16_tiles()
+        return dataclasses.replace(self, precision='bf16-mixed' if fast else '32-true')
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint and the model card."""

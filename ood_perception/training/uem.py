@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.gmm import GmmSettings
 from ood_perception.training.losses import llr_loss, object_weights, ood_target, upsample
@@ -65,7 +67,8 @@ class UemTask(StageTask):
             raise TrainingError(f'{type(parts.model).__name__} has no UEM; use with_uem')
         super().__init__(parts, parts.uem, validate, label_stride)
         self.alpha, self.unknown_weight, self.paper = alpha, unknown_weight, paper
-        self.object_area, self.exact = object_area, exact
+        self.object_area = object_area
+        self.score = UemScore() if parts.logits is None else LikelihoodRatio(exact)
         self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
         self._drifting: tuple[str, ...] = ()
         if paper:
@@ -115,20 +118,15 @@ class UemTask(StageTask):
             small = self.parts.ood(maps)
         else:
             small, contrast = self.gmm.run(self.parts.ood, maps, target)
-        between = size if self.exact else (int(small.shape[-2]), int(small.shape[-1]))
-        ood = upsample(small.float(), between)
-        llr = ood[:, 1] - ood[:, 0]
+        output = SegmentorOutput(ood=small.float())
         if self.parts.logits is not None:
             with torch.no_grad():
                 logits = batch['logits'] if 'logits' in batch else self.parts.logits(maps)
-                if not self.exact:
-                    logits = logits.amax(1, keepdim=True)
-                known = upsample(logits.float(), between).amax(1)
-            llr = llr - known
+            output.logits = logits.float()
         loss = llr_loss(
-            upsample(llr[:, None], size)[:, 0],
+            self.score(output, size),
             target,
-            ood=upsample(ood, size) if self.alpha else None,
+            ood=upsample(small.float(), size) if self.alpha else None,
             alpha=self.alpha,
             contrast=contrast,
             unknown_weight=self.unknown_weight,

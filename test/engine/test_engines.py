@@ -151,20 +151,37 @@ def test_int8_needs_a_segmentor_that_has_it() -> None:
     assert 'SmallSegmentor has no int8 form' in notes[0]
 
 
+@torch.inference_mode()
+def test_bfloat16_stays_near_float32() -> None:
+    network = SmallSegmentor().eval()
+    engine = create_engine('openvino_bf16', network, CPU, features=False)
+    x = images(1, 3, 64, 96)
+    assert difference(engine(x), network(x)) < TOLERANCE
+    assert engine.name == 'openvino_bf16'
+    assert engine(x).logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize('amx', [True, False])
 @pytest.mark.parametrize('vnni', [True, False])
-def test_auto_tries_int8_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch, vnni: bool) -> None:
+def test_auto_rounds_as_the_cpu_does_it_fast(
+    monkeypatch: pytest.MonkeyPatch, vnni: bool, amx: bool
+) -> None:
+    monkeypatch.setattr('ood_perception.engine.has_bfloat16_tiles', lambda: amx)
     monkeypatch.setattr('ood_perception.engine.has_int8_instructions', lambda: vnni)
     monkeypatch.setattr('platform.machine', lambda: 'x86_64')
-    assert candidates(CPU, int8=True) == ['openvino_int8' if vnni else 'openvino', 'eager']
+    wanted = 'openvino_bf16' if amx else 'openvino_int8' if vnni else 'openvino'
+    assert candidates(CPU, rounded=True) == [wanted, 'eager']
     assert candidates(CPU) == ['openvino', 'eager']
 
 
+@pytest.mark.parametrize('unit', ['has_bfloat16_tiles', 'has_int8_instructions'])
 @torch.inference_mode()
-def test_features_are_never_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('ood_perception.engine.has_int8_instructions', lambda: True)
+def test_features_are_never_rounded(monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
+    monkeypatch.setattr(f'ood_perception.engine.{unit}', lambda: True)
     engine = create_engine('auto', build_compact().eval(), CPU, features=True)
     engine(images(1, 3, 32, 32))
     assert 'int8' not in engine.why
+    assert 'bf16' not in engine.why
 
 
 @torch.inference_mode()
@@ -177,6 +194,7 @@ def test_an_int8_engine_that_rounds_otherwise_is_not_taken(
             output.ood = output.ood * 2
             return output
 
+    monkeypatch.setattr('ood_perception.engine.has_bfloat16_tiles', lambda: False)
     monkeypatch.setattr('ood_perception.engine.has_int8_instructions', lambda: True)
     monkeypatch.setitem(ENGINES, 'openvino_int8', Wrong)
     notes: list[str] = []

@@ -86,7 +86,9 @@ def test_segmenters_clip_bad_boxes(name):
     assert torch.isfinite(masks).all()
 
 
-def test_shipped_mask_head_finds_an_object_on_plain_ground():
+@pytest.mark.parametrize('tiles', [True, False])
+def test_shipped_mask_head_finds_an_object_on_plain_ground(monkeypatch, tiles):
+    monkeypatch.setattr('ood_perception.masks.compact_segmenter.has_bfloat16_tiles', lambda: tiles)
     image = torch.full((120, 160, 3), 90, dtype=torch.uint8)
     image[20:60, 30:90] = torch.tensor([220, 40, 30], dtype=torch.uint8)
     segmenter = create_segmenter('compact')
@@ -95,6 +97,21 @@ def test_shipped_mask_head_finds_an_object_on_plain_ground():
     truth = torch.zeros(120, 160, dtype=torch.bool)
     truth[20:60, 30:90] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+
+
+def test_bfloat16_draws_nearly_the_same(monkeypatch):
+    image = torch.randint(0, 256, (120, 160, 3), dtype=torch.uint8)
+    boxes = torch.tensor([[28.0, 19.0, 93.0, 62.0], [5.0, 70.0, 40.0, 110.0]])
+    drawn = []
+    for tiles in (False, True):
+        module = 'ood_perception.masks.compact_segmenter'
+        monkeypatch.setattr(f'{module}.has_bfloat16_tiles', lambda tiles=tiles: tiles)
+        segmenter = create_segmenter('compact')
+        segmenter.set_frame(image, scene(), scene())
+        drawn.append(segmenter.masks(boxes))
+    assert drawn[1].dtype == torch.float32
+    assert not torch.equal(*drawn)
+    assert ((drawn[0] > 0) == (drawn[1] > 0)).float().mean() > 0.99
 
 
 def test_folded_head_in_channels_last_draws_the_same():

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ood_perception.models.compact import Compact, build_compact, resize_like
+from ood_perception.models.compact import Compact, ContextBlock, build_compact, resize_like
 from ood_perception.models.efficientnet_lite import (
     CHANNELS,
     SPEC,
@@ -174,3 +174,19 @@ def test_uem_mixes_maps_as_one_convolution_over_all_of_them(network: Compact) ->
     fine = torch.nn.functional.avg_pool2d(maps[0], 2, ceil_mode=True)
     stacked = torch.cat([fine, *(resize_like(x, fine) for x in maps[1:])], dim=1)
     torch.testing.assert_close(uem._mix(fine, maps[1:]), uem.inp[0](stacked), atol=1e-4, rtol=1e-4)
+
+
+def test_training_in_bfloat16_keeps_depthwise_layers_in_float32() -> None:
+    torch.manual_seed(0)
+    block, seen = ContextBlock(16, dilation=3), []
+    block.dw.register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
+    x = torch.randn(2, 16, 12, 20)
+    gradients = []
+    for rounded in (False, True):
+        block.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=rounded):
+            block(x).square().mean().backward()
+        gradients.append([p.grad.clone() for p in block.parameters()])
+    assert seen == [torch.float32, torch.float32]
+    for exact, near in zip(*gradients, strict=True):
+        assert float((near - exact).norm()) < 0.05 * float(exact.norm()) + 1e-3

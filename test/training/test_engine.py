@@ -224,6 +224,24 @@ def test_mixed_precision_trains(tmp_path, precision):
     assert losses[-1][1] < losses[0][1]
 
 
+@pytest.mark.parametrize(
+    ('tiles', 'accelerator', 'wanted'),
+    [(True, 'cpu', 'bf16-mixed'), (False, 'cpu', '32-true'), (True, 'gpu', '32-true')],
+)
+def test_automatic_precision_is_that_of_the_cpu(monkeypatch, tiles, accelerator, wanted):
+    monkeypatch.setattr('ood_perception.training.settings.has_bfloat16_tiles', lambda: tiles)
+    settings = dataclasses.replace(SETTINGS, precision='auto', accelerator=accelerator)
+    assert settings.for_this_machine() == dataclasses.replace(settings, precision=wanted)
+    named = dataclasses.replace(settings, precision='16-mixed')
+    assert named.for_this_machine() == named
+
+
+def test_the_record_says_which_precision_it_was(tmp_path):
+    trainer = train(tmp_path, precision='auto', accelerator='cpu', steps=1)
+    assert load_latest(tmp_path)[0]['settings']['precision'] in ('32-true', 'bf16-mixed')
+    assert trainer.settings.precision != 'auto'
+
+
 def test_changed_settings_are_refused(tmp_path):
     train(tmp_path, steps=3)
     with pytest.raises(TrainingError, match=r'lr 0.01 -> 0.5'):
