@@ -15,11 +15,11 @@
 """
 What ROS costs: frames per second of the node (DDS in, DDS out) against those of the bare pipeline.
 
-Both run the same profile on the same frames in turns, several rounds, so that the ratio holds even
-where the absolute numbers do not. The node is a process of its own; this one is camera and
-listener.
+Both run the same profile on the same frames in turns, in short rounds, so that the ratio holds
+even where the absolute numbers do not: the speed of a shared machine changes within seconds. The
+node is a process of its own; this one is camera and listener.
 
-    python benchmarks/node_overhead.py --profile compact --size 480x360 --rounds 3
+    python benchmarks/node_overhead.py --profile compact --size 480x360
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument('--profile', default='compact')
     parser.add_argument('--size', default='480x360', help='WIDTHxHEIGHT of the frames')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--seconds', type=float, default=10.0, help='of each half of a round')
+    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--seconds', type=float, default=4.0, help='of each half of a round')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--rate', type=float, default=0.0, help='of the camera; 0 = 1.2 x bare')
     parser.add_argument('--least', type=float, default=0.85, help='ratio below which to exit 1')

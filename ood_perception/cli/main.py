@@ -21,6 +21,7 @@ import sys
 
 import typer
 
+from ood_perception.host_cpu import spin_briefly
 from ood_perception.host_memory import keep_freed_memory
 
 COMMANDS = {
@@ -65,6 +66,7 @@ def build(only: str | None = None) -> typer.Typer:
 def main() -> None:
     """Entry point of the console script."""
     keep_freed_memory()
+    spin_briefly()
     build(sys.argv[1] if len(sys.argv) > 1 else None)(prog_name='ood')
 
 

@@ -51,7 +51,8 @@ class _Track:
 
     def predicted(self) -> Tensor:
         """Box (4,) expected in the coming frame."""
-        return self.box + self.speed * (self.missed + 1)
+        # Only its place is foreseen: what one edge does in a frame says little of the next.
+        return self.box + (self.speed * (self.missed + 1)).repeat(2)
 
 
 class Tracker:
@@ -141,7 +142,7 @@ class Tracker:
         owners: list[_Track | None] = [None] * len(boxes)
         for t, n in self._match(boxes, masks):
             track = owners[n] = self._tracks[t]
-            step = (boxes[n] - track.box) / (track.missed + 1)
+            step = (boxes[n] - track.box).view(2, 2).mean(0) / (track.missed + 1)
             track.speed = step if track.hits == 1 else 0.5 * (track.speed + step)
             track.score += (1 - self.smooth_scores) * (scores[n] - track.score)
             track.box, track.mask = boxes[n], masks[n]
@@ -151,7 +152,7 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track.missed <= self.max_missed]
         for n, owner in enumerate(owners):
             if owner is None:
-                track = _Track(self._next_id(), boxes[n], torch.zeros(4), masks[n], scores[n])
+                track = _Track(self._next_id(), boxes[n], torch.zeros(2), masks[n], scores[n])
                 self._tracks.append(track)
                 owners[n] = track
         if len(self._tracks) > self.max_tracks:
@@ -254,7 +255,7 @@ def _smoothed(track: _Track, mask: Tensor, share: float) -> Tensor:
     """Mix a bool (H, W) mask with the track's moved past; the track keeps the mixture."""
     soft = mask.float()
     if track.soft is not None:
-        dx, dy = (track.speed[:2] + track.speed[2:]).div(2).round().int().tolist()
+        dx, dy = track.speed.round().int().tolist()
         soft = share * _roll(track.soft, dx, dy) + (1 - share) * soft
     track.soft = soft
     return soft > 0.5

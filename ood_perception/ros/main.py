@@ -20,6 +20,7 @@ import faulthandler
 import os
 import sys
 import time
+from typing import Any
 
 import rclpy
 from rclpy.exceptions import ParameterException
@@ -27,7 +28,6 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 
 from ood_perception.ros import memory
-from ood_perception.ros.node import OodNode
 
 SETTLE = 0.1
 """Seconds in which acknowledgements of the last answers arrive before what they are for is gone.
@@ -41,9 +41,11 @@ def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop; the exit code is 0 then, 1 when it cannot start."""
     memory.prepare()
     rclpy.init(args=args)
-    node: OodNode | None = None
+    node: Any = None
     executor = SingleThreadedExecutor()
     try:
+        from ood_perception.ros.node import OodNode  # imports torch, for which memory is prepared
+
         node = OodNode()
         executor.add_node(node)
         if node.settings.autostart:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.host_cpu import spin_briefly
 from ood_perception.host_memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -52,8 +53,13 @@ _DTYPES = {
 
 
 def prepare() -> None:
-    """Keep large heap blocks and apply the transport profile; harmless when called twice."""
+    """
+    Set up memory, threads and transport of this process; harmless when called twice.
+
+    Call it before torch is imported and before ``rclpy.init``.
+    """
     keep_freed_memory()
+    spin_briefly()
     apply_transport_profile()
 
 

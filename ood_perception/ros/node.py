@@ -32,6 +32,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from ood_perception.host_cpu import in_own_thread
 from ood_perception.ros import diagnostics, memory, parameters, qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.outputs import CameraOutputs
@@ -106,7 +107,7 @@ class OodNode(LifecycleNode):
                     parameters.declare_camera(self, stream.name)
                 camera = parameters.read_camera(self, stream.name, self.settings)
                 stream.max_rate = camera.max_rate
-            pipeline = self._load()
+            pipeline = in_own_thread(self._load)
             profile = qos.profile(self.settings.output_qos)
             options = {
                 'event_callbacks': output_events(self._suspect_outputs),
@@ -133,7 +134,7 @@ class OodNode(LifecycleNode):
         assert self.worker is not None
         try:
             if self.worker.pipeline is None:
-                self.worker.pipeline = self._load()
+                self.worker.pipeline = in_own_thread(self._load)
             done = super().on_activate(state)
             for stream in self._streams:
                 camera = parameters.read_camera(self, stream.name, self.settings)

@@ -1,0 +1,75 @@
+# Copyright 2026 The ood_perception authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ood_perception import host_cpu
+
+
+def test_helpers_spin_briefly_unless_the_environment_says_otherwise(monkeypatch) -> None:
+    for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('OMP_WAIT_POLICY', 'passive')
+    host_cpu.spin_briefly()
+    assert 'GOMP_SPINCOUNT' not in os.environ
+    monkeypatch.delenv('OMP_WAIT_POLICY')
+    monkeypatch.setenv('GOMP_SPINCOUNT', '7')
+    host_cpu.spin_briefly()
+    assert os.environ['GOMP_SPINCOUNT'] == '7'
+    monkeypatch.delenv('GOMP_SPINCOUNT')
+    host_cpu.spin_briefly()
+    assert os.environ['GOMP_SPINCOUNT'] == host_cpu.SPIN
+
+
+@pytest.mark.parametrize('module', ['ood_perception.cli.main', 'ood_perception.ros.main'])
+def test_entry_points_are_there_before_torch(module: str) -> None:
+    """OpenMP reads its environment when torch is imported, so the entry points must not do it."""
+    if '.ros.' in module:
+        pytest.importorskip('rclpy')
+    code = f'import sys, {module}; assert "torch" not in sys.modules'
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_an_own_thread_gives_back_the_result_and_ends() -> None:
+    thread = host_cpu.in_own_thread(threading.current_thread)
+    assert thread is not threading.current_thread()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_an_own_thread_gives_back_the_error() -> None:
+    with pytest.raises(ZeroDivisionError):
+        host_cpu.in_own_thread(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'tiles', 'int8'),
+    [
+        ('flags: avx512_vnni amx_bf16 amx_tile', True, True),
+        ('flags: avx2 avx_vnni', False, True),
+        ('flags: avx2', False, False),
+        ('', False, False),
+    ],
+)
+def test_what_the_cpu_has(monkeypatch, flags: str, tiles: bool, int8: bool) -> None:
+    monkeypatch.setattr(host_cpu, '_flags', lambda: flags)
+    assert host_cpu.has_bfloat16_tiles() is tiles
+    assert host_cpu.has_int8_instructions() is int8
