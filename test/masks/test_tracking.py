@@ -73,6 +73,18 @@ def test_hidden_object_gets_its_id_back_then_is_forgotten():
     assert tracker.update(frame(places[13])).ids.tolist() != [known]
 
 
+def test_half_hidden_then_hidden_object_gets_its_id_back():
+    """What one edge did as the object went behind something is no motion."""
+    tracker = Tracker()
+    whole, half = (60, 40, 84, 64), (60, 40, 70, 64)
+    known = int(tracker.update(frame(whole)).ids[0])
+    for rectangle in (whole, whole, whole, half):
+        tracker.update(frame(rectangle))
+    for _ in range(4):
+        tracker.update(frame())
+    assert tracker.update(frame(whole)).ids.tolist() == [known]
+
+
 def test_crossing_objects_do_not_swap():
     tracker = Tracker()
     for i in range(31):
