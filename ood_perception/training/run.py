@@ -106,7 +106,8 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
     """
     stage: Stage = getattr(job.preset, kind)
     stage = dataclasses.replace(stage, engine=stage.engine.for_this_machine())
-    job.preset = dataclasses.replace(job.preset, **{kind: stage})  # the card says what was used
+    used: dict[str, Any] = {kind: stage}
+    job.preset = dataclasses.replace(job.preset, **used)  # the card says what was used
     if check:
         check_data(job, kind)
     # What the stage neither loads nor trains is random: the same in every process of a run.
