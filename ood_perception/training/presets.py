@@ -172,7 +172,7 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=7700,
+    steps=7000,
     optimizer='muon',
     lr=5e-3,
     weight_decay=1e-3,
@@ -180,6 +180,7 @@ COMPACT_STAGE_2 = dataclasses.replace(
     ema=0.998,
     clip_norm=5.0,
     seed=2,
+    validate_every=3500,
 )
 
 PRESETS: dict[str, Preset] = {

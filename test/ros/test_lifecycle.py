@@ -106,7 +106,9 @@ def test_the_whole_cycle_twice(client):
         assert client.change('deactivate')
         assert client.change('cleanup')
         assert client.state() == UNCONFIGURED
-        assert client.ros.count_publishers(f'/{client.node}/heatmap') == 0
+        # the graph hears of it a moment after the answer
+        topic = f'/{client.node}/heatmap'
+        assert client.spin(lambda: client.ros.count_publishers(topic) == 0, 5.0)
         client.spin(timeout=1.2)
         memory.append(float(client.values('pipeline')['memory_mb']))
     assert memory[1] < memory[0] + 60
