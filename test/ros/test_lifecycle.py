@@ -86,7 +86,7 @@ def test_the_whole_cycle_twice(client):
     assert client.set(profile=str(path), release_on_deactivate=True)[0].successful
     client.listen('heatmap')
     frame = image(picture())
-    memory = []
+    memory, topic = [], f'/{client.node}/heatmap'
     for _ in range(2):
         assert client.change('configure')
         assert client.state() == INACTIVE
@@ -107,7 +107,6 @@ def test_the_whole_cycle_twice(client):
         assert client.change('cleanup')
         assert client.state() == UNCONFIGURED
         # the graph hears of it a moment after the answer
-        topic = f'/{client.node}/heatmap'
         assert client.spin(lambda: client.ros.count_publishers(topic) == 0, 5.0)
         client.spin(timeout=1.2)
         memory.append(float(client.values('pipeline')['memory_mb']))
