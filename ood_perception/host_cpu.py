@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 SPIN = '20000'
-"""Rounds, some 0.1 ms: the gap between two operations, not that between two frames."""
+"""Rounds: enough for the gap between two operations, not for that between two frames."""
 
 
 def spin_briefly() -> None:
@@ -61,8 +61,8 @@ def in_own_thread(function: Callable[[], Any]) -> Any:
     Call a function in a thread of its own that ends with it.
 
     Each thread that has once computed keeps helpers of OpenMP for good. With more of them than
-    cores OpenMP puts them to sleep between any two operations, and waking them costs the worker a
-    tenth of a frame's time.
+    cores OpenMP puts them to sleep between any two operations, and the worker waits for them to
+    wake (`benchmarks/node_overhead.py`).
     """
     future: Future[Any] = Future()
 

@@ -77,7 +77,7 @@ class ContextBlock(nn.Module):
 
     def _depthwise(self, x: Tensor) -> Tensor:
         if x.device.type == 'cpu' and torch.is_autocast_enabled('cpu'):
-            # in bfloat16 its backward pass takes four times as long, a third of a training step
+            # in bfloat16 its backward pass is much slower than in float32
             with torch.autocast('cpu', enabled=False):
                 return self.dw(x.float())
         return self.dw(x)
