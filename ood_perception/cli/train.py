@@ -208,7 +208,7 @@ def compact(
     drives: Annotated[
         int, typer.Option(help='Drives of the proving ground to render, 6 frames each.')
     ] = 400,
-    share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.6,
+    share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.7,
     weights: Annotated[
         str, typer.Option(help='Go on from these (head and UEM); only the UEM is trained.')
     ] = '',

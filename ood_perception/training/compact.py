@@ -72,7 +72,7 @@ class CompactData:
     leave_out: str = '0016E5'
     drives: int = 400
     per_drive: int = 6
-    share: float = 0.6
+    share: float = 0.7
     workers: int = 2
     size: tuple[int, int] = (480, 640)
     weights: str = ''

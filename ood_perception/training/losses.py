@@ -82,6 +82,30 @@ def object_weights(target: Tensor, area: float, most: float = 4.0) -> Tensor:
     return torch.from_numpy(weights).to(target.device)
 
 
+def without_specks(target: Tensor, least: float) -> Tensor:
+    """
+    Leave out unknown objects of so few pixels that nothing tells them from their surroundings.
+
+    A network that is asked for them learns where they are likely: along the horizon, all of it.
+
+    Args:
+        target: int (B, H, W), 1 = unknown, see `ood_target`.
+        least: cells; 8-connected components of fewer are void.
+
+    Returns:
+        A copy of the target.
+
+    """
+    found = target.clone()
+    for row, mask in zip(found, (target == 1).cpu().numpy(), strict=True):
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        speck = stats[:, cv2.CC_STAT_AREA] < least
+        speck[0] = False
+        if speck.any():
+            row[torch.from_numpy(speck[parts]).to(row.device)] = IGNORE
+    return found
+
+
 def log_likelihood_ratio(logits: Tensor, ood: Tensor, size: tuple[int, int]) -> Tensor:
     """
     Likelihood ratio u1 - u0 - max_k F_k of raw head outputs, in nats (equation 11 as coded).

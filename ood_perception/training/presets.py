@@ -44,6 +44,7 @@ class Stage:
         alpha: weight of the cross entropy over the UEM's outputs.
         unknown_weight: weight of unknown pixels.
         object_area: pixels; smaller unknown objects weigh more, 0 = no.
+        object_least: pixels; unknown objects of fewer are void, 0 = none is.
         label_stride: the loss sees every n-th row and column.
         exact: of stage 2, see `uem.UemTask`.
         update_interval: steps between updates of a GMM head's statistics.
@@ -58,6 +59,7 @@ class Stage:
     alpha: float = 0.0
     unknown_weight: float = 1.0
     object_area: float = 0.0
+    object_least: int = 0
     label_stride: int = 1
     exact: bool = True
     update_interval: int = 5
@@ -172,7 +174,7 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=7000,
+    steps=7600,
     optimizer='muon',
     lr=5e-3,
     weight_decay=1e-3,
@@ -180,7 +182,7 @@ COMPACT_STAGE_2 = dataclasses.replace(
     ema=0.998,
     clip_norm=5.0,
     seed=2,
-    validate_every=3500,
+    validate_every=3800,
 )
 
 PRESETS: dict[str, Preset] = {
@@ -201,6 +203,7 @@ PRESETS: dict[str, Preset] = {
             alpha=0.0,
             unknown_weight=3.0,
             object_area=500.0,
+            object_least=20,
             exact=False,
         ),
         profile={

@@ -253,6 +253,7 @@ def make_task(
         gmm,
         stage.label_stride,
         stage.object_area,
+        stage.object_least,
         stage.exact,
     )
 

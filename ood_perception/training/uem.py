@@ -25,7 +25,13 @@ from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.gmm import GmmSettings
-from ood_perception.training.losses import llr_loss, object_weights, ood_target, upsample
+from ood_perception.training.losses import (
+    llr_loss,
+    object_weights,
+    ood_target,
+    upsample,
+    without_specks,
+)
 from ood_perception.training.parts import Parts
 from ood_perception.training.segmentor import GmmTraining, StageTask, Validate
 
@@ -46,6 +52,7 @@ class UemTask(StageTask):
         label_stride: see :class:`StageTask`.
         object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
             (0 = no, as in the paper).
+        object_least: pixels; unknown objects of fewer are void, see `losses.without_specks`.
         exact: as of `scores.LikelihoodRatio`, so that a network learns for the score it is used
             with: True upsamples the class logits and the UEM, False their ratio.
 
@@ -61,13 +68,14 @@ class UemTask(StageTask):
         gmm: GmmSettings | None = None,
         label_stride: int = 1,
         object_area: float = 0.0,
+        object_least: int = 0,
         exact: bool = True,
     ) -> None:
         if parts.ood is None:
             raise TrainingError(f'{type(parts.model).__name__} has no UEM; use with_uem')
         super().__init__(parts, parts.uem, validate, label_stride)
         self.alpha, self.unknown_weight, self.paper = alpha, unknown_weight, paper
-        self.object_area = object_area
+        self.object_area, self.object_least = object_area, object_least
         self.score = UemScore() if parts.logits is None else LikelihoodRatio(exact)
         self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
         self._drifting: tuple[str, ...] = ()
@@ -95,11 +103,19 @@ class UemTask(StageTask):
         return {**super().trained_state(), **drifting}
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
-        """Weight of the batch: its pixels that are not void, unknown ones times their weight."""
+        """
+        Weight of the batch: its pixels that are not void, unknown ones times their weight.
+
+        Adds 'target' and 'pixel_weight' to the batch, for `forward`: making them takes time.
+        """
         target = ood_target(self.label(batch))
+        if self.object_least:
+            target = without_specks(target, self.object_least / self.label_stride**2)
+        batch['target'] = target
         known, unknown = (target == 0).sum(), (target == 1).float()
         weights = self._pixel_weight(target)
         if weights is not None:
+            batch['pixel_weight'] = weights
             unknown = unknown * weights
         return known + self.unknown_weight * unknown.sum()
 
@@ -111,7 +127,10 @@ class UemTask(StageTask):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return 'loss', a mean over the pixels that are not void."""
         assert self.parts.ood is not None
-        maps, target = self.features(batch), ood_target(self.label(batch))
+        if 'target' not in batch:
+            batch = dict(batch)
+            self.weigh(batch)
+        maps, target = self.features(batch), batch['target']
         size = (int(target.shape[-2]), int(target.shape[-1]))
         contrast = None
         if self.gmm is None:
@@ -130,7 +149,7 @@ class UemTask(StageTask):
             alpha=self.alpha,
             contrast=contrast,
             unknown_weight=self.unknown_weight,
-            pixel_weight=self._pixel_weight(target),
+            pixel_weight=batch.get('pixel_weight'),
         )
         return {'loss': loss}
 

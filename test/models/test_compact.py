@@ -16,15 +16,25 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
-from ood_perception.models.compact import Compact, ContextBlock, build_compact, resize_like
+from ood_perception.models.compact import (
+    Compact,
+    ContextBlock,
+    build_compact,
+    interleaved,
+    resize_like,
+)
 from ood_perception.models.efficientnet_lite import (
     CHANNELS,
     SPEC,
+    Deep,
     SameConv,
+    Shallow,
     official_weights,
 )
 
@@ -176,10 +186,44 @@ def test_uem_mixes_maps_as_one_convolution_over_all_of_them(network: Compact) ->
     torch.testing.assert_close(uem._mix(fine, maps[1:]), uem.inp[0](stacked), atol=1e-4, rtol=1e-4)
 
 
-def test_training_in_bfloat16_keeps_depthwise_layers_in_float32() -> None:
+SIZES = [(12, 18), (13, 20), (5, 7), (1, 4)]
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('dilation', [2, 3, 6])
+@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16])
+def test_interleaved_equals_a_dilated_convolution(size, dilation, kind) -> None:
     torch.manual_seed(0)
-    block, seen = ContextBlock(16, dilation=3), []
-    block.dw.register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
+    conv = torch.nn.Conv2d(
+        8, 8, 3, padding=dilation, dilation=dilation, groups=8, bias=False, dtype=kind
+    )
+    x = torch.randn(2, 8, *size, dtype=kind).requires_grad_()
+    direction = torch.randn(2, 8, *size, dtype=kind)
+    got = interleaved(conv, x, dilation)
+    found = torch.autograd.grad(got, (x, conv.weight), direction)
+    # in double precision, since PyTorch's own gradient is wrong in bfloat16
+    exact, wide = copy.deepcopy(conv).double(), x.detach().double().requires_grad_()
+    wanted = exact(wide)
+    gradients = torch.autograd.grad(wanted, (wide, exact.weight), direction.double())
+    limit = 1e-5 if kind == torch.float32 else 2e-2
+    for ours, true in zip((got, *found), (wanted, *gradients), strict=True):
+        assert ours.shape == true.shape
+        assert float((ours - true).abs().max()) <= limit * max(float(true.abs().max()), 1e-3)
+
+
+def test_context_block_in_training_equals_evaluation_of_the_same_statistics() -> None:
+    # the two paths of the depthwise layer, with and without gradients
+    torch.manual_seed(0)
+    block, x = ContextBlock(16, dilation=3).train(), torch.randn(2, 16, 13, 20)
+    slow = copy.deepcopy(block)
+    with torch.no_grad():
+        wanted = slow(x)
+    torch.testing.assert_close(block(x).detach(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_training_in_bfloat16_gives_nearly_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    block = ContextBlock(16, dilation=3)
     x = torch.randn(2, 16, 12, 20)
     gradients = []
     for rounded in (False, True):
@@ -187,6 +231,13 @@ def test_training_in_bfloat16_keeps_depthwise_layers_in_float32() -> None:
         with torch.autocast('cpu', torch.bfloat16, enabled=rounded):
             block(x).square().mean().backward()
         gradients.append([p.grad.clone() for p in block.parameters()])
-    assert seen == [torch.float32, torch.float32]
     for exact, near in zip(*gradients, strict=True):
         assert float((near - exact).norm()) < 0.05 * float(exact.norm()) + 1e-3
+
+
+def test_shallow_and_deep_are_the_backbone(network: Compact) -> None:
+    images = torch.randn(2, 3, 64, 96)
+    wanted = network.backbone(images)
+    fine = Shallow(network.backbone)(images)
+    for got, true in zip([*fine, *Deep(network.backbone)(fine[-1])], wanted, strict=True):
+        assert torch.equal(got, true)

@@ -83,3 +83,31 @@ def test_numbers_that_differ_leave_it_to_torch() -> None:
         run = fast_features(backbone, images)
         for got, wanted in zip(run(images), backbone(images), strict=True):
             torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize('missing', [(), ('_openvino_bfloat16',)])
+def test_bfloat16_is_near_and_else_float32(missing, monkeypatch) -> None:
+    pytest.importorskip('openvino')
+    for name in missing:
+        monkeypatch.setattr(module, name, Mock(side_effect=ImportError('not here'), __name__=name))
+    backbone = Backbone().eval()
+    images = torch.randn(2, 3, 32, 48)
+    with torch.inference_mode():
+        run = fast_features(backbone, images, bfloat16=True)
+        for got, wanted in zip(run(images), backbone(images), strict=True):
+            off = float((got - wanted).norm() / wanted.norm())
+            assert off < 1e-5 if missing else off < 0.02
+
+
+def test_bfloat16_numbers_that_differ_are_refused() -> None:
+    images = torch.randn(2, 3, 32, 48)
+    with torch.inference_mode():
+        backbone = Fickle().eval()
+        run = fast_features(backbone, images, bfloat16=True)
+        for got, wanted in zip(run(images), backbone(images), strict=True):
+            torch.testing.assert_close(got, wanted)
+
+
+def test_a_backbone_in_training_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match='training mode'):
+        fast_features(Backbone().train(), torch.randn(2, 3, 32, 48))

@@ -205,7 +205,7 @@ def test_small_unknown_objects_weigh_more_where_asked_for(stride):
     label[:, 20:40, 20:40] = 254  # larger: weight 1
     task = make_task('uem', parts, stage(unknown_weight=3, object_area=64, label_stride=stride))
     known = label.numel() - 16 - 400
-    assert task.weigh(batch).item() == (known + 3 * (2 * 16 + 400)) / stride**2
+    assert task.weigh(dict(batch)).item() == (known + 3 * (2 * 16 + 400)) / stride**2
     factors = torch.ones(label.shape)
     factors[:, 4:8, 4:8] = 2
     plain = make_task('uem', parts, stage(unknown_weight=3, label_stride=stride))
@@ -216,6 +216,31 @@ def test_small_unknown_objects_weigh_more_where_asked_for(stride):
         llr = log_likelihood_ratio(parts.logits(maps), parts.ood(maps), target.shape[1:])
         wanted = llr_loss(llr, target, unknown_weight=3, pixel_weight=factors[:, half, half])
         assert task(batch)['loss'].item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_specks_of_unknown_are_left_out_where_asked_for(stride):
+    parts = model('compact')
+    batch = {k: v[None] for k, v in Squares()[(0, 1)].items() if k != 'name'}
+    label = batch['label'].fill_(0)
+    label[:, 4:8, 4:8] = 254  # 16 pixels: left out
+    label[:, 20:26, 20:24] = 254  # 24: not
+    label[:, 40:44, 40:44] = 255
+    options = {'unknown_weight': 3, 'object_area': 400, 'label_stride': stride}
+    task = make_task('uem', parts, stage(object_least=20, **options))
+    known = label.numel() - 16 - 24 - 16
+    weighed = dict(batch)
+    weight = 3 * 24 * min((400 / 24) ** 0.5, 4)
+    assert task.weigh(weighed).item() == pytest.approx((known + weight) / stride**2)
+    without = {**batch, 'label': label.clone()}
+    without['label'][:, 4:8, 4:8] = 255
+    plain = make_task('uem', parts, stage(**options))
+    with torch.no_grad():
+        wanted = plain(without)['loss'].item()
+        assert plain(batch)['loss'].item() != pytest.approx(wanted, rel=1e-4)
+        assert task(batch)['loss'].item() == pytest.approx(wanted, rel=1e-6)
+        assert task(weighed)['loss'].item() == pytest.approx(wanted, rel=1e-6)
+    assert (label == 254).sum() == 40  # the batch's own is as it was
 
 
 def test_a_uem_learns_the_white_square(tmp_path):
