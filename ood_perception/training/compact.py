@@ -60,7 +60,7 @@ class CompactData:
         per_drive: frames of each.
         share: of training samples that come from the proving ground.
         workers: processes that render.
-        size: (height, width) of the rendered training frames in pixels; views are cut from them.
+        sizes: (height, width) of the cameras that are rendered; views are cut from their frames.
         weights: of an earlier run, head and UEM: the UEM goes on from there, the head stays.
         keep: share of those weights in the result, 0..1, see `finishing.average`.
 
@@ -74,7 +74,7 @@ class CompactData:
     per_drive: int = 6
     share: float = 0.7
     workers: int = 2
-    size: tuple[int, int] = (480, 640)
+    sizes: tuple[tuple[int, int], ...] = ((360, 480), (480, 640))
     weights: str = ''
     keep: float = 0.0
 
@@ -117,7 +117,7 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
         seeds = range(data.drives)
         cache = folder / 'proving_ground'
         simulated = render(
-            cache / 'train', seeds, data.per_drive, data.size, data.workers, crowded=True
+            cache / 'train', seeds, data.per_drive, data.sizes, data.workers, crowded=True
         )
         val_simulated = render(cache / 'val', VAL_DRIVES, 3, workers=data.workers)
     objects = load_objects(data.objects, held_out=False)

@@ -79,7 +79,7 @@ class Exposure:
         objects: Sequence[Array],
         size: tuple[int, int] = (288, 384),
         closer: float = 1.25,
-        nearest: float = 1.5,
+        nearest: float = 1.9,
         most: int = 1500,
         drawn: float = 0.3,
         cut: float = 0.35,

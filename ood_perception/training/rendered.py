@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from ood_perception.training.label_maps import load_label_map
 FRAMES = 600
 """Frames of a drive that are drawn from: its first 20 seconds."""
 
-RECIPE = 2
+RECIPE = 3
 """Raised with every change of what is rendered or chosen, so that older folders are refused."""
 
 
@@ -40,7 +41,7 @@ def render(
     folder: Path,
     seeds: range,
     per_seed: int = 3,
-    size: tuple[int, int] = (360, 480),
+    sizes: Sequence[tuple[int, int]] = ((360, 480),),
     workers: int = 2,
     crowded: bool = False,
 ) -> Frames:
@@ -53,7 +54,8 @@ def render(
         folder: gets `images`, `labels` and `rendered.json`.
         seeds: of the drives.
         per_seed: frames of each drive.
-        size: (height, width) in pixels; frames are rendered at 640x480.
+        sizes: (height, width) of cameras in pixels; the drives take turns with them. Not one
+            resized to the other: a frame made smaller is sharper than a small camera's.
         workers: processes.
         crowded: up to 4 unknown things per 20 m of road, not the drive's own 0.25 to 0.9, and in
             every second frame a vehicle or a person comes near, so that few frames teach much;
@@ -67,7 +69,7 @@ def render(
         'recipe': RECIPE,
         'seeds': [seeds.start, seeds.stop, seeds.step],
         'per_seed': per_seed,
-        'size': list(size),
+        'sizes': [list(size) for size in sizes],
         'crowded': crowded,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def render(
     else:
         for name in ('images', 'labels'):
             (folder / name).mkdir(exist_ok=True)
-        jobs = [(folder, seed, per_seed, size, crowded) for seed in seeds]
+        jobs = [(folder, seed, per_seed, sizes[seed % len(sizes)], crowded) for seed in seeds]
         if workers > 1:
             with ProcessPoolExecutor(workers) as pool:
                 list(pool.map(_render_drive, jobs, chunksize=1))
@@ -99,7 +101,8 @@ def _render_drive(job: tuple[Path, int, int, tuple[int, int], bool]) -> None:
         return
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, FRAMES, per_seed)
-    drive = ProvingGround(seed=seed, unknowns=float(rng.uniform(0.5, 4)) if crowded else None)
+    unknowns = float(rng.uniform(0.5, 4)) if crowded else None
+    drive = ProvingGround(seed, width, height, unknowns=unknowns)
     if crowded:
         near = _near(drive, rng, per_seed // 2)
         chosen[: len(near)] = near
@@ -107,10 +110,8 @@ def _render_drive(job: tuple[Path, int, int, tuple[int, int], bool]) -> None:
         frame = drive.frame(int(index))
         label = np.where(frame.anomaly == 1, 254, frame.semantic)
         label = np.where(frame.anomaly == 255, 255, label).astype(np.uint8)
-        image = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
-        small = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST)
-        Image.fromarray(image).save(folder / 'images' / name, compress_level=1)
-        Image.fromarray(small).save(folder / 'labels' / name, compress_level=1)
+        Image.fromarray(frame.image).save(folder / 'images' / name, compress_level=1)
+        Image.fromarray(label).save(folder / 'labels' / name, compress_level=1)
 
 
 def _near(drive: ProvingGround, rng: np.random.Generator, count: int) -> list[int]:

@@ -23,6 +23,7 @@ import pytest
 
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
+from ood_perception.simulation.proving_ground import ProvingGround
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.rendered import render
 
@@ -34,7 +35,7 @@ MOVING = (8, 9, 10)
 def frames(tmp_path_factory):
     root = tmp_path_factory.mktemp('rendered')
     return {
-        crowded: render(root / str(crowded), SEEDS, 4, (120, 160), workers=1, crowded=crowded)
+        crowded: render(root / str(crowded), SEEDS, 4, [(120, 160)], workers=1, crowded=crowded)
         for crowded in (False, True)
     }
 
@@ -60,7 +61,17 @@ def test_crowded_frames_show_more_of_what_is_rare(frames) -> None:
 def test_a_second_call_renders_nothing_and_another_request_is_refused(frames) -> None:
     folder = Path(frames[True].images[0]).parent.parent
     times = [path.stat().st_mtime_ns for path in frames[True].images]
-    again = render(folder, SEEDS, 4, (120, 160), workers=1, crowded=True)
+    again = render(folder, SEEDS, 4, [(120, 160)], workers=1, crowded=True)
     assert [path.stat().st_mtime_ns for path in again.images] == times
     with pytest.raises(TrainingError, match='holds other frames'):
-        render(folder, SEEDS, 3, (120, 160), workers=1, crowded=True)
+        render(folder, SEEDS, 3, [(120, 160)], workers=1, crowded=True)
+
+
+def test_drives_take_turns_with_the_cameras(tmp_path) -> None:
+    found = render(tmp_path, range(3), 1, [(96, 128), (60, 100)], workers=1)
+    shapes = [found.load(i)[0].shape for i in range(3)]
+    assert shapes == [(96, 128, 3), (60, 100, 3), (96, 128, 3)]
+    label = found.load(1)[1]
+    drawn = ProvingGround(1, 100, 60)
+    index = int(np.random.default_rng(1).integers(0, 600, 1)[0])
+    assert np.array_equal(label == 254, drawn.frame(index).anomaly == 1)
