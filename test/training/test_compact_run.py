@@ -75,7 +75,7 @@ def trained(data, tmp_path_factory):
         objects=data / 'objects',
         leave_out='X',
         drives=0,
-        size=(64, 80),
+        sizes=((64, 80),),
     )
     changes = ['steps=2', 'batch_size=2', 'workers=0', 'warmup_steps=1']
     preset = dataclasses.replace(
