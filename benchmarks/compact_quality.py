@@ -67,12 +67,14 @@ def pasted(data: Path) -> Iterator[Sample]:
     yield from validation_set(street_frames(data), objects)
 
 
-def proving_ground(first: int, drives: int, frames: int = 3) -> Iterator[Sample]:
+def proving_ground(
+    first: int, drives: int, camera: tuple[int, int] = (640, 480), frames: int = 3
+) -> Iterator[Sample]:
     """Frames of drives of the proving ground, evenly spread over 20 seconds each."""
     from ood_perception.simulation.proving_ground import ProvingGround
 
     for seed in range(first, first + drives):
-        drive = ProvingGround(seed=seed)
+        drive = ProvingGround(seed, *camera)
         for index in np.linspace(30, 590, frames).astype(int):
             frame = drive.frame(int(index))
             yield frame.image, frame.anomaly
@@ -155,6 +157,7 @@ def main() -> None:
     parser.add_argument('--short-side', type=int, help="in place of the profile's")
     parser.add_argument('--first-seed', type=int, default=100_000)
     parser.add_argument('--drives', type=int, default=30)
+    parser.add_argument('--camera', default='640x480', help='of the proving ground')
     parser.add_argument('--sheets', type=Path, help='folder for contact sheets of heatmaps')
     parser.add_argument('--out', type=Path, help='CSV to write')
     arguments = parser.parse_args()
@@ -165,10 +168,11 @@ def main() -> None:
     if arguments.short_side:
         size = {'short_side': arguments.short_side, 'max_long_side': 2 * arguments.short_side}
         profile = dataclasses.replace(profile, image=dataclasses.replace(profile.image, **size))
+    width, height = (int(side) for side in arguments.camera.split('x'))
     scorer = Scorer(profile)
     sets = {
         'pasted on CamVid': pasted(arguments.data),
-        'proving ground': proving_ground(arguments.first_seed, arguments.drives),
+        'proving ground': proving_ground(arguments.first_seed, arguments.drives, (width, height)),
     }
     if arguments.sheets:
         arguments.sheets.mkdir(parents=True, exist_ok=True)

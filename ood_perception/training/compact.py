@@ -74,7 +74,7 @@ class CompactData:
     per_drive: int = 6
     share: float = 0.7
     workers: int = 2
-    sizes: tuple[tuple[int, int], ...] = ((360, 480), (480, 640))
+    sizes: tuple[tuple[int, int], ...] = ((480, 640),)
     weights: str = ''
     keep: float = 0.0
 

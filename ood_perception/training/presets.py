@@ -174,7 +174,7 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=6600,
+    steps=7000,
     optimizer='muon',
     lr=5e-3,
     weight_decay=1e-3,
@@ -182,7 +182,7 @@ COMPACT_STAGE_2 = dataclasses.replace(
     ema=0.998,
     clip_norm=5.0,
     seed=2,
-    validate_every=3300,
+    validate_every=3500,
 )
 
 PRESETS: dict[str, Preset] = {
@@ -203,7 +203,6 @@ PRESETS: dict[str, Preset] = {
             alpha=0.0,
             unknown_weight=3.0,
             object_area=500.0,
-            object_least=20,
             exact=False,
         ),
         profile={
