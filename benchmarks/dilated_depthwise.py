@@ -32,28 +32,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ood_perception.models.compact import interleaved
+from ood_perception.models.compact import ContextBlock, interleaved
 
 SHAPE = (8, 160, 36, 48)
 
 
 def layer(dilation: int, kind: torch.dtype) -> nn.Conv2d:
-    """Depthwise 3x3 convolution whose maps keep their size."""
-    channels = SHAPE[1]
-    return nn.Conv2d(
-        channels,
-        channels,
-        3,
-        padding=dilation,
-        dilation=dilation,
-        groups=channels,
-        bias=False,
-        dtype=kind,
-    )
+    """The depthwise convolution of the UEM's context."""
+    return cast(nn.Conv2d, ContextBlock(SHAPE[1], dilation).dw[0]).to(kind)
 
 
 def gradient(way: Callable[[Tensor], Tensor], conv: nn.Conv2d, x: Tensor, g: Tensor) -> Tensor:
@@ -71,7 +62,7 @@ def measure(dilation: int, kind: torch.dtype, rounds: int) -> dict[str, float]:
     g = torch.randn(SHAPE, dtype=kind).contiguous(memory_format=torch.channels_last)
     true = gradient(exact, exact, x.detach().double().requires_grad_(), g.double())
     ways: dict[str, Callable[[Tensor], Tensor]] = {
-        'grids': lambda maps: interleaved(conv, maps, dilation),
+        'grids': lambda maps: interleaved(conv, maps),
         'pytorch': conv,
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

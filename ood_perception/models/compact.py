@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,6 @@ class ContextBlock(nn.Module):
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
-        self.dilation = dilation
         self.dw = nn.Sequential(
             nn.Conv2d(
                 channels,
@@ -77,24 +77,25 @@ class ContextBlock(nn.Module):
         return x + self.pw(self._depthwise(x))
 
     def _depthwise(self, x: Tensor) -> Tensor:
-        if self.dilation > 1 and x.device.type == 'cpu' and torch.is_grad_enabled():
-            return self.dw[1](interleaved(self.dw[0], x, self.dilation))
+        conv = cast(nn.Conv2d, self.dw[0])
+        if conv.dilation[0] > 1 and x.device.type == 'cpu' and torch.is_grad_enabled():
+            return self.dw[1](interleaved(conv, x))
         return self.dw(x)
 
 
-def interleaved(conv: nn.Module, x: Tensor, dilation: int) -> Tensor:
+def interleaved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """
     Compute a 3x3 depthwise convolution with dilation d as one without, over d x d grids of pixels.
 
-    The same numbers. On a CPU PyTorch's own is two to ten times as slow backward, and in bfloat16
-    its gradient of the weights is wrong (PyTorch 2.14).
+    The same numbers. On a CPU PyTorch's own takes longer backward, and in bfloat16 its gradient of
+    the weights is wrong (PyTorch 2.14, `benchmarks/dilated_depthwise.py`).
 
     Args:
         conv: without bias, its padding its dilation.
         x: (B, C, h, w).
-        dilation: d.
 
     """
+    dilation = conv.dilation[0]
     batch, channels, height, width = x.shape
     rows, columns = -(-height // dilation), -(-width // dilation)
     pixels = x.permute(0, 2, 3, 1)
@@ -102,8 +103,7 @@ def interleaved(conv: nn.Module, x: Tensor, dilation: int) -> Tensor:
         pixels = F.pad(pixels, (0, 0, 0, columns * dilation - width, 0, rows * dilation - height))
     grids = pixels.reshape(batch, rows, dilation, columns, dilation, channels)
     grids = grids.permute(2, 4, 0, 1, 3, 5).reshape(-1, rows, columns, channels)
-    weight = conv.get_parameter('weight')
-    grids = F.conv2d(grids.permute(0, 3, 1, 2), weight, padding=1, groups=channels)
+    grids = F.conv2d(grids.permute(0, 3, 1, 2), conv.weight, padding=1, groups=channels)
     pixels = grids.permute(0, 2, 3, 1).reshape(dilation, dilation, batch, rows, columns, channels)
     pixels = pixels.permute(2, 3, 0, 4, 1, 5).reshape(batch, rows * dilation, -1, channels)
     return pixels[:, :height, :width].permute(0, 3, 1, 2)

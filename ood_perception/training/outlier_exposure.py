@@ -63,7 +63,6 @@ class Exposure:
         objects: unknown things, uint8 (h, w, 4) RGBA.
         size: (height, width) of the samples in pixels.
         closer: see `random_view`.
-        nearest: see `random_view`; of the views with unknown objects.
         most: known things that are kept.
         drawn: share of unknown objects that are drawn instead of photographed.
         cut: share of those that are cut from `frames`, where these have unknown things.
@@ -79,7 +78,6 @@ class Exposure:
         objects: Sequence[Array],
         size: tuple[int, int] = (288, 384),
         closer: float = 1.25,
-        nearest: float = 1.9,
         most: int = 1500,
         drawn: float = 0.3,
         cut: float = 0.35,
@@ -89,7 +87,7 @@ class Exposure:
                 f'outlier exposure needs frames and objects, got {len(frames)} and {len(objects)}'
             )
         self.frames, self.objects, self.drawn = frames, objects, drawn
-        self.size, self.closer, self.nearest = size, closer, nearest
+        self.size, self.closer = size, closer
         self.things = cut_known(frames, most=most)
         self.cut, self.unknown = cut, [rgba for rgba, _ in cut_known(frames, (UNKNOWN,), most)]
 
@@ -105,13 +103,7 @@ class Exposure:
     def outlier(self, rng: Rng, image: Array, label: Array) -> Pair:
         """Paste none to four unknown objects between known ones and patches."""
         image, label = random_view(
-            rng,
-            image,
-            label,
-            self.size,
-            nearest=self.nearest,
-            towards=self._target(rng),
-            closer=self.closer,
+            rng, image, label, self.size, towards=self._target(rng), closer=self.closer
         )
         if rng.random() < 0.3:
             recolour_surface(rng, image, label)

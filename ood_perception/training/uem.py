@@ -113,16 +113,11 @@ class UemTask(StageTask):
             target = without_specks(target, self.object_least / self.label_stride**2)
         batch['target'] = target
         known, unknown = (target == 0).sum(), (target == 1).float()
-        weights = self._pixel_weight(target)
-        if weights is not None:
+        if self.object_area:
+            weights = object_weights(target, self.object_area / self.label_stride**2)
             batch['pixel_weight'] = weights
             unknown = unknown * weights
         return known + self.unknown_weight * unknown.sum()
-
-    def _pixel_weight(self, target: Tensor) -> Tensor | None:
-        if not self.object_area:
-            return None
-        return object_weights(target, self.object_area / self.label_stride**2)
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return 'loss', a mean over the pixels that are not void."""

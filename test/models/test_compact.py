@@ -199,7 +199,7 @@ def test_interleaved_equals_a_dilated_convolution(size, dilation, kind) -> None:
     )
     x = torch.randn(2, 8, *size, dtype=kind).requires_grad_()
     direction = torch.randn(2, 8, *size, dtype=kind)
-    got = interleaved(conv, x, dilation)
+    got = interleaved(conv, x)
     found = torch.autograd.grad(got, (x, conv.weight), direction)
     # in double precision, since PyTorch's own gradient is wrong in bfloat16
     exact, wide = copy.deepcopy(conv).double(), x.detach().double().requires_grad_()
