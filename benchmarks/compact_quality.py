@@ -125,15 +125,51 @@ def outlined(image: np.ndarray, label: np.ndarray, probability: np.ndarray) -> n
     return cv2.resize(np.hstack([left, right]), (640, 240), interpolation=cv2.INTER_AREA)
 
 
-def measure(scorer: Scorer, samples: Iterator[Sample], sheet: Path | None) -> list[dict[str, Any]]:
+BINS = np.linspace(-40, 40, 8001)
+"""Edges of the likelihood ratio's histograms, in nats."""
+
+
+def without_each(known: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """
+    Average precision (frames,) of all frames but one, for each.
+
+    Args:
+        known: histograms of the score (frames, bins) of known pixels.
+        unknown: the same of unknown ones.
+
+    """
+    found = []
+    for frame in range(len(known)):
+        fewer = [(h.sum(0) - h[frame])[::-1].astype(np.float64) for h in (known, unknown)]
+        false, true = (np.cumsum(h) for h in fewer)
+        precision = true / np.maximum(true + false, 1)
+        found.append(float((precision * fewer[1]).sum() / max(true[-1], 1)))
+    return np.array(found)
+
+
+def tell_worst(metric: PixelMetrics, histograms: list[np.ndarray], most: int) -> None:
+    """Print the frames without which the average precision differs most."""
+    known, unknown = (np.array(h) for h in zip(*histograms, strict=True))
+    change = without_each(known, unknown) - metric.compute()['ap']
+    for frame in np.argsort(-np.abs(change))[:most]:
+        share = unknown[frame].sum() / max(unknown.sum(), 1)
+        print(f'  without frame {frame}, {share:.1%} of the unknown pixels: {change[frame]:+.4f}')
+
+
+def measure(
+    scorer: Scorer, samples: Iterator[Sample], sheet: Path | None, worst: int = 0
+) -> list[dict[str, Any]]:
     """Metrics of every score over the samples; a sheet of heatmaps where asked for."""
     metrics = {name: PixelMetrics() for name in SCORES}
+    histograms: list[np.ndarray] = []
     tiles: list[np.ndarray] = []
     unknown = total = 0
     for number, (image, label) in enumerate(samples):
         scores = scorer(image)
         for name, score in scores.items():
             metrics[name].update(score, label)
+        llr = np.clip(scores['llr'], BINS[0], BINS[-1])
+        histograms.append(np.array([np.histogram(llr[label == v], BINS)[0] for v in (0, 1)]))
         unknown, total = unknown + int((label == 1).sum()), total + int((label != 255).sum())
         if sheet is not None and number % 4 == 0 and len(tiles) < 30:
             tiles.append(outlined(image, label, scorer.probability(scores['llr'])))
@@ -145,6 +181,7 @@ def measure(scorer: Scorer, samples: Iterator[Sample], sheet: Path | None) -> li
         values = metric.compute()
         row = {key: values[key] for key in ('ap', 'fpr95', 'auroc', 'frames')}
         found.append({'score': name, **row, 'unknown_share': unknown / max(total, 1)})
+    tell_worst(metrics['llr'], histograms, worst)
     return found
 
 
@@ -159,6 +196,7 @@ def main() -> None:
     parser.add_argument('--drives', type=int, default=30)
     parser.add_argument('--camera', default='640x480', help='of the proving ground')
     parser.add_argument('--sheets', type=Path, help='folder for contact sheets of heatmaps')
+    parser.add_argument('--worst', type=int, default=0, help='frames that AP hangs on to tell of')
     parser.add_argument('--out', type=Path, help='CSV to write')
     arguments = parser.parse_args()
     profile = Profile.load(arguments.profile)
@@ -181,7 +219,7 @@ def main() -> None:
     rows = []
     for name, samples in sets.items():
         sheet = arguments.sheets / f'{name.replace(" ", "_")}.png' if arguments.sheets else None
-        for row in measure(scorer, samples, sheet):
+        for row in measure(scorer, samples, sheet, arguments.worst):
             rows.append({'set': name, **row})
             print(
                 f'{name:18} {row["score"]:10} AP {row["ap"]:.4f}  FPR95 {row["fpr95"]:.4f}  '

@@ -165,14 +165,26 @@ class Client:
         return True
 
     def call(self, kind: Any, name: str, request: Any, timeout: float = 60.0) -> Any:
-        """Call a service of the node, by the name below it."""
-        if name not in self._clients:
+        """
+        Call a service of the node, by the name below it.
+
+        A service is ready for a client before it knows where to answer it (Fast DDS then waits for
+        100 ms and drops the answer): an answer that stays out is asked for again, but of a
+        transition, which must not happen twice.
+        """
+        first = name not in self._clients
+        if first:
             self._clients[name] = self.ros.create_client(kind, f'/{self.node}/{name}')
         client = self._clients[name]
         assert client.wait_for_service(timeout * PATIENCE), f'no service {name}'
-        future = client.call_async(request)
-        assert self.spin(future.done, timeout), f'no answer from {name}'
-        return future.result()
+        if first:
+            self.spin(timeout=0.2)
+        tries = 1 if kind is ChangeState else 3
+        for _ in range(tries):
+            future = client.call_async(request)
+            if self.spin(future.done, timeout / tries):
+                return future.result()
+        raise AssertionError(f'no answer from {name}')
 
     def set_bool(self, name: str, value: bool) -> Any:
         return self.call(SetBool, name, SetBool.Request(data=value))

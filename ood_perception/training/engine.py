@@ -245,6 +245,7 @@ class Trainer:
                 self.dataset,
                 sampler,
                 s.workers,
+                collate_fn=self.task.collate,
                 pin_memory=fabric.device.type == 'cuda',
                 persistent_workers=False,
             )

@@ -44,8 +44,14 @@ from ood_perception.training.score_scenes import Scene, compose, load_frames, lo
 Progress = Callable[[str, float, float], None]
 """Called with what is being done, the share done 0..1 and the loss (0 while making scenes)."""
 
+TRAINING_SEED = 400_000
+"""
+First seed of the drives that are learnt from: none that the network saw in its own training, where
+its score is better than anywhere else and has none of the false alarms that are to be rejected.
+"""
+
 VALIDATION_SEED = 500_000
-"""First seed of the drives that are only validated on; training takes small ones."""
+"""First seed of the drives that are only validated on."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ def make_scenes(
 
     """
     frames = load_frames(data.frames, without=data.leave_out)
-    pasted, drives, first_seed, spoilt = data.scenes, data.drives, data.seed, data.spoilt
+    pasted, drives, spoilt = data.scenes, data.drives, data.spoilt
+    first_seed = TRAINING_SEED + data.seed
     if held_out:
         frames = load_frames(data.frames, only=data.leave_out) if data.leave_out else frames
         pasted, drives, spoilt = data.validation, data.validation // 2, 0.0

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.training.checkpointing import TrainingError
@@ -159,6 +161,10 @@ class Task(nn.Module):
 
     frozen_prefixes: tuple[str, ...] = ()
     """Prefixes of the state that never changes and is left out of checkpoints."""
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of samples, in the process that loads them."""
+        return default_collate(list(samples))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return float () tensors: 'loss', a mean over the batch's valid pixels, and its parts."""

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -102,29 +103,38 @@ class UemTask(StageTask):
         drifting = {name: state[name] for name in self._drifting if name in state}
         return {**super().trained_state(), **drifting}
 
-    def weigh(self, batch: dict[str, Any]) -> Tensor:
-        """
-        Weight of the batch: its pixels that are not void, unknown ones times their weight.
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of samples; its targets take time, which the loading process has."""
+        batch = super().collate(samples)
+        self._add_targets(batch)
+        return batch
 
-        Adds 'target' and 'pixel_weight' to the batch, for `forward`: making them takes time.
-        """
+    def _add_targets(self, batch: dict[str, Any]) -> None:
+        """Add 'target' and, where objects weigh by their size, 'pixel_weight' to a batch."""
         target = ood_target(self.label(batch))
         if self.object_least:
             target = without_specks(target, self.object_least / self.label_stride**2)
         batch['target'] = target
-        known, unknown = (target == 0).sum(), (target == 1).float()
         if self.object_area:
-            weights = object_weights(target, self.object_area / self.label_stride**2)
-            batch['pixel_weight'] = weights
-            unknown = unknown * weights
-        return known + self.unknown_weight * unknown.sum()
+            area = self.object_area / self.label_stride**2
+            batch['pixel_weight'] = object_weights(target, area)
+
+    def weigh(self, batch: dict[str, Any]) -> Tensor:
+        """Weight of the batch: its pixels that are not void, unknown ones times their weight."""
+        if 'target' not in batch:
+            self._add_targets(batch)
+        target, factors = batch['target'], batch.get('pixel_weight')
+        unknown = (target == 1).float()
+        if factors is not None:
+            unknown = unknown * factors
+        return (target == 0).sum() + self.unknown_weight * unknown.sum()
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return 'loss', a mean over the pixels that are not void."""
         assert self.parts.ood is not None
         if 'target' not in batch:
             batch = dict(batch)
-            self.weigh(batch)
+            self._add_targets(batch)
         maps, target = self.features(batch), batch['target']
         size = (int(target.shape[-2]), int(target.shape[-1]))
         contrast = None

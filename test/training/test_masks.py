@@ -29,6 +29,7 @@ from ood_perception.masks.fusion import fuse
 from ood_perception.masks.mask_head import MaskHead
 from ood_perception.training import masks as room
 from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.compact import VAL_DRIVES, CompactData
 from ood_perception.training.fit import fit, one_cycle
 from ood_perception.training.mask_head import crops, mask_loss, train_mask_head
 from ood_perception.training.mask_validation import Tally, match
@@ -93,6 +94,21 @@ def test_scenes_hold_objects_proposals_and_are_repeatable(data):
     held_out = make_scenes(data, held_out=True)
     assert len(held_out) == 3
     assert not np.array_equal(held_out[0].image, scenes[0].image)
+
+
+def test_drives_are_none_that_the_network_learnt_from(data, monkeypatch):
+    seen = []
+
+    def scene(seed, width, height):
+        seen.append(seed)
+        return np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+
+    monkeypatch.setattr(room, 'proving_ground_scene', scene)
+    data = dataclasses.replace(data, drives=9, validation=8)
+    make_scenes(data)
+    make_scenes(data, held_out=True)
+    assert len(set(seen)) == 9 + 4
+    assert not set(seen) & {*range(CompactData.drives), *VAL_DRIVES}
 
 
 def test_held_out_frames_and_objects_are_others(data):

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
@@ -378,3 +378,18 @@ def test_class_numbers():
     got = class_numbers(confusion)
     assert got['miou'] == pytest.approx((3 / 4 + 4 / 5) / 2)
     assert got['accuracy'] == pytest.approx(7 / 8)
+
+
+def test_the_loading_process_makes_the_targets():
+    parts = model('compact')
+    options = {'unknown_weight': 3, 'object_area': 400, 'object_least': 20, 'label_stride': 2}
+    task = make_task('uem', parts, stage(**options))
+    samples = [Squares()[(0, 1)], Squares()[(0, 2)]]
+    made, raw = task.collate(samples), default_collate(samples)
+    assert set(made) - set(raw) == {'target', 'pixel_weight'}
+    assert task.weigh(dict(made)).item() == task.weigh(dict(raw)).item()
+    with torch.no_grad():
+        assert task(made)['loss'].item() == task(raw)['loss'].item()
+    assert 'target' not in raw  # a batch is not changed by what it is asked
+    made['target'].fill_(0)
+    assert task.weigh(made).item() == made['target'].numel()  # it is not made again
