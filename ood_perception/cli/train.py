@@ -206,9 +206,9 @@ def compact(
         str, typer.Option(help='Training frames whose name begins so are for validation only.')
     ] = '0016E5',
     drives: Annotated[
-        int, typer.Option(help='Drives of the proving ground to render, 2 frames each.')
-    ] = 1000,
-    share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.8,
+        int, typer.Option(help='Drives of the proving ground to render, 6 frames each.')
+    ] = 400,
+    share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.7,
     weights: Annotated[
         str, typer.Option(help='Go on from these (head and UEM); only the UEM is trained.')
     ] = '',

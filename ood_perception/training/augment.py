@@ -31,7 +31,6 @@ def random_view(
     label: Array,
     size: tuple[int, int] = (360, 480),
     nearest: float = 1.9,
-    closest: float = 4.0,
     farthest: float = 0.55,
     towards: int | None = None,
     closer: float = 1.0,
@@ -40,16 +39,14 @@ def random_view(
     Cut a randomly scaled view of a fixed size out of a frame.
 
     Most views are closer than the frame, some show it whole, some are farther away: there the
-    rest of the view mirrors the frame and its label is void. One in seven may be so close that one
-    thing fills it: no frame of a set may have such a thing, and a camera meets it.
+    rest of the view mirrors the frame and its label is void.
 
     Args:
         rng: random numbers.
         image: uint8 (H, W, 3).
         label: uint8 (H, W).
         size: (height, width) of the view in pixels.
-        nearest: largest scale of most views against the frame that just fills the view.
-        closest: largest scale of one view in seven.
+        nearest: largest scale against the frame that just fills the view.
         farthest: smallest scale, below 1.
         closer: factor on all scales, 1 or more: views of 0.8 times the frame's size and 1.25 here
             see four fifths of the frame's width at its own scale.
@@ -64,8 +61,7 @@ def random_view(
     draw = rng.random()
     scale = 1.0
     if draw < 0.6:
-        most = closest if rng.random() < 0.25 else nearest
-        scale = float(np.exp(rng.uniform(0, np.log(most))))
+        scale = float(np.exp(rng.uniform(0, np.log(nearest))))
     elif draw < 0.8:
         scale = float(np.exp(rng.uniform(np.log(farthest), 0)))
     scale *= closer

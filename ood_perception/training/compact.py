@@ -70,9 +70,9 @@ class CompactData:
     val: str
     objects: Path
     leave_out: str = '0016E5'
-    drives: int = 1000
-    per_drive: int = 2
-    share: float = 0.8
+    drives: int = 400
+    per_drive: int = 6
+    share: float = 0.7
     workers: int = 2
     sizes: tuple[tuple[int, int], ...] = ((480, 640),)
     weights: str = ''
@@ -124,7 +124,7 @@ def train_compact(data: CompactData, preset: Preset, folder: Path, command: str 
     exposures = [(1.0, held_in, Exposure(held_in, objects))]
     if simulated:
         rendered = load_pairs(simulated)
-        other = Exposure(rendered, objects)
+        other = Exposure(rendered, objects, most=500)
         other.things = [*exposures[0][2].things, *other.things]
         exposures = [(1 - data.share, *exposures[0][1:]), (data.share, rendered, other)]
     pasted = validation_set(held_out, load_objects(data.objects, held_out=True))

@@ -47,7 +47,7 @@ Progress = Callable[[str, float, float], None]
 TRAINING_SEED = 400_000
 """
 First seed of the drives that are learnt from: none that the network saw in its own training, where
-its score is better than anywhere else and has none of the false alarms that are to be rejected.
+its score is better than anywhere else and lacks false alarms that are to be rejected.
 """
 
 VALIDATION_SEED = 500_000
