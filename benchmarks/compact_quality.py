@@ -50,6 +50,9 @@ SCORES = ('llr', 'max_logit', 'uem', 'entropy')
 DRIVE = '0016E5'
 FIELDS = ('set', 'score', 'ap', 'fpr95', 'auroc', 'frames', 'unknown_share')
 
+BINS = np.linspace(-40, 40, 8001)
+"""Edges of the likelihood ratio's histograms, in nats."""
+
 Sample = tuple[np.ndarray, np.ndarray]
 
 
@@ -125,10 +128,6 @@ def outlined(image: np.ndarray, label: np.ndarray, probability: np.ndarray) -> n
     return cv2.resize(np.hstack([left, right]), (640, 240), interpolation=cv2.INTER_AREA)
 
 
-BINS = np.linspace(-40, 40, 8001)
-"""Edges of the likelihood ratio's histograms, in nats."""
-
-
 def without_each(known: np.ndarray, unknown: np.ndarray) -> np.ndarray:
     """
     Average precision (frames,) of all frames but one, for each.
@@ -168,8 +167,9 @@ def measure(
         scores = scorer(image)
         for name, score in scores.items():
             metrics[name].update(score, label)
-        llr = np.clip(scores['llr'], BINS[0], BINS[-1])
-        histograms.append(np.array([np.histogram(llr[label == v], BINS)[0] for v in (0, 1)]))
+        if worst:
+            llr = np.clip(scores['llr'], BINS[0], BINS[-1])
+            histograms.append(np.array([np.histogram(llr[label == v], BINS)[0] for v in (0, 1)]))
         unknown, total = unknown + int((label == 1).sum()), total + int((label != 255).sum())
         if sheet is not None and number % 4 == 0 and len(tiles) < 30:
             tiles.append(outlined(image, label, scorer.probability(scores['llr'])))
@@ -181,7 +181,8 @@ def measure(
         values = metric.compute()
         row = {key: values[key] for key in ('ap', 'fpr95', 'auroc', 'frames')}
         found.append({'score': name, **row, 'unknown_share': unknown / max(total, 1)})
-    tell_worst(metrics['llr'], histograms, worst)
+    if worst:
+        tell_worst(metrics['llr'], histograms, worst)
     return found
 
 

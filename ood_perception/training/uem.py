@@ -105,24 +105,24 @@ class UemTask(StageTask):
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Make a batch of samples; its targets take time, which the loading process has."""
-        batch = super().collate(samples)
-        self._add_targets(batch)
-        return batch
+        return self._with_targets(super().collate(samples))
 
-    def _add_targets(self, batch: dict[str, Any]) -> None:
-        """Add 'target' and, where objects weigh by their size, 'pixel_weight' to a batch."""
+    def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch with 'target' and, where size weighs objects, 'pixel_weight'."""
+        if 'target' in batch:
+            return batch
         target = ood_target(self.label(batch))
         if self.object_least:
             target = without_specks(target, self.object_least / self.label_stride**2)
-        batch['target'] = target
+        made = {'target': target}
         if self.object_area:
             area = self.object_area / self.label_stride**2
-            batch['pixel_weight'] = object_weights(target, area)
+            made['pixel_weight'] = object_weights(target, area)
+        return {**batch, **made}
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
         """Weight of the batch: its pixels that are not void, unknown ones times their weight."""
-        if 'target' not in batch:
-            self._add_targets(batch)
+        batch = self._with_targets(batch)
         target, factors = batch['target'], batch.get('pixel_weight')
         unknown = (target == 1).float()
         if factors is not None:
@@ -132,9 +132,7 @@ class UemTask(StageTask):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return 'loss', a mean over the pixels that are not void."""
         assert self.parts.ood is not None
-        if 'target' not in batch:
-            batch = dict(batch)
-            self._add_targets(batch)
+        batch = self._with_targets(batch)
         maps, target = self.features(batch), batch['target']
         size = (int(target.shape[-2]), int(target.shape[-1]))
         contrast = None

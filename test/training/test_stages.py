@@ -387,7 +387,7 @@ def test_the_loading_process_makes_the_targets():
     samples = [Squares()[(0, 1)], Squares()[(0, 2)]]
     made, raw = task.collate(samples), default_collate(samples)
     assert set(made) - set(raw) == {'target', 'pixel_weight'}
-    assert task.weigh(dict(made)).item() == task.weigh(dict(raw)).item()
+    assert task.weigh(made).item() == task.weigh(raw).item()
     with torch.no_grad():
         assert task(made)['loss'].item() == task(raw)['loss'].item()
     assert 'target' not in raw  # a batch is not changed by what it is asked
