@@ -56,6 +56,9 @@ def channels_last(maps: Sequence[Tensor]) -> list[Tensor]:
 class ContextBlock(nn.Module):
     """Residual depthwise-separable convolution; dilation lets it look around."""
 
+    cancelled = ('dw.1.bias',)
+    """Parameters that a batch norm takes out again; what trains leaves them alone."""
+
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         self.dw = nn.Sequential(
@@ -154,6 +157,9 @@ class CompactUEM(nn.Module):
         detail: width at stride 2.
 
     """
+
+    cancelled = ('mid.bias', 'fine.bias', 'low.bias', 'detail.bias')
+    """Parameters that a batch norm takes out again; what trains leaves them alone."""
 
     def __init__(self, channels: int = 160, fine: int = 48, detail: int = 16) -> None:
         super().__init__()

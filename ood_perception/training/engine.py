@@ -290,7 +290,12 @@ class Trainer:
                 f'{path}: was made with other settings ({listed}); use a new folder'
             )
         self.task.load_trained_state(state['task'])
-        self.optimizer.load_state_dict(state['optimizer'])
+        try:
+            self.optimizer.load_state_dict(state['optimizer'])
+        except ValueError as error:
+            raise TrainingError(
+                f'{path}: trains other parameters ({error}); use a new folder'
+            ) from error
         device = self.fabric.device
         if state['average'] is not None:
             self.average = {k: v.to(device) for k, v in state['average'].items()}

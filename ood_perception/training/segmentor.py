@@ -60,6 +60,10 @@ class StageTask(Task):
             for name, parameter in module.named_parameters():
                 # Statistics of a GMM head are no matter of gradients.
                 parameter.requires_grad_(name.rsplit('.', 1)[-1] not in ('means', 'diagonal'))
+            # Their gradient is 0 but for rounding, of which Adam would make steps of full length.
+            for part in module.modules():
+                for name in getattr(part, 'cancelled', ()):
+                    part.get_parameter(name).requires_grad_(False)
         self._own = tuple(f'model.{prefix}' for prefix in parts.prefixes(self._trained))
 
     def trained_state(self) -> dict[str, Tensor]:

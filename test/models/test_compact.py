@@ -221,6 +221,25 @@ def test_context_block_in_training_equals_evaluation_of_the_same_statistics() ->
     torch.testing.assert_close(block(x).detach(), wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_what_batch_norms_cancel_gets_no_gradient_and_nothing_else_does() -> None:
+    torch.manual_seed(2)
+    heads = Compact(pretrained=False).double().train()
+    with torch.no_grad():
+        for parameter in (*heads.fpn.parameters(), *heads.uem.parameters()):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    output = heads(torch.rand(2, 3, 96, 128, dtype=torch.float64))
+    loss = (output.ood * torch.randn_like(output.ood)).sum()
+    (loss + (output.logits * torch.randn_like(output.logits)).sum()).backward()
+    cancelled = {
+        part.get_parameter(name)
+        for part in (*heads.fpn.modules(), *heads.uem.modules())
+        for name in getattr(part, 'cancelled', ())
+    }
+    assert len(cancelled) == 4 + 4 + 4  # of the UEM, of its context and of the FPN's levels
+    for name, parameter in (*heads.fpn.named_parameters(), *heads.uem.named_parameters()):
+        assert (parameter.grad.abs().max() < 1e-9) == (parameter in cancelled), name
+
+
 def test_training_in_bfloat16_gives_nearly_the_same_gradients() -> None:
     torch.manual_seed(0)
     block = ContextBlock(16, dilation=3)

@@ -137,6 +137,7 @@ def test_stage_2_trains_the_uem_only(name, tmp_path):
     moved = changed(before, state(parts))
     assert moved
     assert all(k.startswith(parts.prefixes(parts.uem)) for k in moved)
+    assert not {k for k in moved if k.endswith(('dw.1.bias', 'mid.bias', 'low.bias'))}
     task.train()
     frozen = [m for part in parts.decoder for m in part.modules()]
     assert not any(m.training for m in frozen)
