@@ -26,8 +26,9 @@ Mean F1 is S2M's: at thresholds 0, 0.01 .. 1 the F1 of each image, averaged over
 the union of masks the thresholds apply to the fused scores as they are; for the score map itself
 they run from its least to its largest value over the whole set (S2M, eq. 8). Columns: mean_f1 over
 all thresholds, best_f1 at the one threshold that is best for the whole set, image_f1 at the
-threshold that is best for each image (nobody could choose it). The segmenter `threshold` has no
-prompts: its objects are the components of {score > that one best threshold}.
+threshold that is best for each image (nobody could choose it). Small objects are COCO's, below
+32 x 32 pixels of area; `found` counts by sIoU >= 0.25, the recalls by IoU >= --least. The
+segmenter `threshold` has no prompts: its objects are the components of {score > that threshold}.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ from ood_perception.training.score_scenes import (
 )
 
 FIELDS = (
-    'source', 'profile', 'prompts', 'segmenter', 'scenes', 'objects', 'box_recall',
-    'box_precision', 'small_objects', 'small_recall', 'small_mask_recall', 'matched_iou',
+    'source', 'profile', 'prompts', 'segmenter', 'scenes', 'objects', 'found', 'box_recall',
+    'box_precision', 'small_objects', 'small_found', 'small_recall', 'small_mask_recall',
+    'matched_iou',
     'mask_iou_all', 'component_f1', 'mean_f1', 'best_f1', 'image_f1', 'union_iou',
     'mean_f1_coded', 'auiou_coded', 'network_ms', 'prompts_ms', 'masks_ms', 'fuse_ms', 'share',
     'command',

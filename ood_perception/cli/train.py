@@ -206,8 +206,9 @@ def compact(
         str, typer.Option(help='Training frames whose name begins so are for validation only.')
     ] = '0016E5',
     drives: Annotated[
-        int, typer.Option(help='Drives of the proving ground to render, 6 frames each.')
+        int, typer.Option(help='Drives of the proving ground to render; 0 = none.')
     ] = 400,
+    per_drive: Annotated[int, typer.Option(help='Frames of each.', min=1)] = 6,
     share: Annotated[float, typer.Option(help='Of samples from the proving ground.')] = 0.7,
     weights: Annotated[
         str, typer.Option(help='Go on from these (head and UEM); only the UEM is trained.')
@@ -232,7 +233,7 @@ def compact(
             uem=override(preset.uem, [*cached, *uem_set]),
         )
         parts = CompactData(
-            data, val, objects, leave_out, drives, share=share, weights=weights, keep=keep
+            data, val, objects, leave_out, drives, per_drive, share, weights=weights, keep=keep
         )
         typer.echo(train_compact(parts, preset, out, shlex.join(['ood', *sys.argv[1:]])))
 

@@ -28,8 +28,10 @@ from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.fusion import Instances, fuse
 from ood_perception.training.score_scenes import Scene
 
-SMALL = 32
-"""Pixels: an object is small when both sides of its box are shorter."""
+SMALL = 32**2
+"""Pixels: an object of fewer is small, as COCO has it."""
+FOUND = 0.25
+"""sIoU from which an object is found, the least that SegmentMeIfYouCan counts by."""
 LEAST_AREA = 40
 """Pixels below which an object is not asked for; boxes and masks on it count as false alarms."""
 
@@ -39,8 +41,9 @@ class Tally:
     """
     Counts over frames; `add` frames, then read `numbers`.
 
-    A box or an instance finds an object when their overlap (of boxes, of masks) is at least
-    `least`; each finds one object at most, the largest overlaps first.
+    A box or an instance fits an object when their overlap (of boxes, of masks) is at least
+    `least`; each fits one object at most, the largest overlaps first. An object is found, however
+    well it is outlined, from an sIoU of `FOUND`.
     """
 
     least: float = 0.5
@@ -50,6 +53,8 @@ class Tally:
     small: int = 0
     small_boxed: int = 0
     small_outlined: int = 0
+    found: int = 0
+    small_found: int = 0
     hits: int = 0
     alarms: int = 0
     matched: list[float] = field(default_factory=list)
@@ -66,8 +71,9 @@ class Tally:
             ignore: bool (H, W), pixels that belong to no instance whatever was found.
 
         """
-        masks = [truth == index for index in np.unique(truth[truth > 0])]
-        masks = [mask for mask in masks if mask.sum() >= LEAST_AREA]
+        ids, areas = np.unique(truth[truth > 0], return_counts=True)
+        ids, areas = ids[areas >= LEAST_AREA], areas[areas >= LEAST_AREA]
+        masks = [truth == index for index in ids]
         labels = np.where(ignore, 0, found.labels.cpu().numpy())
         instances = [labels == index for index in found.ids.tolist()]
         instances = [mask for mask in instances if mask.any()]
@@ -75,13 +81,16 @@ class Tally:
         pairs = match(iou, self.least)
         real = torch.tensor([bounds(mask) for mask in masks]).reshape(-1, 4).float()
         boxed = {i for i, _ in match(overlaps(real, boxes.cpu())[0].numpy(), self.least)}
-        small = {i for i, b in enumerate(real) if float((b[2:] - b[:2]).max()) < SMALL}
+        small = set(np.flatnonzero(areas < SMALL).tolist())
+        seen = set(np.flatnonzero(siou(truth, labels)[ids] >= FOUND).tolist())
         self.objects += len(masks)
         self.boxes += len(boxes)
         self.boxed += len(boxed)
         self.small += len(small)
         self.small_boxed += len(small & boxed)
         self.small_outlined += len(small & {i for i, _ in pairs})
+        self.found += len(seen)
+        self.small_found += len(small & seen)
         self.hits += len(pairs)
         self.alarms += len(instances) - len(pairs)
         self.matched += [float(iou[pair]) for pair in pairs]
@@ -92,9 +101,11 @@ class Tally:
         missed = self.objects - self.hits
         return {
             'objects': self.objects,
+            'found': self.found / max(self.objects, 1),
             'box_recall': self.boxed / max(self.objects, 1),
             'box_precision': self.boxed / max(self.boxes, 1),
             'small_objects': self.small,
+            'small_found': self.small_found / max(self.small, 1),
             'small_recall': self.small_boxed / max(self.small, 1),
             'small_mask_recall': self.small_outlined / max(self.small, 1),
             'matched_iou': float(np.mean(self.matched)) if self.matched else 0.0,
@@ -125,6 +136,34 @@ def mask_overlaps(a: list[np.ndarray], b: list[np.ndarray]) -> np.ndarray:
     y = np.stack(b).reshape(len(b), -1).astype(np.float32)
     common = x @ y.T
     return common / np.maximum(x.sum(1)[:, None] + y.sum(1)[None] - common, 1)
+
+
+def siou(truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """
+    Intersection over union that does not blame an instance for its pixels on other objects.
+
+    sIoU of SegmentMeIfYouCan (Chan et al., NeurIPS 2021 datasets track, eq. 3) with objects in
+    place of connected components, so that those which touch are still two.
+
+    Args:
+        truth: int (H, W), 0 = known, 1..N = objects.
+        labels: int (H, W), 0 = nothing, 1..M = instances.
+
+    Returns:
+        float64 (N + 1,), of every object, 0 where there is none of that number.
+
+    """
+    objects, instances = int(truth.max()) + 1, int(labels.max()) + 1
+    pairs = truth.astype(np.int64) * instances + labels
+    common = np.bincount(pairs.ravel(), minlength=objects * instances)
+    common = common.reshape(objects, instances)
+    touched = common[:, 1:] > 0
+    inside = common[:, 1:].sum(1)
+    # What the touched instances hold of it and of the background, and what they miss of it.
+    union = (touched * common[0, 1:]).sum(1) + common.sum(1)
+    found = inside / np.maximum(union, 1)
+    found[0] = 0
+    return found
 
 
 def match(overlap: np.ndarray, least: float) -> list[tuple[int, int]]:

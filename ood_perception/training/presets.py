@@ -174,7 +174,7 @@ COMPACT_STAGE_1 = EngineSettings(
 )
 COMPACT_STAGE_2 = dataclasses.replace(
     COMPACT_STAGE_1,
-    steps=7600,
+    steps=7800,
     optimizer='muon',
     lr=5e-3,
     weight_decay=1e-3,
@@ -182,7 +182,7 @@ COMPACT_STAGE_2 = dataclasses.replace(
     ema=0.998,
     clip_norm=5.0,
     seed=2,
-    validate_every=3800,
+    validate_every=3900,
 )
 
 PRESETS: dict[str, Preset] = {

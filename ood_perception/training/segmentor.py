@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -81,6 +81,16 @@ class StageTask(Task):
         for module in self._trained:
             module.train(mode)
         return self
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of samples; maps are laid out as CPUs convolve them fastest."""
+        batch = super().collate(samples)
+        if 'features' in batch:
+            batch['features'] = [
+                m.contiguous(memory_format=torch.channels_last) if m.ndim == 4 else m
+                for m in batch['features']
+            ]
+        return batch
 
     @torch.no_grad()
     def features(self, batch: dict[str, Any]) -> list[Tensor]:

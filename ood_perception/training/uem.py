@@ -108,26 +108,23 @@ class UemTask(StageTask):
         return self._with_targets(super().collate(samples))
 
     def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the batch with 'target' and, where size weighs objects, 'pixel_weight'."""
+        """Return the batch with 'target', 'weight' and, where size counts, 'pixel_weight'."""
         if 'target' in batch:
             return batch
         target = ood_target(self.label(batch))
         if self.object_least:
             target = without_specks(target, self.object_least / self.label_stride**2)
-        made = {'target': target}
+        made, unknown = {'target': target}, (target == 1).float()
         if self.object_area:
             area = self.object_area / self.label_stride**2
             made['pixel_weight'] = object_weights(target, area)
+            unknown = unknown * made['pixel_weight']
+        made['weight'] = (target == 0).sum() + self.unknown_weight * unknown.sum()
         return {**batch, **made}
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
         """Weight of the batch: its pixels that are not void, unknown ones times their weight."""
-        batch = self._with_targets(batch)
-        target, factors = batch['target'], batch.get('pixel_weight')
-        unknown = (target == 1).float()
-        if factors is not None:
-            unknown = unknown * factors
-        return (target == 0).sum() + self.unknown_weight * unknown.sum()
+        return self._with_targets(batch)['weight']
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return 'loss', a mean over the pixels that are not void."""

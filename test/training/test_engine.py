@@ -248,6 +248,14 @@ def test_changed_settings_are_refused(tmp_path):
         train(tmp_path, lr=0.5)
 
 
+def test_a_checkpoint_that_trained_other_parameters_is_refused(tmp_path):
+    train(tmp_path, steps=3)
+    task = TinyTask()
+    task.net[0].bias.requires_grad_(False)
+    with pytest.raises(TrainingError, match=r'step_0+3\.ckpt: trains other parameters'):
+        train(tmp_path, task)
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 
+from ood_perception.evaluation.component_metrics import TRACKS, component_figures
 from ood_perception.masks import create_prompts, create_segmenter
 from ood_perception.masks.fusion import fuse
 from ood_perception.masks.mask_head import MaskHead
@@ -32,7 +33,7 @@ from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.compact import VAL_DRIVES, CompactData
 from ood_perception.training.fit import fit, one_cycle
 from ood_perception.training.mask_head import crops, mask_loss, train_mask_head
-from ood_perception.training.mask_validation import Tally, match
+from ood_perception.training.mask_validation import Tally, match, siou
 from ood_perception.training.masks import MaskData, make_scenes, train_masks
 from ood_perception.training.score_scenes import Scene, load_frames, load_objects, spoil
 
@@ -260,7 +261,8 @@ def test_tally_counts_what_a_person_would():
     assert numbers['objects'] == 2
     assert numbers['box_recall'] == 0.5  # the large box covers 10 of 28 rows
     assert numbers['box_precision'] == pytest.approx(1 / 3)
-    assert numbers['small_objects'] == numbers['small_recall'] == 1
+    assert numbers['small_objects'] == numbers['small_recall'] == numbers['small_found'] == 1
+    assert numbers['found'] == 1
     assert numbers['matched_iou'] == pytest.approx((1 + 15 / 28) / 2)
     assert numbers['component_f1'] == pytest.approx(2 * 2 / (2 * 2 + 1))
     ignore = np.zeros(truth.shape, bool)
@@ -274,3 +276,30 @@ def test_matching_equals_the_best_pairs_first():
     overlap = np.array([[0.9, 0.8], [0.85, 0.1], [0.0, 0.6]])
     assert match(overlap, 0.5) == [(0, 0), (2, 1)]
     assert match(np.zeros((0, 3)), 0.5) == []
+
+
+def test_siou_is_that_of_the_field_where_objects_are_apart():
+    rng = np.random.default_rng(3)
+    track = dataclasses.replace(TRACKS['obstacle'], smallest_truth=0, smallest_prediction=0)
+    for _ in range(20):
+        truth, labels = np.zeros((2, 60, 80), np.uint8)
+        for index in range(1, 5):
+            x, w, y, h = 20 * (index - 1), rng.integers(3, 18), *rng.integers(3, 30, 2)
+            truth[y : y + h, x : x + w] = index
+        # Blocks that cover some objects, parts of them, or none.
+        for index in range(1, 7):
+            y, x = rng.integers(0, 60), rng.integers(0, 80)
+            labels[y : y + 12, x : x + 25] = index
+        wanted, _ = component_figures(labels > 0, (truth > 0).astype(np.uint8), track)
+        parts = cv2.connectedComponents((labels > 0).astype(np.uint8), connectivity=8)[1]
+        assert np.allclose(sorted(siou(truth, parts)[1:]), sorted(wanted))
+
+
+def test_siou_does_not_blame_a_mask_for_the_object_next_door():
+    truth, labels = np.zeros((2, 20, 40), np.uint8)
+    truth[5:15, 5:10], truth[5:15, 10:30] = 2, 4
+    labels[5:15, 5:30] = 7
+    assert siou(truth, labels).tolist() == [0, 0, 1, 0, 1]
+    labels[5:15, 30:35] = 7  # 50 pixels of ground, which count against both
+    assert siou(truth, labels)[[2, 4]] == pytest.approx([50 / 100, 200 / 250])
+    assert siou(truth * 0, labels).tolist() == [0]
