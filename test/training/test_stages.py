@@ -387,10 +387,10 @@ def test_the_loading_process_makes_the_targets():
     task = make_task('uem', parts, stage(**options))
     samples = [Squares()[(0, 1)], Squares()[(0, 2)]]
     made, raw = task.collate(samples), default_collate(samples)
-    assert set(made) - set(raw) == {'target', 'pixel_weight'}
+    assert set(made) - set(raw) == {'target', 'pixel_weight', 'weight'}
     assert task.weigh(made).item() == task.weigh(raw).item()
     with torch.no_grad():
         assert task(made)['loss'].item() == task(raw)['loss'].item()
     assert 'target' not in raw  # a batch is not changed by what it is asked
-    made['target'].fill_(0)
-    assert task.weigh(made).item() == made['target'].numel()  # it is not made again
+    made['weight'].fill_(7)
+    assert task.weigh(made).item() == 7  # it is not made again
