@@ -63,8 +63,7 @@ from ood_perception.training.score_scenes import (
 FIELDS = (
     'source', 'profile', 'prompts', 'segmenter', 'scenes', 'objects', 'found', 'box_recall',
     'box_precision', 'small_objects', 'small_found', 'small_recall', 'small_mask_recall',
-    'matched_iou',
-    'mask_iou_all', 'component_f1', 'mean_f1', 'best_f1', 'image_f1', 'union_iou',
+    'matched_iou', 'mask_iou_all', 'component_f1', 'mean_f1', 'best_f1', 'image_f1', 'union_iou',
     'mean_f1_coded', 'auiou_coded', 'network_ms', 'prompts_ms', 'masks_ms', 'fuse_ms', 'share',
     'command',
 )  # fmt: skip

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ood_perception.models.compact import channels_last
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.gmm import GmmMemory, GmmSettings, gmm_training_step
 from ood_perception.training.losses import segmentation_loss
@@ -86,10 +87,7 @@ class StageTask(Task):
         """Make a batch of samples; maps are laid out as CPUs convolve them fastest."""
         batch = super().collate(samples)
         if 'features' in batch:
-            batch['features'] = [
-                m.contiguous(memory_format=torch.channels_last) if m.ndim == 4 else m
-                for m in batch['features']
-            ]
+            batch['features'] = channels_last(batch['features'])
         return batch
 
     @torch.no_grad()
