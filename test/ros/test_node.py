@@ -122,17 +122,24 @@ def test_diagnostics(client):
 
 
 def test_newest_frame_wins(client):
+    """A burst yields few frames, in order, and always its last one.
+
+    Where the others are overtaken is not ours to say: the reader keeps one frame (`latest`), so
+    they may never reach the node. What the node itself overtakes is counted, see test_mailbox.
+    """
     frame = image(picture(480, 640))
     client.spin(timeout=1.5)
-    before, dropped = client.count('received'), client.count('dropped')
+    before = client.count('received')
     for i in range(60):
         frame.header.stamp.sec = 10_000 + i
         client.publish('/camera/image_raw', frame)
-    client.spin(lambda: newest(client, 'heatmap', 10_059) is not None, 30)
+    assert client.spin(lambda: newest(client, 'heatmap', 10_059) is not None, 30)
     client.spin(timeout=2.0)
-    assert newest(client, 'heatmap', 10_059) is not None
+    seconds = [m.header.stamp.sec for m in client.got['heatmap'] if m.header.stamp.sec >= 10_000]
+    assert seconds == sorted(set(seconds))
+    assert seconds[-1] == 10_059
+    assert len(seconds) < 60
     assert client.count('received') > before
-    assert client.count('dropped') > dropped
 
 
 def test_size_and_encoding_may_change_from_frame_to_frame(client):
