@@ -30,21 +30,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress
-from ood_perception.masks.mask_head import log_odds
+from ood_perception.masks.mask_head import folded, log_odds
 
 CELL = 4
 """Pixels of the score map that make one cell of the network's input (at 480x360)."""
 STRIDE = 2
 """Cells between two places of the network's output."""
+IOU, CONTAINMENT = 0.5, 0.8
+"""Of two boxes that overlap or hold each other more than this, the better one stays."""
 WEIGHTS = 'package:light_prompts.safetensors'
 
 
 class LightDetector(nn.Module):
     """
-    The network: (B, 2, h, w) log-odds -> (B, 5, h / 2, w / 2).
+    The network: (B, 2, h, w) log-odds of `cell_odds` -> (B, 5, h / 2, w / 2).
 
-    Channel 0 is the logit of a centre; channels 1-4 are the distances to the left, top, right and
-    bottom side in cells, positive.
+    Channel 0 is the logit of an object's centre; channels 1-4 are the distances to the left, top,
+    right and bottom side in cells, positive.
     """
 
     def __init__(self, width: int = 16) -> None:
@@ -93,7 +95,7 @@ def cell_odds(probability: Tensor, cell: int = CELL) -> Tensor:
 
     Returns:
         float32 (B, 2, ceil(H / cell), ceil(W / cell)): mean and maximum over each cell of
-        log(p / (1 - p)), within -2..2 after division by 4.
+        log(p / (1 - p)) / 4, within -2..2.
 
     """
     odds = log_odds(probability)[:, None]
@@ -153,9 +155,10 @@ class LightPrompts(nn.Module):
         if slots < 1:
             raise ValueError(f'slots: expected at least 1, got {slots}')
         self.slots, self.threshold, self.seed = slots, threshold, seed
-        self.network = LightDetector()
+        network = LightDetector()
         if weights:
-            load_package_weights(self.network, weights)
+            load_package_weights(network, weights)
+        self.network = folded(network)
         self.eval()
 
     @torch.no_grad()
@@ -172,11 +175,13 @@ class LightPrompts(nn.Module):
         on_host = probability.device.type == 'cpu'
         if on_host and not bool((probability >= self.seed).any()):
             return empty_boxes(batch, self.slots)
-        cell = max(1, round(CELL * max(1.0, min(height, width) / 360)))
-        boxes, scores = decode(self.network(cell_odds(probability, cell)), 4 * self.slots)
+        # The cell grows with the frame, so the work does not.
+        cell = round(CELL * max(1.0, min(height, width) / 360))
+        odds = cell_odds(probability, cell).contiguous(memory_format=torch.channels_last)
+        boxes, scores = decode(self.network(odds), 4 * self.slots)
         boxes, some = clean_boxes(boxes * cell, height, width)
         scores = torch.where(some & (scores >= self.threshold), scores, 0.0)
-        return suppress(boxes, scores, self.slots, iou=0.5, containment=0.8)
+        return suppress(boxes, scores, self.slots, IOU, CONTAINMENT)
 
 
 def load_package_weights(module: nn.Module, weights: str) -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ SIZE = 96
 """Side in pixels of the square crop that the head was made for."""
 MARGIN = 0.25
 """Share of the box's sides that the crop adds on every side."""
+Net = TypeVar('Net', bound=nn.Module)
 CHANNELS = 5
 """Red, green, blue, log-odds, inside of the box."""
 
@@ -117,16 +119,16 @@ def log_odds(probability: Tensor) -> Tensor:
     return torch.logit(p) / 4
 
 
-def folded(head: MaskHead) -> MaskHead:
-    """Return the head for inference: batch norms in the convolutions, channels last."""
-    head = copy.deepcopy(head).eval()
-    for block in head.modules():
+def folded(network: Net) -> Net:
+    """Return a network for inference: batch norms in the convolutions, channels last."""
+    network = copy.deepcopy(network).eval()
+    for block in network.modules():
         if isinstance(block, nn.Sequential) and isinstance(block[0], nn.Conv2d):
             convolution, norm = block[0], block[1]
             assert isinstance(norm, nn.BatchNorm2d)
             block[0] = fuse_conv_bn_eval(convolution, norm)
             block[1] = nn.Identity()
-    return head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def windows(

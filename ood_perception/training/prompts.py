@@ -16,22 +16,45 @@
 Training of the light prompt generator on scenes with their score maps.
 
 The loss is CenterNet's penalty-reduced focal loss on the centres (arXiv 1904.07850, eq. 1) and the
-generalised IoU (arXiv 1902.09630) of the boxes that places near a centre predict.
+generalised IoU (arXiv 1902.09630) of the boxes that places near a centre predict. Then the scores
+are calibrated on scenes that were kept aside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
-from ood_perception.masks.light_prompts import CELL, STRIDE, LightDetector, cell_odds
+from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
+from ood_perception.masks.light_prompts import (
+    CELL,
+    CONTAINMENT,
+    IOU,
+    STRIDE,
+    LightDetector,
+    cell_odds,
+    decode,
+)
+from ood_perception.masks.mask_head import log_odds
+from ood_perception.scores.calibration import Calibration
 from ood_perception.training.fit import Told, fit, start_from
+from ood_perception.training.mask_validation import LEAST_AREA, match
 from ood_perception.training.score_scenes import Scene
+
+SCALES = 0.2
+"""Standard deviation of the logarithm of the factor by which most examples are scaled."""
+SHIFT = 0.1
+"""Share of the frame's sides by which examples are shifted at most."""
+KEPT = 10
+"""One of so many scenes is kept aside for the calibration of the scores."""
+CANDIDATES = 32
+"""Boxes of each scene that the calibration looks at."""
 
 Scenes = Sequence[Scene] | Callable[[np.random.Generator], Scene]
 """Scenes to draw from, or a function that makes one."""
@@ -40,6 +63,15 @@ Scenes = Sequence[Scene] | Callable[[np.random.Generator], Scene]
 def draw(scenes: Scenes, rng: np.random.Generator) -> Scene:
     """Take one scene at random."""
     return scenes(rng) if callable(scenes) else scenes[int(rng.integers(len(scenes)))]
+
+
+def split(scenes: Scenes, rng: np.random.Generator) -> tuple[Scenes, Sequence[Scene]]:
+    """Scenes to learn from, and scenes to calibrate on: others, if there are enough."""
+    if callable(scenes):
+        return scenes, [scenes(rng) for _ in range(10 * KEPT)]
+    if len(scenes) < 2 * KEPT:
+        return scenes, scenes
+    return [s for i, s in enumerate(scenes) if i % KEPT], scenes[::KEPT]
 
 
 def targets(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,20 +133,68 @@ def detection_loss(output: Tensor, heat: Tensor, sides: Tensor, weight: Tensor) 
 
 
 def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Input and targets of one scene, mirrored half of the time."""
-    flip = rng.random() < 0.5
-    probability = np.ascontiguousarray(scene.probability[:, ::-1] if flip else scene.probability)
-    inputs = cell_odds(torch.from_numpy(probability)[None].float())[0]
+    """Input and targets of one scene, mirrored half of the time, scaled and shifted at random."""
+    height, width = scene.labels.shape
+    probability = torch.from_numpy(scene.probability.astype(np.float32))
+    odds: np.ndarray = log_odds(probability[None])[0].numpy()
+    scale = np.exp(rng.normal(0, SCALES)) if rng.random() < 0.6 else 1.0
+    mirror = -scale if rng.random() < 0.5 else scale
+    dx, dy = rng.uniform(-SHIFT, SHIFT, 2) * (width, height)
+    x, y = (1 - mirror) * width / 2 + dx, (1 - scale) * height / 2 + dy
+    # Pixel i is the square from i to i + 1 for boxes, and its centre at i for OpenCV.
+    centred = (x + (mirror - 1) / 2, y + (scale - 1) / 2)
+    odds = cv2.warpAffine(
+        odds,
+        np.array([[mirror, 0, centred[0]], [0, scale, centred[1]]]),
+        (width, height),
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     # A calibration that is a little off must not matter.
-    inputs = (inputs + float(rng.normal(0, 0.1))).clamp(-2, 2)
-    boxes = torch.from_numpy(scene.boxes())
-    if flip:
-        width = probability.shape[1]
-        boxes = torch.stack(
-            [width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1
-        )
+    moved = odds + np.float32(rng.normal(0, 0.1))
+    inputs = cell_odds(torch.sigmoid(4 * torch.from_numpy(moved))[None])[0]
+    corners = scene.boxes(LEAST_AREA).reshape(-1, 2, 2) * (mirror, scale) + (x, y)
+    corners = np.sort(corners, 1)
+    seen = corners.clip(0, (width, height))
+    share = np.prod(seen[:, 1] - seen[:, 0], 1) / np.prod(corners[:, 1] - corners[:, 0], 1)
+    boxes = torch.from_numpy(seen[share > 0.4].reshape(-1, 4).astype(np.float32))
     size = [-(-side // STRIDE) for side in inputs.shape[1:]]
     return (inputs, *targets(boxes / CELL, *size))
+
+
+@torch.no_grad()
+def calibrate(model: LightDetector, scenes: Iterable[Scene]) -> None:
+    """
+    Make the score of a box the probability that there is an object (Platt 1999), in the weights.
+
+    A focal loss leaves scores too low for that.
+
+    Args:
+        model: in evaluation mode; the layer that gives the logits is changed.
+        scenes: which the model has not learnt from. Left as it is where none of its boxes fits an
+            object, or none does not.
+
+    """
+    logits, fits = [], []
+    for scene in scenes:
+        probability = torch.from_numpy(scene.probability.astype(np.float32))[None]
+        boxes, scores = decode(model(cell_odds(probability)), CANDIDATES)
+        height, width = scene.labels.shape
+        inside, some = clean_boxes(boxes * CELL, height, width)
+        kept = suppress(inside, scores * some, CANDIDATES, IOU, CONTAINMENT)
+        found = kept.boxes[0][kept.valid[0]]
+        real = torch.from_numpy(scene.boxes(LEAST_AREA))
+        hits = {column for _, column in match(overlaps(real, found)[0].numpy(), 0.5)}
+        logits.append(torch.logit(kept.scores[0][kept.valid[0]].double(), 1e-9).numpy())
+        fits.append(np.array([i in hits for i in range(len(found))], np.int64))
+    try:
+        fitted = Calibration.fit_platt(np.concatenate(logits), np.concatenate(fits))
+    except ValueError:
+        return
+    if fitted.slope > 0:
+        weight, bias = model.head.weight, model.head.bias
+        assert bias is not None
+        weight[0] *= fitted.slope
+        bias[0] = fitted.slope * bias[0] + fitted.offset
 
 
 def train_prompts(
@@ -155,12 +235,14 @@ def train_prompts(
     rng = np.random.default_rng(seed)
     model = LightDetector()
     start_from(model, start)
+    learnt, kept = split(scenes, rng)
 
     def next_batch() -> tuple[Tensor, ...]:
-        examples = [example(draw(scenes, rng), rng) for _ in range(batch)]
+        examples = [example(draw(learnt, rng), rng) for _ in range(batch)]
         return tuple(torch.stack(e) for e in zip(*examples, strict=True))
 
     done = fit(model, next_batch, detection_loss, seconds, steps, learning_rate, progress)
+    calibrate(model, kept)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_weights(output, model.state_dict())
     return model, done

@@ -57,12 +57,13 @@ class Scene:
     probability: np.ndarray
     proposals: np.ndarray | None = None
 
-    def boxes(self) -> np.ndarray:
-        """Float32 (N, 4) XYXY pixels around the objects that are still seen."""
+    def boxes(self, least: int = 1) -> np.ndarray:
+        """Float32 (N, 4) XYXY pixels around the objects of which `least` pixels are seen."""
+        areas = np.bincount(self.labels.ravel(), minlength=1)
         found = []
-        for index in np.unique(self.labels[self.labels > 0]):
-            y, x = np.nonzero(self.labels == index)
-            found.append((x.min(), y.min(), x.max() + 1, y.max() + 1))
+        for index in np.flatnonzero(areas[1:] >= max(1, least)) + 1:
+            x, y, w, h = cv2.boundingRect((self.labels == index).view(np.uint8))
+            found.append((x, y, x + w, y + h))
         return np.array(found, np.float32).reshape(-1, 4)
 
 

@@ -22,9 +22,27 @@ import pytest
 import torch
 from torchvision.ops import generalized_box_iou
 
-from ood_perception.masks.light_prompts import CELL, STRIDE, LightDetector, decode
+from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
+from ood_perception.masks.light_prompts import (
+    CELL,
+    CONTAINMENT,
+    IOU,
+    STRIDE,
+    LightDetector,
+    cell_odds,
+    decode,
+)
 from ood_perception.training.fit import fit
-from ood_perception.training.prompts import detection_loss, example, targets, train_prompts
+from ood_perception.training.mask_validation import match
+from ood_perception.training.prompts import (
+    CANDIDATES,
+    calibrate,
+    detection_loss,
+    example,
+    split,
+    targets,
+    train_prompts,
+)
 from ood_perception.training.score_scenes import Scene, compose, spoil
 
 torch.set_num_threads(1)
@@ -89,21 +107,95 @@ def test_loss_equals_its_formula():
     assert float(got) == pytest.approx(expected, rel=1e-4)
 
 
-def test_examples_are_flipped_with_their_boxes():
-    one = scene()
-    seen = set()
-    for seed in range(8):
-        inputs, heat, _, _ = example(one, np.random.default_rng(seed))
+def test_examples_are_mirrored_scaled_and_shifted_with_their_boxes():
+    labels = np.zeros((96, 128), np.uint8)
+    labels[40:64, 20:52] = 1
+    labels[70, 90:99] = 2  # too few pixels to be asked for
+    one = Scene(
+        np.zeros((96, 128, 3), np.uint8), labels, np.where(labels == 1, 0.98, 0.02).astype('f2')
+    )
+    places, areas = set(), set()
+    for seed in range(12):
+        inputs, heat, sides, weight = example(one, np.random.default_rng(seed))
         assert inputs.shape == (2, 24, 32)
         assert heat.shape == (12, 16)
-        places = {tuple(p) for p in (heat == 1).nonzero().tolist()}
-        seen.add(frozenset(places))
-    boxes = one.boxes()
-    row = (boxes[:, 1] + boxes[:, 3]) / 2 / CELL / STRIDE
-    column = (boxes[:, 0] + boxes[:, 2]) / 2 / CELL / STRIDE
-    plain = {(int(y), int(x)) for y, x in zip(row, column, strict=True)}
-    assert frozenset(plain) in seen
-    assert len(seen) == 2
+        ((y, x),) = (heat == 1).nonzero().tolist()
+        assert weight[y, x] == 1
+        centre = torch.tensor([x, y, x, y]) * STRIDE + STRIDE / 2
+        box = centre + sides[:, y, x] * torch.tensor([-1, -1, 1, 1])
+        rows, columns = (inputs[1] > 0).nonzero(as_tuple=True)
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        # the peak of a cell is high where the box covers any of it
+        assert box.tolist() == pytest.approx([float(v) for v in seen], abs=1.01)
+        places.add((y, x))
+        areas.add(round(float((box[2] - box[0]) * (box[3] - box[1]))))
+    assert len(places) > 4
+    assert len(areas) > 3
+
+
+def test_cells_hold_mean_and_peak_of_the_odds():
+    probability = torch.full((1, 9, 14), 0.5)
+    probability[0, 0:2, 6:8] = 0.9
+    inputs = cell_odds(probability)
+    assert inputs.shape == (1, 2, 3, 4)
+    odds = float(np.log(9)) / 4
+    expected = torch.zeros(2, 3, 4)
+    expected[0, 0, 1], expected[1, 0, 1] = odds / 4, odds
+    torch.testing.assert_close(inputs[0], expected)
+    nothing = cell_odds(torch.full((1, 9, 14), float('nan')), 7)
+    torch.testing.assert_close(nothing, torch.full((1, 2, 2, 2), float(nothing.min())))
+
+
+def test_scores_are_calibrated_in_order():
+    scenes = [scene(i) for i in range(24)]
+    torch.manual_seed(0)
+    model, _ = fit_briefly(scenes)
+    probability = torch.from_numpy(scenes[0].probability).float()[None]
+    with torch.no_grad():
+        before = model(cell_odds(probability))
+        calibrate(model, [Scene(s.image, 0 * s.labels, s.probability) for s in scenes])
+        assert torch.equal(model(cell_odds(probability)), before)  # nothing fits: left alone
+        calibrate(model, scenes)
+        after = model(cell_odds(probability))
+    assert torch.equal(after[:, 1:], before[:, 1:])
+    order = before[0, 0].flatten().argsort()
+    assert (after[0, 0].flatten()[order].diff() >= -1e-5).all()
+    assert not torch.allclose(after[:, 0], before[:, 0])
+    # Platt's fit: as many boxes are expected to fit as do.
+    expected, hits = 0.0, 0
+    for one in scenes:
+        probability = torch.from_numpy(one.probability).float()[None]
+        with torch.no_grad():
+            boxes, scores = decode(model(cell_odds(probability)), CANDIDATES)
+        kept = suppress(
+            clean_boxes(boxes * CELL, 96, 128)[0], scores, CANDIDATES, IOU, CONTAINMENT
+        )
+        expected += float(kept.scores.sum())
+        overlap = overlaps(torch.from_numpy(one.boxes(40)), kept.boxes[0][kept.valid[0]])[0]
+        hits += len(match(overlap.numpy(), 0.5))
+    assert expected == pytest.approx(hits, rel=0.05, abs=1.0)
+
+
+def test_scenes_are_kept_aside_for_the_calibration():
+    scenes = [scene(i) for i in range(20)]
+    learnt, kept = split(scenes, np.random.default_rng(0))
+    assert len(kept) == 2
+    assert not {id(s) for s in learnt} & {id(s) for s in kept}
+    assert split(scenes[:3], np.random.default_rng(0)) == (scenes[:3], scenes[:3])
+    made, kept = split(lambda rng: scenes[int(rng.integers(20))], np.random.default_rng(0))
+    assert callable(made)
+    assert len(kept) == 100
+
+
+def fit_briefly(scenes):
+    model = LightDetector(8)
+    rng = np.random.default_rng(0)
+
+    def batch():
+        examples = [example(scenes[int(rng.integers(len(scenes)))], rng) for _ in range(4)]
+        return tuple(torch.stack(e) for e in zip(*examples, strict=True))
+
+    return model, fit(model, batch, detection_loss, 0, 40, 0.01)
 
 
 def test_it_learns_and_is_repeatable(tmp_path):
