@@ -120,7 +120,10 @@ def main() -> None:
             writer = csv.DictWriter(file, FIELDS, extrasaction='ignore')
             if fresh:
                 writer.writeheader()
-            writer.writerows(rows)
+            for row in rows:
+                writer.writerow(
+                    {k: f'{v:.4f}' if isinstance(v, float) else v for k, v in row.items()}
+                )
 
 
 if __name__ == '__main__':
