@@ -128,14 +128,39 @@ def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     return torch.stack([x - left, y - top, x + right, y + bottom], -1), scores
 
 
+def peaks(odds: Tensor, boxes: Tensor) -> Tensor:
+    """
+    Largest probability in each box.
+
+    Args:
+        odds: float32 (B, 2, h, w) of `cell_odds`.
+        boxes: float32 (B, K, 4) XYXY in cells; a cell counts where the box covers any of it.
+
+    Returns:
+        float32 (B, K), 0..1; 0 for a box without a cell.
+
+    """
+    x1, y1, x2, y2 = boxes[..., None].unbind(2)
+    y = torch.arange(odds.shape[2], device=odds.device)
+    x = torch.arange(odds.shape[3], device=odds.device)
+    rows = (y >= y1.floor()) & (y < y2)
+    columns = (x >= x1.floor()) & (x < x2)
+    inside = rows[..., :, None] & columns[..., None, :]
+    # The odds are a quarter of the logit, see `mask_head.log_odds`.
+    return torch.where(inside, odds[:, 1:], -torch.inf).flatten(2).amax(2).mul(4).sigmoid()
+
+
 class LightPrompts(nn.Module):
     """
     Boxes from `LightDetector`.
 
+    A box's score is that of either judge, 1 - (1 - network) (1 - peak): the network knows what
+    objects look like in the map, and the map's peak in the box how strange the thing itself is.
+
     Args:
         weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
         slots: K, boxes kept for each frame.
-        threshold: boxes that score less are dropped.
+        threshold: boxes that the network gives a lower probability 0..1 are dropped.
         seed: probability that the map must reach somewhere for the network to run (CPU only).
 
     Raises:
@@ -148,12 +173,15 @@ class LightPrompts(nn.Module):
         self,
         weights: str = WEIGHTS,
         slots: int = 16,
-        threshold: float = 0.25,
+        threshold: float = 0.08,
         seed: float = 0.3,
     ) -> None:
         super().__init__()
         if slots < 1:
             raise ValueError(f'slots: expected at least 1, got {slots}')
+        for name, value in (('threshold', threshold), ('seed', seed)):
+            if not 0 <= value <= 1:
+                raise ValueError(f'{name}: expected 0..1, got {value}')
         self.slots, self.threshold, self.seed = slots, threshold, seed
         network = LightDetector()
         if weights:
@@ -181,7 +209,11 @@ class LightPrompts(nn.Module):
         boxes, scores = decode(self.network(odds), 4 * self.slots)
         boxes, some = clean_boxes(boxes * cell, height, width)
         scores = torch.where(some & (scores >= self.threshold), scores, 0.0)
-        return suppress(boxes, scores, self.slots, IOU, CONTAINMENT)
+        kept = suppress(boxes, scores, self.slots, IOU, CONTAINMENT)
+        either = 1 - (1 - kept.scores) * (1 - peaks(odds, kept.boxes / cell))
+        scores, order = (either * kept.valid).sort(dim=1, descending=True, stable=True)
+        chosen = order[..., None].expand(-1, -1, 4)
+        return Boxes(kept.boxes.gather(1, chosen), scores, kept.valid.gather(1, order))
 
 
 def load_package_weights(module: nn.Module, weights: str) -> None:

@@ -208,7 +208,7 @@ PRESETS: dict[str, Preset] = {
         profile={
             'image': {'short_side': 432, 'max_long_side': 768},
             'score': {'name': 'llr', 'options': {'exact': False}},
-            'prompts': {'name': 'components'},
+            'prompts': {'name': 'light'},
             'segmenter': {'name': 'compact'},
         },
         source='this project',

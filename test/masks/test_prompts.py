@@ -12,15 +12,20 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 from torchvision.ops import nms
 
+from ood_perception.checkpoints.store import resolve
 from ood_perception.masks import create_prompts, create_segmenter
-from ood_perception.masks.boxes import suppress
+from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
 from ood_perception.masks.components import _regions_device, find_regions, label_components
+from ood_perception.masks.light_prompts import cell_odds, decode, peaks
 from ood_perception.masks.mask_head import MaskHead, cut, folded, windows
 
 
@@ -40,6 +45,43 @@ def test_boxes_hold_the_objects_best_first():
         boxes.boxes[0].tolist(), [(30, 20, 90, 60), (120, 80, 140, 96)], strict=False
     ):
         assert box == pytest.approx([x1, y1, x2, y2], abs=4)
+
+
+@pytest.mark.parametrize('height', [120, 360, 720])
+def test_shipped_light_prompts_box_the_objects(height):
+    scale = height / 120
+    large = F.interpolate(scene()[None, None], scale_factor=scale, mode='nearest')[0]
+    boxes = create_prompts('light')(large, large)
+    found = boxes.boxes[0][boxes.valid[0]]
+    real = torch.tensor([[30.0, 20, 90, 60], [120, 80, 140, 96]]) * scale
+    # At 120 lines the objects are as small as they are at 360 lines from three times as far.
+    assert (overlaps(real, found)[0].amax(1) > 0.6).all()
+    assert (boxes.scores[0].diff() <= 0).all()
+    assert resolve('package:light_prompts.safetensors').stat().st_size <= 2_000_000
+
+
+def test_light_scores_are_those_of_either_judge():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(2, 90, 130, generator=generator) * 0.9
+    prompts = create_prompts('light', weights='', threshold=0.0, slots=6)
+    boxes = prompts(maps, maps)
+    with torch.no_grad():
+        raw, network = decode(prompts.network(cell_odds(maps)), 24)
+    inside, some = clean_boxes(raw * 4, 90, 130)
+    kept = suppress(inside, network * some, 6, 0.5, 0.8)
+    assert boxes.valid.all()
+    for image in range(2):
+        expected = {}
+        for box, alone in zip(kept.boxes[image], kept.scores[image], strict=True):
+            x1, y1, x2, y2 = (box / 4).tolist()
+            rows = slice(4 * int(y1), 4 * math.ceil(y2))
+            part = maps[image, rows, 4 * int(x1) : 4 * math.ceil(x2)]
+            expected[tuple(box.tolist())] = 1 - (1 - float(alone)) * (1 - float(part.max()))
+        for box, score in zip(boxes.boxes[image], boxes.scores[image], strict=True):
+            assert float(score) == pytest.approx(expected[tuple(box.tolist())], abs=1e-4)
+        assert (boxes.scores[image].diff() <= 0).all()
+    nowhere = peaks(cell_odds(maps), torch.zeros(2, 3, 4))
+    assert nowhere.tolist() == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize('name', ['components', 'light'])
@@ -216,5 +258,7 @@ def test_wrong_names_and_options_are_errors():
         create_segmenter('nonsense')
     with pytest.raises(ValueError, match='slots'):
         create_prompts('components', slots=0)
+    with pytest.raises(ValueError, match='threshold'):
+        create_prompts('light', weights='', threshold=1.5)
     with pytest.raises(TypeError):
         create_prompts('components', nonsense=1)
