@@ -76,7 +76,7 @@ class Pipeline:
         self.device = device
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
-        self.score = build_stage('score', create_score, profile.score).to(device)
+        self.score = _stage('score', create_score, profile.score).to(device)
         if hasattr(self.score, 'identify'):
             try:
                 self.score.identify(model_identity(profile))
@@ -93,10 +93,8 @@ class Pipeline:
         self.calibration = Calibration.from_config(profile.calibration).to(device)
         self._prompts = self._segmenter = None
         if profile.prompts.name:
-            self._prompts = build_stage('prompts', create_prompts, profile.prompts).to(device)
-            self._segmenter = build_stage('segmenter', create_segmenter, profile.segmenter).to(
-                device
-            )
+            self._prompts = _stage('prompts', create_prompts, profile.prompts).to(device)
+            self._segmenter = _stage('segmenter', create_segmenter, profile.segmenter).to(device)
         self._upload = Uploader(device)
         self._trackers: dict[str, Tracker] = {}
         self._road = tuple(
@@ -319,7 +317,7 @@ class Pipeline:
 
 def load_segmentor(profile: Profile) -> nn.Module:
     """Build the segmentor of a profile with its weights. Raises ProfileError."""
-    segmentor = build_stage('segmentor', create_model, profile.segmentor, weights=False)
+    segmentor = _stage('segmentor', create_model, profile.segmentor, weights=False)
     if profile.segmentor.weights:
         try:
             report = load_checkpoint(segmentor, resolve(profile.segmentor.weights))
@@ -351,7 +349,7 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def build_stage(key: str, create: Any, config: StageConfig, weights: bool = True) -> Any:
+def _stage(key: str, create: Any, config: StageConfig, weights: bool = True) -> Any:
     """Call a registry's factory; what it refuses becomes a ProfileError with the key's path."""
     options = dict(config.options)
     if weights and config.weights:

@@ -173,7 +173,7 @@ class LightPrompts(nn.Module):
         self,
         weights: str = WEIGHTS,
         slots: int = 16,
-        threshold: float = 0.08,
+        threshold: float = 0.065,
         seed: float = 0.3,
     ) -> None:
         super().__init__()

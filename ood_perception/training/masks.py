@@ -118,7 +118,7 @@ def make_scenes(
     objects = load_objects(data.objects, held_out)
     rng = np.random.default_rng(first_seed)
     judge = _judge(data.profile) if data.profile else None
-    propose = _prompts_of(data.profile)
+    propose = create_prompts('components')
     height, width = frames[0].shape[:2]
     scenes = []
     for index in range(pasted + drives):
@@ -221,26 +221,13 @@ def train_masks(
         written[name] = path
         numbers: dict[str, Any] = {'scenes': len(scenes), 'steps': done}
         if held_out:
-            measured = _validated(written, held_out, data.profile)
-            numbers |= {f'validation {k}': v for k, v in measured.items()}
+            numbers |= {f'validation {k}': v for k, v in _validated(written, held_out).items()}
         card(path, numbers, _sources(data), asdict(data), command)
     return written
 
 
 def _any(frames: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     return frames[int(rng.integers(len(frames)))]
-
-
-def _prompts_of(profile: str) -> torch.nn.Module:
-    """Prompt generator of a profile, `components` where there is none."""
-    from ood_perception.pipeline import build_stage
-    from ood_perception.profile import Profile, StageConfig
-
-    stage = Profile.load(profile).prompts if profile else StageConfig()
-    if not stage.name:
-        return create_prompts('components')
-    built: torch.nn.Module = build_stage('prompts', create_prompts, stage)
-    return built
 
 
 def _judge(profile: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -259,13 +246,11 @@ def _judge(profile: str) -> Callable[[np.ndarray], np.ndarray]:
     return judge
 
 
-def _validated(
-    written: dict[str, Path], scenes: Sequence[Scene], profile: str
-) -> dict[str, float]:
+def _validated(written: dict[str, Path], scenes: Sequence[Scene]) -> dict[str, float]:
     """Figures of what was written last: light prompts without a head of their own, or the head."""
     if 'mask_head' in written:
         head = create_segmenter('compact', weights=str(written['mask_head']))
-        return validate(scenes, _prompts_of(profile), head)
+        return validate(scenes, create_prompts('components'), head)
     light = create_prompts('light', weights=str(written['light_prompts']))
     numbers = validate(scenes, light, create_segmenter('guided'))
     return {k: v for k, v in numbers.items() if 'mask' not in k and k != 'matched_iou'}
