@@ -85,6 +85,11 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+def cell_side(height: int, width: int) -> int:
+    """Pixels of a cell for a frame of (height, width): it grows, so the work does not."""
+    return round(CELL * max(1.0, min(height, width) / 360))
+
+
 def cell_odds(probability: Tensor, cell: int = CELL) -> Tensor:
     """
     Input of the network from a probability map.
@@ -203,8 +208,7 @@ class LightPrompts(nn.Module):
         on_host = probability.device.type == 'cpu'
         if on_host and not bool((probability >= self.seed).any()):
             return empty_boxes(batch, self.slots)
-        # The cell grows with the frame, so the work does not.
-        cell = round(CELL * max(1.0, min(height, width) / 360))
+        cell = cell_side(height, width)
         odds = cell_odds(probability, cell).contiguous(memory_format=torch.channels_last)
         boxes, scores = decode(self.network(odds), 4 * self.slots)
         boxes, some = clean_boxes(boxes * cell, height, width)

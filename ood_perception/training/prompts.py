@@ -33,12 +33,12 @@ from torchvision.ops import generalized_box_iou_loss
 
 from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
 from ood_perception.masks.light_prompts import (
-    CELL,
     CONTAINMENT,
     IOU,
     STRIDE,
     LightDetector,
     cell_odds,
+    cell_side,
     decode,
 )
 from ood_perception.masks.mask_head import log_odds
@@ -151,14 +151,15 @@ def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Ten
     )
     # A calibration that is a little off must not matter.
     moved = odds + np.float32(rng.normal(0, 0.1))
-    inputs = cell_odds(torch.sigmoid(4 * torch.from_numpy(moved))[None])[0]
+    cell = cell_side(height, width)
+    inputs = cell_odds(torch.sigmoid(4 * torch.from_numpy(moved))[None], cell)[0]
     corners = scene.boxes(LEAST_AREA).reshape(-1, 2, 2) * (mirror, scale) + (x, y)
     corners = np.sort(corners, 1)
     seen = corners.clip(0, (width, height))
     share = np.prod(seen[:, 1] - seen[:, 0], 1) / np.prod(corners[:, 1] - corners[:, 0], 1)
     boxes = torch.from_numpy(seen[share > 0.4].reshape(-1, 4).astype(np.float32))
     size = [-(-side // STRIDE) for side in inputs.shape[1:]]
-    return (inputs, *targets(boxes / CELL, *size))
+    return (inputs, *targets(boxes / cell, *size))
 
 
 @torch.no_grad()
@@ -177,9 +178,10 @@ def calibrate(model: LightDetector, scenes: Iterable[Scene]) -> None:
     logits, fits = [], []
     for scene in scenes:
         probability = torch.from_numpy(scene.probability.astype(np.float32))[None]
-        boxes, scores = decode(model(cell_odds(probability)), CANDIDATES)
         height, width = scene.labels.shape
-        inside, some = clean_boxes(boxes * CELL, height, width)
+        cell = cell_side(height, width)
+        boxes, scores = decode(model(cell_odds(probability, cell)), CANDIDATES)
+        inside, some = clean_boxes(boxes * cell, height, width)
         kept = suppress(inside, scores * some, CANDIDATES, IOU, CONTAINMENT)
         found = kept.boxes[0][kept.valid[0]]
         real = torch.from_numpy(scene.boxes(LEAST_AREA))

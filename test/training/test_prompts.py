@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from ood_perception.masks.light_prompts import (
     STRIDE,
     LightDetector,
     cell_odds,
+    cell_side,
     decode,
 )
 from ood_perception.training.fit import fit
@@ -107,18 +110,23 @@ def test_loss_equals_its_formula():
     assert float(got) == pytest.approx(expected, rel=1e-4)
 
 
-def test_examples_are_mirrored_scaled_and_shifted_with_their_boxes():
+@pytest.mark.parametrize('times', [1, 8])
+def test_examples_are_mirrored_scaled_and_shifted_with_their_boxes(times):
     labels = np.zeros((96, 128), np.uint8)
     labels[40:64, 20:52] = 1
-    labels[70, 90:99] = 2  # too few pixels to be asked for
-    one = Scene(
-        np.zeros((96, 128, 3), np.uint8), labels, np.where(labels == 1, 0.98, 0.02).astype('f2')
-    )
+    labels = labels.repeat(times, 0).repeat(times, 1)
+    labels[-20, 90:99] = 2  # too few pixels to be asked for
+    height, width = labels.shape
+    odds = np.where(labels == 1, 0.98, 0.02).astype('f2')
+    one = Scene(np.zeros((height, width, 3), np.uint8), labels, odds)
+    # at 768 lines the cells are larger, as they are when boxes are proposed
+    cell = {1: 4, 8: 9}[times]
+    assert cell_side(height, width) == cell
     places, areas = set(), set()
     for seed in range(12):
         inputs, heat, sides, weight = example(one, np.random.default_rng(seed))
-        assert inputs.shape == (2, 24, 32)
-        assert heat.shape == (12, 16)
+        assert inputs.shape == (2, math.ceil(height / cell), math.ceil(width / cell))
+        assert heat.shape == tuple(math.ceil(side / 2) for side in inputs.shape[1:])
         ((y, x),) = (heat == 1).nonzero().tolist()
         assert weight[y, x] == 1
         centre = torch.tensor([x, y, x, y]) * STRIDE + STRIDE / 2
