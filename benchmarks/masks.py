@@ -34,7 +34,6 @@ segmenter `threshold` has no prompts: its objects are the components of {score >
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shlex
 import sys
@@ -47,6 +46,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from table import append
 
 from ood_perception.evaluation.s2m_metrics import THRESHOLDS, S2MMetrics
 from ood_perception.masks import create_prompts, create_segmenter, fuse
@@ -258,19 +258,7 @@ def main() -> None:
         for segmenter in options.segmenters.split(','):
             tell(prompts, segmenter, measure(data, prompts, segmenter, options))
     if options.output:
-        write(options.output, rows)
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a CSV."""
-    fresh = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a', newline='') as file:
-        writer = csv.DictWriter(file, FIELDS, extrasaction='ignore')
-        if fresh:
-            writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f'{v:.4f}' if isinstance(v, float) else v for k, v in row.items()})
+        append(options.output, FIELDS, rows)
 
 
 if __name__ == '__main__':

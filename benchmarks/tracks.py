@@ -28,7 +28,6 @@ for 100 in which it is matched too. Seeds from 9500 on, which training never saw
 from __future__ import annotations
 
 import argparse
-import csv
 import shlex
 import sys
 from pathlib import Path
@@ -37,6 +36,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from table import append
 
 from ood_perception.evaluation.time_metrics import TimeMetrics
 from ood_perception.masks import Tracker, fuse
@@ -176,16 +176,7 @@ def main() -> None:
     for row in rows:
         print(', '.join(f'{k} {v}' for k, v in row.items() if k != 'command'), flush=True)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not options.output.exists()
-        with options.output.open('a', newline='') as file:
-            writer = csv.DictWriter(file, FIELDS)
-            if fresh:
-                writer.writeheader()
-            for row in rows:
-                writer.writerow(
-                    {k: f'{v:.4f}' if isinstance(v, float) else v for k, v in row.items()}
-                )
+        append(options.output, FIELDS, rows)
 
 
 if __name__ == '__main__':

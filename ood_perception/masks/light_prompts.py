@@ -90,19 +90,20 @@ def cell_side(height: int, width: int) -> int:
     return round(CELL * max(1.0, min(height, width) / 360))
 
 
-def cell_odds(probability: Tensor, cell: int = CELL) -> Tensor:
+def cell_odds(probability: Tensor) -> Tensor:
     """
     Input of the network from a probability map.
 
     Args:
         probability: float32 (B, H, W), 0..1; NaN counts as 0.
-        cell: pixels of a cell; incomplete cells at the right and bottom count as whole ones.
 
     Returns:
         float32 (B, 2, ceil(H / cell), ceil(W / cell)): mean and maximum over each cell of
-        log(p / (1 - p)) / 4, within -2..2.
+        log(p / (1 - p)) / 4, within -2..2. The cell is that of `cell_side`; incomplete ones at
+        the right and bottom count as whole ones.
 
     """
+    cell = cell_side(*probability.shape[1:])
     odds = log_odds(probability)[:, None]
     mean = F.avg_pool2d(odds, cell, cell, ceil_mode=True)
     peak = F.max_pool2d(odds, cell, cell, ceil_mode=True)
@@ -131,6 +132,27 @@ def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     y = (place // width).float() * STRIDE + STRIDE / 2
     left, top, right, bottom = sides.unbind(1)
     return torch.stack([x - left, y - top, x + right, y + bottom], -1), scores
+
+
+def propose(
+    output: Tensor, height: int, width: int, slots: int, limit: int, threshold: float = 0.0
+) -> Boxes:
+    """
+    Boxes of a frame from the network's output, without those that overlap a better one.
+
+    Args:
+        output: float32 (B, 5, h, w) of `LightDetector` on `cell_odds`.
+        height: of the frame in pixels.
+        width: of the frame in pixels.
+        slots: K, boxes kept of each frame; their scores are the network's.
+        limit: most boxes of each frame that are looked at.
+        threshold: boxes that score less are dropped.
+
+    """
+    boxes, scores = decode(output, limit)
+    boxes, some = clean_boxes(boxes * cell_side(height, width), height, width)
+    scores = torch.where(some & (scores >= threshold), scores, 0.0)
+    return suppress(boxes, scores, slots, IOU, CONTAINMENT)
 
 
 def peaks(odds: Tensor, boxes: Tensor) -> Tensor:
@@ -208,13 +230,12 @@ class LightPrompts(nn.Module):
         on_host = probability.device.type == 'cpu'
         if on_host and not bool((probability >= self.seed).any()):
             return empty_boxes(batch, self.slots)
-        cell = cell_side(height, width)
-        odds = cell_odds(probability, cell).contiguous(memory_format=torch.channels_last)
-        boxes, scores = decode(self.network(odds), 4 * self.slots)
-        boxes, some = clean_boxes(boxes * cell, height, width)
-        scores = torch.where(some & (scores >= self.threshold), scores, 0.0)
-        kept = suppress(boxes, scores, self.slots, IOU, CONTAINMENT)
-        either = 1 - (1 - kept.scores) * (1 - peaks(odds, kept.boxes / cell))
+        odds = cell_odds(probability).contiguous(memory_format=torch.channels_last)
+        kept = propose(
+            self.network(odds), height, width, self.slots, 4 * self.slots, self.threshold
+        )
+        peak = peaks(odds, kept.boxes / cell_side(height, width))
+        either = 1 - (1 - kept.scores) * (1 - peak)
         scores, order = (either * kept.valid).sort(dim=1, descending=True, stable=True)
         chosen = order[..., None].expand(-1, -1, 4)
         return Boxes(kept.boxes.gather(1, chosen), scores, kept.valid.gather(1, order))

@@ -31,15 +31,13 @@ import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
-from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
+from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.light_prompts import (
-    CONTAINMENT,
-    IOU,
     STRIDE,
     LightDetector,
     cell_odds,
     cell_side,
-    decode,
+    propose,
 )
 from ood_perception.masks.mask_head import log_odds
 from ood_perception.scores.calibration import Calibration
@@ -151,15 +149,14 @@ def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Ten
     )
     # A calibration that is a little off must not matter.
     moved = odds + np.float32(rng.normal(0, 0.1))
-    cell = cell_side(height, width)
-    inputs = cell_odds(torch.sigmoid(4 * torch.from_numpy(moved))[None], cell)[0]
+    inputs = cell_odds(torch.sigmoid(4 * torch.from_numpy(moved))[None])[0]
     corners = scene.boxes(LEAST_AREA).reshape(-1, 2, 2) * (mirror, scale) + (x, y)
     corners = np.sort(corners, 1)
     seen = corners.clip(0, (width, height))
     share = np.prod(seen[:, 1] - seen[:, 0], 1) / np.prod(corners[:, 1] - corners[:, 0], 1)
     boxes = torch.from_numpy(seen[share > 0.4].reshape(-1, 4).astype(np.float32))
     size = [-(-side // STRIDE) for side in inputs.shape[1:]]
-    return (inputs, *targets(boxes / cell, *size))
+    return (inputs, *targets(boxes / cell_side(height, width), *size))
 
 
 @torch.no_grad()
@@ -179,14 +176,12 @@ def calibrate(model: LightDetector, scenes: Iterable[Scene]) -> None:
     for scene in scenes:
         probability = torch.from_numpy(scene.probability.astype(np.float32))[None]
         height, width = scene.labels.shape
-        cell = cell_side(height, width)
-        boxes, scores = decode(model(cell_odds(probability, cell)), CANDIDATES)
-        inside, some = clean_boxes(boxes * cell, height, width)
-        kept = suppress(inside, scores * some, CANDIDATES, IOU, CONTAINMENT)
-        found = kept.boxes[0][kept.valid[0]]
+        output = model(cell_odds(probability))
+        boxes, scores, valid = propose(output, height, width, CANDIDATES, CANDIDATES)
+        found = boxes[valid]
         real = torch.from_numpy(scene.boxes(LEAST_AREA))
         hits = {column for _, column in match(overlaps(real, found)[0].numpy(), 0.5)}
-        logits.append(torch.logit(kept.scores[0][kept.valid[0]].double(), 1e-9).numpy())
+        logits.append(torch.logit(scores[valid].double(), 1e-9).numpy())
         fits.append(np.array([i in hits for i in range(len(found))], np.int64))
     try:
         fitted = Calibration.fit_platt(np.concatenate(logits), np.concatenate(fits))

@@ -24,16 +24,14 @@ import pytest
 import torch
 from torchvision.ops import generalized_box_iou
 
-from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
+from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.light_prompts import (
-    CELL,
-    CONTAINMENT,
-    IOU,
     STRIDE,
     LightDetector,
     cell_odds,
     cell_side,
     decode,
+    propose,
 )
 from ood_perception.training.fit import fit
 from ood_perception.training.mask_validation import match
@@ -150,8 +148,8 @@ def test_cells_hold_mean_and_peak_of_the_odds():
     expected = torch.zeros(2, 3, 4)
     expected[0, 0, 1], expected[1, 0, 1] = odds / 4, odds
     torch.testing.assert_close(inputs[0], expected)
-    nothing = cell_odds(torch.full((1, 9, 14), float('nan')), 7)
-    torch.testing.assert_close(nothing, torch.full((1, 2, 2, 2), float(nothing.min())))
+    nothing = cell_odds(torch.full((1, 700, 711), float('nan')))  # cells of 8 pixels
+    torch.testing.assert_close(nothing, torch.full((1, 2, 88, 89), float(nothing.min())))
 
 
 def test_scores_are_calibrated_in_order():
@@ -174,10 +172,8 @@ def test_scores_are_calibrated_in_order():
     for one in scenes:
         probability = torch.from_numpy(one.probability).float()[None]
         with torch.no_grad():
-            boxes, scores = decode(model(cell_odds(probability)), CANDIDATES)
-        kept = suppress(
-            clean_boxes(boxes * CELL, 96, 128)[0], scores, CANDIDATES, IOU, CONTAINMENT
-        )
+            output = model(cell_odds(probability))
+        kept = propose(output, 96, 128, CANDIDATES, CANDIDATES)
         expected += float(kept.scores.sum())
         overlap = overlaps(torch.from_numpy(one.boxes(40)), kept.boxes[0][kept.valid[0]])[0]
         hits += len(match(overlap.numpy(), 0.5))
