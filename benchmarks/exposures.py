@@ -18,16 +18,15 @@ Train the compact network's UEM with each form of outlier exposure and compare w
     python benchmarks/exposures.py --steps 600 --output exposures.csv
 
 `ours` (training.outlier_exposure), `uem_mix` (UEM's Anomaly Mix, probability 1.0 so that every
-sample holds an object, as ours does) and `rpl` (S2M's). The same frozen head, frames, cut-outs,
-batch, steps and seed for all; no rendered frames for any. Measured on held-out objects pasted on
-the held-out drive by our own means, which favours ours, and on drives of the proving ground, which
-no form has seen. One form takes about the time of stage 2 of `ood train compact` a step.
+sample holds an object, as ours does) and `rpl` (S2M's). The same frozen head, random UEM, frames,
+cut-outs, batch, steps and seed for all; no rendered frames for any. Measured on held-out objects
+pasted on the held-out drive by our own means, which favours ours, and on drives of the proving
+ground, which no form has seen. One form takes about the time of stage 2 of `ood train compact` a step.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import shlex
 import sys
@@ -36,8 +35,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from table import append
 
+from ood_perception.checkpoints import read_checkpoint, resolve
 from ood_perception.training import run
+from ood_perception.training.cards import write_weights
 from ood_perception.training.compact import VAL_DRIVES, as_unknown
 from ood_perception.training.compact_data import Compose, Pairs, Samples, load_pairs
 from ood_perception.training.outlier_exposure import Exposure, load_objects, validation_set
@@ -94,12 +96,17 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
+        # Without its UEM, which has learnt from what is compared here.
+        state = read_checkpoint(resolve(options.weights))
+        head = folder / 'head.safetensors'
+        head.parent.mkdir(parents=True, exist_ok=True)
+        write_weights(head, {k: v for k, v in state.items() if not k.startswith('uem.')})
         if options.drives:
             seeds = range(VAL_DRIVES.start, VAL_DRIVES.start + options.drives)
             rendered = render(folder / 'proving_ground', seeds, 3, workers=1)
             sets['proving ground'] = Pairs(load_pairs(rendered))
         for name in options.forms.split(','):
-            job = run.Job(preset, name, folder / name, [train], weights=options.weights)
+            job = run.Job(preset, name, folder / name, [train], weights=str(head))
             job.train_set = Samples([(1.0, held_in, composes[name])], 4000, options.seed)
             job.command = shlex.join(['python', *sys.argv])
             weights, _ = run.run_stage(job, 'uem', check=False)
@@ -114,16 +121,7 @@ def main() -> None:
                     {'exposure': name, 'set': where, **numbers, **about, 'command': job.command}
                 )
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not options.output.exists()
-        with options.output.open('a', newline='') as file:
-            writer = csv.DictWriter(file, FIELDS, extrasaction='ignore')
-            if fresh:
-                writer.writeheader()
-            for row in rows:
-                writer.writerow(
-                    {k: f'{v:.4f}' if isinstance(v, float) else v for k, v in row.items()}
-                )
+        append(options.output, FIELDS, rows)
 
 
 if __name__ == '__main__':
