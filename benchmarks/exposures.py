@@ -21,7 +21,8 @@ Train the compact network's UEM with each form of outlier exposure and compare w
 sample holds an object, as ours does) and `rpl` (S2M's). The same frozen head, random UEM, frames,
 cut-outs, batch, steps and seed for all; no rendered frames for any. Measured on held-out objects
 pasted on the held-out drive by our own means, which favours ours, and on drives of the proving
-ground, which no form has seen. One form takes about the time of stage 2 of `ood train compact` a step.
+ground, which no form has seen. One form takes about the time of stage 2 of `ood train compact` a
+step.
 """
 
 from __future__ import annotations
