@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 Measure the compact network: likelihood ratio beside max-logit, UEM alone and entropy.
@@ -37,8 +26,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ood_perception.engine.transfer import network_size
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
+from ood_perception.frames.transfer import network_size
 from ood_perception.models.output import InputSpec
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile

@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """Sections of the GPU suite about whole frames; run them through gpu_suite.py."""
 
@@ -25,12 +14,12 @@ import numpy as np
 import torch
 from gpu_common import FixedBoxes, Row, Setting, sam, uem
 
-from ood_perception.assembly import semantic_map
-from ood_perception.engine import create_engine
-from ood_perception.engine.colour import RawFrame
-from ood_perception.engine.fallback import difference
-from ood_perception.engine.timing import StageTimer
-from ood_perception.engine.transfer import Uploader, as_frame, normalise
+from ood_perception.engines import create_engine
+from ood_perception.engines.fallback import difference
+from ood_perception.frames.assembly import semantic_map
+from ood_perception.frames.colour import RawFrame
+from ood_perception.frames.timing import StageTimer
+from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.masks.rcnn_prompts import RCNNPrompts
 from ood_perception.masks.sam import SamSegmenter
 from ood_perception.models.output import SegmentorOutput

@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 Is int8 worth it on this CPU? The compact network, float32 against quantised.
@@ -47,11 +36,11 @@ import numpy as np
 import torch
 from compact_quality import DRIVE, pasted, proving_ground
 
-from ood_perception.engine.flat import Flat
-from ood_perception.engine.onnx import export_onnx
-from ood_perception.engine.openvino import compile_network
-from ood_perception.engine.transfer import Uploader, as_frame, normalise
+from ood_perception.engines.flat import Flat
+from ood_perception.engines.onnx import export_onnx
+from ood_perception.engines.openvino import compile_network
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
+from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.models.int8 import observe
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.models.uem import likelihood_ratio

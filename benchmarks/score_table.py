@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 All scores on the same frames with the compact backbone: AP, FPR95, AUROC, milliseconds, flicker.
@@ -45,9 +34,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ood_perception.engine import create_engine
-from ood_perception.engine.transfer import as_frame, normalise
+from ood_perception.engines import create_engine
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
+from ood_perception.frames.transfer import as_frame, normalise
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile

@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 UEM in sliding windows: ours against the plain loops at equal output; and the cheaper windows.
@@ -214,8 +203,8 @@ def accuracy(model: Any, size: tuple[int, int], data: Path) -> dict[str, float]:
     """AP and FPR95 (percent) on objects pasted on held-out CamVid frames, enlarged to `size`."""
     from compact_quality import pasted
 
-    from ood_perception.engine.transfer import normalise
     from ood_perception.evaluation.pixel_metrics import PixelMetrics
+    from ood_perception.frames.transfer import normalise
 
     metrics = PixelMetrics()
     device = next(model.parameters()).device

@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 Pipeline: frames -> results. The one place where the stages meet.
@@ -28,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.assembly import assemble, semantic_map, to_host
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
-from ood_perception.engine import create_engine
-from ood_perception.engine.colour import RawFrame
-from ood_perception.engine.timing import StageTimer
-from ood_perception.engine.transfer import Uploader, as_frame, network_size, normalise
+from ood_perception.engines import create_engine
+from ood_perception.frames.assembly import assemble, semantic_map, to_host
+from ood_perception.frames.colour import RawFrame
+from ood_perception.frames.timing import StageTimer
+from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
 from ood_perception.masks import Tracker, create_prompts, create_segmenter, fuse
 from ood_perception.masks.fusion import Instances
 from ood_perception.models import create_model

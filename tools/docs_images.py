@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 Make the pictures of docs/how_it_works.md: rendered frames through the real pipeline.
@@ -62,7 +51,7 @@ def main() -> None:
     parser.add_argument('--times', type=float, nargs=2, default=(2.0, 6.0), help='Seconds.')
     arguments = parser.parse_args()
     # Imported here: the overlay's module lies in the room that needs ROS only for its messages.
-    from ood_perception.ros.overlay import draw
+    from ood_perception.drawing import draw
 
     IMAGES.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline.from_profile(arguments.profile, device='cpu', engine='eager')

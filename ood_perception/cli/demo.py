@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """`ood demo`: frames through the node over real ROS 2, scored, with a report to open."""
 
@@ -45,10 +34,10 @@ def demo(
     """Play a drive (or your frames) to the node and write report.html and summary.json."""
     from rich.console import Console
 
+    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags.sources import SourceError
     from ood_perception.cli.progress import bar, fail
-    from ood_perception.ros import bag as bags
-    from ood_perception.ros.live import LiveError, run_live
-    from ood_perception.ros.sources import SourceError
+    from ood_perception.ros.tools.live import LiveError, run_live
 
     console = Console()
     for name in ('drive', 'run'):
@@ -84,9 +73,9 @@ def demo(
 
 def write_bag(path: Path, source: str, seconds: float, seed: int, rate: float) -> None:
     """Write the rendered drive with labels, or somebody's pictures without, as a rosbag2."""
+    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags.sources import open_source
     from ood_perception.cli.progress import bar
-    from ood_perception.ros import bag as bags
-    from ood_perception.ros.sources import open_source
     from ood_perception.simulation import ProvingGround, SimulatedFrame
 
     if not source:
@@ -114,7 +103,7 @@ def only_image_topic(bag: str) -> str:
         BagError: there is none, or several to choose from.
 
     """
-    from ood_perception.ros import bag as bags
+    from ood_perception.bags import rosbag2 as bags
 
     kinds = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
     names = [t.name for t in bags.topics(bag) if t.type in kinds and 'depth' not in t.name.lower()]

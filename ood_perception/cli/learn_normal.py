@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """`ood learn-normal`: let a novelty memory watch normal operation."""
 
@@ -47,13 +36,13 @@ def learn_normal(
 
     def frames() -> Iterator[np.ndarray]:
         if (Path(source) / 'metadata.yaml').is_file():
-            from ood_perception.ros.bag import read_topic
-            from ood_perception.ros.messages import decode
+            from ood_perception.bags.rosbag2 import read_topic
+            from ood_perception.frames.decode import decode
 
             for _, message in read_topic(source, topic):
                 yield decode(message)
         else:
-            from ood_perception.ros.sources import open_source
+            from ood_perception.bags.sources import open_source
 
             yield from open_source(source).frames()
 

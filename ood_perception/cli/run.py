@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """`ood run`: pictures or a video through a profile, without ROS."""
 
@@ -36,11 +25,11 @@ def run(
     import cv2
     import numpy as np
 
+    from ood_perception.bags.sources import SourceError, open_source
     from ood_perception.cli.progress import CONSOLE, bar, fail
+    from ood_perception.drawing import draw
     from ood_perception.pipeline import Pipeline
     from ood_perception.result import SURROUNDINGS
-    from ood_perception.ros.overlay import draw
-    from ood_perception.ros.sources import SourceError, open_source
 
     try:
         opened = open_source(source)

@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """Bags as frames: messages grouped by header stamp, outputs joined to images and labels."""
 
@@ -25,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from ood_perception.bags import rosbag2 as bags
 from ood_perception.evaluation.evaluator import Frame
 from ood_perception.evaluation.label_folder import LabelFolder, name_stamps
-from ood_perception.ros import bag as bags
-from ood_perception.ros.messages import BadImage, decode, stamp_ns
+from ood_perception.frames.decode import BadImage, decode, stamp_ns
 
 WINDOW = 64
 """Stamps that may be incomplete at a time before the oldest is taken as it is."""

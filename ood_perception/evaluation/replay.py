@@ -1,23 +1,13 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 Evaluation of bags.
 
 *Offline*: every frame of a bag through a pipeline in this process; deterministic, nothing dropped.
-*Live*: the bag is played over DDS at its own rate to a node (:mod:`ood_perception.ros.live`), with
-what that brings: drops, latency, age; the recorded outputs are joined to the labels by stamp.
+*Live*: the bag is played over DDS at its own rate to a node
+(:mod:`ood_perception.ros.tools.live`), with what that brings: drops, latency, age; the recorded
+outputs are joined to the labels by stamp.
 """
 
 from __future__ import annotations
@@ -36,7 +26,7 @@ from ood_perception.evaluation.joining import Topics, grouped, join, source_fram
 if TYPE_CHECKING:
     from ood_perception.evaluation.label_folder import LabelFolder
     from ood_perception.pipeline import Pipeline
-    from ood_perception.ros.live import LiveRun
+    from ood_perception.ros.tools.live import LiveRun
 
 
 def evaluate_records(frames: Iterable[Frame], evaluator: Evaluator) -> Evaluator:
@@ -61,7 +51,7 @@ def evaluate_live(
     Evaluate what a node published during a replay.
 
     Args:
-        run: of `ood_perception.ros.live.run_live`.
+        run: of `ood_perception.ros.tools.live.run_live`.
         source: the bag that was played, with its labels if it has any.
         image_topic: topic of the images in it.
         profile: for the summary.
@@ -157,7 +147,7 @@ def bag_frames(
     labels: LabelFolder | None = None,
 ) -> Iterator[Any]:
     """Frames of a bag with a pipeline's outputs; those without a usable image are counted."""
-    from ood_perception.ros import bag as bags
+    from ood_perception.bags import rosbag2 as bags
 
     have = {t.name for t in bags.topics(source) if t.count}
     if topics.image not in have:

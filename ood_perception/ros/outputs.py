@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 The topics of one camera: who listens, and writing a result into preallocated messages.
@@ -30,10 +19,10 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
+from ood_perception.drawing import draw
 from ood_perception.result import Result
 from ood_perception.ros import detections
 from ood_perception.ros.memory import ImageMessage
-from ood_perception.ros.overlay import draw
 from ood_perception.ros.settings import Settings
 
 TOPICS: dict[str, tuple[str, str]] = {

@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """
 The one worker thread: newest frames in, results out.
@@ -31,12 +20,12 @@ from typing import Any
 import numpy as np
 import rclpy
 
-from ood_perception.engine.colour import RawFrame
+from ood_perception.frames.colour import RawFrame
+from ood_perception.frames.decode import BadImage, Rgb, decode, decode_raw, raw_frame, stamp_ns
 from ood_perception.result import Result
 from ood_perception.ros import depth
 from ood_perception.ros.camera_stream import CameraStream, Frame, Mailbox
 from ood_perception.ros.detections import select
-from ood_perception.ros.messages import BadImage, Rgb, decode, decode_raw, raw_frame, stamp_ns
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.settings import Settings
 

@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """Frames of a rosbag as a folder of images, with labels of a topic or of a folder."""
 
@@ -52,7 +41,7 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
 
     """
     try:
-        from ood_perception.ros import bag
+        from ood_perception.bags import rosbag2 as bag
     except ImportError as error:
         raise TrainingError("reading a bag needs: pip install 'ood_perception[bag]'") from error
     if not root.exists():
@@ -85,7 +74,7 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
 
 
 def _topics(root: Path, topic: str, labels: str) -> list[str]:
-    from ood_perception.ros import bag
+    from ood_perception.bags import rosbag2 as bag
 
     known = [t.name for t in bag.topics(root) if t.type in KINDS]
     chosen = [t for t in known if (t == topic if topic else t != labels)]
@@ -98,8 +87,8 @@ def _images(
     root: Path, topic: str, partners: dict[int, Any] | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Stamps and uint8 (H, W, 3) images of a topic, only those with a label where they are."""
-    from ood_perception.ros import bag
-    from ood_perception.ros.messages import BadImage, decode
+    from ood_perception.bags import rosbag2 as bag
+    from ood_perception.frames.decode import BadImage, decode
 
     last = None
     for written, message in bag.read_topic(root, topic):
@@ -118,7 +107,7 @@ def _images(
 
 def _label_files(root: Path, labels: str) -> dict[int, Any]:
     """Stamp in nanoseconds -> label: a file, or a message's array."""
-    from ood_perception.ros import bag
+    from ood_perception.bags import rosbag2 as bag
 
     if labels.startswith('/') and not Path(labels).is_dir():
         return {

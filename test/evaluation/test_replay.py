@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """Bags: offline evaluation, joining by stamp, output bag, damaged and incomplete input, report."""
 
@@ -37,8 +26,8 @@ from ood_perception.evaluation.report import read_numbers, write_report
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')
-from ood_perception.ros import bag as bags
-from ood_perception.ros.live import LiveRun
+from ood_perception.bags import rosbag2 as bags
+from ood_perception.ros.tools.live import LiveRun
 from ood_perception.simulation import ProvingGround
 
 

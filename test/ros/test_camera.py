@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """`ood camera`: folder, video and proving ground arrive over DDS as they were sent."""
 
@@ -24,9 +13,9 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ood_perception.frames.decode import decode
 from ood_perception.ros import memory, qos
-from ood_perception.ros.camera import SourceError, open_source, run_camera
-from ood_perception.ros.messages import decode
+from ood_perception.ros.tools.camera import SourceError, open_source, run_camera
 from ood_perception.simulation import ProvingGround
 
 

@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
@@ -28,9 +17,9 @@ from node_helpers import Client, NodeProcess, compressed, image, picture, pixels
 from node_helpers import write_profile as tiny
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
+from ood_perception.frames.decode import ENCODINGS
 from ood_perception.result import Result
 from ood_perception.ros.camera_stream import CameraStream, Frame, Mailbox
-from ood_perception.ros.messages import ENCODINGS
 from ood_perception.ros.settings import Settings
 from ood_perception.ros.worker import Worker
 

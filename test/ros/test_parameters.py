@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 from __future__ import annotations
 
@@ -24,9 +13,10 @@ pytest.importorskip('rclpy')
 from rcl_interfaces.msg import ParameterType
 from rclpy.parameter import Parameter
 
-from ood_perception.ros import parameters, reference
+from ood_perception.ros import parameters
 from ood_perception.ros.node import OodNode
 from ood_perception.ros.settings import CameraSettings, Settings, default, fields
+from tools import reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +50,7 @@ def test_documentation_page_is_what_the_code_writes():
 
 
 def test_documentation_names_every_encoding():
-    from ood_perception.ros.messages import ENCODINGS
+    from ood_perception.frames.decode import ENCODINGS
 
     page = (ROOT / reference.PAGE).read_text(encoding='utf-8')
     sentence = page.partition('Understood encodings')[2].partition('Compressed images')[0]

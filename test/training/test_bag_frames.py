@@ -1,16 +1,5 @@
-# Copyright 2026 The ood_perception authors
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 
 """A rosbag as training frames: without labels, with a topic of labels, with a folder of them."""
 
@@ -22,7 +11,7 @@ from PIL import Image
 
 pytest.importorskip('rosbags', reason="the extra 'bag' is not installed")
 
-from ood_perception.ros import bag
+from ood_perception.bags import rosbag2 as bag
 from ood_perception.simulation import ProvingGround
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.sources import open_frames

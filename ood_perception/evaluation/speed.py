@@ -1,0 +1,153 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measure a pipeline: medians, p95, stages, memory; one row a case, ready for a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from ood_perception.pipeline import Pipeline
+
+ROUNDED = {'openvino_bf16': 'bfloat16', 'openvino_int8': 'int8'}
+"""Engines of a CPU that do not compute in float32."""
+
+
+@dataclass
+class Row:
+    """
+    One measured case.
+
+    Attributes:
+        profile: name of the profile.
+        engine: the engine that ran.
+        device: name of the GPU or the processor.
+        precision: of the segmentor.
+        size: WIDTHxHEIGHT of the frames.
+        cameras: frames in a batch.
+        ms_median: of a batch.
+        ms_p95: of a batch.
+        fps: frames (of all cameras together) per second, from the median.
+        memory_mb: peak of the GPU's memory, or of the process where there is no GPU.
+        stages: median milliseconds per stage.
+
+    """
+
+    profile: str
+    engine: str
+    device: str
+    precision: str
+    size: str
+    cameras: int
+    ms_median: float
+    ms_p95: float
+    fps: float
+    memory_mb: float
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+def measure(
+    pipeline: Pipeline, frames: Sequence[np.ndarray], cameras: int, runs: int, warm_up: int = 3
+) -> Row:
+    """
+    Time a pipeline on real frames.
+
+    Args:
+        pipeline: to be measured.
+        frames: uint8 (H, W, 3) RGB frames of one size, played in a loop; all cameras see them.
+        cameras: frames in a batch.
+        runs: batches that are timed.
+        warm_up: batches before that.
+
+    """
+    cuda = pipeline.device.type == 'cuda'
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(pipeline.device)
+    names = [f'camera {i}' for i in range(cameras)]
+    totals, stages = [], []
+    for run in range(-warm_up, runs):
+        batch = [frames[(max(run, 0) + i) % len(frames)] for i in range(cameras)]
+        start = time.perf_counter()
+        results = pipeline(batch, streams=names)
+        if run >= 0:
+            totals.append(1e3 * (time.perf_counter() - start))
+            stages.append(results[0].timings)
+    median = float(np.median(totals))
+    height, width = frames[0].shape[:2]
+    engine = pipeline.engine.name
+    return Row(
+        profile=pipeline.profile.name,
+        engine=engine,
+        device=device_name(pipeline.device),
+        precision=pipeline.profile.precision if cuda else ROUNDED.get(engine, 'float32'),
+        size=f'{width}x{height}',
+        cameras=cameras,
+        ms_median=round(median, 2),
+        ms_p95=round(float(np.percentile(totals, 95)), 2),
+        fps=round(1e3 * cameras / median, 2),
+        memory_mb=round(peak_memory_mb(pipeline.device), 1),
+        stages={
+            name: round(float(np.median([s.get(name, 0.0) for s in stages])), 2)
+            for name in stages[0]
+        },
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """Name of the GPU, or of the processor and how many threads torch uses on it."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    info = Path('/proc/cpuinfo')
+    if info.is_file():
+        lines = [x for x in info.read_text().splitlines() if x.startswith('model name')]
+        name = lines[0].split(':', 1)[1].strip() if lines else name
+    return f'{name}, {torch.get_num_threads()} threads'
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MB: allocated on the GPU, or resident of this process without one."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 if sys.platform != 'darwin' else 2**20)
+
+
+def write_rows(path: str | Path, rows: Sequence[Row], command: str) -> None:
+    """
+    Append rows to a CSV file; a new file starts with the command and the versions as a comment.
+
+    Args:
+        path: of the CSV file; its folder is made.
+        rows: to be written.
+        command: that prints them.
+
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stages = ('upload', 'segmentor', 'score', 'prompts', 'masks', 'download', 'total')
+    flat = [
+        {k: v for k, v in asdict(row).items() if k != 'stages'}
+        | {f'{name}_ms': row.stages.get(name, 0.0) for name in stages}
+        for row in rows
+    ]
+    fresh = not path.exists()
+    with path.open('a', newline='', encoding='utf-8') as file:
+        if fresh:
+            file.write(f'# {command} (torch {torch.__version__})\n')
+        writer = csv.DictWriter(file, list(flat[0]))
+        if fresh:
+            writer.writeheader()
+        writer.writerows(flat)

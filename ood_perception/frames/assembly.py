@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From the tensors of a batch to each frame's Result, at the frame's own size."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ood_perception.frames.transfer import download
+from ood_perception.masks.fusion import Instances, no_instances
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.result import NO_CLASS, Result
+
+
+def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) -> Tensor | None:
+    """
+    Class ids of the segmentor.
+
+    Args:
+        output: of the segmentor.
+        size: (h, w) wanted.
+        exact: True upsamples the logits bilinearly before the argmax; False takes the argmax at
+            head resolution, which is enough to tell what an object stands on.
+
+    Returns:
+        uint8 (B, h, w), or None from a segmentor without classes.
+
+    """
+    if output.logits is None:
+        return None
+    logits = output.logits.float()
+    if exact:
+        logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
+        return first_of_largest(logits)
+    classes = logits.argmax(1, keepdim=True).float()
+    return F.interpolate(classes, size, mode='nearest')[:, 0].to(torch.uint8)
+
+
+def first_of_largest(logits: Tensor) -> Tensor:
+    """
+    Argmax over classes: float (B, K, H, W) -> uint8 (B, H, W), the first where some are equal.
+
+    On a CPU, torch's own reads the map across its memory and takes ten times as long.
+    """
+    if logits.device.type != 'cpu':
+        return logits.argmax(1).to(torch.uint8)
+    largest = logits[:, 0].clone()
+    classes = torch.zeros_like(largest, dtype=torch.uint8)
+    for k in range(1, logits.shape[1]):
+        classes.masked_fill_(logits[:, k] > largest, k)
+        torch.maximum(largest, logits[:, k], out=largest)
+    return classes
+
+
+def assemble(
+    score: Tensor,
+    probability: Tensor,
+    instances: Instances | None,
+    semantic: Tensor | None,
+    full: tuple[int, int],
+    wants: frozenset[str],
+) -> Result:
+    """One frame's tensors at the frame's own size `full` = (H, W)."""
+    h, w = score.shape
+    result = Result()
+    if 'score' in wants:
+        result.score = _resize(score, full, 'bilinear')
+    if 'heatmap' in wants:
+        heat = _resize(probability, full, 'bilinear')
+        result.heatmap = (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
+    if 'semantic' in wants:
+        result.semantic = (
+            score.new_full(full, NO_CLASS, dtype=torch.uint8)
+            if semantic is None
+            else _resize(semantic, full, 'nearest')
+        )
+    if 'instances' in wants:
+        if instances is None:
+            instances = no_instances(h, w, score.device)
+        across, down = full[1] / w, full[0] / h
+        result.instances = _resize(instances.labels, full, 'nearest')
+        # Numbers of Python, not a tensor made from them: that copy would wait for the device.
+        columns = [instances.boxes[:, i] * (down if i % 2 else across) for i in range(4)]
+        result.boxes = torch.stack(columns, 1)
+        result.box_scores = instances.scores
+        result.ids = instances.ids
+        result.areas = (instances.areas * (across * down)).round().to(torch.int32)
+        result.mean_scores = instances.mean_scores
+        result.surroundings = instances.surroundings
+    return result
+
+
+def _resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Resize a (h, w) tensor; integers go through float32, exact up to 2^24."""
+    if image.shape == size:
+        return image
+    align = None if mode == 'nearest' else False
+    values = image[None, None].to(torch.float32)
+    return F.interpolate(values, size, mode=mode, align_corners=align)[0, 0].to(image.dtype)
+
+
+def to_host(results: list[Result]) -> list[Result]:
+    """Copy the tensors of all results to the host together."""
+    places = [
+        (result, name)
+        for result in results
+        for name in result.__slots__
+        if isinstance(getattr(result, name), Tensor)
+    ]
+    arrays = download([getattr(result, name) for result, name in places])
+    for (result, name), array in zip(places, arrays, strict=True):
+        setattr(result, name, array.astype('uint16') if name == 'instances' else array)
+    return results

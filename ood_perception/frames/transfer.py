@@ -1,0 +1,184 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Upload: from frames on the host to one batch on the device. Download: the only copy back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ood_perception.frames.colour import RawFrame, check_raw, to_rgb
+from ood_perception.models.output import InputSpec
+
+
+def as_frame(frame: Any) -> Tensor | RawFrame:
+    """
+    Check one frame and view it as a tensor, without a copy.
+
+    Args:
+        frame: uint8 (H, W, 3) RGB numpy array or tensor, H and W at least 1, or a RawFrame.
+
+    Raises:
+        ValueError: another shape or dtype; the message says what was given.
+
+    """
+    if isinstance(frame, RawFrame):
+        check_raw(frame)
+        return frame
+    if isinstance(frame, np.ndarray):
+        if frame.dtype == np.uint8 and frame.ndim == 3:
+            writable = frame if frame.flags.writeable and min(frame.strides) > 0 else frame.copy()
+            frame = torch.from_numpy(writable)
+    elif not isinstance(frame, Tensor):
+        raise ValueError(
+            f'frame: expected a uint8 (H, W, 3) RGB array, got {type(frame).__name__}'
+        )
+    if frame.dtype not in (torch.uint8, np.uint8) or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(
+            f'frame: expected uint8 (H, W, 3) RGB, got {frame.dtype} {tuple(frame.shape)}'
+        )
+    if frame.shape[0] < 1 or frame.shape[1] < 1:
+        raise ValueError(f'frame: expected at least 1x1 pixels, got {tuple(frame.shape[:2])}')
+    return frame
+
+
+def network_size(
+    height: int, width: int, short_side: int, max_long_side: int, multiple_of: int
+) -> tuple[int, int]:
+    """
+    Size (h, w) at which a frame is processed: aspect ratio kept, sides rounded to the multiple.
+
+    Args:
+        height: of the frame in pixels.
+        width: of the frame in pixels.
+        short_side: wanted shorter side in pixels, 0 = the frame's own.
+        max_long_side: bound of the longer side in pixels, 0 = none.
+        multiple_of: both sides become multiples of it, at least one multiple.
+
+    """
+    scale = short_side / min(height, width) if short_side else 1.0
+    if max_long_side:
+        scale = min(scale, max_long_side / max(height, width))
+    h, w = (
+        max(multiple_of, int(side * scale / multiple_of + 0.5) * multiple_of)
+        for side in (height, width)
+    )
+    return h, w
+
+
+class Uploader:
+    """
+    Bring frames to the device and to one size.
+
+    On a GPU a frame's bytes are copied into one of two pinned buffers of its size and sent from
+    there on a stream of its own, so that the next frame travels while this one is computed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == 'cuda' else None
+        self._rings: dict[int, list[tuple[Tensor, torch.cuda.Event]]] = {}
+
+    def __call__(self, frames: Sequence[Tensor | RawFrame], size: tuple[int, int]) -> Tensor:
+        """
+        Upload, convert and resize a batch.
+
+        Args:
+            frames: uint8 (H, W, 3) RGB tensors on the host or the device, or raw frames.
+            size: (h, w) of the batch in pixels.
+
+        Returns:
+            uint8 (B, 3, h, w) RGB; resized bilinearly with antialiasing.
+
+        """
+        return torch.cat([_fit(self._image(frame), size) for frame in frames])
+
+    def _image(self, frame: Tensor | RawFrame) -> Tensor:
+        """(1, 3, H, W) on the device."""
+        if isinstance(frame, RawFrame):
+            return to_rgb(self._send(torch.as_tensor(frame.data)), frame)[None]
+        if frame.device.type == 'cpu' and self._stream is not None:
+            frame = self._send(frame.reshape(-1)).view(frame.shape)
+        return frame.to(self._device).permute(2, 0, 1)[None]
+
+    def _send(self, data: Tensor) -> Tensor:
+        if self._stream is None or data.device.type != 'cpu':
+            return data.to(self._device)
+        ring = self._rings.setdefault(data.numel(), [])
+        if len(ring) < 2:
+            pinned = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True)
+            ring.append((pinned, torch.cuda.Event()))
+        pinned, sent = ring[-1]
+        ring.insert(0, ring.pop())
+        sent.synchronize()  # only waits when the buffer's last copy is still under way
+        pinned.copy_(data)
+        with torch.cuda.stream(self._stream):
+            moved = pinned.to(self._device, non_blocking=True)
+            sent.record(self._stream)
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._stream)
+        moved.record_stream(current)
+        return moved
+
+
+def _fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+    if image.shape[2:] == size:
+        return image
+    if image.device.type == 'cpu':
+        # torch resizes channels-last uint8 with vector instructions on the CPU only
+        return F.interpolate(image, size, mode='bilinear', antialias=True)
+    resized = F.interpolate(image.float(), size, mode='bilinear', antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def normalise(images: Tensor, spec: InputSpec) -> Tensor:
+    """
+    Scale to 0..1, subtract the mean and divide by the standard deviation of `spec`.
+
+    Args:
+        images: uint8 (B, 3, h, w) RGB.
+        spec: of the segmentor.
+
+    Returns:
+        float32 (B, 3, h, w), channels-last.
+
+    """
+    offset, factor = _constants(spec, images.device)
+    return (images.to(torch.float32, memory_format=torch.channels_last) - offset) * factor
+
+
+@functools.lru_cache(maxsize=16)
+def _constants(spec: InputSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    # kept on the device: making them there anew would stall it at every frame
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    return 255 * mean, 1 / (255 * std)
+
+
+def download(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+    """
+    Bring tensors to the host as numpy arrays of the same shapes and dtypes.
+
+    From a GPU everything travels as one block of bytes: one copy, one synchronisation.
+    """
+    if not tensors or all(tensor.device.type == 'cpu' for tensor in tensors):
+        return [tensor.detach().numpy() for tensor in tensors]
+    flat = [tensor.detach().contiguous().view(-1).view(torch.uint8) for tensor in tensors]
+    block = torch.cat(flat)
+    pinned = torch.empty(block.shape, dtype=torch.uint8, pin_memory=True)
+    pinned.copy_(block, non_blocking=True)
+    torch.cuda.current_stream(block.device).synchronize()
+    host = pinned.numpy()
+    arrays, start = [], 0
+    for tensor, data in zip(tensors, flat, strict=True):
+        dtype = torch.empty(0, dtype=tensor.dtype).numpy().dtype
+        piece = host[start : start + data.numel()].copy()
+        arrays.append(piece.view(dtype).reshape(tensor.shape))
+        start += data.numel()
+    return arrays

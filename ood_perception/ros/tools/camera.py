@@ -1,0 +1,216 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Publish a folder, a video, a webcam or the proving ground as a ROS 2 camera."""
+
+from __future__ import annotations
+
+import array
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from rclpy.context import Context
+from rclpy.duration import Duration
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from ood_perception.bags.rosbag2 import CAMERA_FRAME
+from ood_perception.bags.sources import Source, SourceError, open_source
+from ood_perception.ros import qos
+from ood_perception.ros.memory import ImageMessage
+from ood_perception.ros.tools.session import SETTLE, tool_node, wait_until
+
+TRANSPORTS = ('raw', 'compressed', 'both')
+DEFAULT_RATE = 30.0
+"""Frames per second of a source that has no rate of its own."""
+
+
+class CameraPublisher:
+    """
+    The topics of one camera: image_raw, image_raw/compressed and camera_info.
+
+    Args:
+        node: that publishes.
+        namespace: of the topics.
+        transport: entry of `TRANSPORTS`.
+        frame_id: of the headers.
+        focal: focal length in pixels for camera_info, 0 = the frame's width.
+        quality: 1..100 of the JPEG.
+        qos_name: entry of `qos.PROFILES`.
+
+    Raises:
+        ValueError: unknown transport or QoS, quality out of range.
+
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        namespace: str = 'camera',
+        transport: str = 'raw',
+        frame_id: str = CAMERA_FRAME,
+        focal: float = 0.0,
+        quality: int = 90,
+        qos_name: str = 'reliable',
+    ) -> None:
+        if transport not in TRANSPORTS:
+            raise ValueError(f'transport: expected {", ".join(TRANSPORTS)}, got {transport!r}')
+        if not 1 <= quality <= 100:
+            raise ValueError(f'quality: expected 1..100, got {quality}')
+        self.node, self.frame_id, self.focal, self.quality = node, frame_id, focal, quality
+        profile = qos.profile(qos_name)
+        base = f'{namespace.rstrip("/")}/image_raw'
+        self.raw = (
+            node.create_publisher(Image, base, profile) if transport != 'compressed' else None
+        )
+        self.compressed = (
+            node.create_publisher(CompressedImage, f'{base}/compressed', profile)
+            if transport != 'raw'
+            else None
+        )
+        self.info = node.create_publisher(
+            CameraInfo, f'{namespace.rstrip("/")}/camera_info', profile
+        )
+        self._message: ImageMessage | None = None
+
+    @property
+    def image_subscribers(self) -> int:
+        """Subscribers of the image topics."""
+        return sum(p.get_subscription_count() for p in (self.raw, self.compressed) if p)
+
+    def send(self, image: np.ndarray, stamp_ns: int | None = None) -> Header:
+        """
+        Publish one frame on the topics that somebody listens to.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            stamp_ns: of the header, None = the node's clock.
+
+        Returns:
+            The header that was sent.
+
+        """
+        header = Header(frame_id=self.frame_id)
+        if stamp_ns is None:
+            stamp_ns = self.node.get_clock().now().nanoseconds
+        header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
+        if self.raw is not None and self.raw.get_subscription_count():
+            if self._message is None or not self._message.fits(image):
+                self._message = ImageMessage(image.shape[0], image.shape[1], 'rgb8')
+            self.raw.publish(self._message.write(image, header))
+        if self.compressed is not None and self.compressed.get_subscription_count():
+            options = [cv2.IMWRITE_JPEG_QUALITY, self.quality]
+            data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
+            self.compressed.publish(
+                CompressedImage(
+                    header=header,
+                    format='rgb8; jpeg compressed bgr8',
+                    data=array.array('B', data.tobytes()),
+                )
+            )
+        self.info.publish(self._camera_info(header, *image.shape[:2]))
+        return header
+
+    def flush(self) -> None:
+        """Give the last messages time to leave."""
+        for publisher in (self.raw, self.compressed, self.info):
+            if publisher is not None and publisher.get_subscription_count():
+                publisher.wait_for_all_acked(Duration(seconds=2))
+        time.sleep(0.2)
+
+    def _camera_info(self, header: Header, height: int, width: int) -> CameraInfo:
+        f, cx, cy = self.focal or float(width), width / 2, height / 2
+        return CameraInfo(
+            header=header,
+            height=height,
+            width=width,
+            distortion_model='plumb_bob',
+            d=[0.0] * 5,
+            k=[f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0],
+            r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+            p=[f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+        )
+
+
+def run_camera(
+    source: Source | str,
+    *,
+    namespace: str = 'camera',
+    rate: float = 0.0,
+    frames: int = 0,
+    loop: bool = False,
+    wait: float = 0.0,
+    context: Context | None = None,
+    stop: threading.Event | None = None,
+    on_frame: Callable[[int], None] | None = None,
+    **options: Any,
+) -> int:
+    """
+    Publish a source until it ends.
+
+    Args:
+        source: a Source, or a text for `open_source`.
+        namespace: of the topics.
+        rate: frames per second, 0 = the source's own, else 30.
+        frames: most frames to send, 0 = all.
+        loop: begin again at the end.
+        wait: seconds to wait for a first subscriber to an image topic; with nobody there by then
+            it begins all the same.
+        context: an initialised context, None for a fresh one.
+        stop: ends it when set.
+        on_frame: is told the number of frames sent so far.
+        options: further arguments of `CameraPublisher`.
+
+    Returns:
+        Number of frames sent.
+
+    Raises:
+        SourceError: the source cannot be opened.
+        ValueError: an option out of range.
+
+    """
+    if rate < 0 or frames < 0 or wait < 0:
+        raise ValueError(f'rate, frames, wait: expected 0 or more, got {rate}, {frames}, {wait}')
+    source = open_source(source) if isinstance(source, str) else source
+    stop = stop or threading.Event()
+    options.setdefault('focal', source.focal)
+    period = 1.0 / (rate or source.rate or DEFAULT_RATE)
+    paced = not source.live or rate > 0
+    count = 0
+    with tool_node('ood_camera', context) as node:
+        camera = CameraPublisher(node, namespace, **options)
+        if wait and wait_until(lambda: camera.image_subscribers > 0, wait, stop):
+            stop.wait(SETTLE)
+        due = time.monotonic()
+        for image in _frames(source, loop):
+            if paced:
+                # A source that is too slow must not be chased by a burst of frames.
+                due = max(due, time.monotonic() - period)
+                if stop.wait(max(0.0, due - time.monotonic())):
+                    break
+                due += period
+            if stop.is_set():
+                break
+            camera.send(image)
+            count += 1
+            if on_frame is not None:
+                on_frame(count)
+            if count == frames:
+                break
+        if not stop.is_set():
+            camera.flush()
+    return count
+
+
+def _frames(source: Source, loop: bool) -> Iterator[np.ndarray]:
+    yield from source.frames()
+    while loop and not source.live:
+        yield from source.frames()
+
+
+__all__ = ['TRANSPORTS', 'CameraPublisher', 'Source', 'SourceError', 'open_source', 'run_camera']

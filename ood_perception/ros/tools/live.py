@@ -1,0 +1,245 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A bag through the node over real DDS: the node in its own process, its outputs in another bag.
+
+The round trip of a frame is measured by one clock: camera_info is published with the image and
+recorded when it arrives, the outputs too, and equal stamps belong together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+NODE = 'ood'
+OUTPUTS = {
+    f'/{NODE}/heatmap': 'sensor_msgs/msg/Image',
+    f'/{NODE}/instances': 'sensor_msgs/msg/Image',
+    f'/{NODE}/detections_json': 'std_msgs/msg/String',
+}
+"""Topics of the node that are recorded, and their types."""
+
+
+class LiveError(RuntimeError):
+    """The node did not start, or died; the text ends with its last lines."""
+
+
+@dataclass
+class LiveRun:
+    """
+    What a replay yielded.
+
+    Attributes:
+        bag: folder of the recorded bag.
+        frames_in: images sent.
+        seconds: from the first image sent to the last output received.
+        sent_ns: stamp -> time in ns at which the frame's camera_info arrived at the recorder.
+        received_ns: stamp -> time in ns at which the frame's last output arrived.
+        log: of the node.
+
+    """
+
+    bag: Path
+    frames_in: int
+    seconds: float
+    sent_ns: dict[int, int] = field(default_factory=dict)
+    received_ns: dict[int, int] = field(default_factory=dict)
+    log: Path = Path()
+
+    @property
+    def latencies_ms(self) -> list[float]:
+        """Milliseconds from a frame's sending to its last output, for the frames that came out."""
+        return [
+            (received - self.sent_ns[stamp]) / 1e6
+            for stamp, received in self.received_ns.items()
+            if stamp in self.sent_ns
+        ]
+
+
+def run_live(
+    bag: str | Path,
+    output: str | Path,
+    *,
+    profile: str = 'compact',
+    device: str = 'auto',
+    engine: str = 'auto',
+    image_topic: str = '/camera/image_raw',
+    rate: float = 1.0,
+    start_timeout: float = 240.0,
+    on_progress: Callable[[float, float], None] | None = None,
+    parameters: Sequence[str] = (),
+) -> LiveRun:
+    """
+    Play a bag to a node of its own and record what the node publishes.
+
+    Args:
+        bag: rosbag2 folder with the images and their camera_info.
+        output: folder to be made; gets the bag `recorded` and `node.log`.
+        profile: name or path of a profile.
+        device: see the node's parameter.
+        engine: see the node's parameter.
+        image_topic: topic of the images in the bag; a `/compressed` ending selects JPEG.
+        rate: speed of the replay.
+        start_timeout: seconds for the node to load and warm up.
+        on_progress: is told (seconds played, seconds in all).
+        parameters: more of the node's parameters, each ``name:=value``.
+
+    Raises:
+        LiveError: the node did not start or died; the message holds its last lines.
+
+    """
+    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.ros.tools.playing import play
+    from ood_perception.ros.tools.recording import record
+
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    raw = image_topic.removesuffix('/compressed')
+    transport = 'compressed' if image_topic.endswith('/compressed') else 'raw'
+    info = raw.rsplit('/', 1)[0] + '/camera_info'
+    played = {topic.name for topic in bags.topics(bag)}
+    topics = [image_topic, *([info] if info in played else [])]
+    height, width = _frame_size(bag, image_topic)
+    settings = [
+        f'profile:={profile}',
+        f'device:={device}',
+        f'engine:={engine}',
+        f'image_transport:={transport}',
+        f'warm_up_size:=[{width}, {height}]',
+        *parameters,
+    ]
+    recorded = output / 'recorded'
+    types = dict(OUTPUTS)
+    if info in played:
+        types[info] = 'sensor_msgs/msg/CameraInfo'
+    stop, ready = threading.Event(), threading.Event()
+    with _private_domain(), _node(settings, raw, output / 'node.log') as process:
+        failure: list[Exception] = []
+
+        def keep() -> None:
+            try:
+                record(recorded, list(types), types=types, stop=stop, ready=ready)
+            except Exception as error:
+                failure.append(error)
+                ready.set()
+
+        recorder = threading.Thread(target=keep, name='record', daemon=True)
+        recorder.start()
+        ready.wait(30)
+        watcher = threading.Event()
+        watch = threading.Thread(target=_watch, args=(process, watcher), daemon=True)
+        watch.start()
+        begin = time.monotonic()
+        try:
+            sent = play(
+                bag,
+                topics=topics,
+                rate=rate,
+                wait_for=[image_topic],
+                wait_timeout=start_timeout,
+                stop=watcher,
+                on_progress=on_progress,
+            )
+        except bags.BagError as error:
+            raise LiveError(f'{error}\n{_tail(output / "node.log")}') from error
+        finally:
+            died = process.poll() is not None
+            time.sleep(1.0)  # what is still on its way
+            stop.set()
+            recorder.join(10)
+            watcher.set()
+        if failure:
+            raise failure[0]
+        if died:
+            raise LiveError(f'the node died while frames were sent\n{_tail(output / "node.log")}')
+    run = LiveRun(recorded, sent[image_topic], time.monotonic() - begin, log=output / 'node.log')
+    _read_times(run, info, recorded)
+    return run
+
+
+def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
+    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.frames.decode import stamp_ns
+
+    present = {topic.name for topic in bags.topics(recorded) if topic.count}
+    if info in present:
+        for received, message in bags.read_topic(recorded, info):
+            run.sent_ns[stamp_ns(message.header)] = received
+    for topic in (f'/{NODE}/heatmap', f'/{NODE}/instances'):
+        if topic in present:
+            for received, message in bags.read_topic(recorded, topic):
+                stamp = stamp_ns(message.header)
+                run.received_ns[stamp] = max(received, run.received_ns.get(stamp, 0))
+    if run.sent_ns and run.received_ns:
+        run.seconds = (max(run.received_ns.values()) - min(run.sent_ns.values())) / 1e9
+
+
+def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
+    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.frames.decode import decode
+
+    for _, message in bags.read_topic(bag, topic):
+        height, width = decode(message).shape[:2]
+        return height, width
+    raise bags.BagError(f'{bag}: no message on {topic}')
+
+
+@contextlib.contextmanager
+def _private_domain() -> Iterator[None]:
+    """Keep the replay off other robots: this machine only, a ROS domain of its own."""
+    wanted = {
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'ROS_DOMAIN_ID': str(random.SystemRandom().randrange(102, 232)),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _node(settings: Sequence[str], image: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, '-m', 'ood_perception.ros.main', '--ros-args']
+    command += ['-r', f'image:={image}']
+    for setting in settings:
+        command += ['-p', setting]
+    with log.open('wb') as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+def _watch(process: subprocess.Popen[bytes], done: threading.Event) -> None:
+    """End the replay when the node is gone."""
+    while not done.wait(0.2):
+        if process.poll() is not None:
+            done.set()
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    text = log.read_text(errors='replace').splitlines() if log.is_file() else []
+    return '\n'.join(text[-lines:])

@@ -1,0 +1,201 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Replay of a bag over DDS: the recorded bytes, untouched, at the recorded pace."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rclpy.context import Context
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from ood_perception.bags import rosbag2 as bag
+from ood_perception.ros import qos
+from ood_perception.ros.tools.session import SETTLE, message_class, tool_node, wait_until
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float, float], None]
+"""Is told the seconds of the bag that were played and its whole length in seconds."""
+
+
+def play(
+    path: str | Path,
+    *,
+    topics: Sequence[str] = (),
+    rate: float = 1.0,
+    clock: float = 0.0,
+    loop: int = 1,
+    start: float = 0.0,
+    remap: dict[str, str] | None = None,
+    wait_for: Sequence[str] = (),
+    wait_timeout: float = 30.0,
+    context: Context | None = None,
+    stop: threading.Event | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, int]:
+    """
+    Publish a bag's messages.
+
+    Args:
+        path: of the bag (sqlite3 or mcap).
+        topics: to be played, empty for all.
+        rate: speed, 1 = as recorded, 2 = twice as fast.
+        clock: publish /clock at this many Hz of wall time (and with each message), 0 = not at all.
+        loop: how many times to play it, 0 = until stopped.
+        start: seconds of the bag to leave out.
+        remap: recorded topic -> topic to publish to.
+        wait_for: topics (as published) that must have a subscriber before the first message.
+        wait_timeout: seconds to wait for them.
+        context: an initialised context, None for a fresh one.
+        stop: ends the replay when set.
+        on_progress: see `Progress`.
+
+    Returns:
+        Messages sent per published topic.
+
+    Raises:
+        BagError: no such bag or topic, nothing in it to play, nobody subscribed in time.
+        ValueError: rate, clock, loop or start out of range.
+
+    """
+    if not rate > 0:
+        raise ValueError(f'rate: expected more than 0, got {rate}')
+    if clock < 0 or loop < 0 or start < 0:
+        raise ValueError(f'clock, loop, start: expected 0 or more, got {clock}, {loop}, {start}')
+    stop = stop or threading.Event()
+    remap = remap or {}
+    with bag.opened(path) as reader, tool_node('ood_play', context) as node:
+        if damage := getattr(reader, 'damage', ''):
+            log.warning('%s: %s', path, damage)
+        connections = _choose(path, reader.connections, topics)
+        publishers = _publishers(node, connections, remap)
+        connections = [c for c in connections if c.id in publishers]
+        if not connections:
+            raise bag.BagError(f'{path}: none of its message types is installed')
+        by_topic = {p.topic_name: p for p in publishers.values()}
+        for name in wait_for:
+            publisher = by_topic.get(node.resolve_topic_name(name))
+            if publisher is None:
+                raise bag.BagError(f'wait for {name}: not played; played are {sorted(by_topic)}')
+            count = publisher.get_subscription_count
+            if not wait_until(lambda count=count: count() > 0, wait_timeout, stop):  # type: ignore[misc]
+                if stop.is_set():
+                    return dict.fromkeys(by_topic, 0)
+                raise bag.BagError(f'nobody subscribed to {name} within {wait_timeout:g} s')
+        if wait_for:
+            stop.wait(SETTLE)
+        clock_publisher = _clock(node) if clock else None
+        sent = dict.fromkeys(by_topic, 0)
+        first = reader.start_time + round(start * 1e9)
+        length = max(0.0, (reader.end_time - first) / 1e9)
+        runs = 0
+        while not stop.is_set() and (runs < loop or loop == 0):
+            pace = _Pace(first, rate, clock, clock_publisher, stop)
+            runs += 1
+            for connection, stamp, raw in reader.messages(connections=connections, start=first):
+                if not pace.wait(stamp):
+                    break
+                publisher = publishers[connection.id]
+                publisher.publish(bytes(raw))
+                sent[publisher.topic_name] += 1
+                if on_progress is not None:
+                    on_progress((stamp - first) / 1e9, length)
+        _drain(publishers.values(), stop)
+        return sent
+
+
+class _Pace:
+    """Waits for each message's turn and publishes the time meanwhile."""
+
+    def __init__(
+        self, first: int, rate: float, clock: float, publisher: Any, stop: threading.Event
+    ) -> None:
+        self.first, self.rate, self.stop = first, rate, stop
+        self.step = 1 / clock if clock else 1.0
+        self.publisher = publisher
+        self.begin = time.monotonic()
+
+    def wait(self, stamp: int) -> bool:
+        """Sleep until the message of a recorded time is due; False when stopped."""
+        due = self.begin + (stamp - self.first) / 1e9 / self.rate
+        while (left := due - time.monotonic()) > 0:
+            if self.stop.wait(min(left, self.step)):
+                return False
+            if self.publisher is not None:
+                elapsed = (time.monotonic() - self.begin) * self.rate
+                self.tell(min(self.first + int(elapsed * 1e9), stamp))
+        if self.publisher is not None:
+            self.tell(stamp)
+        return not self.stop.is_set()
+
+    def tell(self, stamp: int) -> None:
+        """Publish a time in ns on /clock."""
+        from builtin_interfaces.msg import Time
+        from rosgraph_msgs.msg import Clock
+
+        self.publisher.publish(Clock(clock=Time(sec=stamp // 10**9, nanosec=stamp % 10**9)))
+
+
+def _choose(path: Any, connections: list[Any], topics: Sequence[str]) -> list[Any]:
+    names = sorted({c.topic for c in connections})
+    missing = [name for name in topics if name not in names]
+    if missing:
+        raise bag.BagError(f'{path} has no topic {", ".join(missing)}; it has {", ".join(names)}')
+    chosen = [c for c in connections if not topics or c.topic in topics]
+    if not chosen:
+        raise bag.BagError(f'{path} has no topics')
+    return chosen
+
+
+def _publishers(node: Node, connections: list[Any], remap: dict[str, str]) -> dict[int, Publisher]:
+    publishers = {}
+    for connection in connections:
+        try:
+            kind = message_class(connection.msgtype)
+        except ImportError as error:
+            log.warning('%s is left out: %s', connection.topic, error)
+            continue
+        topic = remap.get(connection.topic, connection.topic)
+        publishers[connection.id] = node.create_publisher(kind, topic, recorded_qos(connection))
+    return publishers
+
+
+def recorded_qos(connection: Any) -> QoSProfile:
+    """QoS that the recorded publisher offered, else reliable; a history of at least 10."""
+    offered = list(getattr(connection.ext, 'offered_qos_profiles', None) or [])
+    made = qos.profile('default')
+    if not offered:
+        return made
+    first = offered[0]
+    if first.reliability.value == ReliabilityPolicy.BEST_EFFORT.value:
+        made.reliability = ReliabilityPolicy.BEST_EFFORT
+    if first.durability.value == DurabilityPolicy.TRANSIENT_LOCAL.value:
+        made.durability = DurabilityPolicy.TRANSIENT_LOCAL
+    if first.history.value == HistoryPolicy.KEEP_ALL.value:
+        made.history = HistoryPolicy.KEEP_ALL
+    made.depth = max(10, min(int(first.depth), 1000))
+    return made
+
+
+def _clock(node: Node) -> Publisher:
+    return node.create_publisher(message_class('rosgraph_msgs/msg/Clock'), '/clock', 10)
+
+
+def _drain(publishers: Any, stop: threading.Event) -> None:
+    """Give the last messages time to leave before the publishers go."""
+    if stop.is_set():
+        return
+    for publisher in publishers:
+        if publisher.get_subscription_count():
+            publisher.wait_for_all_acked(Duration(seconds=2))
+    time.sleep(0.2)

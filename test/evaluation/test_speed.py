@@ -1,0 +1,33 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Measuring a real pipeline."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from ood_perception.evaluation.speed import measure, write_rows
+from ood_perception.pipeline import Pipeline
+
+
+def test_rows_of_a_real_pipeline(tmp_path: Path) -> None:
+    pipeline = Pipeline.from_profile('compact', 'cpu', 'eager')
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    row = measure(pipeline, [frame], cameras=2, runs=2, warm_up=1)
+    assert (row.engine, row.size, row.cameras, row.precision) == ('eager', '64x48', 2, 'float32')
+    assert 0 < row.ms_median <= row.ms_p95
+    assert row.memory_mb > 0
+    assert {'upload', 'segmentor', 'score', 'download'} <= set(row.stages)
+    path = tmp_path / 'new' / 'rows.csv'
+    write_rows(path, [row], 'a command')
+    write_rows(path, [row], 'another command')
+    lines = path.read_text(encoding='utf-8').splitlines()
+    assert lines[0].startswith('# a command (torch ')
+    read = list(csv.DictReader(lines[1:]))
+    assert len(read) == 2
+    assert float(read[0]['ms_median']) == row.ms_median
+    assert float(read[1]['segmentor_ms']) == row.stages['segmentor']
