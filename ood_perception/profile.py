@@ -160,6 +160,11 @@ class Profile:
         _check(profile)
         return profile
 
+    def weight_names(self) -> list[str]:
+        """What the stages name as weights, in order, each once."""
+        stages = (self.segmentor, self.score, self.prompts, self.segmenter)
+        return list(dict.fromkeys(stage.weights for stage in stages if stage.weights))
+
     def to_dict(self) -> dict[str, Any]:
         """Nested mappings that :meth:`from_dict` accepts."""
         return dataclasses.asdict(self)

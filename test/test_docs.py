@@ -13,12 +13,19 @@ import pytest
 import typer
 import yaml
 
+from ood_perception.checkpoints.store import catalogue
 from ood_perception.cli.main import COMMANDS, build
 from ood_perception.profile import Profile, profile_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [p for p in (ROOT / 'README.md', ROOT / 'CONTRIBUTING.md') if p.is_file()]
 PAGES += sorted((ROOT / 'docs').glob('*.md'))
+SPEAKING = [
+    *sorted((ROOT / 'config' / 'profiles').glob('*.yaml')),
+    *sorted(p for p in (ROOT / 'ood_perception').rglob('*.py') if '`ood ' in p.read_text('utf-8')),
+]
+"""Files whose messages and comments name commands."""
+
 LAUNCH = (ROOT / 'launch' / 'ood.launch.py').read_text(encoding='utf-8')
 GROUPS = dict(typer.main.get_command(build()).commands)
 
@@ -62,7 +69,7 @@ def test_links_lead_somewhere(page: Path):
     assert not wrong
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize('page', PAGES + SPEAKING, ids=lambda p: p.name)
 def test_commands_and_their_options_exist(page: Path):
     for words in commands(text_of(page)):
         assert words[0] in COMMANDS, words
@@ -75,6 +82,16 @@ def test_commands_and_their_options_exist(page: Path):
         for word in rest:
             if word.startswith('-') and len(word) > 1:
                 assert word.split('=')[0] in known | {'--help'}, words
+
+
+def test_weights_that_are_named_can_be_fetched():
+    names = set()
+    for page in PAGES + SPEAKING:
+        for words in commands(text_of(page)):
+            if words[:2] == ['weights', 'fetch']:
+                names |= {word for word in words[2:] if re.fullmatch(r'[a-z][a-z0-9_]+', word)}
+    assert 'dinov2_novelty' in names
+    assert names <= set(catalogue()) | set(profile_names())
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ood_perception.checkpoints.loading import match
 from ood_perception.checkpoints.origins import detect_origin
@@ -20,10 +20,37 @@ from ood_perception.checkpoints.report import CheckpointError, LoadReport
 FAMILIES = {
     'mmseg': 'internimage_',
     'dinov2': 'dinov2_',
+    'dinov2_hf': 'dinov2_',
     'uem': 'uem_',
     'detectron2': 's2m_',
+    'sam': 'sam_vit_',
 }
 """Origin -> how the names of its models begin."""
+
+SAM = ('sam_vit_b', 'sam_vit_l', 'sam_vit_h')
+"""Networks of the package segment_anything."""
+
+
+def build_network(name: str) -> nn.Module:
+    """
+    Build a network by name without memory, to compare a checkpoint with.
+
+    Args:
+        name: for `models.create_model`, or sam_vit_b, sam_vit_l, sam_vit_h.
+
+    Raises:
+        ValueError: no such network.
+        ImportError: Segment Anything is not installed.
+
+    """
+    from ood_perception.models import create_model
+
+    with torch.device('meta'):
+        if name in SAM:
+            from segment_anything import sam_model_registry
+
+            return sam_model_registry[name.removeprefix('sam_')]()
+        return create_model(name)
 
 
 def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
@@ -41,15 +68,14 @@ def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
         CheckpointError: it fits none.
 
     """
-    from ood_perception.models import MODELS, create_model
+    from ood_perception.models import MODELS
 
     origin = detect_origin(state)
     prefix = FAMILIES.get(origin)
-    candidates = [key for key in MODELS if prefix is not None and key.startswith(prefix)]
+    candidates = [key for key in (*MODELS, *SAM) if prefix is not None and key.startswith(prefix)]
     for candidate in candidates:
         try:
-            with torch.device('meta'):
-                match(create_model(candidate), state, origin)
+            match(build_network(candidate), state, origin)
         except CheckpointError:
             continue
         return candidate
@@ -80,15 +106,12 @@ def convert_file(
     """
     from safetensors.torch import save_file
 
-    from ood_perception.models import create_model
-
     target = Path(target).expanduser()
     if target.suffix != '.safetensors':
         raise CheckpointError(f'{target}: expected a name that ends in .safetensors')
     state = read_checkpoint(source)
     model = model or identify(state, str(source))
-    with torch.device('meta'):
-        network = create_model(model)
+    network = build_network(model)
     converted, report = match(network, state, name=str(source))
     skipped = tuple(getattr(network, 'optional_keys', ()))
     tensors = {

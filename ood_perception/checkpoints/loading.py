@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from ood_perception.checkpoints.origins import ORIGINS, Converted, detect_origin
 from ood_perception.checkpoints.reading import read_checkpoint, tensors_of
 from ood_perception.checkpoints.report import CheckpointError, LoadReport
+
+PREFIX_DEPTH = 4
+"""Parts of a key that a wrapper may have put in front, at most."""
 
 
 def load_checkpoint(
@@ -63,6 +67,48 @@ def match(
         CheckpointError: not this model's.
 
     """
+    if origin != 'auto' and origin not in ORIGINS:
+        raise ValueError(f'origin: expected auto or one of {", ".join(ORIGINS)}, got {origin!r}')
+    first: CheckpointError | None = None
+    for prefix, part in _parts(state):
+        try:
+            converted, report = _match(model, part, origin, name)
+        except CheckpointError as error:
+            first = first or error
+            continue
+        if prefix:
+            report.ignored |= {
+                key: f'not below {prefix}' for key in state if not key.startswith(prefix)
+            }
+        return converted, report
+    assert first is not None
+    raise first
+
+
+def _parts(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """
+    Yield the whole checkpoint, then what lies below a prefix that most of its keys share.
+
+    Wrappers of training frameworks put such prefixes there: `module.`, `model.`, `_orig_mod.`,
+    `model.backbone.`
+    """
+    yield '', state
+    heads: Counter[str] = Counter()
+    for key in state:
+        pieces = key.split('.')
+        for depth in range(1, min(len(pieces), PREFIX_DEPTH + 1)):
+            heads['.'.join(pieces[:depth]) + '.'] += 1
+    for prefix, count in sorted(heads.items(), key=lambda item: len(item[0])):
+        if 2 * count > len(state):
+            yield (
+                prefix,
+                {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)},
+            )
+
+
+def _match(
+    model: nn.Module, state: Mapping[str, Tensor], origin: str, name: str
+) -> tuple[Converted, LoadReport]:
     if origin == 'auto':
         origin = detect_origin(state, model.state_dict())
         if not origin:
@@ -71,8 +117,6 @@ def match(
                 f'{name}: not a checkpoint of any known origin ({", ".join(ORIGINS)}); '
                 f'its first keys are {keys}'
             )
-    if origin not in ORIGINS:
-        raise ValueError(f'origin: expected auto or one of {", ".join(ORIGINS)}, got {origin!r}')
     try:
         converted = ORIGINS[origin](state, model)
     except (RuntimeError, IndexError) as error:

@@ -96,6 +96,50 @@ def convert_dinov2(state: Mapping[str, Tensor], model: nn.Module) -> Converted:
     return out
 
 
+_HUGGING_FACE = [
+    (r'embeddings\.(cls_token|mask_token|register_tokens)$', r'\1'),
+    (r'embeddings\.position_embeddings$', 'pos_embed'),
+    (r'embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
+    (r'(?:encoder\.)?layer\.(\d+)\.attention\.output\.dense\.', r'blocks.\1.attn.proj.'),
+    (r'(?:encoder\.)?layer\.(\d+)\.layer_scale(\d)\.lambda1$', r'blocks.\1.ls\2.gamma'),
+    (r'(?:encoder\.)?layer\.(\d+)\.mlp\.weights_in\.', r'blocks.\1.mlp.w12.'),
+    (r'(?:encoder\.)?layer\.(\d+)\.mlp\.weights_out\.', r'blocks.\1.mlp.w3.'),
+    (r'(?:encoder\.)?layer\.(\d+)\.', r'blocks.\1.'),
+    (r'layernorm\.', 'norm.'),
+]
+"""Names of transformers' Dinov2Model -> names of the official hub."""
+
+_QUERY_KEY_VALUE = re.compile(
+    r'(?:encoder\.)?layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)$'
+)
+
+
+def convert_dinov2_hf(state: Mapping[str, Tensor], model: nn.Module) -> Converted:
+    """Join query, key and value of Hugging Face's DINOv2 and rename it; see `convert_dinov2`."""
+    official: dict[str, Tensor] = {}
+    sources: dict[str, list[str]] = {}
+    parts: dict[str, dict[str, str]] = {}
+    for key, value in state.items():
+        if found := _QUERY_KEY_VALUE.match(key):
+            parts.setdefault(f'blocks.{found[1]}.attn.qkv.{found[3]}', {})[found[2]] = key
+            continue
+        name = key
+        for pattern, replacement in _HUGGING_FACE:
+            name, count = re.subn(rf'^{pattern}', replacement, key)
+            if count:
+                break
+        official[name], sources[name] = value, [key]
+    for name, keys in parts.items():
+        order = [keys[part] for part in ('query', 'key', 'value') if part in keys]
+        official[name], sources[name] = torch.cat([state[key] for key in order]), order
+    part = convert_dinov2(official, model)
+    return Converted(
+        part.tensors,
+        {name: [k for s in found for k in sources[s]] for name, found in part.sources.items()},
+        {sources[name][0]: reason for name, reason in part.ignored.items()},
+    )
+
+
 UEM_TRAINING_STATE = {
     'queue': 'memory queue of GMMSeg, used in training only',
     'queue_ptr': 'memory queue of GMMSeg, used in training only',
@@ -213,6 +257,7 @@ def convert_sam(state: Mapping[str, Tensor], model: nn.Module) -> Converted:
 ORIGINS: dict[str, Callable[[Mapping[str, Tensor], nn.Module], Converted]] = {
     'mmseg': convert_mmseg,
     'dinov2': convert_dinov2,
+    'dinov2_hf': convert_dinov2_hf,
     'uem': convert_uem,
     'detectron2': convert_detectron2,
     'sam': convert_sam,
@@ -235,6 +280,7 @@ def detect_origin(keys: Collection[str], own: Collection[str] = ()) -> str:
         'mmseg': r'decode_head\.|backbone\.levels\.|backbone\.patch_embed\.conv',
         'sam': r'image_encoder\.|sam_mask_decoder\.|prompt_encoder\.|mask_decoder\.',
         'uem': r'(segmentor\.)?backbone\.(dinov2|learnable_layers)\.|ood_projector\._layers\.',
+        'dinov2_hf': r'(encoder\.)?layer\.\d+\.attention\.attention\.query\.',
         'dinov2': r'blocks\.\d+\.(norm1|attn|ls1)\.|register_tokens',
     }
     for origin, pattern in signs.items():

@@ -12,9 +12,11 @@ objects) become inert records that are thrown away; any other name is an error.
 from __future__ import annotations
 
 import collections
+import logging
 import pickle
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +27,26 @@ from torch import Tensor
 
 from ood_perception.checkpoints.report import CheckpointError, WeightsMissing
 
-WRAPPERS = ('state_dict', 'model', 'model_state_dict')
-"""Keys under which the outer dict of a file holds the tensors, in this order."""
+log = logging.getLogger(__name__)
+
+WRAPPERS = (
+    'state_dict',
+    'model_state_dict',
+    'model',
+    'ema',
+    'model_ema',
+    'params_ema',
+    'teacher',
+    'params',
+    'net',
+)
+"""Keys under which training frameworks keep the tensors, preferred in this order."""
+
+DEPTH = 3
+"""Levels of nested dicts that are searched for tensors."""
+
+MOST = 5
+"""The weights have so many times the tensors of any other dict of a file, where no name tells."""
 
 
 class Inert(dict[Any, Any]):
@@ -113,7 +133,9 @@ class RestrictedUnpickler(pickle.Unpickler):
             return getattr(np.dtypes, name)
         if module.split('.')[0] in _INERT:
             return Inert
-        raise pickle.UnpicklingError(f'it names {module}.{name}, which is not data')
+        raise pickle.UnpicklingError(
+            f'it names {module}.{name}, which is not data (of a model, save its state_dict())'
+        )
 
 
 def _restricted_load(file: Any, **options: Any) -> Any:
@@ -153,31 +175,63 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 def tensors_of(tree: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """
-    Find the tensors in the outer dict of a checkpoint.
+    Find the dict of tensors in what a checkpoint holds, at most three levels deep.
 
     Args:
         tree: what the file holds.
         name: of the file, for messages.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are none, or several dicts of which none is a known one.
 
     """
-    for wrapper in WRAPPERS:
-        if isinstance(tree, Mapping) and isinstance(tree.get(wrapper), Mapping):
-            tree = tree[wrapper]
-            break
+    groups = dict(_groups(tree, ''))
+    if not groups:
+        raise CheckpointError(f'{name}: {_nothing_in(tree)}')
+    path = _preferred(groups, name)
+    if others := [other for other in groups if other != path]:
+        log.info('%s: took the tensors under %r, not %s', name, path, ', '.join(others))
+    found = groups[path]
+    if all(key.startswith('module.') for key in found):  # saved from DataParallel
+        found = {key.removeprefix('module.'): value for key, value in found.items()}
+    return found
+
+
+def _groups(tree: Any, path: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield every dict of tensors with the path of keys that leads to it, but optimizers'."""
+    if not isinstance(tree, Mapping) or depth > DEPTH:
+        return
     found = {}
-    for key, value in tree.items() if isinstance(tree, Mapping) else ():
+    for key, value in tree.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in 'fiub':
             value = torch.from_numpy(value)
         if isinstance(value, Tensor) and isinstance(key, str):
             found[key] = value.detach()
-    if not found:
-        raise CheckpointError(f'{name}: no tensors in it, so it is not a checkpoint')
-    if all(key.startswith('module.') for key in found):  # saved from DataParallel
-        found = {key.removeprefix('module.'): value for key, value in found.items()}
-    return found
+        elif isinstance(key, str) and not key.startswith('optim'):
+            yield from _groups(value, f'{path}.{key}' if path else key, depth + 1)
+    if found:
+        yield path, found
+
+
+def _preferred(groups: dict[str, dict[str, Tensor]], name: str) -> str:
+    """Tell which of several dicts holds the weights: a known name, or most of the tensors."""
+    for wrapper in WRAPPERS:
+        for path in groups:
+            if wrapper in path.split('.'):
+                return path
+    first, *rest = sorted(groups, key=lambda path: -len(groups[path]))
+    if rest and len(groups[rest[0]]) * MOST > len(groups[first]):
+        raise CheckpointError(
+            f'{name}: several dicts of tensors, {", ".join(groups)}; save the one that is meant'
+        )
+    return first
+
+
+def _nothing_in(tree: Any) -> str:
+    if isinstance(tree, Mapping) and tree:
+        keys = ', '.join(map(str, list(tree)[:5]))
+        return f'no tensors in it, so it is not a checkpoint; its keys are {keys}'
+    return f'no tensors in it, so it is not a checkpoint (a {type(tree).__name__})'
 
 
 def check_kind(path: Path, head: bytes) -> None:
@@ -194,6 +248,48 @@ def check_kind(path: Path, head: bytes) -> None:
         raise CheckpointError(
             f'{path}: a Git LFS pointer, not the file it points to; run git lfs pull'
         )
+    for magic, what in FOREIGN.items():
+        if head.startswith(magic):
+            raise CheckpointError(f'{path}: {what}, not a file of PyTorch weights')
+    if head.startswith(b'PK') and zipfile.is_zipfile(path):
+        _check_archive(path)
+
+
+FOREIGN = {
+    b'\x89HDF': 'an HDF5 file (Keras)',
+    b'GGUF': 'a GGUF file',
+    b'\x93NUMPY': 'a numpy array',
+    b'\x1f\x8b': 'a gzip archive; unpack it first',
+    b'7z\xbc\xaf': 'a 7z archive; unpack it first',
+    b'ustar': 'a tar archive; unpack it first',
+    b'\x08\x03\x12': 'an ONNX network',
+    b'\x08\x07\x12': 'an ONNX network',
+    b'\x08\x08\x12': 'an ONNX network',
+    b'\x08\x09\x12': 'an ONNX network',
+    b'\x08\x0a\x12': 'an ONNX network',
+}
+"""First bytes of files that people mistake for weights -> what they are."""
+
+
+def _check_archive(path: Path) -> None:
+    """Raise CheckpointError for zip archives that hold no state dict."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    inner = [name.split('/', 1)[-1] for name in names]
+    if any(name.startswith('code/') for name in inner) or 'constants.pkl' in inner:
+        raise CheckpointError(
+            f'{path}: a TorchScript archive, which holds code; make weights of it where it is '
+            f"trusted: torch.save(torch.jit.load('{path.name}').state_dict(), 'weights.pth')"
+        )
+    if any(name.endswith('.json') and 'model' in name for name in inner) and not any(
+        name == 'data.pkl' for name in inner
+    ):
+        raise CheckpointError(
+            f'{path}: a program of torch.export (.pt2) or a model archive, not weights; '
+            f'save the state_dict() of the model instead'
+        )
+    if inner and all(name.endswith('.npy') for name in inner):
+        raise CheckpointError(f'{path}: arrays of numpy (.npz), not a file of PyTorch weights')
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -217,7 +313,10 @@ def _read_pickled(path: Path) -> Any:
     options: dict[str, Any] = {'map_location': 'cpu', 'mmap': True} if zipped else {}
     try:
         try:
-            return torch.load(path, weights_only=True, **{'map_location': 'cpu', **options})
+            with warnings.catch_warnings():
+                # torch warns of pickle protocols above 2; what it cannot read is read below.
+                warnings.simplefilter('ignore')
+                return torch.load(path, weights_only=True, **{'map_location': 'cpu', **options})
         except pickle.UnpicklingError:
             return torch.load(
                 path,

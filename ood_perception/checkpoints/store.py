@@ -46,7 +46,6 @@ class Entry:
         sha256_prefix: first hex digits, where only those are published.
         purpose: one line for people.
         published: numbers that the publisher reports for it.
-        profiles: that use it.
 
     """
 
@@ -63,7 +62,6 @@ class Entry:
     sha256: str = ''
     sha256_prefix: str = ''
     published: str = ''
-    profiles: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -75,7 +73,6 @@ def catalogue() -> dict[str, Entry]:
     for name, values in yaml.safe_load(text).items():
         if unknown := set(values) - known:
             raise ValueError(f'catalogue.yaml: {name}: unknown keys {sorted(unknown)}')
-        values['profiles'] = tuple(values.get('profiles', ()))
         entries[name] = Entry(name=name, **values)
     return entries
 

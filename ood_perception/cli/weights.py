@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from ood_perception.checkpoints.store import Entry
 
 app = typer.Typer(no_args_is_help=True, help='List, fetch, check and convert weight files.')
 
@@ -29,7 +32,12 @@ def list_weights(
     from rich.console import Console
 
     from ood_perception.checkpoints.store import cache_folder, cached_path, catalogue
+    from ood_perception.profile import Profile, profile_names
 
+    users: dict[str, list[str]] = {}
+    for profile in profile_names():
+        for name in Profile.load(profile).weight_names():
+            users.setdefault(name, []).append(profile)
     console = Console(highlight=False, soft_wrap=True)
     for entry in catalogue().values():
         if match not in entry.name:
@@ -43,7 +51,7 @@ def list_weights(
         console.print(f'  licence: {entry.licence}')
         if verbose:
             console.print(f'  model: {entry.model or "of another library"} {entry.options or ""}')
-            console.print(f'  profiles: {", ".join(entry.profiles) or "none"}')
+            console.print(f'  profiles: {", ".join(users.get(entry.name, ())) or "none"}')
             console.print(f'  from: {entry.url or entry.page}')
             console.print(f'  here: {here or "no"}')
     console.print(f'Files live in {cache_folder()}; sizes are about, without training state.')
@@ -67,13 +75,14 @@ def fetch(
     )
 
     from ood_perception.checkpoints import fetching
-    from ood_perception.checkpoints.store import catalogue, find_entry
 
     try:
-        entries = []
-        for name in names:
-            of_profile = [entry for entry in catalogue().values() if name in entry.profiles]
-            entries += of_profile or [find_entry(name)]
+        entries = [entry for name in names for entry in _entries(name)]
+        if source and len(entries) > 1 and not Path(source).expanduser().is_dir():
+            raise ValueError(
+                f'--from {source}: expected a folder with {", ".join(e.file for e in entries)}'
+            )
+        missing: list[str] = []
         columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn())
         with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as bar:
             for entry in entries:
@@ -82,12 +91,33 @@ def fetch(
                 def show(done: int, total: int, task: int = task) -> None:
                     bar.update(task, completed=done, total=total or None)  # type: ignore[arg-type]
 
-                path = fetching.fetch(entry, source or None, show)
+                try:
+                    path = fetching.fetch(entry, source or None, show)
+                except (OSError, ValueError) as error:
+                    bar.remove_task(task)  # type: ignore[arg-type]
+                    missing.append(str(error))
+                    continue
                 checked = 'sha256 as published' if entry.sha256 or entry.sha256_prefix else ''
                 bar.console.print(f'{entry.name}: {path} {checked}', soft_wrap=True)
                 bar.console.print(f'  licence: {entry.licence}', soft_wrap=True)
+        if missing:
+            raise ValueError('\nerror: '.join(missing))
     except (OSError, ValueError) as error:
         _fail(error)
+
+
+def _entries(name: str) -> list[Entry]:
+    """Files by a name of the catalogue, or those that a profile's stages name."""
+    from ood_perception.checkpoints.store import catalogue, find_entry
+    from ood_perception.profile import Profile, profile_names
+
+    if name in catalogue() or name not in profile_names():
+        return [find_entry(name)]
+    files = Profile.load(name).weight_names()
+    entries = [catalogue()[file] for file in files if file in catalogue()]
+    if not entries:
+        raise ValueError(f'{name}: nothing to fetch, its weights come with the package')
+    return entries
 
 
 @app.command()
@@ -96,14 +126,10 @@ def check(
     model: Annotated[str, typer.Option(help='Model that it is meant for.')] = '',
 ) -> None:
     """Say what a file is and whether it fits a model, without running anything in it."""
-    import torch
-
     from ood_perception.checkpoints import read_checkpoint
-    from ood_perception.checkpoints.converting import identify
+    from ood_perception.checkpoints.converting import build_network, identify
     from ood_perception.checkpoints.loading import match
-    from ood_perception.checkpoints.origins import detect_origin
     from ood_perception.checkpoints.store import catalogue, sha256_of, wrong_sha256
-    from ood_perception.models import create_model
 
     try:
         state = read_checkpoint(file)
@@ -117,14 +143,10 @@ def check(
         bad = [name for name, value in state.items() if _not_finite(value)]
         if bad:
             raise ValueError(f'{file}: {bad[0]} holds values that are not finite')
-        if not model and detect_origin(state) == 'sam':
-            typer.echo('Segment Anything: its segmenter checks it when it loads it')
-            return
         name = model or identify(state, str(file))
-        with torch.device('meta'):
-            _, report = match(create_model(name), state, name=str(file))
+        _, report = match(build_network(name), state, name=str(file))
         typer.echo(f'fits {name}: {report}')
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         _fail(error)
 
 

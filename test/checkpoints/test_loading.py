@@ -256,3 +256,80 @@ def test_segment_anything_names_are_taken_as_they_are():
 def test_unknown_origin_is_named():
     with pytest.raises(ValueError, match="'keras'"):
         load_checkpoint(torch.nn.Linear(1, 1), {'weight': torch.ones(1, 1)}, origin='keras')
+
+
+def hugging_face(state, depth, registers=True):
+    """transformers' names for the official DINOv2 keys of `state`."""
+    out = {}
+    for key, value in state.items():
+        part = key.split('.')
+        layer = f'encoder.layer.{part[1]}' if part[0] == 'blocks' else ''
+        if '.attn.qkv.' in key:
+            for name, piece in zip(('query', 'key', 'value'), value.chunk(3), strict=True):
+                out[f'{layer}.attention.attention.{name}.{part[-1]}'] = piece
+        elif '.attn.proj.' in key:
+            out[f'{layer}.attention.output.dense.{part[-1]}'] = value
+        elif layer and part[2].startswith('ls'):
+            out[f'{layer}.layer_scale{part[2][2:]}.lambda1'] = value
+        elif layer:
+            out[f'{layer}.{".".join(part[2:])}'] = value
+        elif key == 'pos_embed':
+            out['embeddings.position_embeddings'] = value
+        elif key.startswith('patch_embed.proj.'):
+            out[f'embeddings.patch_embeddings.projection.{part[-1]}'] = value
+        elif key.startswith('norm.'):
+            out[f'layernorm.{part[-1]}'] = value
+        else:
+            out[f'embeddings.{key}'] = value
+    assert len(out) == len(state) + 4 * depth
+    return out
+
+
+def official_dinov2(state):
+    """The official hub's keys for the weights of a DINOv2 of ours with registers."""
+    official = dict(state)
+    official['register_tokens'] = official.pop('reg_token')
+    first = torch.full((1, 1, official['cls_token'].shape[-1]), 0.25)
+    official['pos_embed'] = torch.cat([first, official['pos_embed']], dim=1)
+    official['cls_token'] = official['cls_token'] - 0.25
+    return official | {'mask_token': torch.zeros(1, first.shape[-1])}
+
+
+def small_dinov2():
+    return create_model('dinov2_vits14_reg', **DINO)
+
+
+@pytest.mark.parametrize('prefix', ['', 'dinov2.', 'model.', 'model.backbone.'])
+@pytest.mark.parametrize('naming', ['official', 'hugging face'])
+def test_dinov2_is_taken_under_every_naming_and_prefix(naming, prefix):
+    expected = randomised(small_dinov2())
+    official = official_dinov2(snapshot(expected))
+    named = official if naming == 'official' else hugging_face(official, DINO['depth'])
+    state = {prefix + key: value for key, value in named.items()}
+    if prefix:
+        state['classifier.weight'] = torch.zeros(3, 16)
+    model = small_dinov2()
+    report = load_checkpoint(model, state)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, msg=name)
+    unused = {prefix + 'mask_token', prefix + 'embeddings.mask_token', 'classifier.weight'}
+    assert set(report.used) == {key.removeprefix(prefix) for key in set(state) - unused}
+
+
+@pytest.mark.parametrize('prefix', ['module.', 'model.', '_orig_mod.', 'net.module.'])
+def test_prefix_of_a_wrapper_is_taken_off(prefix):
+    expected = randomised(create_model('uem_dd', **UEM))
+    state = {prefix + key: v for key, v in official_uem('dd', snapshot(expected)).items()}
+    state['criterion.weight'] = torch.zeros(3)
+    model = create_model('uem_dd', **UEM)
+    report = load_checkpoint(model, state)
+    assert report.origin == 'uem'
+    assert report.ignored['criterion.weight'] == f'not below {prefix}'
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, msg=name)
+
+
+def test_error_of_a_file_that_fits_under_no_prefix_is_about_the_whole_file():
+    state = {f'model.{key}': v for key, v in {'a': torch.ones(1), 'b': torch.ones(2)}.items()}
+    with pytest.raises(CheckpointError, match=r'first keys are model\.a, model\.b'):
+        load_checkpoint(small_dinov2(), state)

@@ -182,3 +182,54 @@ def test_file_without_tensors_is_one_error(tmp_path, tree):
 def test_missing_file_says_where_to_look(tmp_path):
     with pytest.raises(WeightsMissing, match='ood weights list'):
         read_checkpoint(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize(
+    'path',
+    ['teacher', 'student', 'ema', 'net', 'weights', 'params_ema', 'model_state', 'G', 'a.b.c'],
+)
+def test_tensors_come_out_of_any_nesting(tmp_path, path):
+    tree = STATE
+    for key in reversed(path.split('.')):
+        tree = {key: tree, 'epoch': 3, 'optimizer': {'state': {0: {'step': torch.ones(1)}}}}
+    torch.save(tree, tmp_path / 'a.pth')
+    assert same(read_checkpoint(tmp_path / 'a.pth'))
+
+
+def test_known_name_wins_over_loose_tensors_and_callbacks(tmp_path):
+    tree = {
+        'best': torch.ones(1),
+        'callbacks': {'checkpoint': {'best_model_score': torch.ones(1)}},
+        'state_dict': STATE,
+    }
+    torch.save(tree, tmp_path / 'a.ckpt')
+    assert same(read_checkpoint(tmp_path / 'a.ckpt'))
+
+
+def test_two_dicts_of_equal_right_are_named(tmp_path):
+    torch.save({'left': STATE, 'right': STATE}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='left, right; save the one that is meant'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_keys_of_a_file_without_tensors_are_named(tmp_path):
+    torch.save({'epoch': 3, 'args': {'lr': 0.1}}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match='its keys are epoch, args'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_torchscript_is_named_for_what_it_is(tmp_path):
+    path = tmp_path / 'weights.pt'
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+    with pytest.raises(CheckpointError, match=r'TorchScript.*state_dict'):
+        read_checkpoint(path)
+
+
+def test_exported_program_and_arrays_are_named_for_what_they_are(tmp_path):
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+    torch.export.save(program, tmp_path / 'a.pt2')
+    with pytest.raises(CheckpointError, match=r'torch\.export'):
+        read_checkpoint(tmp_path / 'a.pt2')
+    np.savez(tmp_path / 'a.npz', a=np.zeros(2))
+    with pytest.raises(CheckpointError, match='numpy'):
+        read_checkpoint(tmp_path / 'a.npz')

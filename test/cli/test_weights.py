@@ -14,6 +14,7 @@ from ood_perception.checkpoints.converting import convert_file
 from ood_perception.checkpoints.store import catalogue
 from ood_perception.cli.weights import app
 from ood_perception.models import create_model, registry
+from ood_perception.profile import Profile, profile_names
 
 RUN = CliRunner()
 CASE = golden('internimage_heads_small.pt')['upernet']
@@ -143,3 +144,46 @@ def test_convert_refuses_numbers_that_half_precision_cannot_hold(official, tmp_p
     with pytest.raises(CheckpointError, match=r'conv_seg\.bias'):
         convert_file(official, tmp_path / 'a.safetensors', 'internimage_l_upernet', half=True)
     assert not (tmp_path / 'a.safetensors').exists()
+
+
+@pytest.mark.parametrize('profile', profile_names())
+def test_fetch_of_a_profile_brings_every_file_that_it_names(profile, monkeypatch, tmp_path):
+    monkeypatch.setenv('OOD_WEIGHTS', str(tmp_path / 'cache'))
+    needed = [n for n in Profile.load(profile).weight_names() if not n.startswith('package:')]
+    for name in needed:
+        assert name in catalogue(), f'{profile}: {name} is in no catalogue'
+        (tmp_path / catalogue()[name].file).write_bytes(b'content')
+    monkeypatch.setattr('ood_perception.checkpoints.fetching.wrong_sha256', lambda *_: '')
+    result = RUN.invoke(app, ['fetch', profile, '--from', str(tmp_path)])
+    if needed:
+        assert result.exit_code == 0, result.output
+        for name in needed:
+            assert (tmp_path / 'cache' / catalogue()[name].file).is_file()
+    else:
+        assert 'its weights come with the package' in result.stderr
+
+
+def test_one_file_that_cannot_be_had_does_not_stop_the_others(monkeypatch, tmp_path):
+    monkeypatch.setenv('OOD_WEIGHTS', str(tmp_path / 'cache'))
+    (tmp_path / 's2m_detector.pth').write_bytes(b'content')
+    result = RUN.invoke(app, ['fetch', 'uem_gd', 's2m', '--from', str(tmp_path)])
+    assert result.exit_code == 1
+    assert 'uem_gd' in result.stderr
+    assert (tmp_path / 'cache' / 's2m_detector.pth').is_file()
+
+
+def test_check_knows_segment_anything(tmp_path):
+    from segment_anything import sam_model_registry
+
+    with torch.device('meta'):
+        shapes = {k: v.shape for k, v in sam_model_registry['vit_b']().state_dict().items()}
+    # One value, seen at every place: a file of vit_b's shape without its 358 MB.
+    state = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
+    torch.save(state, tmp_path / 'mine.pth')
+    for arguments in ([], ['--model', 'sam_vit_b']):
+        result = RUN.invoke(app, ['check', str(tmp_path / 'mine.pth'), *arguments])
+        assert result.exit_code == 0, result.output
+        assert 'fits sam_vit_b' in result.output
+    result = RUN.invoke(app, ['check', str(tmp_path / 'mine.pth'), '--model', 'sam_vit_l'])
+    assert result.exit_code == 1
+    assert 'does not fit' in result.stderr
