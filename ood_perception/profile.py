@@ -15,20 +15,29 @@ import difflib
 import itertools
 import os
 import sys
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+# Strict: a profile that says 'yes' or 1.0 where a whole number is meant is a mistake to tell.
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Pixels = Annotated[int, Strict(), Field(ge=0)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Options = dict[Text, Any]
+
+CONFIG = ConfigDict(extra='forbid')
 
 
 class ProfileError(ValueError):
     """A profile, or a weight file it names, is wrong; the message starts with the key's path."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
 class ImageConfig:
     """
     Size at which a frame is processed; aspect ratio kept, sides rounded to the model's multiple.
@@ -39,11 +48,11 @@ class ImageConfig:
 
     """
 
-    short_side: int = 0
-    max_long_side: int = 0
+    short_side: Pixels = 0
+    max_long_side: Pixels = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
 class StageConfig:
     """
     One stage: an entry of a registry, its weights and its options.
@@ -56,12 +65,12 @@ class StageConfig:
 
     """
 
-    name: str = ''
-    weights: str = ''
-    options: dict[str, Any] = field(default_factory=dict)
+    name: Text = ''
+    weights: Text = ''
+    options: Options = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
 class CalibrationConfig:
     """
     From score to the probability of being unknown.
@@ -69,21 +78,21 @@ class CalibrationConfig:
     Attributes:
         kind: 'platt' (sigmoid(slope * score + offset)) or 'quantile' (piecewise linear through
             (knots[i], values[i])).
-        slope: of the Platt map, per unit of score.
+        slope: of the Platt map, per unit of score, above 0.
         offset: of the Platt map.
         knots: increasing scores of the quantile map.
         values: probabilities 0..1 at the knots.
 
     """
 
-    kind: str = 'platt'
-    slope: float = 1.0
-    offset: float = 0.0
-    knots: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
+    kind: Literal['platt', 'quantile'] = 'platt'
+    slope: Annotated[Number, Field(gt=0)] = 1.0
+    offset: Number = 0.0
+    knots: list[Number] = field(default_factory=list)
+    values: list[Annotated[Number, Field(ge=0, le=1)]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
 class TrackingConfig:
     """
     How objects keep their ids through time.
@@ -94,11 +103,11 @@ class TrackingConfig:
 
     """
 
-    enabled: bool = True
-    options: dict[str, Any] = field(default_factory=dict)
+    enabled: Flag = True
+    options: Options = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=CONFIG)
 class Profile:
     """
     A whole pipeline by name: from image size and segmentor to tracking.
@@ -120,8 +129,8 @@ class Profile:
 
     """
 
-    name: str = ''
-    description: str = ''
+    name: Text = ''
+    description: Text = ''
     image: ImageConfig = field(default_factory=ImageConfig)
     segmentor: StageConfig = field(default_factory=StageConfig)
     score: StageConfig = field(default_factory=StageConfig)
@@ -129,17 +138,16 @@ class Profile:
     prompts: StageConfig = field(default_factory=StageConfig)
     segmenter: StageConfig = field(default_factory=StageConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    precision: str = 'float32'
-    classes: list[str] = field(default_factory=list)
-    licence: str = ''
+    precision: Literal['float32', 'float16', 'bfloat16'] = 'float32'
+    classes: list[Text] = field(default_factory=list)
+    licence: Text = ''
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Profile:
         """
         Read a profile by its name (``compact``) or from a YAML file.
 
-        Raises
-        ------
+        Raises:
             ProfileError: no such profile, not YAML, unknown key, wrong type or value.
 
         """
@@ -156,9 +164,17 @@ class Profile:
     @classmethod
     def from_dict(cls, tree: Any) -> Profile:
         """Build a profile from nested mappings. Raises ProfileError with the key's path."""
-        profile = _build(cls, tree, '')
+        try:
+            profile: Profile = TypeAdapter(cls).validate_python(_without_none(tree))
+        except ValidationError as error:
+            raise ProfileError(_first_line(error)) from None
         _check(profile)
         return profile
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """JSON schema of a profile, for editors."""
+        return TypeAdapter(cls).json_schema()
 
     def weight_names(self) -> list[str]:
         """What the stages name as weights, in order, each once."""
@@ -208,72 +224,74 @@ def find_profile(name_or_path: str | Path) -> Path:
     raise ProfileError(f'no profile named {text!r}; there are: {", ".join(profile_names())}')
 
 
-def _build(kind: Any, tree: Any, path: str) -> Any:
-    if tree is None:
-        tree = {}
+def _without_none(tree: Any) -> Any:
+    """Take a key without a value for a key that is not there."""
     if not isinstance(tree, dict):
-        raise ProfileError(f'{path or "profile"}: expected a mapping, got {tree!r}')
-    hints = typing.get_type_hints(kind)
-    names = [f.name for f in dataclasses.fields(kind)]
-    values = {}
-    for key, value in tree.items():
-        where = f'{path}.{key}' if path else str(key)
-        if key not in names:
-            close = difflib.get_close_matches(str(key), names, n=1)
-            hint = f'did you mean {close[0]!r}?' if close else f'known keys: {", ".join(names)}'
-            raise ProfileError(f'{where}: unknown key; {hint}')
-        values[key] = _convert(hints[key], value, where)
-    return kind(**values)
+        return {} if tree is None else tree
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if value is not None
+    }
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, path)
-    origin = typing.get_origin(hint)
-    if origin is list:
-        if not isinstance(value, list):
-            raise ProfileError(f'{path}: expected a list, got {value!r}')
-        (item,) = typing.get_args(hint)
-        return [_convert(item, v, f'{path}[{i}]') for i, v in enumerate(value)]
-    if origin is dict:
-        if value is None:
-            return {}
-        if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
-            raise ProfileError(f'{path}: expected a mapping with text keys, got {value!r}')
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (
-        isinstance(hint, types.UnionType)
-        or not isinstance(value, hint)
-        or (hint is int and isinstance(value, bool))
-    ):
-        raise ProfileError(f'{path}: expected {hint.__name__}, got {value!r}')
-    if isinstance(value, float) and value != value:
-        raise ProfileError(f'{path}: expected a number, got nan')
-    return value
+_EXPECTED = {
+    'int_type': 'int',
+    'float_type': 'float',
+    'string_type': 'str',
+    'bool_type': 'bool',
+    'list_type': 'a list',
+    'dict_type': 'a mapping with text keys',
+    'dataclass_type': 'a mapping',
+    'finite_number': 'a number',
+    'literal_error': 'one of {expected}',
+    'greater_than_equal': '{ge} or more',
+    'greater_than': 'more than {gt}',
+    'less_than_equal': '{le} or less',
+}
+"""pydantic's kinds of errors -> what a profile should have had."""
+
+
+def _first_line(error: ValidationError) -> str:
+    """Path of the first wrong key, the value it got and what would be right."""
+    first = error.errors()[0]
+    parts = [f'[{part}]' if isinstance(part, int) else f'.{part}' for part in first['loc']]
+    path = ''.join(parts).removeprefix('.').removesuffix('.[key]') or 'profile'
+    if first['type'] == 'unexpected_keyword_argument':
+        names = _names_beside(first['loc'])
+        close = difflib.get_close_matches(str(first['loc'][-1]), names, n=1)
+        hint = f'did you mean {close[0]!r}?' if close else f'known keys: {", ".join(names)}'
+        return f'{path}: unknown key; {hint}'
+    expected = _EXPECTED.get(first['type'])
+    if expected is None:
+        return f'{path}: {first["msg"]}, got {first["input"]!r}'
+    context = {
+        key: f'{value:g}' if isinstance(value, float) else value
+        for key, value in first.get('ctx', {}).items()
+    }
+    return f'{path}: expected {expected.format(**context)}, got {first["input"]!r}'
+
+
+def _names_beside(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys that may stand where an unknown one was found."""
+    kind: Any = Profile
+    for key in location[:-1]:
+        kind = type(getattr(kind(), str(key)))
+    return [f.name for f in dataclasses.fields(kind)]
 
 
 def _check(profile: Profile) -> None:
-    choices = {
-        'precision': (profile.precision, ('float32', 'float16', 'bfloat16')),
-        'calibration.kind': (profile.calibration.kind, ('platt', 'quantile')),
-    }
-    for path, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise ProfileError(f'{path}: expected one of {", ".join(allowed)}, got {value!r}')
-    for path, number in (
-        ('image.short_side', profile.image.short_side),
-        ('image.max_long_side', profile.image.max_long_side),
-    ):
-        if number < 0:
-            raise ProfileError(f'{path}: expected 0 or more pixels, got {number}')
+    """Raise ProfileError for what several keys together get wrong."""
     for path, text in (
         ('segmentor.name', profile.segmentor.name),
         ('score.name', profile.score.name),
     ):
         if not text:
             raise ProfileError(f'{path}: missing')
+    if profile.prompts.name and not profile.segmenter.name:
+        raise ProfileError('segmenter.name: missing; boxes of `prompts` need one to become masks')
+    if profile.segmenter.name and not profile.prompts.name:
+        raise ProfileError('prompts.name: missing; `segmenter` needs boxes')
     calibration = profile.calibration
     if calibration.kind == 'quantile':
         knots, values = calibration.knots, calibration.values
@@ -284,5 +302,3 @@ def _check(profile: Profile) -> None:
             )
         if any(b <= a for a, b in itertools.pairwise(knots)):
             raise ProfileError('calibration.knots: expected increasing numbers')
-        if any(not 0 <= v <= 1 for v in values):
-            raise ProfileError('calibration.values: expected probabilities 0..1')

@@ -18,11 +18,11 @@ GOOD = {'name': 'x', 'segmentor': {'name': 'compact'}, 'score': {'name': 'llr'}}
         ({'segmentr': {}}, "segmentr: unknown key; did you mean 'segmentor'"),
         ({'image': {'short_side': 'big'}}, "image.short_side: expected int, got 'big'"),
         ({'image': {'short_side': True}}, 'image.short_side: expected int, got True'),
-        ({'image': {'short_side': -1}}, 'image.short_side: expected 0 or more pixels, got -1'),
+        ({'image': {'short_side': -1}}, 'image.short_side: expected 0 or more, got -1'),
         ({'image': 3}, 'image: expected a mapping, got 3'),
         ({'classes': 'road'}, "classes: expected a list, got 'road'"),
         ({'classes': ['road', 3]}, r'classes\[1\]: expected str, got 3'),
-        ({'precision': 'int8'}, "precision: expected one of float32.*got 'int8'"),
+        ({'precision': 'int8'}, "precision: expected one of 'float32'.*got 'int8'"),
         ({'calibration': {'slope': 'steep'}}, "calibration.slope: expected float, got 'steep'"),
         ({'calibration': {'slope': float('nan')}}, 'calibration.slope: expected a number'),
         ({'calibration': {'kind': 'quantile', 'knots': [1.0]}}, 'calibration.knots'),
@@ -32,9 +32,18 @@ GOOD = {'name': 'x', 'segmentor': {'name': 'compact'}, 'score': {'name': 'llr'}}
         ),
         (
             {'calibration': {'kind': 'quantile', 'knots': [0.0, 1.0], 'values': [0.0, 2.0]}},
-            'probabilities',
+            r'calibration.values\[1\]: expected 1 or less, got 2.0',
         ),
+        ({'calibration': {'slope': float('inf')}}, 'calibration.slope: expected a number'),
+        ({'calibration': {'slope': -1}}, 'calibration.slope: expected more than 0, got -1'),
+        ({'calibration': {'slop': 1}}, "calibration.slop: unknown key; did you mean 'slope'"),
+        ({'image': {'depth': 1}}, 'image.depth: unknown key; known keys: short_side, max_long'),
+        ({'tracking': {'enabled': 'yes'}}, "tracking.enabled: expected bool, got 'yes'"),
+        ({'image': {'short_side': 480.0}}, 'image.short_side: expected int, got 480.0'),
         ({'score': {}}, 'score.name: missing'),
+        ({'prompts': {'name': 'components'}}, 'segmenter.name: missing'),
+        ({'segmenter': {'name': 'compact'}}, 'prompts.name: missing'),
+        ({'prompts': {'options': {1: 2}}}, r'prompts.options\[1\]: expected str, got 1'),
         ({'prompts': {'options': [1]}}, r'prompts.options: expected a mapping.*got \[1\]'),
     ],
 )
@@ -52,7 +61,8 @@ def test_integers_are_numbers_and_defaults_fill_in() -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / 'p.yaml'
-    profile = Profile.from_dict({**GOOD, 'classes': ['road'], 'prompts': {'name': 'components'}})
+    masks = {'prompts': {'name': 'components'}, 'segmenter': {'name': 'compact'}}
+    profile = Profile.from_dict({**GOOD, 'classes': ['road'], **masks})
     profile.save(path)
     assert Profile.load(path) == profile
 
@@ -82,3 +92,14 @@ def test_own_profiles_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Profile.from_dict({**GOOD, 'name': 'compact'}).save(tmp_path / 'compact.yaml')
     monkeypatch.setenv('OOD_PROFILE_PATH', str(tmp_path))
     assert find_profile('compact') == tmp_path / 'compact.yaml'
+
+
+def test_key_without_a_value_is_its_default() -> None:
+    tree = {**GOOD, 'image': None, 'prompts': {'name': None, 'options': None}}
+    assert Profile.from_dict(tree) == Profile.from_dict(GOOD)
+
+
+@pytest.mark.parametrize('tree', [None, 3, 'compact', ['compact'], {}])
+def test_what_is_no_profile_is_one_error(tree: object) -> None:
+    with pytest.raises(ProfileError):
+        Profile.from_dict(tree)

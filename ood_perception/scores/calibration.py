@@ -55,7 +55,11 @@ class Calibration(nn.Module):
     def to_config(self) -> CalibrationConfig:
         """Entry of a profile that gives this map back."""
         return CalibrationConfig(
-            self.kind, self.slope, self.offset, self.knots.tolist(), self.values.tolist()
+            self.kind,  # type: ignore[arg-type]
+            self.slope,
+            self.offset,
+            self.knots.tolist(),
+            self.values.tolist(),
         )
 
     def forward(self, score: Tensor) -> Tensor:
