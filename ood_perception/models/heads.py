@@ -104,7 +104,7 @@ class GMMSegHead(nn.Module):
         scaled, peak = self._log_prob_parts(features)
         # The norm over the classes takes away any common constant: without it fewer digits are
         # lost, which matters for two classes, where the norm multiplies differences by up to 158.
-        logits = self.classify(scaled + (peak - peak.amax()))
+        logits = self.classify(scaled + (peak - peak.flatten().amax(0)))
         return logits.to(features.dtype)
 
 

@@ -6,7 +6,13 @@ import torch
 from official_weights import assert_close, golden
 
 from ood_perception.models import dcnv3 as room
-from ood_perception.models.dcnv3 import DCNv3, Geometry, dcnv3, sample_point_by_point
+from ood_perception.models.dcnv3 import (
+    DCNv3,
+    Geometry,
+    dcnv3,
+    sample_at_once,
+    sample_point_by_point,
+)
 from ood_perception.models.dcnv3_cpu import sample_from_table
 
 CASES = golden('internimage_dcnv3_op.pt')
@@ -23,7 +29,7 @@ def geometry(case):
     )
 
 
-@pytest.mark.parametrize('function', [sample_point_by_point, sample_from_table])
+@pytest.mark.parametrize('function', [sample_point_by_point, sample_from_table, sample_at_once])
 @pytest.mark.parametrize('case', CASES['core'])
 def test_equals_the_official_operator(case, function):
     out = function(case['input'], case['offset'], case['mask'], geometry(case))
@@ -63,7 +69,7 @@ def by_hand(value, offset, mask, at):
     return out
 
 
-@pytest.mark.parametrize('function', [sample_point_by_point, sample_from_table])
+@pytest.mark.parametrize('function', [sample_point_by_point, sample_from_table, sample_at_once])
 @pytest.mark.parametrize(
     'at',
     [Geometry(3, 1, 1, 1, 2, 2.0), Geometry(3, 2, 0, 2, 1, 0.7), Geometry(1, 1, 0, 1, 4, 1.0)],
@@ -159,3 +165,16 @@ def test_first_implementation_that_supports_the_inputs_is_used(monkeypatch):
 def test_wrong_shapes_are_named(shapes, text):
     with pytest.raises(ValueError, match=text):
         dcnv3(*(torch.zeros(s) for s in shapes), groups=2)
+
+
+def test_exported_layer_samples_once_and_gives_the_same_numbers():
+    torch.manual_seed(0)
+    layer = DCNv3(16, groups=2).eval()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 9, 12, 16)
+    with torch.no_grad():
+        program = torch.export.export(layer, (x,))
+        calls = [str(node.target) for node in program.graph.nodes if node.op == 'call_function']
+        assert sum('grid_sample' in call for call in calls) == 1
+        assert_close(program.module()(x), layer(x), 1e-5)
