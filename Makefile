@@ -2,19 +2,24 @@
 #
 #   make demo                 render a drive, play it over ROS 2 to the node, write demo_output/report.html
 #   make demo INPUT=PATH      the same on your own folder of images, video or rosbag2
-#   make test                 unit tests, tests over real DDS, colcon build, ruff, mypy
+#   make test                 ruff, mypy, unit tests, tests over real DDS, colcon build
+#   make test-all             the same and the tests that take minutes: the built wheel in a clean environment, ...
+#   make lint                 ruff, mypy and the licence lines alone
+#   make locks                pin requirements/ anew from pyproject.toml (UPGRADE=1: newer versions)
 #
-# VENV=DIR chooses the virtual environment, PYTHON=python3.12 the interpreter.
+# VENV=DIR chooses the virtual environment, PYTHON=python3.12 the interpreter, TORCH_INDEX=URL where PyTorch comes from
+# (https://download.pytorch.org/whl/cpu: the small build without CUDA).
 
 VENV ?= .venv
 INPUT ?=
 SECONDS_OF_DRIVE ?= 12
+UPGRADE ?=
 BIN = $(VENV)/bin
 
 # Without cached bytecode every process of the demo and of the tests compiles torch's modules anew: 8 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint unit colcon clean
+.PHONY: demo test test-all lint unit slow colcon locks clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.run
@@ -22,9 +27,12 @@ demo: $(VENV)/.run
 
 test: lint unit colcon
 
+test-all: test slow
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tools/check_licence.py
 	$(BIN)/mypy
 
 # The tests over DDS watch the clock: they run alone.
@@ -32,10 +40,16 @@ unit: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=test/ros test
 	$(BIN)/python -m pytest -q test/ros
 
+slow: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m slow test
+
 colcon: $(VENV)/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/colcon_smoke.sh
 
-$(VENV)/.run: requirements/run.txt requirements/ros.txt setup.py setup.cfg tools/setup_venv.sh
+locks: $(VENV)/.run
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/locks.sh $(if $(UPGRADE),--upgrade)
+
+$(VENV)/.run: requirements/run.txt requirements/ros.txt pyproject.toml setup.py setup.cfg tools/setup_venv.sh
 	sh tools/setup_venv.sh $(VENV) run
 	@touch $@
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import Annotated
 
 import typer
 
+from ood_perception import __version__
 from ood_perception.host_cpu import spin_briefly
 from ood_perception.host_memory import keep_freed_memory
 
@@ -40,8 +42,8 @@ def build(only: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         help='Find, score and outline objects that no one taught the robot.',
     )
-    app.callback()(lambda: None)
-    names = [only] if only in COMMANDS else list(COMMANDS)
+    app.callback()(_common)
+    names = [only] if only in COMMANDS else [] if only == '--version' else list(COMMANDS)
     for name in names:
         module, attribute = COMMANDS[name]
         command = getattr(importlib.import_module(f'ood_perception.cli.{module}'), attribute)
@@ -50,6 +52,23 @@ def build(only: str | None = None) -> typer.Typer:
         else:
             app.command(name)(command)
     return app
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f'ood_perception {__version__}')
+        raise typer.Exit()
+
+
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            '--version', callback=_tell_version, is_eager=True, help='Print the version and exit.'
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
