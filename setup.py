@@ -26,11 +26,21 @@ def share(folder: str) -> list[tuple[str, list[str]]]:
     return list(files.items())
 
 
+class Distribution(setuptools.Distribution):
+    """Keeps what colcon reads to literals: `requires-python` comes from pyproject.toml as an object."""
+
+    def parse_config_files(self, *args, **kwargs):
+        super().parse_config_files(*args, **kwargs)
+        self.python_requires = self.metadata.python_requires = str(self.python_requires)
+
+
 setuptools.setup(
+    distclass=Distribution,
+    license='Apache-2.0',
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         # `colcon build --symlink-install` runs setup.py in a folder that has the data files only.
-        (f'share/{NAME}', ['package.xml', 'pyproject.toml']),
+        (f'share/{NAME}', ['package.xml', 'pyproject.toml', 'README.md']),
         *share('config'),
         *share('environment'),
         *share('launch'),

@@ -1,4 +1,6 @@
 #!/bin/bash
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
 # Sources ROS 2 and the workspace, then becomes the command, so that signals reach it.
 set -e
 . "$ROS_SETUP"

@@ -1,33 +1,116 @@
 #!/bin/sh
-# Builds the package with colcon in a scratch folder and looks for what `ros2 run` and `ros2 launch` need.
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+# Builds and tests the package with colcon in a scratch folder and looks for what a robot needs: the files that
+# `ros2 run` and `ros2 launch` read, `ood` on PATH, and tests that ran. Once as it is, once with --symlink-install.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/src"
-(cd "$root" && git ls-files -z 2>/dev/null | grep -zv '^benchmarks/' | tar -c --null -T - -f -) |
-    (mkdir -p "$work/src/ood_perception" && tar -x -C "$work/src/ood_perception" -f -)
-cd "$work"
-python -m colcon --log-level error build >colcon.log 2>&1 || {
-    cat colcon.log
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+package=ood_perception
+
+fail() {
+    echo "$*" >&2
     exit 1
 }
-for path in lib/ood_perception/ood_node lib/ood_perception/ood \
-    share/ood_perception/package.xml share/ood_perception/launch/ood.launch.py \
-    share/ood_perception/config/ood.yaml share/ood_perception/config/profiles/compact.yaml \
-    share/ament_index/resource_index/packages/ood_perception; do
-    test -e "install/ood_perception/$path" || {
-        echo "colcon build left out $path" >&2
-        exit 1
+
+copy_sources() {
+    mkdir -p "$1"
+    cd "$root"
+    git ls-files -z --cached --others --exclude-standard | grep -zv '^benchmarks/' |
+        xargs -0 sh -c 'for file; do [ ! -e "$file" ] || printf "%s\0" "$file"; done' sh |
+        tar -c --null -T - -f - | tar -x -C "$1" -f -
+}
+
+build() {
+    python -m colcon --log-level error build "$@" >colcon.log 2>&1 || {
+        cat colcon.log
+        fail "colcon build $* failed"
     }
-done
-head -n 1 install/ood_perception/lib/ood_perception/ood_node | grep -q 'env python3'
-cd /
-PYTHONPATH=$(echo "$work"/install/ood_perception/lib/python3*/site-packages) python -c '
-import ood_perception, sys
+}
+
+check_files() {
+    for path in lib/$package/ood_node lib/$package/ood share/$package/package.xml \
+        share/$package/environment/path.sh share/ament_index/resource_index/packages/$package; do
+        test -e "install/$package/$path" || fail "colcon build left out $path"
+    done
+    for folder in config launch; do
+        (cd "src/$package" && find "$folder" -type f) | while read -r file; do
+            test -e "install/$package/share/$package/$file" || fail "colcon build left out $file"
+        done
+    done
+}
+
+# What a shell sees that sourced the workspace, and nothing else of this checkout.
+check_shell() {
+    for setup in install/setup.sh "install/$package/share/$package/package.sh"; do
+        env -u PYTHONPATH -u AMENT_PREFIX_PATH sh -c '
+            set -e
+            . "$PWD/$1"
+            cd /
+            test "$(command -v ood)" = "$2/install/ood_perception/lib/ood_perception/ood"
+            ood --version | grep -q "^ood_perception [0-9]"
+            python3 - "$2" <<PYTHON
+import ast, sys
+from pathlib import Path
+import ood_perception
 from ood_perception.profile import Profile
-assert "/install/ood_perception/" in ood_perception.__file__, ood_perception.__file__
+from ood_perception.training.label_maps import load_label_map
+place = Path(ood_perception.__file__).parent
+assert str(place).startswith(sys.argv[1]), place
 assert Profile.load("compact").name == "compact"
+assert load_label_map("benchmark").classes == ["known"]
+assert list(place.glob("weights/*.safetensors"))
 assert "rclpy" not in sys.modules
-'
-echo 'colcon build: ok'
+share = Path(sys.argv[1]) / "install/ood_perception/share/ood_perception"
+for name in ("ood", "replay"):
+    ast.parse((share / "launch" / f"{name}.launch.py").read_text())
+PYTHON
+        ' sh "$setup" "$work" || fail "a shell that sourced $setup cannot use the package"
+    done
+}
+
+# `--symlink-install` names the interpreter of the virtual environment instead, which is as good.
+check_interpreter() {
+    head -n 1 "install/$package/lib/$package/ood_node" | grep -q "$1" ||
+        fail "ood_node does not start with $1"
+}
+
+check_launch() {
+    python3 -c 'import launch_ros' 2>/dev/null && command -v ros2 >/dev/null || return 0
+    (. "$PWD/install/setup.sh" && ros2 launch $package ood.launch.py --show-args) >/dev/null ||
+        fail 'ros2 launch ood_perception ood.launch.py --show-args failed'
+}
+
+check_tests() {
+    python -m colcon --log-level error test --return-code-on-test-failure >test.log 2>&1 || {
+        cat test.log "build/$package/pytest.xml"
+        fail 'colcon test failed'
+    }
+    python3 - "build/$package/pytest.xml" <<'PYTHON'
+import sys
+import xml.etree.ElementTree as ElementTree
+suite = next(ElementTree.parse(sys.argv[1]).iter('testsuite'))
+count = {name: int(suite.get(name)) for name in ('tests', 'failures', 'errors', 'skipped')}
+if count['failures'] or count['errors'] or count['tests'] - count['skipped'] < 10:
+    sys.exit(f'colcon test: {count}')
+print(f'colcon test: {count["tests"]} tests, {count["skipped"]} skipped')
+PYTHON
+}
+
+for how in '' --symlink-install; do
+    work=$scratch/workspace$how
+    copy_sources "$work/src/$package"
+    cd "$work"
+    build $how
+    check_files
+    check_shell
+    check_launch
+    if [ -z "$how" ]; then
+        check_interpreter '/usr/bin/env python3$'
+        check_tests
+    else
+        check_interpreter "$(command -v python3)$"
+    fi
+    echo "colcon build $how: ok"
+done

@@ -186,11 +186,9 @@ def compact(
     out: Out,
     data: Annotated[
         str, typer.Option(help="Frames with CamVid's 11 classes, kind:path.")
-    ] = 'camvid:../shared/data/camvid_train',
-    val: Val = 'camvid:../shared/data/camvid_val',
-    objects: Annotated[Path, typer.Option(help='Cut-outs with an INDEX.csv.')] = Path(
-        '../shared/data/outliers_train'
-    ),
+    ],
+    val: Val,
+    objects: Annotated[Path, typer.Option(help='Cut-outs with an INDEX.csv.')],
     leave_out: Annotated[
         str, typer.Option(help='Training frames whose name begins so are for validation only.')
     ] = '0016E5',

@@ -16,15 +16,13 @@ import typer
 
 def masks(
     out: Annotated[Path, typer.Option(help='Folder of the weights and their cards.')],
+    frames: Annotated[
+        Path, typer.Option(help='Frames without unknowns, INDEX.csv with image, sequence.')
+    ],
+    objects: Annotated[Path, typer.Option(help='Cut-outs with an INDEX.csv.')],
     profile: Annotated[
         str, typer.Option(help="Whose score maps to learn from; '' = likely ones of the truth.")
     ] = 'compact',
-    frames: Annotated[
-        Path, typer.Option(help='Frames without unknowns, INDEX.csv with image, sequence.')
-    ] = Path('../shared/data/camvid_train'),
-    objects: Annotated[Path, typer.Option(help='Cut-outs with an INDEX.csv.')] = Path(
-        '../shared/data/outliers_train'
-    ),
     leave_out: Annotated[
         str, typer.Option(help='Sequence of the frames that is only validated on.')
     ] = '0016E5',

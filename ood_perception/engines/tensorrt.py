@@ -74,7 +74,7 @@ class TensorRTEngine:
             import torch_tensorrt
         except ImportError as error:
             raise ImportError(
-                'the tensorrt engine needs torch-tensorrt (pip install ood_perception[tensorrt])'
+                'the tensorrt engine needs torch-tensorrt: pip install "ood_perception[gpu]"'
             ) from error
         self._trt = torch_tensorrt
         self._device = device

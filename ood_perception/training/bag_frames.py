@@ -43,7 +43,7 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
     try:
         from ood_perception.bags import rosbag2 as bag
     except ImportError as error:
-        raise TrainingError("reading a bag needs: pip install 'ood_perception[bag]'") from error
+        raise TrainingError('reading a bag needs: pip install rosbags') from error
     if not root.exists():
         raise TrainingError(f'{root}: no such bag')
     name = re.sub(r'\W+', '_', f'{root.stem}_frames{topic}_{Path(labels).name}').strip('_')

@@ -64,9 +64,9 @@ class MaskData:
 
     """
 
-    profile: str = 'compact'
-    frames: Path = Path('../shared/data/camvid_train')
-    objects: Path = Path('../shared/data/outliers_train')
+    profile: str
+    frames: Path
+    objects: Path
     leave_out: str = '0016E5'
     scenes: int = 400
     drives: int = 150

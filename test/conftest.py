@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Under `colcon test` only the short check of an installation runs: the tests marked `colcon`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+UNDER_COLCON = os.environ.get('COLCON') == '1'
+
+# The other files are not even imported: a robot lacks what only they need.
+collect_ignore = [
+    str(path)
+    for path in (Path(__file__).parent.rglob('test_*.py') if UNDER_COLCON else [])
+    if 'mark.colcon' not in path.read_text(encoding='utf-8')
+]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not marked, unless files were named."""
+    if not UNDER_COLCON:
+        return
+    chosen = [item for item in items if item.get_closest_marker('colcon')]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
