@@ -110,7 +110,7 @@ for how in '' --symlink-install; do
         check_interpreter '/usr/bin/env python3$'
         check_tests
     else
-        check_interpreter "$(command -v python3)$"
+        check_interpreter "$(dirname "$(command -v python3)")/python"
     fi
     echo "colcon build $how: ok"
 done

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = 'report'
+EXTRAS = 'report,onnx'
 """Everything else that the commands below need, the base installation has to bring."""
 COMPILED = ('openvino', 'openvino_bf16', 'openvino_int8')
 
