@@ -3,6 +3,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sources ROS 2 and the workspace, then becomes the command, so that signals reach it.
 set -e
-. "$ROS_SETUP"
+. "/opt/ros/$ROS_DISTRO/setup.bash"
 . /opt/ws/install/setup.bash
 exec "$@"
