@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent
 
 if tuple(int(part) for part in setuptools.__version__.split('.')[:2]) < (62, 3):
     raise SystemExit(
-        f'setuptools {setuptools.__version__} does not read pyproject.toml: build inside a virtual '
-        "environment with: python -m pip install 'setuptools>=62.3,<80'; python -m colcon build"
+        f'setuptools {setuptools.__version__} is too old for pyproject.toml. In a virtual environment: '
+        "python -m pip install 'setuptools>=62.3,<80', then python -m colcon build"
     )
 
 
@@ -27,7 +27,7 @@ def share(folder: str) -> list[tuple[str, list[str]]]:
 
 
 class Distribution(setuptools.Distribution):
-    """Keeps what colcon reads to literals: `requires-python` comes from pyproject.toml as an object."""
+    """Gives colcon, which evaluates the fields as literals, `requires-python` as a string."""
 
     def parse_config_files(self, *args, **kwargs):
         super().parse_config_files(*args, **kwargs)

@@ -184,9 +184,7 @@ def calibrate(
 @app.command()
 def compact(
     out: Out,
-    data: Annotated[
-        str, typer.Option(help="Frames with CamVid's 11 classes, kind:path.")
-    ],
+    data: Annotated[str, typer.Option(help="Frames with CamVid's 11 classes, kind:path.")],
     val: Val,
     objects: Annotated[Path, typer.Option(help='Cut-outs with an INDEX.csv.')],
     leave_out: Annotated[

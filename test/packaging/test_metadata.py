@@ -29,9 +29,9 @@ PROJECT = TOML['project']
 XML = ElementTree.parse(ROOT / 'package.xml').getroot()
 LOCKS = ('run', 'cpu', 'ros', 'test')
 SHIPPED = sorted((ROOT / 'ood_perception').rglob('*.py')) + sorted((ROOT / 'launch').glob('*.py'))
-# What rclpy, launch and the like are imported as, where that is not the package's own name.
-ROS_IMPORTS = {'ament_index_python', 'cv_bridge', 'image_geometry', 'launch', 'launch_ros', 'rclpy'}
-ROS_IMPORTS |= {'message_filters', 'sensor_msgs_py', 'tf2_ros', 'rosbag2_py'}
+# ROS packages whose names do not end as those of messages do.
+ROS_IMPORTS = {'ament_index_python', 'cv_bridge', 'image_geometry', 'launch', 'launch_ros'}
+ROS_IMPORTS |= {'message_filters', 'rclpy', 'rosbag2_py', 'sensor_msgs_py', 'tf2_ros'}
 OPTIONAL_ROS: set[str] = {'foxglove_msgs'}
 """Packages that the node uses only where they are installed, and that nobody needs."""
 
@@ -130,7 +130,7 @@ def test_locks_agree() -> None:
 
 @pytest.mark.parametrize('name', LOCKS)
 def test_no_lock_hides_the_ros_that_is_sourced(name: str) -> None:
-    """A wheel of a ROS package in front of the distribution's own breaks every node of the shell."""
+    """A ROS package's wheel before the distribution's own breaks every node of the shell."""
     names = {name_of(line) for line in lock(name)}
     assert 'cv-bridge' not in names
     if name != 'ros':

@@ -87,7 +87,9 @@ def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with the wheel, its declared dependencies and ROS 2 as wheels."""
     folder = tmp_path_factory.mktemp('clean')
     uv = [sys.executable, '-m', 'uv']
-    subprocess.run([*uv, 'venv', '-q', '--python', sys.executable, str(folder / 'venv')], check=True)
+    subprocess.run(
+        [*uv, 'venv', '-q', '--python', sys.executable, str(folder / 'venv')], check=True
+    )
     python = str(folder / 'venv' / 'bin' / 'python')
     locks = ROOT / 'requirements'
     arguments = ['-c', str(locks / 'run.txt'), '-r', str(locks / 'ros.txt')]
