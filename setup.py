@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent
 
 if tuple(int(part) for part in setuptools.__version__.split('.')[:2]) < (62, 3):
     raise SystemExit(
-        f'setuptools {setuptools.__version__} is too old for pyproject.toml. In a virtual environment: '
-        "python -m pip install 'setuptools>=62.3,<80', then python -m colcon build"
+        f'setuptools {setuptools.__version__} cannot read pyproject.toml. In a virtual environment:\n'
+        "python -m pip install 'setuptools>=62.3,<80' && python -m colcon build"
     )
 
 

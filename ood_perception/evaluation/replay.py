@@ -63,7 +63,7 @@ def evaluate_live(
     Returns:
         Its summary begins with ``profile``, ``frames_in``, ``frames_out``, ``ap``, ``fpr95``,
         ``instance_f1``, ``fps``, ``latency_ms_p50``, ``latency_ms_p95``; None where the bag has no
-        labels for it.
+        labels for it. ``engine`` and ``device`` are what the node told of itself.
 
     Raises:
         BagError: a bag cannot be opened.
@@ -79,7 +79,10 @@ def evaluate_live(
             frame.latency_ms = lag / 1e6
         evaluator.update(frame)
         frames += 1
-    return _evaluation(evaluator, profile, run.frames_in, frames, run.seconds, 'live')
+    found = _evaluation(evaluator, profile, run.frames_in, frames, run.seconds, 'live')
+    if run.engine:
+        found.summary.update(engine=run.engine, device=run.device)
+    return found
 
 
 def evaluate_bag(

@@ -42,7 +42,8 @@ def fit(
         The entry of a profile, and {'ece': expected calibration error, 'brier', 'pixels'}.
 
     Raises:
-        TrainingError: no finite score of one kind, or an unknown `kind`.
+        TrainingError: no finite score of one kind, an unknown `kind`, or a score that does not
+            rise from known to unknown pixels.
 
     """
     from ood_perception.scores.calibration import Calibration
@@ -60,6 +61,11 @@ def fit(
         fitted = getattr(Calibration, f'fit_{kind}')(score, label)
     except ValueError as error:
         raise TrainingError(str(error)) from error
+    if fitted.slope <= 0:
+        raise TrainingError(
+            'calibration: the score of unknown pixels is not above that of known ones (slope '
+            f'{fitted.slope:.3g}); are the labels those of these frames, and is --label-map right?'
+        )
     import torch
 
     probability = fitted(torch.from_numpy(score)).numpy()

@@ -13,7 +13,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,15 +135,15 @@ def test_the_installed_demo_runs_a_compiled_engine(clean: Path) -> None:
 def test_the_installed_calibration_knows_the_label_maps(clean: Path) -> None:
     from PIL import Image
 
-    rng = np.random.default_rng(0)
+    from ood_perception.simulation import ProvingGround
+
+    ground = ProvingGround(seed=1007, width=320, height=240)
     for name in ('images', 'labels'):
         (clean / 'work' / 'data' / name).mkdir(parents=True, exist_ok=True)
-    for index in range(2):
-        picture = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
-        label = np.zeros((96, 128), np.uint8)
-        label[30:60, 40:80] = 1
-        Image.fromarray(picture).save(clean / 'work' / 'data' / 'images' / f'{index}.png')
-        Image.fromarray(label).save(clean / 'work' / 'data' / 'labels' / f'{index}.png')
+    for index in range(4):
+        frame = ground.frame(20 * index)
+        for name, picture in (('images', frame.image), ('labels', frame.anomaly)):
+            Image.fromarray(picture).save(clean / 'work' / 'data' / name / f'{index}.png')
     arguments = ('--data', 'data', '--label-map', 'benchmark', '--out', 'mine.yaml')
     done = run(clean, 'train', 'calibrate', 'compact', *arguments)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,6 +27,7 @@ OUTPUTS = {
     f'/{NODE}/heatmap': 'sensor_msgs/msg/Image',
     f'/{NODE}/instances': 'sensor_msgs/msg/Image',
     f'/{NODE}/detections_json': 'std_msgs/msg/String',
+    '/diagnostics': 'diagnostic_msgs/msg/DiagnosticArray',
 }
 """Topics of the node that are recorded, and their types."""
 
@@ -47,6 +48,8 @@ class LiveRun:
         sent_ns: stamp -> time in ns at which the frame's camera_info arrived at the recorder.
         received_ns: stamp -> time in ns at which the frame's last output arrived.
         log: of the node.
+        engine: that ran, as the node's diagnostics say at the end; '' = they did not.
+        device: likewise.
 
     """
 
@@ -56,6 +59,8 @@ class LiveRun:
     sent_ns: dict[int, int] = field(default_factory=dict)
     received_ns: dict[int, int] = field(default_factory=dict)
     log: Path = Path()
+    engine: str = ''
+    device: str = ''
 
     @property
     def latencies_ms(self) -> list[float]:
@@ -165,6 +170,7 @@ def run_live(
             raise LiveError(f'the node died while frames were sent\n{_tail(output / "node.log")}')
     run = LiveRun(recorded, sent[image_topic], time.monotonic() - begin, log=output / 'node.log')
     _read_times(run, info, recorded)
+    _read_engine(run, recorded)
     return run
 
 
@@ -183,6 +189,18 @@ def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
                 run.received_ns[stamp] = max(received, run.received_ns.get(stamp, 0))
     if run.sent_ns and run.received_ns:
         run.seconds = (max(run.received_ns.values()) - min(run.sent_ns.values())) / 1e9
+
+
+def _read_engine(run: LiveRun, recorded: Path) -> None:
+    from ood_perception.bags import rosbag2 as bags
+
+    if '/diagnostics' not in {topic.name for topic in bags.topics(recorded) if topic.count}:
+        return
+    for _, message in bags.read_topic(recorded, '/diagnostics'):
+        for status in message.status:
+            values = {item.key: item.value for item in status.values}
+            if 'engine' in values:
+                run.engine, run.device = values['engine'], values.get('device', '')
 
 
 def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
