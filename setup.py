@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent
 
 if tuple(int(part) for part in setuptools.__version__.split('.')[:2]) < (62, 3):
     raise SystemExit(
-        f'setuptools {setuptools.__version__} cannot read pyproject.toml. In a virtual environment:\n'
+        f'setuptools {setuptools.__version__} cannot read pyproject.toml; '
+        'in a virtual environment: '
         "python -m pip install 'setuptools>=62.3,<80' && python -m colcon build"
     )
 
