@@ -60,6 +60,7 @@ class Pipeline:
         segmentor: nn.Module,
         device: torch.device,
         engine: str = 'auto',
+        live: bool = False,
     ) -> None:
         self.profile = profile
         self.device = device
@@ -78,6 +79,7 @@ class Pipeline:
             getattr(torch, profile.precision),
             features=getattr(self.score, 'needs_features', True),
             note=self._note,
+            live=live,
         )
         self.calibration = Calibration.from_config(profile.calibration).to(device)
         self._prompts = self._segmenter = None
@@ -92,7 +94,11 @@ class Pipeline:
 
     @classmethod
     def from_profile(
-        cls, name_or_path: str | Path | Profile, device: str = 'auto', engine: str = 'auto'
+        cls,
+        name_or_path: str | Path | Profile,
+        device: str = 'auto',
+        engine: str = 'auto',
+        live: bool = False,
     ) -> Pipeline:
         """
         Build the pipeline that a profile describes, with its weights.
@@ -100,7 +106,9 @@ class Pipeline:
         Args:
             name_or_path: name of a profile, path of a YAML file, or a Profile.
             device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'.
-            engine: entry of `engine.ENGINES` or 'auto'.
+            engine: entry of `engines.ENGINES` or 'auto'.
+            live: no frame waits for the preparation of a new frame size: until it is ready in the
+                background, such frames are computed at a size that is. For files leave it False.
 
         Raises:
             ProfileError: the profile is wrong or a weight file is missing; the message starts with
@@ -108,7 +116,7 @@ class Pipeline:
 
         """
         profile = name_or_path if isinstance(name_or_path, Profile) else Profile.load(name_or_path)
-        return cls(profile, load_segmentor(profile), choose_device(device), engine)
+        return cls(profile, load_segmentor(profile), choose_device(device), engine, live)
 
     @torch.inference_mode()
     def __call__(
