@@ -114,7 +114,7 @@ def create_engine(
         names = candidates(device, hasattr(model, 'int8') and not features)
         what = (network_key(model), f'{features} {precision}', processor(), _device(device))
         about = '; '.join((*what, f'{torch.get_num_threads()} threads', versions(), *names))
-        choices = Choices(about, note) if len(names) > 1 else None
+        choices = Choices(about) if len(names) > 1 else None
     spec = getattr(model, 'spec', InputSpec())
     return AdaptiveEngine(
         [maker(entry) for entry in names],

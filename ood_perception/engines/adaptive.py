@@ -22,6 +22,7 @@ from ood_perception.engines.base import (
     first_line,
     is_out_of_memory,
     is_ready,
+    release_memory,
 )
 from ood_perception.engines.choices import Choices
 from ood_perception.engines.measure import check_agreement, measure_engines
@@ -122,6 +123,11 @@ class AdaptiveEngine:
         """Name of the engine that runs, '' before one was built."""
         return '' if self._current is None else self._current.name
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the engine that runs wants the pixels channels-last."""
+        return self._current is None or self._current.channels_last
+
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """
@@ -210,7 +216,7 @@ class AdaptiveEngine:
     def _recover(self, engine: Engine, images: Tensor, error: Exception) -> SegmentorOutput:
         """Run again what failed, with a simpler engine if it has to be."""
         if is_out_of_memory(error):
-            _release_memory()
+            release_memory()
             time.sleep(MEMORY_PAUSE)
         try:
             output = self._run(engine, images)
@@ -402,8 +408,3 @@ def _shape(images: Tensor) -> Shape:
 
 def _size(shape: Shape) -> str:
     return f'{shape[0]} x {shape[3]}x{shape[2]}'
-
-
-def _release_memory() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()

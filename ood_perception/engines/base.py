@@ -31,6 +31,9 @@ class Engine(Protocol):
     rounded: bool
     """Whether it computes in fewer bits than the reference, so its answers differ a little."""
 
+    channels_last: bool
+    """Whether it wants the pixels channels-last; others are laid out anew at each call."""
+
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """
         Run the network.
@@ -92,6 +95,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in text for words in ('out of memory', "can't allocate memory", 'bad_alloc')
     )
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of the GPU's memory for later, where there is a GPU in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -13,7 +14,7 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 VARIABLE = 'OOD_ENGINE_CACHE'
 """Environment variable that names the folder."""
+
+MAX_FILES = 48
+"""Files that the folder holds; the oldest go first."""
 
 RUNTIMES = ('torch', 'openvino', 'onnxruntime', 'torch-tensorrt')
 
@@ -102,15 +106,13 @@ class Choices:
     Nothing here ever raises: what cannot be read or written costs a measurement and one line.
 
     Args:
-        name: what the choice is for, all that it depends on but the shape; hashed.
-        note: told one line when the folder or a file cannot be used.
+        name: what the choice is for, all that it depends on but the shape.
         folder: of the files, default :func:`cache_folder`.
 
     """
 
-    def __init__(self, name: str, note: Callable[[str], None], folder: Path | None = None) -> None:
+    def __init__(self, name: str, folder: Path | None = None) -> None:
         self._name = name
-        self._note = note
         self._folder = cache_folder() if folder is None else folder
 
     def read(self, shape: Shape) -> dict[str, float] | None:
@@ -122,22 +124,18 @@ class Choices:
                 raise ValueError('it is for something else')
             times = {str(name): float(t) for name, t in data['milliseconds'].items()}
             if not times or not all(0 < t < math.inf for t in times.values()):
-                raise ValueError('its times are not numbers')
-            return times
+                raise ValueError('its times are not positive numbers')
         except FileNotFoundError:
             return None
         except Exception as error:
-            self._say(f'kept choice {path} cannot be used ({error}); measuring anew')
+            log.warning('%s cannot be used (%s); measuring the engines again', path, error)
             return None
+        return times
 
     def write(self, shape: Shape, times: Mapping[str, float]) -> None:
         """Keep what was measured."""
         data = {'for': self._about(shape), 'milliseconds': dict(times)}
-        path = self._path(shape)
-        try:
-            write_whole(path, json.dumps(data, indent=2).encode())
-        except OSError as error:
-            self._say(f'{path.parent} cannot be written ({error}); the next start measures again')
+        keep(self._path(shape), json.dumps(data, indent=2).encode())
 
     def _about(self, shape: Shape) -> str:
         return f'{self._name}; shape {tuple(shape)}'
@@ -146,25 +144,42 @@ class Choices:
         digest = hashlib.sha256(self._about(shape).encode()).hexdigest()
         return self._folder / f'choice-{digest[:32]}.json'
 
-    def _say(self, line: str) -> None:
-        log.warning(line)
-        self._note(line)
 
-
-def write_whole(path: Path, data: bytes) -> None:
+def keep(path: Path, data: bytes) -> bool:
     """
-    Write a file at once, so that another process sees all of it or nothing.
+    Write a file at once, so that another process sees all of it or nothing, and delete old ones.
 
-    Raises:
-        OSError: it cannot be written.
+    Returns:
+        False when it cannot be written; one line says so, once for each folder.
 
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    partial = path.with_name(f'{path.name}.{os.getpid()}')
     try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
         os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        _prune(path.parent)
+    except OSError as error:
+        _cannot_keep(path.parent, str(error.strerror or error))
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        return False
+    return True
+
+
+@functools.cache
+def _cannot_keep(folder: Path, reason: str) -> None:
+    log.warning(
+        '%s cannot be written (%s): each start converts and measures again; '
+        'set %s to a folder that can be',
+        folder,
+        reason,
+        VARIABLE,
+    )
+
+
+def _prune(folder: Path) -> None:
+    files = [p for p in folder.iterdir() if p.name.startswith(('network-', 'choice-'))]
+    files.sort(key=lambda path: path.stat().st_mtime)
+    for path in files[:-MAX_FILES]:
+        path.unlink(missing_ok=True)

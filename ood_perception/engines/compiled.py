@@ -51,6 +51,7 @@ class CompiledEngine:
 
     name = 'compiled'
     rounded = False
+    channels_last = True
 
     def __init__(
         self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True

@@ -26,6 +26,7 @@ class EagerEngine:
 
     name = 'eager'
     rounded = False
+    channels_last = True
 
     def __init__(
         self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
@@ -38,6 +39,7 @@ class EagerEngine:
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """From float (B, 3, h, w) normalised images to the segmentor's output."""
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device, dtype=self._precision, enabled=self._half):
             output: SegmentorOutput = self._model(images)
         if not self._features:

@@ -74,6 +74,7 @@ class OnnxRuntimeEngine:
 
     name = 'onnxruntime'
     rounded = False
+    channels_last = False
 
     def __init__(
         self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape
-from ood_perception.engines.choices import cache_folder, network_key, versions, write_whole
+from ood_perception.engines.choices import cache_folder, keep, network_key, versions
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
@@ -53,6 +53,7 @@ class OpenVINOEngine:
 
     name = 'openvino'
     rounded = False
+    channels_last = False
     bfloat16 = False
 
     def __init__(
@@ -104,10 +105,11 @@ class OpenVINOEngine:
         if not self._key:
             self._key = f'{network_key(self._network)} {self._network.features} {versions()}'
         name = hashlib.sha256(f'{self._key} {shape}'.encode()).hexdigest()[:32]
-        network = read_network(cache_folder(), name)
+        path = cache_folder() / f'network-{name}.ov'
+        network = read_network(path)
         if network is None:
             network = convert(self._network, shape)
-            keep_network(cache_folder(), name, network)
+            keep_network(path, network)
         return compile_network(network, shape, torch.get_num_threads(), self.bfloat16)
 
 
@@ -176,45 +178,32 @@ def convert(network: nn.Module, shape: Shape) -> Any:
         return openvino.convert_model(exported)
 
 
-def keep_network(folder: Path, name: str, network: Any) -> None:
-    """Keep a converted network; where that fails the next start converts it again."""
+def keep_network(path: Path, network: Any) -> None:
+    """Keep a converted network in one file; where that fails the next start converts it again."""
     import openvino
 
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / 'network.xml'
-            openvino.save_model(network, path, compress_to_fp16=False)
-            parts = {s: path.with_suffix(s).read_bytes() for s in ('.xml', '.bin')}
-        digest = _digest(*parts.values())
-        for suffix, data in {**parts, '.sha256': digest.encode()}.items():
-            write_whole(folder / f'network-{name}{suffix}', data)
-    except Exception as error:
-        log.warning(
-            '%s cannot be written (%s); the next start converts the network again', folder, error
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        xml = Path(folder) / 'network.xml'
+        openvino.save_model(network, xml, compress_to_fp16=False)
+        graph, weights = xml.read_bytes(), xml.with_suffix('.bin').read_bytes()
+    data = len(graph).to_bytes(8, 'little') + graph + weights
+    keep(path, hashlib.sha256(data).digest() + data)
 
 
-def read_network(folder: Path, name: str) -> Any | None:
+def read_network(path: Path) -> Any | None:
     """Read a kept network; None where there is none, and with a line where it is damaged."""
-    base = folder / f'network-{name}'
     try:
-        digest = base.with_suffix('.sha256').read_text(encoding='ascii')
-        parts = [base.with_suffix(suffix).read_bytes() for suffix in ('.xml', '.bin')]
-        if _digest(*parts) != digest:
+        kept = path.read_bytes()
+        digest, data = kept[:32], kept[32:]
+        if hashlib.sha256(data).digest() != digest:
             raise ValueError('it is damaged')
-        return _core().read_model(*parts)
+        end = 8 + int.from_bytes(data[:8], 'little')
+        return _core().read_model(data[8:end], data[end:])
     except FileNotFoundError:
         return None
     except Exception as error:
-        log.warning('kept network %s cannot be used (%s); converting it again', base, error)
+        log.warning('%s cannot be used (%s); converting the network again', path, error)
         return None
-
-
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def compile_network(

@@ -35,6 +35,11 @@ def probe_frames() -> tuple[NDArray[np.uint8], ...]:
     return tuple(frames)
 
 
+def probe_frame(height: int, width: int) -> NDArray[np.uint8]:
+    """Return the first frame, uint8 (height, width, 3) RGB; it shows unknown objects."""
+    return np.asarray(cv2.resize(probe_frames()[0], (width, height)), np.uint8)
+
+
 def prober(spec: InputSpec, device: torch.device) -> Callable[[Shape], Tensor]:
     """
     Return a function from a shape to images of that shape, made of the frames.

@@ -46,7 +46,7 @@ def run_at_ready_shape(engine: Engine, images: Tensor) -> SegmentorOutput | None
         if missing:
             part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
         # the next call overwrites what this one returns
-        parts.append(_rows(engine(part), length - missing))
+        parts.append(copied(engine(part), length - missing))
     return parts[0] if len(parts) == 1 else concatenate(parts)
 
 
@@ -62,7 +62,8 @@ def concatenate(outputs: list[SegmentorOutput]) -> SegmentorOutput:
     return SegmentorOutput(features, logits, ood)
 
 
-def _rows(output: SegmentorOutput, count: int) -> SegmentorOutput:
+def copied(output: SegmentorOutput, count: int | None = None) -> SegmentorOutput:
+    """Copy an output, or its first `count` rows, out of the memory of the engine."""
     return SegmentorOutput(
         [maps[:count].clone() for maps in output.features],
         None if output.logits is None else output.logits[:count].clone(),

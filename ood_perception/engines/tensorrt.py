@@ -47,6 +47,7 @@ class TensorRTEngine:
     """
 
     name = 'tensorrt'
+    channels_last = False
 
     def __init__(
         self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
