@@ -104,8 +104,15 @@ def create_engine(
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')
 
+    # weights laid out anew in another mode than the one they were made in are of no use in either
+    inference = any(tensor.is_inference() for tensor in model.parameters())
+
     def maker(entry: str) -> tuple[str, Callable[[], Engine]]:
-        return entry, lambda: ENGINES[entry](model, device, precision, features)
+        def make() -> Engine:
+            with torch.inference_mode(inference):
+                return ENGINES[entry](model, device, precision, features)
+
+        return entry, make
 
     if name != 'auto':
         names, choices = [name, *SIMPLER.get(name, ['eager'])], None

@@ -380,9 +380,7 @@ class AdaptiveEngine:
 
     def _build(self, name: str) -> Engine:
         if name not in self._engines:
-            # weights that are copied or laid out anew in inference mode could not be exported
-            with torch.inference_mode(False):
-                self._engines[name] = self._makers[name]()
+            self._engines[name] = self._makers[name]()
         return self._engines[name]
 
     def _reference(self) -> Engine:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import logging
@@ -62,6 +63,9 @@ class OpenVINOEngine:
         if device.type != 'cpu':
             raise ValueError(f'{self.name} runs on the CPU, got device {device}')
         _core()
+        if any(tensor.is_inference() for tensor in model.parameters()):
+            with torch.inference_mode(False):
+                model = copy.deepcopy(model)  # weights of inference mode cannot be exported
         self._network = TupleOutput(model.eval().float(), features)
         self._key = ''
         self._requests: OrderedDict[tuple[int, int], Any] = OrderedDict()

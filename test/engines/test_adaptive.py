@@ -95,9 +95,7 @@ class Rig:
         return made
 
     def run(self, shape: Shape = SHAPE) -> SegmentorOutput:
-        images = probe(shape)
-        output = self.engine(images)
-        return output
+        return self.engine(probe(shape))
 
     def check(self, shape: Shape = SHAPE) -> None:
         """Run, and see that the answer is right, whoever gave it."""
