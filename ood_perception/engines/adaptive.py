@@ -380,7 +380,9 @@ class AdaptiveEngine:
 
     def _build(self, name: str) -> Engine:
         if name not in self._engines:
-            self._engines[name] = self._makers[name]()
+            engine = self._makers[name]()
+            engine.name = name
+            self._engines[name] = engine
         return self._engines[name]
 
     def _reference(self) -> Engine:

@@ -28,6 +28,8 @@ class Engine(Protocol):
     """
 
     name: str
+    """Its key in the table of engines, which whoever builds it sets."""
+
     rounded: bool
     """Whether it computes in fewer bits than the reference, so its answers differ a little."""
 

@@ -21,7 +21,7 @@ def test_labels_are_those_of_the_nearest_pixel(size: tuple[int, int], as_tensors
     instances = no_instances(48, 64, torch.device('cpu'))
     labels = torch.randint(0, 60000, (48, 64), generator=generator, dtype=torch.int32)
     semantic = torch.randint(0, 256, (48, 64), generator=generator, dtype=torch.uint8)
-    instances.labels = labels
+    instances = instances._replace(labels=labels)
     score = torch.randn(48, 64, generator=generator)
     wants = frozenset({'score', 'heatmap', 'instances', 'semantic'})
     result = assemble(score, score.sigmoid(), instances, semantic, size, wants, as_tensors)
