@@ -26,7 +26,13 @@ setup(
     version='0.1.0',
     packages=find_packages(include=[NAME, f'{NAME}.*']),
     package_data={
-        NAME: ['weights/*', 'checkpoints/*.yaml', 'evaluation/templates/*', 'profiles/*.yaml']
+        NAME: [
+            'weights/*',
+            'checkpoints/*.yaml',
+            'evaluation/templates/*',
+            'profiles/*.yaml',
+            'engines/probe_frames/*',
+        ]
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
