@@ -15,7 +15,7 @@ import torch
 from gpu_common import FixedBoxes, Row, Setting, sam, uem
 
 from ood_perception.engines import create_engine
-from ood_perception.engines.fallback import difference
+from ood_perception.engines.base import largest_difference
 from ood_perception.frames.assembly import semantic_map
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
@@ -197,7 +197,7 @@ def engines(setting: Setting) -> list[Row]:
         ms = setting.milliseconds(lambda f=run, x=images: f(x))  # type: ignore[misc]
         output = run(images)
         reference = reference or output
-        gap = difference(output, reference)
+        gap = largest_difference(output, reference)
         note = '; '.join([f'differs from float32 by {gap:.1e} of the range', *notes])
         kind = str(precision).replace('torch.', '')
         rows.append(Row(f'compact network, {name} {kind} (ran {run.name})', ms, 'ms', note=note))

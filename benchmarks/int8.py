@@ -36,9 +36,9 @@ import numpy as np
 import torch
 from compact_quality import DRIVE, pasted, proving_ground
 
-from ood_perception.engines.flat import Flat
 from ood_perception.engines.onnx import export_onnx
 from ood_perception.engines.openvino import compile_network
+from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.models.int8 import observe
@@ -123,7 +123,7 @@ def write_ranges(path: Path, model: Any, arrays: list[np.ndarray]) -> None:
     path.write_text(json.dumps({'command': command, 'ranges': rounded}, indent=1) + '\n')
 
 
-def average_precision(run: Run, flat: Flat, samples: list[Any], prepare: Any) -> float:
+def average_precision(run: Run, flat: TupleOutput, samples: list[Any], prepare: Any) -> float:
     """AP in percent of the likelihood ratio at the frame's size."""
     metrics = PixelMetrics()
     for image, label in samples:
@@ -149,7 +149,7 @@ def main() -> None:
     args = parser.parse_args()
     width, height = (int(side) for side in args.size.split('x'))
     model: Any = load_segmentor(Profile.load('compact')).eval()
-    flat, upload = Flat(model, features=False), Uploader(torch.device('cpu'))
+    flat, upload = TupleOutput(model, features=False), Uploader(torch.device('cpu'))
 
     def prepare(image: np.ndarray) -> np.ndarray:
         batch = upload([as_frame(np.ascontiguousarray(image))], (height, width))
@@ -171,7 +171,7 @@ def main() -> None:
         with torch.inference_mode():
             export_onnx(flat, torch.from_numpy(arrays[0]), source)
             paths = {'float32': source, 'openvino_int8': Path(folder) / 'own.onnx'}
-            own = Flat(model.int8(), features=False)
+            own = TupleOutput(model.int8(), features=False)
             export_onnx(own, torch.from_numpy(arrays[0]), paths['openvino_int8'])
         for number, (name, takes) in enumerate(VARIANTS.items()):
             paths[name] = Path(folder) / f'{number}.onnx'

@@ -15,6 +15,17 @@ from typing import Any
 SPIN = '20000'
 """Rounds: enough for the gap between two operations, not for that between two frames."""
 
+UNTUNED = 'OOD_UNTUNED'
+"""Set to 1, it leaves the C library's memory and OpenMP's waiting as they are."""
+
+INSTRUCTION_SETS = {
+    'avx2': (('avx2',), 'AVX2', 'avx2', 'AVX2'),
+    'avx512': (('avx512f', 'avx512bw', 'avx512vl', 'avx512dq'), 'AVX512_CORE', 'avx512', 'AVX512'),
+    'vnni': (('avx512_vnni',), 'AVX512_CORE_VNNI', 'avx512', 'AVX512'),
+    'amx': (('amx_int8', 'amx_bf16'), 'AVX512_CORE_AMX', 'avx512', 'AVX512'),
+}
+"""Name -> (flags of the CPU, names in oneDNN, ATen and MKL); each contains the one before."""
+
 
 def spin_briefly() -> None:
     """
@@ -22,27 +33,68 @@ def spin_briefly() -> None:
 
     They wait awake for milliseconds otherwise, on the core where OpenVINO's threads want to run.
     Asleep at once is no better: waking them takes as long as a small operation. What the
-    environment says already stays as it is.
+    environment says already stays as it is, and `OOD_UNTUNED=1` keeps everything as it is.
     """
-    if 'OMP_WAIT_POLICY' not in os.environ:
+    if os.environ.get(UNTUNED) != '1' and 'OMP_WAIT_POLICY' not in os.environ:
         os.environ.setdefault('GOMP_SPINCOUNT', SPIN)
 
 
 def has_bfloat16_tiles() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in tiles (AMX); False where it is not known."""
-    return 'amx_bf16' in _flags()
+    return 'amx' in instruction_sets()
 
 
-def has_int8_instructions() -> bool:
-    """Whether the CPU multiplies int8 faster than float32 (VNNI); False where it is not known."""
-    return 'vnni' in _flags()
+def instruction_sets() -> list[str]:
+    """
+    Names out of `INSTRUCTION_SETS` that this CPU has and the environment allows, least first.
+
+    Empty where it is not known (no Linux) or the CPU is no x86.
+    """
+    flags = _flags().split()
+    found = [n for n, (needs, *_) in INSTRUCTION_SETS.items() if all(f in flags for f in needs)]
+    held_to = os.environ.get('ONEDNN_MAX_CPU_ISA', '').upper()
+    for name, (_, onednn, *_) in INSTRUCTION_SETS.items():
+        if held_to == onednn:
+            order = list(INSTRUCTION_SETS)
+            found = [n for n in found if order.index(n) <= order.index(name)]
+    return found
+
+
+def held_to(name: str) -> dict[str, str]:
+    """
+    Environment of a new process that uses no more than an instruction set.
+
+    oneDNN (in torch and in OpenVINO), ATen and MKL have switches for it. OpenVINO's own small
+    kernels follow `OV_CPU_MAX_ISA` from the version on that reads it; ONNX Runtime has none.
+
+    Args:
+        name: key of `INSTRUCTION_SETS`.
+
+    Raises:
+        ValueError: an unknown name, or one that this CPU does not have.
+
+    """
+    if name not in INSTRUCTION_SETS:
+        known = ', '.join(INSTRUCTION_SETS)
+        raise ValueError(f'instruction set: expected one of {known}, got {name!r}')
+    if name not in instruction_sets():
+        raise ValueError(f'this CPU has no {name}, only {", ".join(instruction_sets()) or "none"}')
+    _, onednn, aten, mkl = INSTRUCTION_SETS[name]
+    return {
+        'ONEDNN_MAX_CPU_ISA': onednn,
+        'OV_CPU_MAX_ISA': onednn,
+        'ATEN_CPU_CAPABILITY': aten,
+        'MKL_ENABLE_INSTRUCTIONS': mkl,
+    }
 
 
 def _flags() -> str:
+    """Flags of the first processor, separated by blanks."""
     try:
-        return Path('/proc/cpuinfo').read_text(encoding='utf-8')
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:
         return ''
+    return next((line.partition(':')[2] for line in lines if line.startswith('flags')), '')
 
 
 def in_own_thread(function: Callable[[], Any]) -> Any:

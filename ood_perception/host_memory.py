@@ -12,7 +12,10 @@ network. A process that works frame by frame keeps what it has freed instead.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+
+from ood_perception.host_cpu import UNTUNED
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
@@ -29,10 +32,11 @@ def keep_freed_memory() -> bool:
     Called by the entry points (node, command line), never at import: it is the process's choice.
 
     Returns:
-        False where the C library has no `mallopt` or refuses (macOS, musl): nothing is changed.
+        False where nothing is changed: `OOD_UNTUNED=1` is in the environment, or the C library has
+        no `mallopt` or refuses (macOS, musl).
 
     """
-    if sys.platform != 'linux':
+    if sys.platform != 'linux' or os.environ.get(UNTUNED) == '1':
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

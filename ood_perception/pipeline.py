@@ -10,9 +10,10 @@ upload -> segmentor -> score -> calibration -> prompts -> masks -> download, all
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,22 +21,28 @@ from torch import Tensor, nn
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
 from ood_perception.engines import create_engine
+from ood_perception.engines.base import Shape, first_line, is_out_of_memory, release_memory
+from ood_perception.engines.probe import probe_frame
+from ood_perception.engines.resizing import concatenate, copied
 from ood_perception.frames.assembly import assemble, semantic_map, to_host
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
 from ood_perception.masks import Tracker, create_prompts, create_segmenter, fuse
+from ood_perception.masks.boxes import Boxes
 from ood_perception.masks.fusion import Instances
 from ood_perception.models import create_model
-from ood_perception.models.output import InputSpec
+from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.profile import Profile, ProfileError, StageConfig
-from ood_perception.result import Result
+from ood_perception.result import FramesFailed, Result
 from ood_perception.scores import create_score
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.identity import model_identity
 
 WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})
 """What a caller can ask of a frame; 'instances' brings boxes and everything with one row a box."""
+
+T = TypeVar('T')
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +57,7 @@ class Pipeline:
     Attributes:
         profile: what the pipeline was built from.
         device: where it runs.
+        engine: runs the segmentor; its `name`, `why`, `events` and `diagnostics()` say how.
         notes: what went wrong and what was done about it, newest last, at most 32 lines.
 
     """
@@ -60,6 +68,7 @@ class Pipeline:
         segmentor: nn.Module,
         device: torch.device,
         engine: str = 'auto',
+        live: bool = False,
     ) -> None:
         self.profile = profile
         self.device = device
@@ -78,6 +87,7 @@ class Pipeline:
             getattr(torch, profile.precision),
             features=getattr(self.score, 'needs_features', True),
             note=self._note,
+            live=live,
         )
         self.calibration = Calibration.from_config(profile.calibration).to(device)
         self._prompts = self._segmenter = None
@@ -92,7 +102,11 @@ class Pipeline:
 
     @classmethod
     def from_profile(
-        cls, name_or_path: str | Path | Profile, device: str = 'auto', engine: str = 'auto'
+        cls,
+        name_or_path: str | Path | Profile,
+        device: str = 'auto',
+        engine: str = 'auto',
+        live: bool = False,
     ) -> Pipeline:
         """
         Build the pipeline that a profile describes, with its weights.
@@ -100,7 +114,9 @@ class Pipeline:
         Args:
             name_or_path: name of a profile, path of a YAML file, or a Profile.
             device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'.
-            engine: entry of `engine.ENGINES` or 'auto'.
+            engine: entry of `engines.ENGINES` or 'auto'.
+            live: no frame waits for the preparation of a new frame size: until it is ready in the
+                background, such frames are computed at a size that is. For files leave it False.
 
         Raises:
             ProfileError: the profile is wrong or a weight file is missing; the message starts with
@@ -108,7 +124,7 @@ class Pipeline:
 
         """
         profile = name_or_path if isinstance(name_or_path, Profile) else Profile.load(name_or_path)
-        return cls(profile, load_segmentor(profile), choose_device(device), engine)
+        return cls(profile, load_segmentor(profile), choose_device(device), engine, live)
 
     @torch.inference_mode()
     def __call__(
@@ -133,7 +149,11 @@ class Pipeline:
             One Result a frame, in order.
 
         Raises:
-            ValueError: a frame that is not uint8 (H, W, 3), or an unknown name in `wants`.
+            ValueError: a frame that is not uint8 (H, W, 3), or an unknown name in `wants`; no
+                frame was processed.
+            FramesFailed: some of several frames could not be processed; it holds the results of
+                the others. They are not to be tried again: tracks and clusters had them already.
+            Exception: the only frame could not be processed.
 
         """
         if not isinstance(frames, (list, tuple)):
@@ -147,15 +167,23 @@ class Pipeline:
         groups: dict[tuple[int, int], list[int]] = {}
         for index, frame in enumerate(tensors):
             groups.setdefault(self.network_size(*frame.shape[:2]), []).append(index)
-        results: list[Result] = [Result()] * len(tensors)
+        outcomes: list[Result | Exception] = [Result()] * len(tensors)
         for size, indices in groups.items():
-            batch = [tensors[i] for i in indices]
-            done = self._run_or_halve(
-                batch, [names[i] for i in indices], size, as_tensors, frozenset(wants)
-            )
-            for index, result in zip(indices, done, strict=True):
-                results[index] = result
-        return results
+            batch, streams_of = [tensors[i] for i in indices], [names[i] for i in indices]
+            done: Sequence[Result | Exception]
+            try:
+                with self._on_device():
+                    done = self._run(batch, streams_of, size, as_tensors, frozenset(wants))
+            except Exception as error:
+                done = [error] * len(batch)
+            for index, outcome in zip(indices, done, strict=True):
+                outcomes[index] = outcome
+        errors = [o if isinstance(o, Exception) else None for o in outcomes]
+        results = [None if isinstance(o, Exception) else o for o in outcomes]
+        first = next((error for error in errors if error is not None), None)
+        if first is not None:
+            raise first if len(tensors) == 1 else FramesFailed(results, errors) from first
+        return [result for result in results if result is not None]
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
@@ -164,12 +192,40 @@ class Pipeline:
         return network_size(height, width, image.short_side, image.max_long_side, multiple)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch: int = 1) -> None:
-        """Run once for each (height, width) so that the first real frame is not the slow one."""
+        """
+        Do now what the first frames would have to wait for, up to the outlines of objects.
+
+        Args:
+            sizes: (height, width) of the frames that will come.
+            batch: frames that may come together; all smaller batches are prepared, too.
+
+        """
+        sizes = list(sizes)
+        shapes: list[Shape] = [
+            (count, 3, *self.network_size(*size))
+            for size in sizes
+            for count in range(1, batch + 1)
+        ]
+        with self._on_device():
+            self.engine.prepare(shapes)
+        names = [f'warm-up {i}' for i in range(batch)]
         for height, width in sizes:
-            frames = [torch.zeros(height, width, 3, dtype=torch.uint8)] * batch
-            self(frames, streams=[f'warm-up {i}' for i in range(batch)])
-        for i in range(batch):
-            self.reset(f'warm-up {i}')
+            results = self([probe_frame(height, width)] * batch, streams=names)
+            if self._segmenter is not None and not len(results[0].ids):
+                self._outline_anything(*self.network_size(height, width))
+        for name in names:
+            self.reset(name)
+
+    @torch.inference_mode()
+    def _outline_anything(self, height: int, width: int) -> None:
+        """Run the mask model, which a frame without objects does not, on a box in the middle."""
+        assert self._segmenter is not None
+        with self._on_device():
+            zeros = torch.zeros(height, width, device=self.device)
+            image = torch.zeros(height, width, 3, dtype=torch.uint8, device=self.device)
+            self._segmenter.set_frame(image, zeros, zeros)
+            box = [width / 4, height / 4, width * 3 / 4, height * 3 / 4]
+            self._segmenter.masks(torch.tensor([box], device=self.device))
 
     def reset(self, stream: str | None = None) -> None:
         """Forget what is known of one camera's past (None: of all): tracks, streaming clusters."""
@@ -190,30 +246,8 @@ class Pipeline:
     def _note(self, line: str) -> None:
         self.notes = [*self.notes[-31:], line]
 
-    def _run_or_halve(
-        self,
-        frames: list[Tensor | RawFrame],
-        streams: list[str],
-        size: tuple[int, int],
-        as_tensors: bool,
-        wants: frozenset[str],
-    ) -> list[Result]:
-        """Run a batch; where the device has no room for it, run its halves."""
-        try:
-            return self._run(frames, streams, size, as_tensors, wants)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            if len(frames) == 1:
-                raise
-        half = len(frames) // 2
-        line = f'device out of memory at a batch of {len(frames)}; running halves'
-        log.warning(line)
-        self._note(line)
-        return [
-            result
-            for part in (slice(None, half), slice(half, None))
-            for result in self._run_or_halve(frames[part], streams[part], size, as_tensors, wants)
-        ]
+    def _on_device(self) -> AbstractContextManager[Any]:
+        return torch.cuda.device(self.device) if self.device.type == 'cuda' else nullcontext()
 
     def _run(
         self,
@@ -222,13 +256,20 @@ class Pipeline:
         size: tuple[int, int],
         as_tensors: bool,
         wants: frozenset[str],
-    ) -> list[Result]:
+    ) -> list[Result | Exception]:
+        """
+        Process a batch; the exception in place of a frame's result, where there is one.
+
+        The score learns from a frame and the tracker moves on with it, so each sees it once. What
+        comes before them raises for all frames; what is between and after them is tried again by
+        itself, since memory may come back, and fails for its frame only.
+        """
         timer = StageTimer(self.device)
         with timer.stage('upload'):
             images = self._upload(frames, size)
-            inputs = normalise(images, self.spec)
+            inputs = normalise(images, self.spec, self.engine.channels_last)
         with timer.stage('segmentor'):
-            output = self.engine(inputs)
+            output = self._segment(inputs)
         with timer.stage('score'):
             score = self.score(output, size, streams)
             score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
@@ -236,28 +277,53 @@ class Pipeline:
             semantic = None
             if wants & {'semantic', 'instances'}:
                 semantic = semantic_map(output, size, exact='semantic' in wants)
-        instances: list[Instances | None] = [None] * len(frames)
+        found: list[Instances | Exception | None] = [None] * len(frames)
         if self._prompts is not None and 'instances' in wants:
-            instances = self._masks(images, score, probability, semantic, streams, timer)
-        results = []
+            found = self._masks(images, score, probability, semantic, streams, timer)
+        outcomes: list[Result | Exception] = []
         with timer.stage('download'):
-            for i, frame in enumerate(frames):
+            for i, (frame, instances) in enumerate(zip(frames, found, strict=True)):
+                if isinstance(instances, Exception):
+                    outcomes.append(instances)
+                    continue
                 full = (int(frame.shape[0]), int(frame.shape[1]))
-                result = assemble(
-                    score[i],
-                    probability[i],
-                    instances[i],
-                    None if semantic is None else semantic[i],
-                    full,
-                    wants,
-                )
-                results.append(result)
+                classes = None if semantic is None else semantic[i]
+                parts = (score[i], probability[i], instances, classes, full, wants, as_tensors)
+                outcomes.append(self._attempt('assembly', assemble, *parts))
+            results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
             if not as_tensors:
-                results = to_host(results)
+                to_host(results)
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
         for result in results:
             result.timings = timings
-        return results
+        return outcomes
+
+    def _segment(self, images: Tensor) -> SegmentorOutput:
+        """Run the segmentor on a batch; where the device has no room for it, on its halves."""
+        try:
+            return self.engine(images)
+        except Exception as error:
+            if len(images) == 1 or not is_out_of_memory(error):
+                raise
+            release_memory()
+        line = f'device out of memory at a batch of {len(images)}; running halves'
+        log.warning(line)
+        self._note(line)
+        half = len(images) // 2
+        first = copied(self._segment(images[:half]))  # the next call may overwrite it
+        return concatenate([first, self._segment(images[half:])])
+
+    def _attempt(self, what: str, stage: Callable[..., T], *arguments: Any) -> T | Exception:
+        """Run a stage that changes nothing; once more when it fails; then return its error."""
+        try:
+            return stage(*arguments)
+        except Exception as error:
+            self._note(f'{what} failed ({first_line(error)}); trying again')
+            release_memory()
+        try:
+            return stage(*arguments)
+        except Exception as error:
+            return error
 
     def _masks(
         self,
@@ -267,33 +333,53 @@ class Pipeline:
         semantic: Tensor | None,
         streams: list[str],
         timer: StageTimer,
-    ) -> list[Instances | None]:
+    ) -> list[Instances | Exception | None]:
         assert self._prompts is not None
-        assert self._segmenter is not None
         with timer.stage('prompts'):
-            boxes = self._prompts(score, probability)
+            boxes = self._attempt('prompts', self._prompts, score, probability)
+            if isinstance(boxes, Exception):
+                return [boxes] * len(streams)
             # The one question to the device before the download: without a box there is no work.
             counts = boxes.valid.sum(1).tolist()
-        found: list[Instances | None] = []
+        found: list[Instances | Exception | None] = []
         with timer.stage('masks'):
             for i, stream in enumerate(streams):
-                # Empty slots are the last ones, so a slice takes the others without asking.
-                count = int(counts[i])
-                if count:
-                    self._segmenter.set_frame(images[i].permute(1, 2, 0), score[i], probability[i])
-                    logits = self._segmenter.masks(boxes.boxes[i, :count])
-                else:
-                    logits = score.new_empty(0, *score.shape[1:])
-                now = fuse(
-                    logits,
-                    boxes.scores[i, :count],
-                    boxes.valid[i, :count],
-                    score[i],
-                    None if semantic is None else semantic[i],
-                    road_classes=self._road,
-                )
-                found.append(self._track(now, stream, images[i]))
+                classes = None if semantic is None else semantic[i]
+                frame = (images[i], score[i], probability[i], classes, boxes, i, int(counts[i]))
+                now = self._attempt('masks', self._outline, *frame)
+                if not isinstance(now, Exception):
+                    try:
+                        now = self._track(now, stream, images[i])
+                    except Exception as error:
+                        now = error
+                found.append(now)
         return found
+
+    def _outline(
+        self,
+        image: Tensor,
+        score: Tensor,
+        probability: Tensor,
+        semantic: Tensor | None,
+        boxes: Boxes,
+        index: int,
+        count: int,
+    ) -> Instances:
+        """Outline the first `count` boxes of a frame; empty slots are the last ones."""
+        assert self._segmenter is not None
+        if count:
+            self._segmenter.set_frame(image.permute(1, 2, 0), score, probability)
+            logits = self._segmenter.masks(boxes.boxes[index, :count])
+        else:
+            logits = score.new_empty(0, *score.shape)
+        return fuse(
+            logits,
+            boxes.scores[index, :count],
+            boxes.valid[index, :count],
+            score,
+            semantic,
+            road_classes=self._road,
+        )
 
     def _track(self, instances: Instances, stream: str, image: Tensor) -> Instances:
         if not self.profile.tracking.enabled:

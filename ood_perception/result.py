@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,3 +50,22 @@ class Result:
     surroundings: Any = None
     semantic: Any = None
     timings: dict[str, float] = field(default_factory=dict)
+
+
+class FramesFailed(RuntimeError):
+    """
+    Some frames of a batch could not be processed, others could.
+
+    Attributes:
+        results: one for each frame, in order; None where it failed.
+        errors: one for each frame, in order; None where it did not fail.
+
+    """
+
+    def __init__(
+        self, results: Sequence[Result | None], errors: Sequence[Exception | None]
+    ) -> None:
+        failed = [error for error in errors if error is not None]
+        super().__init__(f'{len(failed)} of {len(errors)} frames failed: {failed[0]}')
+        self.results = list(results)
+        self.errors = list(errors)

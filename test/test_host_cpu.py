@@ -49,16 +49,51 @@ def test_an_own_thread_gives_back_the_error() -> None:
         host_cpu.in_own_thread(lambda: 1 // 0)
 
 
+V4 = 'avx512f avx512bw avx512vl avx512dq'
+
+
 @pytest.mark.parametrize(
-    ('flags', 'tiles', 'int8'),
+    ('flags', 'isa', 'wanted'),
     [
-        ('flags: avx512_vnni amx_bf16 amx_tile', True, True),
-        ('flags: avx2 avx_vnni', False, True),
-        ('flags: avx2', False, False),
-        ('', False, False),
+        (
+            f'avx2 {V4} avx512_vnni amx_bf16 amx_tile amx_int8',
+            '',
+            ['avx2', 'avx512', 'vnni', 'amx'],
+        ),
+        (
+            f'avx2 {V4} avx512_vnni amx_bf16 amx_int8',
+            'AVX512_CORE_VNNI',
+            ['avx2', 'avx512', 'vnni'],
+        ),
+        (f'avx2 {V4} avx512_vnni amx_bf16 amx_int8', 'avx2', ['avx2']),
+        ('avx2 avx_vnni', '', ['avx2']),
+        ('sse4_2 not_avx2', '', []),
+        ('', '', []),
     ],
 )
-def test_what_the_cpu_has(monkeypatch, flags: str, tiles: bool, int8: bool) -> None:
+def test_what_the_cpu_has(monkeypatch, flags: str, isa: str, wanted: list[str]) -> None:
     monkeypatch.setattr(host_cpu, '_flags', lambda: flags)
-    assert host_cpu.has_bfloat16_tiles() is tiles
-    assert host_cpu.has_int8_instructions() is int8
+    monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', isa)
+    assert host_cpu.instruction_sets() == wanted
+    assert host_cpu.has_bfloat16_tiles() is ('amx' in wanted)
+
+
+def test_a_process_can_be_held_to_what_the_cpu_has(monkeypatch) -> None:
+    monkeypatch.delenv('ONEDNN_MAX_CPU_ISA', raising=False)
+    monkeypatch.setattr(host_cpu, '_flags', lambda: f'avx2 {V4}')
+    assert host_cpu.held_to('avx2')['ONEDNN_MAX_CPU_ISA'] == 'AVX2'
+    with pytest.raises(ValueError, match='no amx, only avx2, avx512'):
+        host_cpu.held_to('amx')
+    with pytest.raises(ValueError, match="got 'sse'"):
+        host_cpu.held_to('sse')
+
+
+def test_tuning_can_be_switched_off(monkeypatch) -> None:
+    from ood_perception.host_memory import keep_freed_memory
+
+    for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('OOD_UNTUNED', '1')
+    host_cpu.spin_briefly()
+    assert 'GOMP_SPINCOUNT' not in os.environ
+    assert keep_freed_memory() is False

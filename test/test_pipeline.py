@@ -6,7 +6,9 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +18,11 @@ from safetensors.torch import save_file
 from ood_perception import Pipeline, Profile
 from ood_perception.frames.assembly import first_of_largest
 from ood_perception.frames.colour import RawFrame
+from ood_perception.masks.boxes import Boxes
 from ood_perception.models import create_model
+from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import ProfileError
+from ood_perception.result import FramesFailed
 
 
 @pytest.fixture(scope='module')
@@ -153,22 +158,139 @@ def test_wrong_device() -> None:
             choose_device('cuda')
 
 
-def test_out_of_memory_halves_the_batch(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
-    engine, batches = pipeline.engine, []
+class Limited:
+    """The engine of a pipeline on a device that has room for two images."""
 
-    def limited(images: torch.Tensor):
-        batches.append(len(images))
+    channels_last = True
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.batches: list[int] = []
+
+    def __call__(self, images: torch.Tensor) -> SegmentorOutput:
+        self.batches.append(len(images))
         if len(images) > 2:
             raise torch.OutOfMemoryError('simulated')
-        return engine(images)
+        return self.engine(images)
 
-    monkeypatch.setattr(pipeline, 'engine', limited)
-    results = pipeline([picture(96, 128, i) for i in range(5)])
-    assert len(results) == 5
-    assert all(r.score is not None for r in results)
-    assert batches == [5, 2, 3, 1, 2]
+
+class Counted(torch.nn.Module):
+    """A score that counts how often each stream was seen."""
+
+    needs_features = False
+
+    def __init__(self, score: Any) -> None:
+        super().__init__()
+        self.score = score
+        self.seen: Counter[str] = Counter()
+
+    def forward(self, output: Any, size: Any, streams: list[str]) -> torch.Tensor:
+        self.seen.update(streams)
+        return self.score(output, size, streams)
+
+    def reset(self, stream: str | None) -> None:
+        self.score.reset(stream)
+
+
+class Failing:
+    """A mask model that fails as often as it is told when a marked frame is in its hands."""
+
+    def __init__(self, model: Any, times: int) -> None:
+        self.model = model
+        self.times = times
+        self.calls = 0
+
+    def set_frame(self, image: torch.Tensor, score: torch.Tensor, probability: torch.Tensor):
+        self.marked = bool((image[0, 0] == torch.tensor([1, 2, 3])).all())
+        self.model.set_frame(image, score, probability)
+
+    def masks(self, boxes: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.marked and self.times > 0:
+            self.times -= 1
+            raise RuntimeError('masks broke')
+        return self.model.masks(boxes)
+
+
+@pytest.fixture
+def watched(profile: Profile) -> Pipeline:
+    """A pipeline that proposes a box in every frame, counts scores, and can be made to fail."""
+    pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
+    pipeline.score = Counted(pipeline.score)
+
+    def one_box(score: torch.Tensor, probability: torch.Tensor) -> Boxes:
+        count = len(score)
+        box = torch.tensor([10.0, 10.0, 60.0, 60.0]).expand(count, 1, 4)
+        return Boxes(box, torch.full((count, 1), 0.9), torch.ones(count, 1, dtype=torch.bool))
+
+    pipeline._prompts = one_box
+    return pipeline
+
+
+def marked(seed: int) -> np.ndarray:
+    image = picture(96, 128, seed)
+    image[0, 0] = (1, 2, 3)
+    return image
+
+
+def test_out_of_memory_halves_the_batch(profile: Profile) -> None:
+    pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
+    pipeline.score = Counted(pipeline.score)
+    limited = Limited(pipeline.engine)
+    pipeline.engine = limited  # type: ignore[assignment]
+    frames = [picture(96, 128, i) for i in range(5)]
+    results = pipeline(frames)
+    assert limited.batches == [5, 2, 3, 1, 2]
+    assert set(pipeline.score.seen.values()) == {1}
     assert 'out of memory' in pipeline.notes[0]
+    pipeline.reset()
+    alone = [pipeline([frame], streams=[str(i)])[0] for i, frame in enumerate(frames)]
+    for a, b in zip(results, alone, strict=True):
+        np.testing.assert_allclose(a.score, b.score, atol=2e-3)
+
+
+def test_a_mask_model_that_fails_once_is_asked_again(watched: Pipeline) -> None:
+    watched._segmenter = Failing(watched._segmenter, times=1)
+    results = watched([marked(0), picture(96, 128, 1)])
+    assert all(r.instances is not None for r in results)
+    assert watched._segmenter.calls == 3
+    assert watched.score.seen == {'0': 1, '1': 1}
+    assert 'masks broke' in watched.notes[-1]
+
+
+def test_a_frame_that_fails_leaves_the_others_and_their_past_alone(watched: Pipeline) -> None:
+    watched._segmenter = Failing(watched._segmenter, times=100)
+    with pytest.raises(FramesFailed, match='1 of 3 frames failed: masks broke') as failure:
+        watched([picture(96, 128, 1), marked(0), picture(240, 320, 2)], streams=['a', 'b', 'c'])
+    first, second, third = failure.value.results
+    assert first is not None
+    assert second is None
+    assert third is not None
+    assert [e is None for e in failure.value.errors] == [True, False, True]
+    assert third.instances.shape == (240, 320)
+    assert watched.score.seen == {'a': 1, 'b': 1, 'c': 1}
+    assert set(watched._trackers) <= {'a', 'c'}
+    with pytest.raises(RuntimeError, match=r'^masks broke'):
+        watched([marked(0)])
+
+
+def test_warm_up_prepares_every_batch_and_the_mask_model(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
+    pipeline._segmenter = mask_model = Failing(pipeline._segmenter, times=0)
+    prepared: list[tuple[int, ...]] = []
+    prepare = pipeline.engine.prepare
+    monkeypatch.setattr(
+        pipeline.engine, 'prepare', lambda shapes: (prepared.extend(shapes), prepare(shapes))
+    )
+    pipeline.warm_up([(96, 128), (240, 320)], batch=3)
+    size = pipeline.network_size(96, 128)
+    assert prepared[:3] == [(count, 3, *size) for count in (1, 2, 3)]
+    assert len(prepared) == 6
+    assert mask_model.calls >= 2
+    assert not pipeline._trackers
+    assert pipeline.engine.name == 'eager'
 
 
 def test_import_needs_neither_ros_nor_segment_anything() -> None:

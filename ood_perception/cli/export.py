@@ -14,7 +14,7 @@ import typer
 def export(
     path: Annotated[Path, typer.Argument(help='File to write.')],
     profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
-    format: Annotated[str, typer.Option(help='onnx, aoti or torch-tensorrt.')] = 'onnx',
+    format: Annotated[str, typer.Option(help='onnx or pt2 (torch.export).')] = 'onnx',
     size: Annotated[str, typer.Option(help='WIDTHxHEIGHT of the camera frames.')] = '640x480',
     tolerance: Annotated[float, typer.Option(help='Largest relative difference to eager.')] = 1e-3,
 ) -> None:

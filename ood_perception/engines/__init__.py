@@ -6,25 +6,27 @@
 from __future__ import annotations
 
 import importlib.util
-import platform
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from ood_perception.engines.adaptive import AdaptiveEngine
+from ood_perception.engines.base import Engine, EngineEvent
+from ood_perception.engines.choices import Choices, network_key, processor, versions
 from ood_perception.engines.compiled import CompiledEngine
 from ood_perception.engines.eager import EagerEngine
-from ood_perception.engines.fallback import Engine, FallbackEngine, FastestEngine
 from ood_perception.engines.onnx import OnnxRuntimeEngine
 from ood_perception.engines.openvino import (
     OpenVINOBfloat16Engine,
     OpenVINOEngine,
     OpenVINOInt8Engine,
 )
+from ood_perception.engines.probe import prober
 from ood_perception.engines.tensorrt import TensorRTEngine
-from ood_perception.host_cpu import has_bfloat16_tiles, has_int8_instructions
+from ood_perception.models.output import InputSpec
 
-__all__ = ['ENGINES', 'Engine', 'create_engine']
+__all__ = ['ENGINES', 'AdaptiveEngine', 'Engine', 'EngineEvent', 'create_engine']
 
 ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine]] = {
     'eager': EagerEngine,
@@ -37,28 +39,39 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine
 }
 """One table of engines: ``factory(model, device, precision, features) -> Engine``."""
 
+SIMPLER = {
+    'tensorrt': ['compiled', 'eager'],
+    'openvino': ['eager'],
+    'openvino_bf16': ['openvino', 'eager'],
+    'openvino_int8': ['openvino', 'eager'],
+    'eager': [],
+}
+"""What replaces an engine that fails, best first; ['eager'] for those that are not here."""
+
 
 def candidates(device: torch.device, rounded: bool = False) -> list[str]:
     """
-    Engines that 'auto' measures on `device`: what is installed and starts within seconds.
+    Engines that 'auto' measures on `device`: all that are installed, but torch.compile on a CPU.
+
+    That one takes a minute and a C++ compiler, and was never the fastest there.
 
     Args:
         device: to run on.
-        rounded: whether the segmentor may be run in bfloat16 or its int8 form, on a CPU.
+        rounded: whether the segmentor may be run in bfloat16 and in its int8 form, on a CPU.
 
     """
+
+    def installed(*modules: str) -> bool:
+        return all(importlib.util.find_spec(module) is not None for module in modules)
+
     if device.type == 'cuda':
-        names = ['tensorrt'] if importlib.util.find_spec('torch_tensorrt') else []
-        return [*names, 'compiled', 'eager']
-    names = [n for n in ('openvino', 'onnxruntime') if importlib.util.find_spec(n)]
-    if platform.machine().lower() in ('x86_64', 'amd64'):
-        # there OpenVINO was the faster one wherever measured, and an export less starts sooner
-        names = names[:1]
-    if rounded and names == ['openvino']:
-        if has_bfloat16_tiles():
-            names = ['openvino_bf16']
-        elif has_int8_instructions():
-            names = ['openvino_int8']
+        return [*(['tensorrt'] if installed('torch_tensorrt') else []), 'compiled', 'eager']
+    names = []
+    if device.type == 'cpu' and installed('openvino'):
+        names += ['openvino_int8', 'openvino_bf16'] if rounded else []
+        names += ['openvino']
+    if device.type == 'cpu' and installed('onnx', 'onnxruntime'):
+        names += ['onnxruntime']
     return [*names, 'eager']
 
 
@@ -69,7 +82,8 @@ def create_engine(
     precision: torch.dtype = torch.float32,
     features: bool = True,
     note: Callable[[str], None] = lambda line: None,
-) -> FallbackEngine | FastestEngine:
+    live: bool = False,
+) -> AdaptiveEngine:
     """
     Put a segmentor on the device behind an engine.
 
@@ -79,7 +93,9 @@ def create_engine(
         device: where to run.
         precision: float32, float16 or bfloat16, on a GPU; on a CPU the engine's name says it.
         features: False when nobody reads the features.
-        note: told one line when an engine is given up for a simpler one.
+        note: told one line whenever something is decided.
+        live: never keep a frame waiting for the preparation of a new shape, see
+            :class:`AdaptiveEngine`.
 
     Raises:
         ValueError: unknown engine.
@@ -88,19 +104,34 @@ def create_engine(
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')
 
-    def maker(entry: str) -> tuple[str, Callable[[], Engine]]:
-        return entry, lambda: ENGINES[entry](model, device, precision, features)
+    # weights laid out anew in another mode than the one they were made in are of no use in either
+    inference = any(tensor.is_inference() for tensor in model.parameters())
 
-    if name == 'auto':
-        # What rounding loses was measured on the segmentor that has an int8 form. Features feed
-        # memories that another engine may have filled: those stay in float32.
+    def maker(entry: str) -> tuple[str, Callable[[], Engine]]:
+        def make() -> Engine:
+            with torch.inference_mode(inference):
+                return ENGINES[entry](model, device, precision, features)
+
+        return entry, make
+
+    if name != 'auto':
+        names, choices = [name, *SIMPLER.get(name, ['eager'])], None
+    else:
+        # Features feed memories that another engine may have filled: those stay in float32.
         names = candidates(device, hasattr(model, 'int8') and not features)
-        return FastestEngine([maker(entry) for entry in names], note)
-    steps = {
-        'tensorrt': ['tensorrt', 'compiled', 'eager'],
-        'openvino': ['openvino', 'onnxruntime', 'eager'],
-        'openvino_bf16': ['openvino_bf16', 'openvino', 'eager'],
-        'openvino_int8': ['openvino_int8', 'openvino', 'eager'],
-        'eager': ['eager'],
-    }
-    return FallbackEngine([maker(entry) for entry in steps.get(name, [name, 'eager'])], note)
+        what = (network_key(model), f'{features} {precision}', processor(), _device(device))
+        about = '; '.join((*what, f'{torch.get_num_threads()} threads', versions(), *names))
+        choices = Choices(about) if len(names) > 1 else None
+    spec = getattr(model, 'spec', InputSpec())
+    return AdaptiveEngine(
+        [maker(entry) for entry in names],
+        prober(spec, device),
+        measure=name == 'auto',
+        live=live,
+        choices=choices,
+        note=note,
+    )
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)

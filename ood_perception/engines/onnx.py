@@ -11,39 +11,39 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ood_perception.engines.flat import Flat
+from ood_perception.engines.base import Shape
+from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
 MAX_SESSIONS = 4
 """Image sizes kept ready at a time; a fifth size replaces the oldest."""
 
 
-def export_onnx(flat: Flat, images: Tensor, path: str | Path) -> list[str]:
+def export_onnx(network: TupleOutput, images: Tensor, path: str | Path) -> list[str]:
     """
     Write a segmentor as ONNX, opset 17, for one image size and any batch.
 
     Args:
-        flat: the segmentor, in evaluation mode on the CPU.
+        network: the segmentor, in evaluation mode on the CPU.
         images: float32 (B, 3, h, w), an example of the input.
         path: of the file to write.
 
     Returns:
-        Names of the outputs, in the order of the tuple of `Flat`.
+        Names of the outputs, in the order of the tuple of `network`.
 
     """
     with torch.no_grad():
-        count = len(flat(images))
+        count = len(network(images))
     names = [f'output_{i}' for i in range(count)]
     with warnings.catch_warnings(), torch.no_grad():
         # shapes are constants of the size that is exported, which is what the tracer warns of
         warnings.simplefilter('ignore')
         logging.getLogger('torch.onnx').setLevel(logging.ERROR)
         torch.onnx.export(
-            flat,
+            network,
             (images,),
             str(path),
             input_names=['images'],
@@ -55,73 +55,75 @@ def export_onnx(flat: Flat, images: Tensor, path: str | Path) -> list[str]:
     return names
 
 
-def providers(device: torch.device) -> list[Any]:
-    """ONNX Runtime execution providers to try on `device`, best first."""
-    import onnxruntime
-
-    wanted: list[Any] = ['CPUExecutionProvider']
-    if device.type == 'cuda':
-        index = {'device_id': str(device.index or 0)}
-        cache = {'trt_engine_cache_enable': '1', 'trt_fp16_enable': '1'}
-        wanted = [
-            ('TensorrtExecutionProvider', {**index, **cache}),
-            ('CUDAExecutionProvider', index),
-            *wanted,
-        ]
-    available = onnxruntime.get_available_providers()
-    return [p for p in wanted if (p if isinstance(p, str) else p[0]) in available]
-
-
 class OnnxRuntimeEngine:
     """
-    Run a segmentor with ONNX Runtime; one session an image size, any batch.
+    Run a segmentor with ONNX Runtime on the CPU; one session an image size, any batch.
 
-    On a GPU the images are taken from and the outputs bound to device memory (no copy to the
-    host); the CPU provider shares memory with torch.
+    Args:
+        model: segmentor.
+        device: has to be a CPU.
+        precision: not used; it computes in float32.
+        features: False leaves them out of the output.
+
+    Raises:
+        ValueError: another device. On a GPU, export the network (`ood export`) and run it with
+            the provider that fits there.
+        ImportError: onnx or onnxruntime is not installed.
+
     """
+
+    name = 'onnxruntime'
+    rounded = False
+    channels_last = False
 
     def __init__(
         self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
     ) -> None:
+        if device.type != 'cpu':
+            raise ValueError(f'onnxruntime runs on the CPU, got device {device}')
+        import onnx  # noqa: F401  (the export needs it)
         import onnxruntime
 
         self._ort = onnxruntime
-        self._flat = Flat(model.eval().float().cpu(), features)
-        self._device = device
+        self._network = TupleOutput(model.eval().float(), features)
         self._sessions: dict[tuple[int, int], Any] = {}
-        self._shapes: dict[tuple[int, int], list[tuple[int, ...]]] = {}
-        self.providers: list[str] = []
+        self._prepared: list[Shape] = []
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """From float32 (B, 3, h, w) normalised images to the segmentor's output."""
-        size = (int(images.shape[2]), int(images.shape[3]))
-        session = self._sessions.get(size)
-        if session is None:
-            session = self._open(size)
-        if self._device.type == 'cuda':
-            return self._flat.restore(self._run_on_device(session, images))
+        self.prepare(tuple(images.shape))  # type: ignore[arg-type]
+        session = self._sessions[images.shape[2], images.shape[3]]
         arrays = session.run(None, {'images': images.contiguous().numpy()})
-        return self._flat.restore([torch.from_numpy(array) for array in arrays])
+        return self._network.restore([torch.from_numpy(array) for array in arrays])
+
+    def prepare(self, shape: Shape) -> None:
+        """Export and load the network for an image size."""
+        size = shape[2:]
+        if size not in self._sessions:
+            session = self._open(size)
+            if len(self._sessions) >= MAX_SESSIONS:
+                oldest = next(iter(self._sessions))
+                del self._sessions[oldest]
+                self._prepared = [s for s in self._prepared if s[2:] != oldest]
+            self._sessions[size] = session
+        if shape not in self._prepared:
+            self._prepared.append(shape)
+
+    def shapes(self) -> list[Shape]:
+        """Shapes that were asked for and are ready; others of their sizes take no time."""
+        return list(self._prepared)
 
     def _open(self, size: tuple[int, int]) -> Any:
-        example = torch.zeros(1, 3, *size)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.onnx'
-            export_onnx(self._flat, example, path)
+            export_onnx(self._network, torch.zeros(1, 3, *size), path)
             data = self._fold(path).read_bytes()
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         # a spinning thread pool takes the cores from the rest of the pipeline
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        session = self._ort.InferenceSession(data, options, providers=providers(self._device))
-        self.providers = session.get_providers()
-        if len(self._sessions) >= MAX_SESSIONS:
-            oldest = next(iter(self._sessions))
-            del self._sessions[oldest], self._shapes[oldest]
-        self._sessions[size] = session
-        self._shapes[size] = [tuple(tensor.shape[1:]) for tensor in self._flat(example)]
-        return session
+        return self._ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
 
     def _fold(self, path: Path) -> Path:
         # ONNX Runtime looks for paddings to merge into convolutions before it folds constants,
@@ -132,23 +134,3 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         self._ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
         return path.with_name('folded.onnx')
-
-    def _run_on_device(self, session: Any, images: Tensor) -> list[Tensor]:
-        images = images.contiguous()
-        binding = session.io_binding()
-        index = self._device.index or 0
-        size = (int(images.shape[2]), int(images.shape[3]))
-        binding.bind_input(
-            'images', 'cuda', index, np.float32, tuple(images.shape), images.data_ptr()
-        )
-        outputs = []
-        for value, shape in zip(session.get_outputs(), self._shapes[size], strict=True):
-            output = images.new_empty((images.shape[0], *shape))
-            binding.bind_output(
-                value.name, 'cuda', index, np.float32, tuple(output.shape), output.data_ptr()
-            )
-            outputs.append(output)
-        # ONNX Runtime works on a stream of its own
-        torch.cuda.current_stream().synchronize()
-        session.run_with_iobinding(binding)
-        return outputs

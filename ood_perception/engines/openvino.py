@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import hashlib
+import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -16,58 +20,101 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.engines.eager import EagerEngine
-from ood_perception.engines.flat import Flat
-from ood_perception.engines.onnx import export_onnx
+from ood_perception.engines.base import Shape
+from ood_perception.engines.choices import cache_folder, keep, network_key, versions
+from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
+log = logging.getLogger(__name__)
+
 MAX_COMPILED = 8
-"""Shapes (B, h, w) kept ready at a time; the one that was not used for longest goes first."""
+"""Image sizes kept ready at a time; the one that was not used for longest goes first."""
 
 
 class OpenVINOEngine:
     """
     Run a segmentor with OpenVINO on the CPU, in float32.
 
-    A network is compiled for each batch and image size, which takes part of a second: with a batch
-    left open it would be a tenth slower.
+    A network is converted (from torch.export; seconds) and compiled (part of a second) for each
+    image size. What was converted is kept in the folder of :func:`cache_folder`, so the next start
+    only compiles. The images of a batch run one after the other: on a few cores that takes as long
+    as together, and no batch needs a network of its own.
+
+    Args:
+        model: segmentor.
+        device: has to be a CPU.
+        precision: not used; the class says it.
+        features: False leaves them out of the output.
 
     Raises:
         ValueError: a device that is not the CPU.
+        ImportError: openvino is not installed.
 
     """
 
+    name = 'openvino'
+    rounded = False
+    channels_last = False
     bfloat16 = False
 
     def __init__(
         self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
     ) -> None:
         if device.type != 'cpu':
-            raise ValueError(f'openvino runs on the CPU, got device {device}')
+            raise ValueError(f'{self.name} runs on the CPU, got device {device}')
         _core()
-        self._flat = Flat(model.eval().float().cpu(), features)
-        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        if any(tensor.is_inference() for tensor in model.parameters()):
+            with torch.inference_mode(False):
+                model = copy.deepcopy(model)  # weights of inference mode cannot be exported
+        self._network = TupleOutput(model.eval().float(), features)
+        self._key = ''
+        self._requests: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._prepared: list[Shape] = []
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """From float32 (B, 3, h, w) normalised images to the segmentor's output."""
-        shape = tuple(images.shape)
-        request = self._requests.get(shape)
-        if request is None:
-            request = self._compile(shape)
-            if len(self._requests) >= MAX_COMPILED:
-                self._requests.popitem(last=False)
-            self._requests[shape] = request
-        self._requests.move_to_end(shape)
-        found = request.infer({0: images.contiguous().numpy()}, share_inputs=True)
+        self.prepare(tuple(images.shape))  # type: ignore[arg-type]
+        size = (int(images.shape[2]), int(images.shape[3]))
+        self._requests.move_to_end(size)
+        request = self._requests[size]
         # infer() returns copies: a later call does not overwrite them
-        return self._flat.restore([torch.from_numpy(array) for array in found.values()])
+        found = [
+            [torch.from_numpy(a) for a in request.infer({0: image}, share_inputs=True).values()]
+            for image in images.contiguous().numpy()[:, None]
+        ]
+        if len(found) == 1:
+            return self._network.restore(found[0])
+        return self._network.restore([torch.cat(maps) for maps in zip(*found, strict=True)])
 
-    def _compile(self, shape: tuple[int, ...]) -> Any:
-        """Return an inference request for images of this shape."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'model.onnx'
-            export_onnx(self._flat, torch.zeros(1, *shape[1:]), path)
-            return compile_network(path, shape, torch.get_num_threads(), self.bfloat16)
+    def prepare(self, shape: Shape) -> None:
+        """Convert and compile the network for an image size."""
+        size = shape[2:]
+        if size not in self._requests:
+            request = self._open((1, *shape[1:]))
+            if len(self._requests) >= MAX_COMPILED:
+                oldest, _ = self._requests.popitem(last=False)
+                self._prepared = [s for s in self._prepared if s[2:] != oldest]
+            self._requests[size] = request
+        if shape not in self._prepared:
+            self._prepared.append(shape)
+
+    def shapes(self) -> list[Shape]:
+        """Shapes that were asked for and are ready; other batches of their sizes are, too."""
+        return list(self._prepared)
+
+    def _open(self, shape: Shape) -> Any:
+        if self._network.present is None:
+            with torch.inference_mode():
+                self._network(torch.zeros(shape))
+        if not self._key:
+            self._key = f'{network_key(self._network)} {self._network.features} {versions()}'
+        name = hashlib.sha256(f'{self._key} {shape}'.encode()).hexdigest()[:32]
+        path = cache_folder() / f'network-{name}.ov'
+        network = read_network(path)
+        if network is None:
+            network = convert(self._network, shape)
+            keep_network(path, network)
+        return compile_network(network, shape, torch.get_num_threads(), self.bfloat16)
 
 
 class OpenVINOBfloat16Engine(OpenVINOEngine):
@@ -75,43 +122,102 @@ class OpenVINOBfloat16Engine(OpenVINOEngine):
     Run a segmentor with OpenVINO in bfloat16; images and outputs are float32.
 
     Worth it on CPUs with matrix units for it (AMX), see `benchmarks/int8.py`.
+
+    Raises:
+        ValueError: this CPU does not compute in bfloat16, or the device is not the CPU.
+
     """
 
+    name = 'openvino_bf16'
+    rounded = True
     bfloat16 = True
+
+    def __init__(
+        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
+    ) -> None:
+        super().__init__(model, device, precision, features)
+        if 'BF16' not in _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
+            raise ValueError('this CPU has no instructions for bfloat16')
 
 
 class OpenVINOInt8Engine(OpenVINOEngine):
     """
     Run the int8 form of a segmentor, which it makes itself, with OpenVINO.
 
-    Worth it on CPUs with instructions for it (VNNI), see `benchmarks/int8.py`.
-
-    Attributes:
-        reference: the same rounding simulated in PyTorch, which this has to agree with.
-
     Raises:
         ValueError: a device that is not the CPU, or a segmentor without an int8 form.
 
     """
+
+    name = 'openvino_int8'
+    rounded = True
 
     def __init__(
         self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
     ) -> None:
         if not hasattr(model, 'int8'):
             raise ValueError(f'{type(model).__name__} has no int8 form')
-        twin: nn.Module = model.int8()  # type: ignore[operator]
-        super().__init__(twin, device, precision, features)
-        self.reference = EagerEngine(twin, device, precision, features)
+        super().__init__(model.int8(), device, precision, features)  # type: ignore[operator]
+
+
+def convert(network: nn.Module, shape: Shape) -> Any:
+    """
+    Convert a network of tensors to OpenVINO, for one shape.
+
+    Args:
+        network: from one tensor to a tuple of tensors, in evaluation mode on the CPU.
+        shape: of the input.
+
+    Returns:
+        openvino.Model
+
+    """
+    _core()
+    import openvino
+
+    # what is made under inference mode has no version counter, which tracing asks for
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        exported = torch.export.export(network, (torch.zeros(shape),))
+        return openvino.convert_model(exported)
+
+
+def keep_network(path: Path, network: Any) -> None:
+    """Keep a converted network in one file; where that fails the next start converts it again."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        xml = Path(folder) / 'network.xml'
+        openvino.save_model(network, xml, compress_to_fp16=False)
+        graph, weights = xml.read_bytes(), xml.with_suffix('.bin').read_bytes()
+    data = len(graph).to_bytes(8, 'little') + graph + weights
+    keep(path, hashlib.sha256(data).digest() + data)
+
+
+def read_network(path: Path) -> Any | None:
+    """Read a kept network; None where there is none, and with a line where it is damaged."""
+    try:
+        kept = path.read_bytes()
+        digest, data = kept[:32], kept[32:]
+        if hashlib.sha256(data).digest() != digest:
+            raise ValueError('it is damaged')
+        end = 8 + int.from_bytes(data[:8], 'little')
+        return _core().read_model(data[8:end], data[end:])
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        log.warning('%s cannot be used (%s); converting the network again', path, error)
+        return None
 
 
 def compile_network(
-    network: Path | bytes, shape: tuple[int, ...], threads: int, bfloat16: bool = False
+    network: Any, shape: tuple[int, ...], threads: int, bfloat16: bool = False
 ) -> Any:
     """
-    Compile an ONNX network with one input for the CPU.
+    Compile a network with one input for the CPU.
 
     Args:
-        network: the file, or what is in it.
+        network: openvino.Model, or the path or content of an ONNX file.
         shape: of the input, (B, 3, h, w).
         threads: to use.
         bfloat16: compute in bfloat16, not float32; inputs and outputs are float32 either way.
@@ -120,14 +226,15 @@ def compile_network(
         An inference request of OpenVINO.
 
     """
-    model = _core().read_model(network)
-    model.reshape(list(shape))
+    if isinstance(network, (str, bytes, Path)):
+        network = _core().read_model(network)
+    network.reshape(list(shape))
     options = {
         'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_NUM_THREADS': threads,
         'INFERENCE_PRECISION_HINT': 'bf16' if bfloat16 else 'f32',
     }
-    return _core().compile_model(model, 'CPU', options).create_infer_request()
+    return _core().compile_model(network, 'CPU', options).create_infer_request()
 
 
 def _core() -> Any:

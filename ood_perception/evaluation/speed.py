@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ood_perception.host_cpu import instruction_sets
+
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
 
@@ -34,6 +36,7 @@ class Row:
         profile: name of the profile.
         engine: the engine that ran.
         device: name of the GPU or the processor.
+        isa: instruction sets of the processor that may be used, '' on a GPU or where unknown.
         precision: of the segmentor.
         size: WIDTHxHEIGHT of the frames.
         cameras: frames in a batch.
@@ -48,6 +51,7 @@ class Row:
     profile: str
     engine: str
     device: str
+    isa: str
     precision: str
     size: str
     cameras: int
@@ -91,6 +95,7 @@ def measure(
         profile=pipeline.profile.name,
         engine=engine,
         device=device_name(pipeline.device),
+        isa='' if cuda else ' '.join(instruction_sets()),
         precision=pipeline.profile.precision if cuda else ROUNDED.get(engine, 'float32'),
         size=f'{width}x{height}',
         cameras=cameras,

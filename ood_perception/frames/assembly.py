@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,26 +64,42 @@ def assemble(
     semantic: Tensor | None,
     full: tuple[int, int],
     wants: frozenset[str],
+    as_tensors: bool = False,
 ) -> Result:
-    """One frame's tensors at the frame's own size `full` = (H, W)."""
+    """
+    One frame's tensors at the frame's own size.
+
+    Args:
+        score: float32 (h, w).
+        probability: float32 (h, w), 0..1.
+        instances: of the frame, or None where no one looked for any.
+        semantic: uint8 (h, w), or None without classes.
+        full: (H, W) of the frame.
+        wants: fields to fill.
+        as_tensors: False makes the ids of `instances` uint16 already, where they lie on the host.
+
+    """
     h, w = score.shape
     result = Result()
     if 'score' in wants:
-        result.score = _resize(score, full, 'bilinear')
+        result.score = _resize(score, full)
     if 'heatmap' in wants:
-        heat = _resize(probability, full, 'bilinear')
+        heat = _resize(probability, full)
         result.heatmap = (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
     if 'semantic' in wants:
         result.semantic = (
             score.new_full(full, NO_CLASS, dtype=torch.uint8)
             if semantic is None
-            else _resize(semantic, full, 'nearest')
+            else _resize_labels(semantic, full)
         )
     if 'instances' in wants:
         if instances is None:
             instances = no_instances(h, w, score.device)
         across, down = full[1] / w, full[0] / h
-        result.instances = _resize(instances.labels, full, 'nearest')
+        labels = instances.labels
+        if not as_tensors and labels.device.type == 'cpu':
+            labels = labels.to(torch.uint16)
+        result.instances = _resize_labels(labels, full)
         # Numbers of Python, not a tensor made from them: that copy would wait for the device.
         columns = [instances.boxes[:, i] * (down if i % 2 else across) for i in range(4)]
         result.boxes = torch.stack(columns, 1)
@@ -93,13 +111,32 @@ def assemble(
     return result
 
 
-def _resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Resize a (h, w) tensor; integers go through float32, exact up to 2^24."""
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize a float32 (h, w) map bilinearly."""
     if image.shape == size:
         return image
-    align = None if mode == 'nearest' else False
-    values = image[None, None].to(torch.float32)
-    return F.interpolate(values, size, mode=mode, align_corners=align)[0, 0].to(image.dtype)
+    return F.interpolate(image[None, None], size, mode='bilinear', align_corners=False)[0, 0]
+
+
+def _resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize an integer (h, w) map to the nearest pixel."""
+    if labels.shape == size:
+        return labels
+    rows, columns = (
+        _nearest(a, b, labels.device) for a, b in zip(labels.shape, size, strict=True)
+    )
+    if labels.device.type == 'cpu':
+        # torch gathers narrow integers several times slower
+        taken = labels.numpy().take(columns.numpy(), 1).take(rows.numpy(), 0)
+        return torch.from_numpy(taken)
+    return labels.index_select(1, columns).index_select(0, rows)
+
+
+@functools.lru_cache(maxsize=32)
+def _nearest(length: int, wanted: int, device: torch.device) -> Tensor:
+    """Which of `length` pixels each of `wanted` pixels is, as torch's interpolate says."""
+    index = torch.arange(length, dtype=torch.float32, device=device)
+    return F.interpolate(index[None, None], wanted, mode='nearest')[0, 0].long()
 
 
 def to_host(results: list[Result]) -> list[Result]:
@@ -112,5 +149,5 @@ def to_host(results: list[Result]) -> list[Result]:
     ]
     arrays = download([getattr(result, name) for result, name in places])
     for (result, name), array in zip(places, arrays, strict=True):
-        setattr(result, name, array.astype('uint16') if name == 'instances' else array)
+        setattr(result, name, array.astype('uint16', copy=False) if name == 'instances' else array)
     return results

@@ -95,10 +95,12 @@ class Uploader:
             size: (h, w) of the batch in pixels.
 
         Returns:
-            uint8 (B, 3, h, w) RGB; resized bilinearly with antialiasing.
+            uint8 (B, 3, h, w) RGB; resized bilinearly with antialiasing. A single frame that has
+            the size already is a view of the caller's memory.
 
         """
-        return torch.cat([_fit(self._image(frame), size) for frame in frames])
+        images = [_fit(self._image(frame), size) for frame in frames]
+        return images[0] if len(images) == 1 else torch.cat(images)
 
     def _image(self, frame: Tensor | RawFrame) -> Tensor:
         """(1, 3, H, W) on the device."""
@@ -138,20 +140,22 @@ def _fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def normalise(images: Tensor, spec: InputSpec) -> Tensor:
+def normalise(images: Tensor, spec: InputSpec, channels_last: bool = True) -> Tensor:
     """
     Scale to 0..1, subtract the mean and divide by the standard deviation of `spec`.
 
     Args:
         images: uint8 (B, 3, h, w) RGB.
         spec: of the segmentor.
+        channels_last: how the pixels lie afterwards.
 
     Returns:
-        float32 (B, 3, h, w), channels-last.
+        float32 (B, 3, h, w).
 
     """
     offset, factor = _constants(spec, images.device)
-    return (images.to(torch.float32, memory_format=torch.channels_last) - offset) * factor
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return (images.to(torch.float32, memory_format=layout) - offset).mul_(factor)
 
 
 @functools.lru_cache(maxsize=16)

@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from ood_perception.engines import ENGINES, candidates, create_engine
-from ood_perception.engines.fallback import TOLERANCE, FastestEngine, difference
-from ood_perception.engines.tensorrt import cache_key
+from ood_perception.engines.base import largest_difference, mean_difference
+from ood_perception.engines.choices import cache_folder, network_key
+from ood_perception.engines.measure import EXACT_TOLERANCE, ROUNDED_TOLERANCE
+from ood_perception.engines.openvino import MAX_COMPILED, OpenVINOEngine
+from ood_perception.engines.probe import probe_frame, probe_frames, prober
+from ood_perception.engines.resizing import run_at_ready_shape
 from ood_perception.models.compact import build_compact
-from ood_perception.models.output import SegmentorOutput
+from ood_perception.models.output import InputSpec, SegmentorOutput
 
 from small_models import SmallSegmentor
 
@@ -31,17 +37,26 @@ def images(*shape: int) -> torch.Tensor:
 def test_engine_equals_the_model(name: str, ood: bool) -> None:
     model = SmallSegmentor(ood).eval()
     engine = create_engine(name, model, CPU)
-    assert engine.name == name
     for shape in [(1, 3, 32, 48), (3, 3, 32, 48), (2, 3, 37, 51)]:
         x = images(*shape)
-        got, want = engine(x), model(x)
-        assert (got.ood is None) == (not ood)
-        torch.testing.assert_close(got.logits, want.logits, atol=1e-4, rtol=1e-4)
-        assert len(got.features) == 2
-        for a, b in zip(got.features, want.features, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-        if ood:
-            torch.testing.assert_close(got.ood, want.ood, atol=1e-4, rtol=1e-4)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            got, want = engine(x.contiguous(memory_format=layout)), model(x)
+            assert engine.name == name
+            assert (got.ood is None) == (not ood)
+            torch.testing.assert_close(got.logits, want.logits, atol=1e-4, rtol=1e-4)
+            assert len(got.features) == 2
+            for a, b in zip(got.features, want.features, strict=True):
+                torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+            if ood:
+                torch.testing.assert_close(got.ood, want.ood, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['eager', 'onnxruntime', 'openvino'])
+@torch.inference_mode()
+def test_features_are_left_out_where_nobody_reads_them(name: str) -> None:
+    engine = create_engine(name, SmallSegmentor(), CPU, features=False)
+    assert engine(images(1, 3, 16, 24)).features == []
+    assert engine.name == name
 
 
 @torch.inference_mode()
@@ -50,40 +65,93 @@ def test_onnxruntime_keeps_a_bounded_number_of_sizes() -> None:
 
     engine = OnnxRuntimeEngine(SmallSegmentor(), CPU, torch.float32, features=False)
     for i in range(MAX_SESSIONS + 2):
-        output = engine(images(1, 3, 16 + 8 * i, 24))
-        assert output.features == []
-    assert len(engine._sessions) == MAX_SESSIONS
-    assert len(engine._shapes) == MAX_SESSIONS
+        engine(images(1, 3, 16 + 8 * i, 24))
+    assert len(engine.shapes()) == MAX_SESSIONS
+
+
+# ---- OpenVINO ------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def test_openvino_keeps_a_bounded_number_of_shapes_and_its_outputs() -> None:
-    from ood_perception.engines.openvino import MAX_COMPILED, OpenVINOEngine
-
+def test_openvino_keeps_a_bounded_number_of_sizes_and_its_outputs() -> None:
     engine = OpenVINOEngine(SmallSegmentor(), CPU, torch.float32, features=False)
     first = engine(images(1, 3, 16, 24)).logits
+    assert first is not None
     kept = first.clone()
-    for i in range(MAX_COMPILED + 2):
-        engine(images(1 + i % 2, 3, 16 + 8 * (i // 2), 24))
-    assert len(engine._requests) == MAX_COMPILED
+    for i in range(MAX_COMPILED + 1):
+        engine(images(1 + i % 2, 3, 16 + 8 * i, 24))
+    assert len(engine.shapes()) <= MAX_COMPILED + 1
+    assert len({shape[2:] for shape in engine.shapes()}) == MAX_COMPILED
     torch.testing.assert_close(first, kept, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ('machine', 'installed', 'wanted'),
-    [
-        ('x86_64', {'openvino', 'onnxruntime'}, ['openvino', 'eager']),
-        ('x86_64', {'onnxruntime'}, ['onnxruntime', 'eager']),
-        ('aarch64', {'openvino', 'onnxruntime'}, ['openvino', 'onnxruntime', 'eager']),
-        ('x86_64', set(), ['eager']),
-    ],
-)
-def test_candidates_on_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, machine: str, installed: set[str], wanted: list[str]
-) -> None:
-    monkeypatch.setattr('platform.machine', lambda: machine)
-    monkeypatch.setattr('importlib.util.find_spec', lambda name: name in installed or None)
-    assert candidates(CPU) == wanted
+@torch.inference_mode()
+def test_the_second_start_exports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = images(1, 3, 32, 48)
+    want = OpenVINOEngine(SmallSegmentor(), CPU, torch.float32)(x)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError('exported again')
+
+    monkeypatch.setattr('torch.export.export', refuse)
+    got = OpenVINOEngine(SmallSegmentor(), CPU, torch.float32)(x)
+    assert largest_difference(got, want) == 0
+    with pytest.raises(AssertionError, match='exported again'):
+        OpenVINOEngine(SmallSegmentor(), CPU, torch.float32, False)(x)
+
+
+@pytest.mark.parametrize('damage', ['empty', 'cut', 'one byte', 'text'])
+@torch.inference_mode()
+def test_a_damaged_network_is_converted_again(cache: Path, damage: str, caplog) -> None:
+    x = images(1, 3, 16, 24)
+    want = OpenVINOEngine(SmallSegmentor(), CPU, torch.float32)(x)
+    (path,) = cache.glob('network-*')
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(
+        {
+            'empty': b'',
+            'cut': data[:middle],
+            'one byte': data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+            'text': b'not a network',
+        }[damage]
+    )
+    got = OpenVINOEngine(SmallSegmentor(), CPU, torch.float32)(x)
+    assert largest_difference(got, want) == 0
+    assert sum('converting the network again' in r.message for r in caplog.records) == 1
+    assert path.read_bytes() == data or path.stat().st_size > 1000
+
+
+@torch.inference_mode()
+def test_other_weights_do_not_take_the_kept_network() -> None:
+    model, other = SmallSegmentor(), SmallSegmentor()
+    with torch.no_grad():
+        other.head.bias[0] += 1
+    x = images(1, 3, 16, 24)
+    OpenVINOEngine(model, CPU, torch.float32)(x)
+    got = OpenVINOEngine(other, CPU, torch.float32)(x)
+    torch.testing.assert_close(got.logits, other.eval()(x).logits, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_without_a_place_to_write_openvino_still_runs(tmp_path, monkeypatch, caplog) -> None:
+    (tmp_path / 'file').write_text('in the way')
+    monkeypatch.setenv('OOD_ENGINE_CACHE', str(tmp_path / 'file'))
+    engine = create_engine('openvino', SmallSegmentor(), CPU)
+    engine(images(1, 3, 16, 24))
+    engine(images(1, 3, 24, 24))
+    assert engine.name == 'openvino'
+    assert sum('cannot be written' in r.message for r in caplog.records) == 1
+
+
+def test_where_things_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert str(cache_folder()) == os.environ['OOD_ENGINE_CACHE']
+    monkeypatch.delenv('OOD_ENGINE_CACHE')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    assert cache_folder() == tmp_path / 'ood_perception' / 'engines'
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert cache_folder() == tmp_path / '.cache' / 'ood_perception' / 'engines'
 
 
 def test_openvino_does_not_call_home() -> None:
@@ -121,96 +189,91 @@ def test_signals_are_survived_after_openvino_has_forgotten_shapes() -> None:
     assert done.returncode == 0
 
 
+def test_openvino_needs_the_cpu() -> None:
+    for name in ('openvino', 'openvino_int8', 'openvino_bf16', 'onnxruntime'):
+        with pytest.raises(ValueError, match='meta'):
+            ENGINES[name](
+                build_compact(pretrained=False), torch.device('meta'), torch.float32, False
+            )
+
+
 @torch.inference_mode()
 def test_int8_agrees_with_its_simulation_in_torch() -> None:
     torch.manual_seed(0)
     network = build_compact().eval()
     engine = create_engine('openvino_int8', network, CPU, features=False)
-    x = images(1, 3, 64, 96)
+    x = prober(network.spec, CPU)((1, 3, 64, 96))
     output = engine(x)
     assert engine.name == 'openvino_int8'
-    assert difference(output, network.int8()(x)) < TOLERANCE
-    assert difference(output, network(x)) > 0  # it is not the float network
+    assert largest_difference(output, network.int8()(x)) < 0.05
+    gap = mean_difference(output, network(x))
+    assert 0 < gap < ROUNDED_TOLERANCE  # it is not the float network, and near it
 
 
 def test_int8_needs_a_segmentor_that_has_it() -> None:
-    notes: list[str] = []
-    engine = create_engine('openvino_int8', SmallSegmentor(), CPU, note=notes.append)
+    engine = create_engine('openvino_int8', SmallSegmentor(), CPU)
+    engine.prepare([(1, 3, 16, 24)])
     assert engine.name == 'openvino'
-    assert 'SmallSegmentor has no int8 form' in notes[0]
+    (event,) = engine.faults()
+    assert 'SmallSegmentor has no int8 form' in event.reason
 
 
 @torch.inference_mode()
-def test_bfloat16_stays_near_float32() -> None:
+def test_bfloat16_stays_near_float32_or_says_that_the_cpu_has_none() -> None:
     network = SmallSegmentor().eval()
     engine = create_engine('openvino_bf16', network, CPU, features=False)
     x = images(1, 3, 64, 96)
-    assert difference(engine(x), network(x)) < TOLERANCE
-    assert engine.name == 'openvino_bf16'
-    assert engine(x).logits.dtype == torch.float32
+    output = engine(x)
+    assert largest_difference(output, network(x)) < 0.05
+    assert output.logits is not None
+    assert output.logits.dtype == torch.float32
+    if engine.name != 'openvino_bf16':
+        assert 'no instructions for bfloat16' in engine.faults()[0].reason
 
 
-@pytest.mark.parametrize('amx', [True, False])
-@pytest.mark.parametrize('vnni', [True, False])
-def test_auto_rounds_as_the_cpu_does_it_fast(
-    monkeypatch: pytest.MonkeyPatch, vnni: bool, amx: bool
+# ---- auto ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('installed', 'rounded', 'wanted'),
+    [
+        ({'openvino', 'onnx', 'onnxruntime'}, False, ['openvino', 'onnxruntime', 'eager']),
+        ({'onnxruntime'}, False, ['eager']),
+        ({'openvino'}, True, ['openvino_int8', 'openvino_bf16', 'openvino', 'eager']),
+        (set(), True, ['eager']),
+    ],
+)
+def test_candidates_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, installed: set[str], rounded: bool, wanted: list[str]
 ) -> None:
-    monkeypatch.setattr('ood_perception.engines.has_bfloat16_tiles', lambda: amx)
-    monkeypatch.setattr('ood_perception.engines.has_int8_instructions', lambda: vnni)
-    monkeypatch.setattr('platform.machine', lambda: 'x86_64')
-    wanted = 'openvino_bf16' if amx else 'openvino_int8' if vnni else 'openvino'
-    assert candidates(CPU, rounded=True) == [wanted, 'eager']
-    assert candidates(CPU) == ['openvino', 'eager']
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: name in installed or None)
+    assert candidates(CPU, rounded) == wanted
 
 
-@pytest.mark.parametrize('unit', ['has_bfloat16_tiles', 'has_int8_instructions'])
-@torch.inference_mode()
-def test_features_are_never_rounded(monkeypatch: pytest.MonkeyPatch, unit: str) -> None:
-    monkeypatch.setattr(f'ood_perception.engines.{unit}', lambda: True)
-    engine = create_engine('auto', build_compact().eval(), CPU, features=True)
-    engine(images(1, 3, 32, 32))
-    assert 'int8' not in engine.why
-    assert 'bf16' not in engine.why
+def test_candidates_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert candidates(torch.device('cuda:1')) == ['compiled', 'eager']
 
 
 @torch.inference_mode()
-def test_an_int8_engine_that_rounds_otherwise_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Wrong(ENGINES['openvino_int8']):  # type: ignore[misc, valid-type]
-        def __call__(self, x: torch.Tensor) -> SegmentorOutput:
-            output = super().__call__(x)
-            output.ood = output.ood * 2
-            return output
-
-    monkeypatch.setattr('ood_perception.engines.has_bfloat16_tiles', lambda: False)
-    monkeypatch.setattr('ood_perception.engines.has_int8_instructions', lambda: True)
-    monkeypatch.setitem(ENGINES, 'openvino_int8', Wrong)
-    notes: list[str] = []
-    engine = create_engine('auto', build_compact().eval(), CPU, features=False, note=notes.append)
-    engine(images(1, 3, 32, 32))
-    assert engine.name == 'eager'
-    assert any('differs' in note for note in notes)
-
-
-def test_openvino_needs_the_cpu() -> None:
-    engine = create_engine('openvino', SmallSegmentor(), torch.device('meta'))
-    assert engine.name != 'openvino'
-
-
-@torch.inference_mode()
-def test_auto_takes_the_fastest_and_says_why() -> None:
+def test_auto_takes_one_of_what_is_installed_and_says_why() -> None:
     notes: list[str] = []
     engine = create_engine('auto', SmallSegmentor(), CPU, note=notes.append)
     x = images(1, 3, 64, 64)
     torch.testing.assert_close(
         engine(x).logits, SmallSegmentor().eval()(x).logits, atol=1e-4, rtol=0
     )
-    assert isinstance(engine, FastestEngine)
     assert engine.name in candidates(CPU)
-    assert 'eager' in engine.why
+    for name in candidates(CPU):
+        assert f'{name} ' in engine.why
     assert 'ms' in engine.why
     assert notes == []
+
+
+@torch.inference_mode()
+def test_features_are_never_rounded() -> None:
+    engine = create_engine('auto', build_compact(pretrained=False).eval(), CPU, features=True)
+    assert not {'openvino_int8', 'openvino_bf16'} & set(engine._order)
 
 
 @torch.inference_mode()
@@ -221,50 +284,46 @@ def test_an_engine_that_disagrees_with_eager_is_not_taken(monkeypatch: pytest.Mo
             output.logits = output.logits * 2
             return output
 
-    for name in ('onnxruntime', 'openvino'):
-        monkeypatch.setitem(ENGINES, name, Wrong)
+    class WrongFeatures(ENGINES['eager']):  # type: ignore[misc, valid-type]
+        def __call__(self, x: torch.Tensor) -> SegmentorOutput:
+            output = super().__call__(x)
+            output.features[1] = output.features[1] * 2
+            return output
+
+    monkeypatch.setitem(ENGINES, 'onnxruntime', Wrong)
+    monkeypatch.setitem(ENGINES, 'openvino', WrongFeatures)
     notes: list[str] = []
     engine = create_engine('auto', SmallSegmentor(), CPU, note=notes.append)
     engine(images(1, 3, 32, 32))
     assert engine.name == 'eager'
-    assert any('differs' in note for note in notes)
+    assert sum('differ' in note for note in notes) == 2
+
+
+# ---- the GPU's engines, as far as a CPU shows them -----------------------------------------
 
 
 @torch.inference_mode()
-def test_missing_tensorrt_falls_back_with_one_line() -> None:
-    notes: list[str] = []
-    engine = create_engine('tensorrt', SmallSegmentor(), CPU, note=notes.append)
-    assert engine.name == 'compiled'
-    assert len(notes) == 1
-    assert 'tensorrt' in notes[0]
-
-
-@torch.inference_mode()
-def test_an_engine_that_fails_while_running_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Dies(ENGINES['eager']):  # type: ignore[misc, valid-type]
-        calls = 0
-
-        def __call__(self, x: torch.Tensor) -> SegmentorOutput:
-            Dies.calls += 1
-            if Dies.calls > 1:
-                raise RuntimeError('device lost')
-            return super().__call__(x)
-
-    monkeypatch.setitem(ENGINES, 'compiled', Dies)
-    notes: list[str] = []
-    engine = create_engine('compiled', SmallSegmentor(), CPU, note=notes.append)
-    x = images(1, 3, 32, 32)
-    want = SmallSegmentor().eval()(x).logits
-    for _ in range(3):
-        torch.testing.assert_close(engine(x).logits, want)
+def test_missing_tensorrt_is_told_with_its_remedy() -> None:
+    if importlib.util.find_spec('torch_tensorrt'):
+        pytest.skip('torch-tensorrt is installed')
+    engine = create_engine('tensorrt', SmallSegmentor(), CPU)
+    engine._makers['compiled'] = lambda: ENGINES['eager'](
+        SmallSegmentor(), CPU, torch.float32, True
+    )
+    engine.prepare([(1, 3, 16, 24)])
     assert engine.name == 'eager'
-    assert notes == ['engine compiled failed (device lost); using eager instead']
+    assert 'pip install' in engine.faults()[0].reason
 
 
-def test_the_last_engine_raises() -> None:
-    engine = create_engine('eager', SmallSegmentor(), CPU)
-    with pytest.raises(RuntimeError):
-        engine(images(1, 4, 32, 32))
+@pytest.mark.slow
+@torch.inference_mode()
+def test_compiled_equals_the_model_at_every_shape() -> None:
+    model = SmallSegmentor().eval()
+    engine = ENGINES['compiled'](model, CPU, torch.float32, True)
+    for i in range(10):  # more than torch.compile specialises on by itself
+        x = images(1, 3, 16 + 8 * i, 24)
+        assert largest_difference(engine(x), model(x)) < 1e-4
+    assert len(engine.shapes() or []) == 10
 
 
 def test_unknown_engine() -> None:
@@ -272,24 +331,60 @@ def test_unknown_engine() -> None:
         create_engine('fast', SmallSegmentor(), CPU)
 
 
-def test_engine_cache_key_depends_on_all_that_matters() -> None:
-    model, other = SmallSegmentor(), SmallSegmentor()
+# ---- parts ---------------------------------------------------------------------------------
+
+
+def test_the_key_of_a_network_depends_on_all_that_matters() -> None:
+    model, other, moved = SmallSegmentor(), SmallSegmentor(), SmallSegmentor()
     with torch.no_grad():
         other.head.bias[0] += 1e-3
-    keys = {
-        cache_key(model, (1, 3, 8, 8), 'half', 'a'),
-        cache_key(other, (1, 3, 8, 8), 'half', 'a'),
-        cache_key(model, (2, 3, 8, 8), 'half', 'a'),
-        cache_key(model, (1, 3, 8, 8), 'single', 'a'),
-        cache_key(model, (1, 3, 8, 8), 'half', 'b'),
-    }
-    assert len(keys) == 5
-    assert cache_key(SmallSegmentor(), (1, 3, 8, 8), 'half', 'a') in keys
+    moved.to(memory_format=torch.channels_last)
+    assert network_key(model) != network_key(other)
+    assert network_key(model) != network_key(SmallSegmentor(ood=False))
+    assert network_key(model) == network_key(SmallSegmentor())
+    assert network_key(model) == network_key(moved)  # how weights lie says nothing
 
 
-def test_difference_sees_nan_and_missing_outputs() -> None:
+def test_differences_see_nan_and_missing_outputs() -> None:
     logits = torch.linspace(0, 1, 8).view(1, 2, 2, 2)
     reference = SegmentorOutput(logits=logits)
-    assert difference(SegmentorOutput(logits=logits + 0.1), reference) == pytest.approx(0.1)
-    assert difference(SegmentorOutput(), reference) == float('inf')
-    assert difference(SegmentorOutput(logits=logits * float('nan')), reference) == float('inf')
+    assert largest_difference(reference, reference) == 0
+    assert largest_difference(SegmentorOutput(logits=logits + 0.1), reference) == pytest.approx(
+        0.1
+    )
+    for measure in (largest_difference, mean_difference):
+        assert measure(SegmentorOutput(), reference) == float('inf')
+        assert measure(SegmentorOutput(logits=logits * float('nan')), reference) == float('inf')
+        assert measure(SegmentorOutput(logits=logits[..., :1]), reference) == float('inf')
+        assert measure(SegmentorOutput(), SegmentorOutput()) == 0
+    assert EXACT_TOLERANCE < ROUNDED_TOLERANCE
+
+
+def test_probe_frames_are_real_and_have_the_shape_asked_for() -> None:
+    assert len(probe_frames()) == 3
+    assert all(frame.shape == (360, 480, 3) for frame in probe_frames())
+    assert probe_frame(17, 31).shape == (17, 31, 3)
+    found = prober(InputSpec(), CPU)((5, 3, 40, 56))
+    assert found.shape == (5, 3, 40, 56)
+    assert 0.3 < float(found.std()) < 3
+    assert not torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize('size', [(64, 96), (40, 48), (96, 64)])
+@torch.inference_mode()
+def test_images_of_a_size_that_is_not_ready_are_resized(size: tuple[int, int]) -> None:
+    model = build_compact().eval()
+
+    class Ready(ENGINES['eager']):  # type: ignore[misc, valid-type]
+        def shapes(self) -> list[tuple[int, int, int, int]]:
+            return [(1, 3, 56, 80), (1, 3, 256, 256)]
+
+        def __call__(self, x: torch.Tensor) -> SegmentorOutput:
+            assert x.shape == (1, 3, 56, 80)
+            return super().__call__(x)
+
+    probe = prober(model.spec, CPU)((2, 3, *size))
+    output = run_at_ready_shape(Ready(model, CPU, torch.float32, True), probe)
+    assert output is not None
+    assert output.ood is not None
+    assert output.ood.shape == (2, 2, 28, 40)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,9 @@ def test_export_of_the_compact_network_equals_eager(kind: str, tmp_path: Path) -
     assert path.stat().st_size > 0
 
 
-@pytest.mark.skipif(shutil.which('g++') is None, reason='AOTInductor needs a C++ compiler')
-def test_aoti_package_equals_eager(tmp_path: Path) -> None:
+def test_a_program_of_torch_export_equals_eager(tmp_path: Path) -> None:
     path = tmp_path / 'small.pt2'
-    assert export(SmallSegmentor(), (32, 48), path, 'aoti') < 1e-4
+    assert export(SmallSegmentor(), (32, 48), path, 'pt2') < 1e-4
     assert path.stat().st_size > 0
 
 

@@ -31,3 +31,23 @@ def test_rows_of_a_real_pipeline(tmp_path: Path) -> None:
     assert len(read) == 2
     assert float(read[0]['ms_median']) == row.ms_median
     assert float(read[1]['segmentor_ms']) == row.stages['segmentor']
+
+
+def test_tables_fit_a_terminal_of_80_columns() -> None:
+    from rich.console import Console
+
+    from ood_perception.cli.bench import STAGES, tables
+    from ood_perception.evaluation.speed import Row
+
+    stages = dict.fromkeys(STAGES, 1234.5)
+    rows = [
+        Row('p', engine, 'cpu', 'avx2', 'int8', '1920x1080', 4, 1234.5, 2345.6, 17.3, 1234, stages)
+        for engine in ('eager', 'openvino_int8')
+    ]
+    console = Console(width=80, record=True, file=open('/dev/null', 'w'))  # noqa: SIM115
+    for table in tables(rows, ['eager', 'auto'], 'compact'):
+        console.print(table)
+    text = console.export_text()
+    for word in ('auto: openvino_int8', '1920x1080', '1234.5', '1.00x', 'frames/s', *STAGES):
+        assert word in text, text
+    assert '…' not in text

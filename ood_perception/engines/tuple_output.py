@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ood_perception.models.output import SegmentorOutput
 
 
-class Flat(nn.Module):
+class TupleOutput(nn.Module):
     """
-    Wrap a segmentor so that it returns its outputs as a tuple: logits, ood, then the features.
+    Wrap a segmentor so that it returns a tuple: logits, UEM logits, then the features.
 
     Absent outputs are left out; which ones there are is known after the first forward pass.
 

@@ -1,0 +1,410 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The engine that a pipeline runs: it chooses, falls back and recovers while frames go on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ood_perception.engines.background import Background
+from ood_perception.engines.base import (
+    Engine,
+    EngineEvent,
+    Shape,
+    first_line,
+    is_out_of_memory,
+    is_ready,
+    release_memory,
+)
+from ood_perception.engines.choices import Choices
+from ood_perception.engines.measure import check_agreement, measure_engines
+from ood_perception.engines.resizing import run_at_ready_shape
+from ood_perception.models.output import SegmentorOutput
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY = 1.0
+"""Seconds after which an engine that failed is tried again; doubled at each further failure."""
+
+LONGEST_RETRY = 300.0
+"""Seconds between two trials at most."""
+
+STABLE = 600.0
+"""Seconds without a failure after which an engine counts as sound again."""
+
+MEMORY_PAUSE = 0.1
+"""Seconds that a single image waits for memory before it is tried again."""
+
+MAX_EVENTS = 32
+"""Events that are remembered."""
+
+
+@dataclass(slots=True)
+class _Fault:
+    """What failed, how long it pauses, when it is tried again."""
+
+    event: EngineEvent
+    pause: float
+    retry_at: float
+
+
+class AdaptiveEngine:
+    """
+    Run a network with the fastest engine that works.
+
+    With `measure` the engines are timed on real frames at the first shape that is prepared, and
+    the fastest whose answers agree with the last one's is taken; without it the first that works.
+    An engine that fails runs the same images once more, which is enough for a fault that passes.
+    If it fails again, the next simpler engine is loaded first and takes over then. The engine that
+    failed is tried in the background, with growing pauses, and comes back once its answers are
+    right. When every engine fails on the same images, the images are at fault: the error is raised
+    and the engine stays.
+
+    It may be built and prepared in one thread and called in another; one thread at a time calls
+    it. Images belong to the caller. The output is valid until the next call.
+
+    Args:
+        makers: (name, function that builds the engine), most wanted first. The last one is the
+            reference for the others and runs every shape without preparation.
+        probe: makes normalised images of a shape out of real frames.
+        measure: time the engines and take the fastest.
+        live: a new shape is served at a shape that is ready, with the images resized, until its
+            own is prepared in the background. Otherwise the first call at a new shape waits.
+        choices: where measured choices are kept from one run to the next; None keeps none.
+        note: told one line whenever something is decided.
+        clock: seconds, for tests.
+
+    Attributes:
+        why: why the engine was chosen, one line.
+        live: as the argument; may be changed at any time.
+        events: what an operator should know, oldest first, at most `MAX_EVENTS`.
+
+    """
+
+    def __init__(
+        self,
+        makers: Sequence[tuple[str, Callable[[], Engine]]],
+        probe: Callable[[Shape], Tensor],
+        *,
+        measure: bool = False,
+        live: bool = False,
+        choices: Choices | None = None,
+        note: Callable[[str], None] = lambda line: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.why = ''
+        self.live = live
+        self.events: list[EngineEvent] = []
+        self._makers = dict(makers)
+        self._order = [name for name, _ in makers]
+        self._probe = probe
+        self._measure = measure
+        self._choices = choices
+        self._note = note
+        self._clock = clock
+        self._engines: dict[str, Engine] = {}
+        self._current: Engine | None = None
+        self._faults: dict[str, _Fault] = {}
+        self._lock = threading.RLock()
+        self._background = Background()
+
+    # ---- what callers use ------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name of the engine that runs, '' before one was built."""
+        return '' if self._current is None else self._current.name
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the engine that runs wants the pixels channels-last."""
+        return self._current is None or self._current.channels_last
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> SegmentorOutput:
+        """
+        Run the network, with a simpler engine where this one fails.
+
+        Args:
+            images: float32 (B, 3, h, w), normalised RGB, on the device.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for a batch of several images; the
+                caller halves it.
+            Exception: what the engine raised, when all of them failed on these images.
+
+        """
+        if self._current is None:
+            self.prepare([_shape(images)])
+        engine = self._current
+        assert engine is not None
+        self._climb_later(_shape(images))
+        try:
+            return self._run(engine, images)
+        except Exception as error:
+            if is_out_of_memory(error) and len(images) > 1:
+                raise
+            return self._recover(engine, images, error)
+
+    @torch.inference_mode()
+    def prepare(self, shapes: Iterable[Shape]) -> None:
+        """
+        Choose an engine if there is none yet and make it ready for `shapes`, now.
+
+        Raises:
+            Exception: what the simplest engine raised, when none can be built.
+
+        """
+        for shape in dict.fromkeys(shapes):
+            if self._current is None:
+                self._start(shape)
+            engine = self._current
+            assert engine is not None
+            try:
+                _prepare(engine, shape)
+            except Exception as error:
+                self._recover(engine, self._probe(shape), error)
+
+    def faults(self) -> list[EngineEvent]:
+        """Events of level 'warn' that are not over."""
+        return [e for e in self.events if e.until is None and e.level == 'warn']
+
+    def diagnostics(self) -> dict[str, str]:
+        """Values for a diagnostics message: the engine, why it was chosen, faults that last."""
+        values = {'engine': self.name, 'engine_choice': self.why}
+        if faults := self.faults():
+            values['engine_fault'] = '; '.join(str(event) for event in faults)
+        return values
+
+    def wait(self, timeout: float = 60.0) -> bool:
+        """Wait for the background to finish; False when it did not within `timeout` seconds."""
+        return self._background.wait(timeout)
+
+    def close(self) -> None:
+        """Drop all engines; a job that is under way in the background ends by itself."""
+        with self._lock:
+            self._background.clear()
+            self._engines.clear()
+            self._current = None
+
+    # ---- running ---------------------------------------------------------------------------
+
+    def _run(self, engine: Engine, images: Tensor) -> SegmentorOutput:
+        shape = _shape(images)
+        if is_ready(engine, shape):
+            return engine(images)
+        if not self.live:
+            engine.prepare(shape)
+            return engine(images)
+        key = f'{engine.name} at {_size(shape)}'
+        fault = self._faults.get(key)
+        output = None
+        if fault is None or fault.retry_at <= self._clock():
+            self._background.add(key, lambda: self._prepare_later(key, engine, shape))
+        if fault is None:
+            output = run_at_ready_shape(engine, images)
+        return self._reference()(images) if output is None else output
+
+    def _recover(self, engine: Engine, images: Tensor, error: Exception) -> SegmentorOutput:
+        """Run again what failed, with a simpler engine if it has to be."""
+        if is_out_of_memory(error):
+            release_memory()
+            time.sleep(MEMORY_PAUSE)
+        try:
+            output = self._run(engine, images)
+        except Exception as again:
+            error = again
+        else:
+            event = EngineEvent(
+                engine.name, f'engine {engine.name} failed once ({first_line(error)})'
+            )
+            event.until = event.since
+            self._tell(event)
+            return output
+        for name in self._order[self._order.index(engine.name) + 1 :]:
+            try:
+                simpler = self._build(name)
+                if self.live and not is_ready(simpler, _shape(images)):
+                    continue  # it would keep the camera waiting; the background prepares it
+                output = self._run(simpler, images)
+            except Exception as failure:
+                log.info('engine %s cannot help: %s', name, first_line(failure))
+                continue
+            with self._lock:
+                self._current = simpler
+                self._engines.pop(engine.name, None)
+                reason = f'engine {engine.name} failed ({first_line(error)}); using {name} instead'
+                self._suspend(engine.name, reason, error)
+            return output
+        raise error
+
+    def _suspend(self, key: str, reason: str, error: Exception) -> None:
+        """Record a fault and when what failed is tried again."""
+        now, old = self._clock(), self._faults.get(key)
+        pause = FIRST_RETRY
+        if old is not None and now - old.retry_at < STABLE:
+            pause = min(2 * old.pause, LONGEST_RETRY)
+        lasting = isinstance(error, (ImportError, ValueError))
+        remedy = 'choose another engine' if lasting else ''
+        if old is not None and old.event.until is None:
+            event = old.event
+            event.reason, event.remedy = reason, remedy
+        else:
+            event = EngineEvent(key.split()[0], reason, remedy)
+            self._tell(event)
+        self._faults[key] = _Fault(event, pause, float('inf') if lasting else now + pause)
+
+    def _absolve(self, key: str) -> None:
+        """Close the event of a fault; its pause is remembered, for the case that it returns."""
+        fault = self._faults.get(key)
+        if fault is not None:
+            fault.event.until = time.time()
+            fault.retry_at = self._clock()
+
+    # ---- choosing --------------------------------------------------------------------------
+
+    def _start(self, shape: Shape) -> None:
+        """Build the engine to begin with."""
+        if self._measure:
+            self._choose(shape)
+            return
+        for name in self._order:
+            try:
+                engine = self._build(name)
+                _prepare(engine, shape)
+                engine(self._probe(shape))
+            except Exception as error:
+                self._engines.pop(name, None)
+                if name == self._order[-1]:
+                    raise
+                simpler = self._order[self._order.index(name) + 1]
+                reason = f'engine {name} failed ({first_line(error)}); using {simpler} instead'
+                self._suspend(name, reason, error)
+                continue
+            self._current = engine
+            self.why = 'asked for' if name == self._order[0] else f'{self._order[0]} failed'
+            return
+
+    def _choose(self, shape: Shape) -> None:
+        """Take the fastest engine whose answers agree with the reference on real frames."""
+        kept = self._choices.read(shape) if self._choices is not None else None
+        if kept is not None and self._take_kept(kept, shape):
+            return
+        failures: dict[str, Exception] = {}
+        times = measure_engines(self._order, self._build, self._probe(shape), failures)
+        for name, error in failures.items():
+            self._say(f'engine {name} is not used: {first_line(error)}')
+        self._take(times, shape, 'measured')
+        # what failed for another reason may run the next time
+        lasting = all(isinstance(e, (ImportError, ValueError)) for e in failures.values())
+        if self._choices is not None and lasting:
+            self._choices.write(shape, times)
+
+    def _take_kept(self, kept: Mapping[str, float], shape: Shape) -> bool:
+        """Take a choice of an earlier start, if that engine still works and still agrees."""
+        reference, name = self._order[-1], min(kept, key=kept.__getitem__, default='')
+        if reference not in kept or not set(kept) <= set(self._order):
+            return False
+        try:
+            engine = self._build(name)
+            if name != reference:
+                _prepare(engine, shape)
+                check_agreement(engine, self._reference(), self._probe(shape))
+        except Exception as error:
+            self._engines.pop(name, None)
+            self._say(
+                f'engine {name}, chosen at an earlier start, is not used: {first_line(error)}'
+            )
+            return False
+        self._take(kept, shape, 'measured at an earlier start')
+        return True
+
+    def _take(self, times: Mapping[str, float], shape: Shape, when: str) -> None:
+        reference = self._order[-1]
+        by_time = sorted(times, key=times.__getitem__)
+        self._order = [*by_time[: by_time.index(reference)], reference]
+        self._current = self._build(self._order[0])
+        kept = (self._order[0], reference)
+        self._engines = {n: e for n, e in self._engines.items() if n in kept}
+        self.why = f'{when} at {_size(shape)}: ' + ', '.join(
+            f'{name} {times[name]:.1f} ms' for name in by_time
+        )
+
+    # ---- coming back -----------------------------------------------------------------------
+
+    def _climb_later(self, shape: Shape) -> None:
+        """Try a better engine than the present one in the background, when it is time."""
+        if self.name == self._order[0] or self._background.busy:
+            return
+        for name in self._order[: self._order.index(self.name)]:
+            fault = self._faults.get(name)
+            if fault is None or fault.retry_at <= self._clock():
+                self._background.add(name, lambda name=name: self._climb(name, shape))
+                return
+
+    def _climb(self, name: str, shape: Shape) -> None:
+        try:
+            self._engines.pop(name, None)
+            engine = self._build(name)
+            _prepare(engine, shape)
+            check_agreement(engine, self._reference(), self._probe(shape))
+        except Exception as error:
+            reason = f'engine {name} failed again ({first_line(error)}); using {self.name} instead'
+            self._engines.pop(name, None)
+            self._suspend(name, reason, error)
+            return
+        with self._lock:
+            if self._current is None:  # closed
+                return
+            self._current = engine
+            self._absolve(name)
+        self._say(f'engine {name} runs again')
+
+    def _prepare_later(self, key: str, engine: Engine, shape: Shape) -> None:
+        try:
+            engine.prepare(shape)
+        except Exception as error:
+            self._suspend(key, f'engine {key} cannot be prepared ({first_line(error)})', error)
+        else:
+            self._absolve(key)
+
+    # ---- parts -----------------------------------------------------------------------------
+
+    def _build(self, name: str) -> Engine:
+        if name not in self._engines:
+            engine = self._makers[name]()
+            engine.name = name
+            self._engines[name] = engine
+        return self._engines[name]
+
+    def _reference(self) -> Engine:
+        return self._build(self._order[-1])
+
+    def _tell(self, event: EngineEvent) -> None:
+        self.events = [*self.events[1 - MAX_EVENTS :], event]
+        self._say(str(event))
+
+    def _say(self, line: str) -> None:
+        log.warning(line)
+        self._note(line)
+
+
+def _prepare(engine: Engine, shape: Shape) -> None:
+    if not is_ready(engine, shape):
+        engine.prepare(shape)
+
+
+def _shape(images: Tensor) -> Shape:
+    return tuple(images.shape)  # type: ignore[return-value]
+
+
+def _size(shape: Shape) -> str:
+    return f'{shape[0]} x {shape[3]}x{shape[2]}'

@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How fast engines are, and whether they say the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ood_perception.engines.base import (
+    Engine,
+    is_ready,
+    largest_difference,
+    mean_difference,
+)
+
+EXACT_TOLERANCE = 0.01
+"""Largest difference to the reference over its range, for an engine that computes alike."""
+
+ROUNDED_TOLERANCE = 0.25
+"""Root mean square difference over the reference's deviation, for an engine that rounds."""
+
+BUDGET = 1.0
+"""Seconds that the timing of one engine takes at most, after its first run."""
+
+RUNS = (3, 10)
+"""Timed runs: at least, whatever they take, and at most."""
+
+
+def check_agreement(engine: Engine, reference: Engine, images: Tensor) -> None:
+    """
+    Compare what two engines say of the same images.
+
+    Args:
+        engine: to be checked.
+        reference: what it is compared with.
+        images: float32 (B, 3, h, w), normalised; real frames, for on noise every network is
+            uncertain and rounding shows more than it ever would.
+
+    Raises:
+        ValueError: the answers differ by more than rounding explains.
+
+    """
+    expected, output = reference(images), engine(images)
+    gap = largest_difference(output, expected)
+    if engine.rounded:
+        gap = mean_difference(output, expected) if gap < float('inf') else gap
+    if not gap <= (ROUNDED_TOLERANCE if engine.rounded else EXACT_TOLERANCE):
+        raise ValueError(f'its answers differ from {reference.name} by {gap:.2g} of their spread')
+
+
+def milliseconds(engine: Engine, images: Tensor) -> float:
+    """Shortest of some runs: what other processes take away is left out."""
+    times: list[float] = []
+    begun = time.perf_counter()
+    while len(times) < RUNS[0] or (len(times) < RUNS[1] and time.perf_counter() - begun < BUDGET):
+        _synchronize(images)
+        start = time.perf_counter()
+        engine(images)
+        _synchronize(images)
+        times.append(1e3 * (time.perf_counter() - start))
+    return min(times)
+
+
+def measure_engines(
+    names: Sequence[str],
+    build: Callable[[str], Engine],
+    images: Tensor,
+    failures: dict[str, Exception],
+) -> dict[str, float]:
+    """
+    Time every engine that can be built and agrees with the last one.
+
+    Args:
+        names: of the engines; the last is the reference.
+        build: makes an engine of a name, or returns the one that it made before.
+        images: float32 (B, 3, h, w), normalised real frames of the shape to measure at.
+        failures: what went wrong with the engines that are left out is put here, by name.
+
+    Returns:
+        Milliseconds for the batch by name.
+
+    Raises:
+        Exception: what the reference raised.
+
+    """
+    reference = build(names[-1])
+    times = {}
+    for name in names:
+        try:
+            engine = build(name)
+            if not is_ready(engine, _shape(images)):
+                engine.prepare(_shape(images))
+            if engine is not reference:
+                check_agreement(engine, reference, images)
+            times[name] = milliseconds(engine, images)
+        except Exception as error:
+            if name == names[-1]:
+                raise
+            failures[name] = error
+    return times
+
+
+def _shape(images: Tensor) -> tuple[int, int, int, int]:
+    return tuple(images.shape)  # type: ignore[return-value]
+
+
+def _synchronize(tensor: Tensor) -> None:
+    if tensor.device.type == 'cuda':
+        torch.cuda.synchronize(tensor.device)

@@ -1,0 +1,50 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ood_perception.frames.assembly import assemble, to_host
+from ood_perception.frames.transfer import Uploader, as_frame, normalise
+from ood_perception.masks.fusion import no_instances
+from ood_perception.models.output import InputSpec
+
+
+@pytest.mark.parametrize('size', [(1, 1), (43, 77), (48, 64), (97, 131), (480, 640), (1080, 1920)])
+@pytest.mark.parametrize('as_tensors', [True, False])
+def test_labels_are_those_of_the_nearest_pixel(size: tuple[int, int], as_tensors: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    instances = no_instances(48, 64, torch.device('cpu'))
+    labels = torch.randint(0, 60000, (48, 64), generator=generator, dtype=torch.int32)
+    semantic = torch.randint(0, 256, (48, 64), generator=generator, dtype=torch.uint8)
+    instances = instances._replace(labels=labels)
+    score = torch.randn(48, 64, generator=generator)
+    wants = frozenset({'score', 'heatmap', 'instances', 'semantic'})
+    result = assemble(score, score.sigmoid(), instances, semantic, size, wants, as_tensors)
+    if not as_tensors:
+        (result,) = to_host([result])
+        assert result.instances.dtype == np.uint16
+    else:
+        assert result.instances.dtype == torch.int32
+    for got, small in ((result.instances, labels), (result.semantic, semantic)):
+        want = F.interpolate(small[None, None].float(), size, mode='nearest')[0, 0]
+        np.testing.assert_array_equal(np.asarray(got).astype(np.int64), want.long().numpy())
+
+
+@pytest.mark.parametrize('channels_last', [True, False])
+def test_normalised_pixels_do_not_depend_on_how_they_lie(channels_last: bool) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    before = image.copy()
+    batch = Uploader(torch.device('cpu'))([as_frame(image)], (16, 24))
+    spec = InputSpec()
+    got = normalise(batch, spec, channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert got.is_contiguous(memory_format=layout)
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (spec.mean, spec.std))
+    want = (image.transpose(2, 0, 1) / np.float32(255) - mean) / std
+    np.testing.assert_allclose(got[0].numpy(), want, atol=1e-5)
+    np.testing.assert_array_equal(image, before)  # a frame of the right size is not copied
