@@ -169,15 +169,16 @@ class Pipeline:
             frames = [torch.zeros(height, width, 3, dtype=torch.uint8)] * batch
             self(frames, streams=[f'warm-up {i}' for i in range(batch)])
         for i in range(batch):
-            self.reset(f'warm-up {i}')
+            self.score.reset(f'warm-up {i}')
+            self._trackers.pop(f'warm-up {i}', None)
 
     def reset(self, stream: str | None = None) -> None:
         """Forget what is known of one camera's past (None: of all): tracks, streaming clusters."""
         self.score.reset(stream)
-        if stream is None:
-            self._trackers.clear()
-        else:
-            self._trackers.pop(stream, None)
+        # Trackers stay, as their ids go on: one that returns would mean two things.
+        for name, tracker in self._trackers.items():
+            if stream in (None, name):
+                tracker.reset()
 
     def close(self) -> None:
         """Release the device memory. The pipeline cannot be used afterwards."""

@@ -19,20 +19,26 @@ from typing import Any
 import numpy as np
 
 from ood_perception.frames.decode import stamp_ns
+from ood_perception.frames.pairing import DepthPairing, Match
+from ood_perception.frames.stamps import StampWatch
 
 HISTORY = 300
 """Measured values that a percentile is taken over."""
 
-DEPTHS_KEPT = 8
-"""Depth messages that wait for an image of their stamp."""
-
 
 @dataclass(slots=True)
 class Frame:
-    """A message that was received at `received` (seconds of the steady clock)."""
+    """
+    A message that was received at `received` (seconds of the steady clock).
+
+    Attributes:
+        depth: the depth that belongs to it, or None where no depth is read.
+
+    """
 
     message: Any
     received: float
+    depth: Match | None = None
 
 
 @dataclass(slots=True)
@@ -47,7 +53,9 @@ class Counters:
         unwanted: discarded undecoded because nobody subscribes to any output.
         bad: messages without a usable image.
         failed: frames on which the pipeline failed.
-        jumps: stamps that went backwards.
+        jumps: stamps that went back to a new beginning.
+        jitters: stamps a little older than one before.
+        no_depth: frames for which no depth came in time.
 
     """
 
@@ -58,6 +66,8 @@ class Counters:
     bad: int = 0
     failed: int = 0
     jumps: int = 0
+    jitters: int = 0
+    no_depth: int = 0
 
 
 @dataclass
@@ -71,14 +81,17 @@ class CameraStream:
         pending: newest frame that nobody took yet.
         last_taken: steady time at which the worker last took a frame.
         last_received: steady time of the last message, or 0.
-        last_stamp: stamp in ns of the last message that was taken.
+        stamps: what the stamps of the frames say.
         counters: what became of every message.
         stages: last measured milliseconds per stage.
         arrivals: steady times of the last messages.
         finished: steady times of the last published frames.
-        depths: newest depth images or clouds by arrival.
+        depth: which depth belongs to which frame; None where no depth is read.
+        depth_topic: name of the topic that it comes from.
+        rectified: whether the topic's images are rectified already.
         camera_info: newest sensor_msgs/CameraInfo.
         last_error: last problem and the wall time it happened at.
+        warnings: what somebody should look at while it lasts, by what it is about.
         trouble: what is wrong now (QoS, type of the topic); cleared when it is gone.
         newest: last message that was processed and its result, for a snapshot.
 
@@ -89,15 +102,18 @@ class CameraStream:
     pending: Frame | None = None
     last_taken: float = 0.0
     last_received: float = 0.0
-    last_stamp: int = 0
+    stamps: StampWatch = field(default_factory=StampWatch)
     counters: Counters = field(default_factory=Counters)
     stages: dict[str, deque[float]] = field(default_factory=dict)
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     finished: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    depths: deque[Any] = field(default_factory=lambda: deque(maxlen=DEPTHS_KEPT))
+    depth: DepthPairing | None = None
+    depth_topic: str = ''
+    rectified: bool = False
     camera_info: Any = None
     last_error: str = ''
     last_error_time: float = 0.0
+    warnings: dict[str, str] = field(default_factory=dict)
     trouble: str = ''
     newest: tuple[Any, Any] | None = None
 
@@ -125,17 +141,13 @@ class CameraStream:
     def forget(self) -> None:
         """Start the books afresh; what waits and what is subscribed stays."""
         self.counters = Counters()
-        self.last_stamp = 0
+        self.stamps = StampWatch()
         self.last_error = ''
-        for kept in (self.arrivals, self.finished, self.depths):
+        for kept in (self.arrivals, self.finished):
             kept.clear()
+        if self.depth is not None:
+            self.depth.clear()
         self.stages = {}
-
-    def depth_near(self, stamp: int, slop_ns: int) -> Any:
-        """Depth message whose stamp is nearest to `stamp` (ns) and at most `slop_ns` away."""
-        kept = [(abs(stamp_ns(m.header) - stamp), i, m) for i, m in enumerate(list(self.depths))]
-        gap, _, message = min(kept, default=(slop_ns + 1, 0, None))
-        return message if gap <= slop_ns else None
 
 
 def rate(times: deque[float], window: float = 5.0) -> float:
@@ -158,15 +170,16 @@ class Mailbox:
     def __init__(self, streams: list[CameraStream]) -> None:
         self.streams = streams
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._woken = False
 
     def put(self, stream: CameraStream, message: Any) -> None:
         """Store a camera's newest message; called from the executor's thread."""
         now = time.monotonic()
+        match = stream.depth.open(stamp_ns(message.header)) if stream.depth is not None else None
         with self._changed:
             stream.counters.received += 1
             stream.counters.dropped += stream.pending is not None
-            stream.pending = Frame(message, now)
+            stream.pending = Frame(message, now, match)
             stream.last_received = now
             stream.arrivals.append(now)
             self._changed.notify()
@@ -177,7 +190,7 @@ class Mailbox:
 
         Args:
             limit: cameras to take from at most.
-            timeout: seconds to wait; then the list is empty.
+            timeout: seconds to wait; then, or when it is woken, the list is empty.
 
         """
         end = time.monotonic() + timeout
@@ -188,12 +201,20 @@ class Mailbox:
                 due = [s for s in waiting if _due(s) <= now]
                 if due:
                     due.sort(key=lambda s: s.last_taken)
+                    self._woken = False
                     return [(s, self._pop(s, now)) for s in due[:limit]]
                 soonest = min([end, *(_due(s) for s in waiting)])
-                if now >= end:
+                if now >= end or self._woken:
                     break
                 self._changed.wait(max(soonest - now, 0.0005))
+            self._woken = False
         return []
+
+    def wake(self) -> None:
+        """Let the worker look at what it holds back, though no frame has come."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
 
     def clear(self) -> None:
         """Forget all waiting frames."""

@@ -89,6 +89,8 @@ def camera_status(
         level, text = DiagnosticStatus.WARN, f'no image on {topic} yet'
     elif age > stale_after:
         level, text = DiagnosticStatus.WARN, f'no image on {topic} for {age:.1f} s'
+    elif stream.warnings:
+        level, text = DiagnosticStatus.WARN, '; '.join(stream.warnings.values())
     else:
         level, text = DiagnosticStatus.OK, 'running'
     values: dict[str, Any] = {
@@ -102,6 +104,8 @@ def camera_status(
         'bad': counters.bad,
         'failed': counters.failed,
         'stamp_jumps': counters.jumps,
+        'stamp_jitters': counters.jitters,
+        **({'frames_without_depth': counters.no_depth} if stream.depth is not None else {}),
         'seconds_since_image': 'never' if age is None else f'{age:.2f}',
     }
     for stage, (median, late) in stream.percentiles().items():

@@ -169,8 +169,9 @@ class Settings:
         choices=DEPTHS,
     )
     depth_slop: float = _parameter(
-        0.02,
-        'Largest difference of the stamps of image and depth; 0 = must be equal.',
+        0.1,
+        'Largest difference of the stamps of image and depth, 0 = must be equal; points and '
+        'detections wait this long for the depth, at least 0.1 s.',
         unit='s',
         low=0.0,
         high=10.0,

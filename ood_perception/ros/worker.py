@@ -17,19 +17,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import rclpy
 
 from ood_perception.frames.colour import RawFrame
-from ood_perception.frames.decode import BadImage, Rgb, decode, decode_raw, raw_frame, stamp_ns
+from ood_perception.frames.decode import BadImage, Rgb, decode, raw_frame, stamp_ns
 from ood_perception.result import Result
-from ood_perception.ros import depth
 from ood_perception.ros.camera_stream import CameraStream, Frame, Mailbox
-from ood_perception.ros.detections import select
 from ood_perception.ros.outputs import CameraOutputs
+from ood_perception.ros.publishing import FramePublisher
 from ood_perception.ros.settings import Settings
 
 Log = Callable[[str, str], None]
+
+HELD_BACK = 0.01
+"""Seconds after which frames that wait for their depth are looked at again."""
 
 
 class Worker:
@@ -71,6 +72,7 @@ class Worker:
         self.enabled = True
         self.learning = False
         self.failures = 0
+        self.publisher = FramePublisher(outputs, self._warn, self._unpublished)
         self.on_failures: Callable[[Exception], None] = lambda error: None
         self._log = log
         self._stop = threading.Event()
@@ -90,9 +92,11 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            waiting = self.mailbox.take(max(self.settings.max_batch, 1), timeout=0.5)
+            timeout = HELD_BACK if self.publisher.waits else 0.5
+            waiting = self.mailbox.take(max(self.settings.max_batch, 1), timeout)
             try:
                 with self.lock:
+                    self.publisher.flush(self.settings)
                     self.process(waiting)
             except Exception as error:
                 if not rclpy.ok():
@@ -123,12 +127,11 @@ class Worker:
                 continue
             started = time.perf_counter()
             try:
-                self._publish(stream, frame.message, image, result)
+                self.publisher.publish(stream, frame, image, result, self.settings)
             except Exception as error:
                 if not rclpy.ok():  # a signal ended the context under our hands
                     return
-                stream.counters.failed += 1
-                self._complain(stream, 'error', f'publishing: {type(error).__name__}: {error}')
+                self._unpublished(stream, error)
                 continue
             now = time.monotonic()
             stream.counters.processed += 1
@@ -160,16 +163,24 @@ class Worker:
         return None
 
     def _check_stamp(self, stream: CameraStream, header: Any) -> None:
-        stamp = stamp_ns(header)
-        if stamp == 0:
+        """Forget what lives through time where a bag begins again, and only there."""
+        kind, back = stream.stamps.look(stamp_ns(header))
+        seconds = f'{back / 1e9:.3f} s'
+        if kind == 'absent':
             self._complain(stream, 'warn', 'images carry no stamp (0); outputs cannot be joined')
-        elif stamp < stream.last_stamp:
+        elif kind == 'jitter':
+            stream.counters.jitters += 1
+            self._complain(stream, 'info', f'stamp {seconds} older than the one before; kept')
+        elif kind == 'restart':
             stream.counters.jumps += 1
-            gap = (stream.last_stamp - stamp) / 1e9
-            self._complain(stream, 'warn', f'stamp went back by {gap:.3f} s; tracks start afresh')
+            self._complain(stream, 'warn', f'stamp went back by {seconds}; tracks start afresh')
             self.pipeline.reset(stream.name)
-            stream.depths.clear()
-        stream.last_stamp = stamp
+            if stream.depth is not None:
+                stream.depth.clear()
+        elif kind == 'mixed':
+            stream.counters.jitters += 1
+            text = f'stamps of two clocks, {seconds} apart, alternate; tracks go on'
+            self._complain(stream, 'warn', f'{text}; leave one publisher on the image topic')
 
     def _infer(
         self, images: list[Rgb | RawFrame], streams: list[CameraStream], wants: set[str]
@@ -191,72 +202,23 @@ class Worker:
             self.on_failures(error)
             return [None]
 
-    def _publish(
-        self, stream: CameraStream, message: Any, image: Rgb | RawFrame, result: Result
-    ) -> None:
-        outputs, settings, header = self.outputs[stream.name], self.settings, message.header
-        stream.newest = (message, result)
-        result = select(result, settings.detection_threshold, settings.min_area)
-        places: dict[int, depth.Place] = {}
-        points = None
-        if settings.depth != 'none' and (outputs.points_wanted or outputs.rows_wanted):
-            cloud = self._cloud(stream, header, image.shape[:2], result)
-            if cloud is not None:
-                places = depth.places(cloud, () if result.ids is None else result.ids)
-                if outputs.points_wanted:
-                    points = depth.point_cloud(header, cloud)
-        if isinstance(image, RawFrame) and outputs.overlay.wanted:
-            image = decode_raw(message, image.height * image.width)
-        outputs.publish(header, image, result, settings, places, points, stream.camera_info)
+    def _warn(self, stream: CameraStream, key: str, text: str, remedy: str) -> None:
+        """Raise a lasting warning of a camera, said when it begins; '' takes it back."""
+        if text and key not in stream.warnings:
+            self._complain(stream, 'warn', f'{text} -> {remedy}' if remedy else text)
+        elif not text and key in stream.warnings:
+            self._complain(stream, 'info', f'over: {stream.warnings[key]}')
+        if text:
+            stream.warnings[key] = text
+        else:
+            stream.warnings.pop(key, None)
 
-    def _cloud(
-        self, stream: CameraStream, header: Any, size: tuple[int, ...], result: Result
-    ) -> Any:
-        """Points of the frame, or None without depth or calibration for it."""
-        settings = self.settings
-        message = stream.depth_near(stamp_ns(header), round(settings.depth_slop * 1e9))
-        if message is None:
-            text = f'no depth within {settings.depth_slop:g} s of the image'
-            self._complain(stream, 'warn', f'{text}; waiting for {len(stream.depths)} messages')
-            return None
-        stride = settings.points_stride
-        try:
-            if settings.depth == 'cloud':
-                xyz = depth.cloud_xyz(message)
-                _same_size(xyz.shape[:2], size)
-                xyz = xyz[::stride, ::stride]
-            else:
-                if stream.camera_info is None:
-                    raise BadImage('no camera_info yet, which depth needs')
-                metres = depth.depth_metres(message)
-                _same_size(metres.shape, size)
-                xyz = depth.back_project(metres, stream.camera_info.k, stride)
-        except BadImage as error:
-            self._complain(stream, 'warn', f'no points: {error}')
-            return None
-        heatmap, instances = result.heatmap, result.instances
-        if heatmap is None:  # only rows are wanted: objects count, single pixels do not
-            heatmap = np.zeros(size, np.uint8)
-        return depth.points(
-            xyz,
-            heatmap[::stride, ::stride],
-            None if instances is None else instances[::stride, ::stride],
-            max(settings.points_threshold, 1 / 255)
-            if result.heatmap is None
-            else settings.points_threshold,
-            settings.min_range,
-            settings.max_range,
-        )
+    def _unpublished(self, stream: CameraStream, error: Exception) -> None:
+        stream.counters.failed += 1
+        self._complain(stream, 'error', f'publishing: {type(error).__name__}: {error}')
 
     def _complain(self, stream: CameraStream, level: str, text: str) -> None:
         if level == 'error':
             stream.fail(text)
         with contextlib.suppress(Exception):
             self._log(level, f'{stream.label}: {text}')
-
-
-def _same_size(got: tuple[int, ...], size: tuple[int, ...]) -> None:
-    if got != size:
-        raise BadImage(
-            f'depth of {got[1]}x{got[0]} is not registered to the image of {size[1]}x{size[0]}'
-        )

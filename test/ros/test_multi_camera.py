@@ -133,7 +133,7 @@ def test_a_camera_that_stops_changes_size_or_breaks_affects_only_itself(client):
 def test_points_and_places_from_registered_depth(client):
     import numpy as np
 
-    from ood_perception.ros.depth import POINT
+    from ood_perception.frames.depth import POINT
 
     clouds: list[PointCloud2] = []
     client.ros.create_subscription(PointCloud2, f'/{client.node}/front/points', clouds.append, 10)

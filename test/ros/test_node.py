@@ -261,7 +261,7 @@ def test_vision_messages_have_the_published_shape():
     class Messages:
         Detection2DArray = Detection2D = ObjectHypothesisWithPose = Plain
 
-    from ood_perception.ros.depth import Place
+    from ood_perception.frames.depth import Place
     from ood_perception.ros.detections import Detection
 
     place = Place((1.0, 2.0, 3.0), (0.1, 0.2, 0.3), 3.7)
