@@ -103,6 +103,7 @@ def play(
         while not stop.is_set() and (runs < loop or loop == 0):
             pace = _Pace(first, rate, clock, clock_publisher, stop)
             runs += 1
+            stamp = first
             for connection, stamp, raw in reader.messages(connections=connections, start=first):
                 if not pace.wait(stamp):
                     break
@@ -111,6 +112,7 @@ def play(
                 sent[publisher.topic_name] += 1
                 if on_progress is not None:
                     on_progress((stamp - first) / 1e9, length)
+            pace.tell(stamp)
             if not any(sent.values()) and not stop.is_set():
                 raise bag.BagError(_nothing(path, by_topic, start))
         _drain(publishers.values(), stop)
