@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-One camera as the node sees it: the newest frame that waits, and the books about all others.
+One camera as the node sees it: the newest frame that waits, and statistics of all others.
 
 Callbacks of the executor only store a message here; the worker thread takes it. No queue grows: a
 frame that a newer one overtakes is dropped and counted.
@@ -25,9 +25,15 @@ from ood_perception.frames.stamps import StampWatch
 HISTORY = 300
 """Measured values that a percentile is taken over."""
 
+INTERVALS = 9
+"""Newest gaps between images that tell a camera's usual rate."""
+
+MISSED = 3.0
+"""A camera is late when so many of its usual intervals have passed."""
+
 
 @dataclass(slots=True)
-class Frame:
+class PendingFrame:
     """
     A message that was received at `received` (seconds of the steady clock).
 
@@ -50,7 +56,8 @@ class Counters:
         received: messages that arrived.
         processed: frames that went through the pipeline and were published.
         dropped: overtaken by a newer frame before the worker was free.
-        unwanted: discarded undecoded because nobody subscribes to any output.
+        discarded: not even decoded: nobody subscribes to any output, the node is disabled, or
+            there is no pipeline that could look.
         bad: messages without a usable image.
         failed: frames on which the pipeline failed.
         jumps: stamps that went back to a new beginning.
@@ -62,7 +69,7 @@ class Counters:
     received: int = 0
     processed: int = 0
     dropped: int = 0
-    unwanted: int = 0
+    discarded: int = 0
     bad: int = 0
     failed: int = 0
     jumps: int = 0
@@ -73,7 +80,7 @@ class Counters:
 @dataclass
 class CameraStream:
     """
-    One camera: what it is, the frame that waits, and its books.
+    One camera: what it is, the frame that waits, and its statistics.
 
     Attributes:
         name: of the camera; '' for the only, unnamed one.
@@ -81,6 +88,8 @@ class CameraStream:
         pending: newest frame that nobody took yet.
         last_taken: steady time at which the worker last took a frame.
         last_received: steady time of the last message, or 0.
+        subscribed_at: steady time at which its topic was subscribed, or 0.
+        owed_since: steady time since which frames have come and no result has gone out, or 0.
         stamps: what the stamps of the frames say.
         counters: what became of every message.
         stages: last measured milliseconds per stage.
@@ -90,18 +99,17 @@ class CameraStream:
         depth_topic: name of the topic that it comes from.
         rectified: whether the topic's images are rectified already.
         camera_info: newest sensor_msgs/CameraInfo.
-        last_error: last problem and the wall time it happened at.
-        warnings: what somebody should look at while it lasts, by what it is about.
-        trouble: what is wrong now (QoS, type of the topic); cleared when it is gone.
         newest: last message that was processed and its result, for a snapshot.
 
     """
 
     name: str
     max_rate: float = 0.0
-    pending: Frame | None = None
+    pending: PendingFrame | None = None
     last_taken: float = 0.0
     last_received: float = 0.0
+    subscribed_at: float = 0.0
+    owed_since: float = 0.0
     stamps: StampWatch = field(default_factory=StampWatch)
     counters: Counters = field(default_factory=Counters)
     stages: dict[str, deque[float]] = field(default_factory=dict)
@@ -111,10 +119,6 @@ class CameraStream:
     depth_topic: str = ''
     rectified: bool = False
     camera_info: Any = None
-    last_error: str = ''
-    last_error_time: float = 0.0
-    warnings: dict[str, str] = field(default_factory=dict)
-    trouble: str = ''
     newest: tuple[Any, Any] | None = None
 
     @property
@@ -122,9 +126,19 @@ class CameraStream:
         """Name for people."""
         return self.name or 'camera'
 
-    def fail(self, text: str) -> None:
-        """Remember a problem for the diagnostics."""
-        self.last_error, self.last_error_time = text, time.monotonic()
+    def usual_interval(self) -> float:
+        """Median gap between the last images in seconds, 0 before there were two."""
+        times = list(self.arrivals)[-INTERVALS - 1 :]
+        return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+    def typical_delay(self) -> float:
+        """Median seconds from an image's arrival to its result, 0 before there was one."""
+        totals = list(self.stages.get('total', ()))
+        return float(np.median(totals)) / 1e3 if totals else 0.0
+
+    def answered(self) -> None:
+        """Note that what has come so far got its result, or needs none."""
+        self.owed_since = 0.0
 
     def measure(self, timings: dict[str, float]) -> None:
         """Remember the milliseconds that the stages of one frame took."""
@@ -138,11 +152,10 @@ class CameraStream:
             for stage, values in list(self.stages.items())
         }
 
-    def forget(self) -> None:
-        """Start the books afresh; what waits and what is subscribed stays."""
+    def reset(self) -> None:
+        """Start the statistics afresh; what waits and what is subscribed stays."""
         self.counters = Counters()
         self.stamps = StampWatch()
-        self.last_error = ''
         for kept in (self.arrivals, self.finished):
             kept.clear()
         if self.depth is not None:
@@ -170,7 +183,7 @@ class Mailbox:
     def __init__(self, streams: list[CameraStream]) -> None:
         self.streams = streams
         self._changed = threading.Condition()
-        self._closed = self._woken = False
+        self._woken = False
 
     def put(self, stream: CameraStream, message: Any) -> None:
         """Store a camera's newest message; called from the executor's thread."""
@@ -179,23 +192,26 @@ class Mailbox:
         with self._changed:
             stream.counters.received += 1
             stream.counters.dropped += stream.pending is not None
-            stream.pending = Frame(message, now, match)
+            stream.pending = PendingFrame(message, now, match)
             stream.last_received = now
+            stream.owed_since = stream.owed_since or now
             stream.arrivals.append(now)
             self._changed.notify()
 
-    def take(self, limit: int, timeout: float) -> list[tuple[CameraStream, Frame]]:
+    def take(self, limit: int, timeout: float) -> list[tuple[CameraStream, PendingFrame]]:
         """
         Wait for frames and take those of up to `limit` cameras, the longest unserved first.
 
+        The list is empty when :meth:`wake` was called or nothing came in time.
+
         Args:
             limit: cameras to take from at most.
-            timeout: seconds to wait; then, or when it is woken, the list is empty.
+            timeout: seconds to wait at most.
 
         """
         end = time.monotonic() + timeout
         with self._changed:
-            while not self._closed:
+            while not self._woken:
                 now = time.monotonic()
                 waiting = [s for s in self.streams if s.pending is not None]
                 due = [s for s in waiting if _due(s) <= now]
@@ -210,25 +226,20 @@ class Mailbox:
             self._woken = False
         return []
 
-    def wake(self) -> None:
-        """Let the worker look at what it holds back, though no frame has come."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify()
-
     def clear(self) -> None:
-        """Forget all waiting frames."""
+        """Drop all waiting frames."""
         with self._changed:
             for stream in self.streams:
                 stream.pending = None
+                stream.answered()
 
-    def close(self) -> None:
-        """Wake the worker for good."""
+    def wake(self) -> None:
+        """Let the thread that waits in :meth:`take` look at other things at once."""
         with self._changed:
-            self._closed = True
+            self._woken = True
             self._changed.notify_all()
 
-    def _pop(self, stream: CameraStream, now: float) -> Frame:
+    def _pop(self, stream: CameraStream, now: float) -> PendingFrame:
         frame, stream.pending = stream.pending, None
         assert frame is not None
         # Counting from when the frame was due keeps the mean rate exact under jitter.

@@ -23,7 +23,7 @@ from std_msgs.msg import String
 from ood_perception.drawing import draw
 from ood_perception.result import Result
 from ood_perception.ros import detections
-from ood_perception.ros.memory import ImageMessage
+from ood_perception.ros.image_message import ImageMessage
 from ood_perception.ros.settings import Settings
 
 TOPICS: dict[str, tuple[str, str]] = {
@@ -120,11 +120,7 @@ class ImageTopic:
         if self.compressed_wanted:
             self.compressed.publish(self._encode(header, pixels, quality))
         if self.raw_wanted:
-            message = self._sized(*pixels.shape[:2])
-            if pixels is not message.pixels:
-                np.copyto(message.pixels, pixels)
-            message.message.header = header
-            self.publisher.publish(message.message)
+            self.publisher.publish(self._sized(*pixels.shape[:2]).write(pixels, header))
 
     def _sized(self, height: int, width: int) -> ImageMessage:
         message = self._message

@@ -22,7 +22,7 @@ from ood_perception.frames.decode import BadImage, Rgb, decode_raw
 from ood_perception.frames.geometry import BadCameraInfo, Camera, size_note
 from ood_perception.frames.pairing import KEPT, Match
 from ood_perception.result import Result
-from ood_perception.ros.camera_stream import CameraStream, Frame
+from ood_perception.ros.camera_stream import CameraStream, PendingFrame
 from ood_perception.ros.detections import select
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.points import point_cloud
@@ -43,7 +43,7 @@ class _Held:
     """A frame whose objects have not been published yet."""
 
     stream: CameraStream
-    frame: Frame
+    frame: PendingFrame
     image: Rgb | RawFrame
     result: Result
 
@@ -76,7 +76,7 @@ class FramePublisher:
     def publish(
         self,
         stream: CameraStream,
-        frame: Frame,
+        frame: PendingFrame,
         image: Rgb | RawFrame,
         result: Result,
         settings: Settings,

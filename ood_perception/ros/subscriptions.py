@@ -10,6 +10,7 @@ graph is asked once a second, and what does not fit is reported with both sides'
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,8 @@ INFINITE = 2**62
 
 DEPTH_QUEUE = 5
 """Depth messages that may wait for the executor; a lost one leaves a frame without metres."""
+
+COMPRESSED = '/compressed'
 
 INPUTS = {
     'image': ('image', '{camera}/image_raw', 'sensor_msgs/msg/Image', 'camera image'),
@@ -83,16 +86,20 @@ class CameraSubscriptions:
         camera: CameraSettings,
     ) -> None:
         self._node, self._stream = node, stream
-        self._type = Image if camera.image_transport == 'raw' else CompressedImage
         self._input_qos = camera.input_qos
         self._qos = qos.profile(camera.input_qos)
         self._subscriptions: list[Any] = []
-        image, _ = _resolve(node, 'image', stream.name)
-        self.topic = image
-        if self._type is CompressedImage:
+        given, _ = _resolve(node, 'image', stream.name)
+        # Who remaps to .../compressed means that topic, whatever image_transport says.
+        image = given.removesuffix(COMPRESSED)
+        raw = camera.image_transport == 'raw' and image == given
+        self._type = Image if raw else CompressedImage
+        self.topic = image if raw else f'{image}{COMPRESSED}'
+        if not raw and image == given:
             # A remap of the image topic does not reach its sibling by itself.
             own, remapped = _resolve(node, 'image/compressed', stream.name)
-            self.topic = own if remapped else f'{image}/compressed'
+            self.topic = own if remapped else self.topic
+        stream.subscribed_at = time.monotonic()
         info, remapped = _resolve(node, 'camera_info', stream.name)
         info = info if remapped else f'{image.rpartition("/")[0]}/camera_info'
         stream.rectified = is_rectified(self.topic)
@@ -111,7 +118,7 @@ class CameraSubscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
-    def trouble(self) -> str:
+    def mismatch(self) -> str:
         """Why no publisher of the image topic can reach us; '' when one can or none is there."""
         own = self._subscriptions[0].qos_profile if self._subscriptions else self._qos
         ends = self._node.get_publishers_info_by_topic(self.topic)
@@ -142,10 +149,10 @@ class CameraSubscriptions:
         self._stream.camera_info = message
 
 
-def output_events(suspect: Callable[[], None]) -> Any:
-    """Event callbacks of a publisher that call `suspect` when a subscriber's QoS does not fit."""
+def output_events(changed: Callable[[], None]) -> Any:
+    """Event callbacks of a publisher that call `changed` when a subscriber's QoS does not fit."""
     return PublisherEventCallbacks(
-        incompatible_qos=lambda event: suspect(), use_default_callbacks=False
+        incompatible_qos=lambda event: changed(), use_default_callbacks=False
     )
 
 

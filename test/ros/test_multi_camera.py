@@ -83,7 +83,7 @@ def test_every_camera_has_its_own_topics_sizes_and_books(client):
     for camera in CAMERAS:
         values = client.values(camera)
         assert values['topic'] == rig.topics[camera]
-        books = [int(values[k]) for k in ('processed', 'dropped', 'unwanted', 'bad', 'failed')]
+        books = [int(values[k]) for k in ('processed', 'dropped', 'discarded', 'bad', 'failed')]
         assert 0 <= int(values['received']) - sum(books) <= 1
     # rear is limited to 2 Hz, the others are not
     assert client.count('processed', 'front') > client.count('processed', 'rear')
