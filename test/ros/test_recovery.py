@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs rclpy')
 import rclpy
 from node_helpers import ROOT, Client, NodeProcess, image, pixels, rows
+from sensor_msgs.msg import CameraInfo
 
 FRAME = 60
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
@@ -69,6 +70,7 @@ def feed(client, scene, until, timeout: float = 60.0) -> bool:
     """Send the scene, with rising stamps, until a condition holds."""
     frame = image(np.ascontiguousarray(scene.image))
     frame.header.stamp.sec = client.stamp
+    client.newest = frame
     done = client.feed(TOPIC, frame, until, timeout)
     client.stamp = frame.header.stamp.sec + 1
     return done
@@ -303,3 +305,36 @@ def test_a_damaged_memory_file_is_refused_by_name(client):
     assert client.change('configure')
     assert client.change('activate')
     assert client.spin(lambda: level(client) == OK, 10)
+
+
+def test_depth_that_does_not_come_is_a_warning_until_it_does(client, scene):
+    assert client.change('deactivate')
+    assert client.change('cleanup')
+    values = {'depth': 'image', 'memory_file': '', 'profile': str(PROFILE)}
+    assert all(r.successful for r in client.set(**values))
+    assert client.change('configure')
+    assert client.change('activate')
+    assert feed(client, scene, lambda: 'no depth has come yet' in message(client, 'camera'))
+    assert level(client, 'camera') == WARN
+    height, width = scene.image.shape[:2]
+    metres = image(np.full((height, width), 5.0, np.float32), '32FC1')
+    info = CameraInfo(height=height, width=width)
+    info.k = [500.0, 0, width / 2, 0, 500.0, height / 2, 0, 0, 1.0]
+
+    def with_depth(condition):
+        def check() -> bool:
+            metres.header.stamp.sec = client.newest.header.stamp.sec
+            client.publish('/camera/camera_info', info)
+            client.publish('/depth', metres)
+            return condition()
+
+        return check
+
+    forget(client)
+    placed = lambda: [  # noqa: E731
+        r for m in client.got['detections_json'] for r in rows(m) if 'position' in r
+    ]
+    assert feed(client, scene, with_depth(lambda: placed() and well(client)))
+    assert all(r['position'][2] == pytest.approx(5.0) for r in placed())
+    assert feed(client, scene, lambda: 'depth' in message(client, 'camera'))
+    assert feed(client, scene, with_depth(lambda: well(client)))
