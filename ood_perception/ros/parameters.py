@@ -123,8 +123,10 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
         return float(value)
     if type(wanted) is int and isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(wanted, list) and (value is None or len(value) == 0):
+    if isinstance(wanted, list) and (value is None or (isinstance(value, list) and not value)):
         return wanted
+    if isinstance(wanted, list) and isinstance(value, list) and isinstance(wanted[0], float):
+        value = [float(v) if type(v) is int else v for v in value]
     if type(value) is type(wanted) and (
         not isinstance(value, list) or isinstance(value[0], type(wanted[0]))
     ):
@@ -172,7 +174,7 @@ def changes(node: Any, wanted: Iterable[Any]) -> list[Any]:
         if field is not None:
             with contextlib.suppress(ValueError):  # rclpy refuses another type with its own words
                 value = converted(parameter.name, field, plain(parameter.value))
-                if value != plain(parameter.value) or type(value) is not type(parameter.value):
+                if repr(value) != repr(plain(parameter.value)):
                     kind = node.get_parameter_or(parameter.name, parameter).type_
                     parameter = Parameter(parameter.name, kind, value)
         if node.has_parameter(parameter.name):

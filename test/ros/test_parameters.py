@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,6 +163,17 @@ def test_setting_a_value_to_what_it_is_succeeds_for_every_parameter(node, monkey
 def test_another_type_at_the_start_is_refused_with_what_to_write(name, value, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         parameters.converted(name, fields(Settings)[name], value)
+
+
+def test_integers_do_in_a_list_of_doubles():
+    @dataclass
+    class Ranges:
+        limits: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+    (limits,) = fields(Ranges).values()
+    assert repr(parameters.converted('limits', limits, [0, 65535])) == '[0.0, 65535.0]'
+    with pytest.raises(ValueError, match='limits: expected a list'):
+        parameters.converted('limits', limits, ['a', 'b'])
 
 
 def test_what_loses_nothing_is_converted():
