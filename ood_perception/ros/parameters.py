@@ -156,9 +156,9 @@ def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
             lines.append(f'parameter {name} is ignored: no camera is named {camera!r} ({have})')
             continue
         text = f'parameter {name} is ignored: there is none of that name'
-        near = difflib.get_close_matches(name, known, 1)
-        if not near:
-            near = [field for field in own if field in name or name in field][:3]
+        near = [field for field in own if name in field][:3]
+        near = near or difflib.get_close_matches(name, known, 1)
+        near = near or [field for field in own if field in name][:1]
         text += f'; did you mean {" or ".join(near)}?' if near else ''
         if 'topic' in name:
             text += ' Topics are remapped: -r image:=/camera/image_raw'

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -166,9 +166,9 @@ def test_another_type_at_the_start_is_refused_with_what_to_write(name, value, te
 
 
 def test_integers_do_in_a_list_of_doubles():
-    @dataclass
+    @dataclasses.dataclass
     class Ranges:
-        limits: list[float] = field(default_factory=lambda: [0.0, 0.0])
+        limits: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0])
 
     (limits,) = fields(Ranges).values()
     assert repr(parameters.converted('limits', limits, [0, 65535])) == '[0.0, 65535.0]'
