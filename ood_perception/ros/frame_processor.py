@@ -88,23 +88,23 @@ class FrameProcessor:
         """Decode, compute and publish one batch, in the thread of the pipeline."""
         batch: list[tuple[CameraStream, PendingFrame, Rgb | RawFrame, float]] = []
         wants: set[str] = set()
+        pipeline = self.pipeline
         for stream, frame in waiting:
             wanted = self.outputs[stream.name].wants() | ({'score'} if self.learning else set())
-            if not (wanted and self.enabled and self.pipeline is not None):
+            if not (wanted and self.enabled and pipeline is not None):
                 stream.counters.discarded += 1
                 stream.answered()
                 continue
             started = time.perf_counter()
-            image = self._decode(stream, frame.message)
+            image = self._decode(stream, frame.message, pipeline)
             if image is not None:
-                self._check_stamp(stream, frame.message.header)
+                self._check_stamp(stream, frame.message.header, pipeline)
                 batch.append((stream, frame, image, (time.perf_counter() - started) * 1e3))
                 wants |= wanted
         if not batch:
             return
-        self._prepare({s.name: (i.shape[0], i.shape[1]) for s, _, i, _ in batch})
-        pipeline = self.pipeline
-        results = self._infer([b[2] for b in batch], [b[0] for b in batch], wants)
+        self._prepare(pipeline, {s.name: (i.shape[0], i.shape[1]) for s, _, i, _ in batch})
+        results = self._infer(pipeline, [b[2] for b in batch], [b[0] for b in batch], wants)
         if self.pipeline is not pipeline:
             return  # it was stopped or replaced meanwhile
         blind = self.learning or loading.unlearnt(pipeline)
@@ -135,11 +135,11 @@ class FrameProcessor:
                 }
             )
 
-    def _decode(self, stream: CameraStream, message: Any) -> Rgb | RawFrame | None:
+    def _decode(self, stream: CameraStream, message: Any, pipeline: Any) -> Rgb | RawFrame | None:
         limit = round(self.settings.max_megapixels * 1e6)
         try:
             # A GPU converts the camera's own bytes, which are fewer than RGB's.
-            raw = raw_frame(message, limit) if self.pipeline.device.type == 'cuda' else None
+            raw = raw_frame(message, limit) if pipeline.device.type == 'cuda' else None
             if raw is not None:
                 return raw
             return decode(message, limit, lambda text: self._warn(stream, 'decoding', text))
@@ -153,7 +153,7 @@ class FrameProcessor:
         self._error(stream, 'image', f'bad image: {text}')
         return None
 
-    def _check_stamp(self, stream: CameraStream, header: Any) -> None:
+    def _check_stamp(self, stream: CameraStream, header: Any, pipeline: Any) -> None:
         """Forget what lives through time where a bag begins again, and only there."""
         kind, back = stream.stamps.look(stamp_ns(header))
         seconds = f'{back / 1e9:.3f} s'
@@ -166,7 +166,7 @@ class FrameProcessor:
         elif kind == 'restart':
             stream.counters.jumps += 1
             self._warn(stream, 'stamp', f'stamp went back by {seconds}; tracks start afresh')
-            self.pipeline.reset(stream.name)
+            pipeline.reset(stream.name)
             if stream.depth is not None:
                 stream.depth.clear()
         elif kind == 'mixed':
@@ -174,16 +174,16 @@ class FrameProcessor:
             text = f'stamps of two clocks, {seconds} apart, alternate; tracks go on'
             self._warn(stream, 'stamp', text, 'leave one publisher on the image topic')
 
-    def _prepare(self, sizes: dict[str, Size]) -> None:
+    def _prepare(self, pipeline: Any, sizes: dict[str, Size]) -> None:
         """
         Warm up for the first image sizes before their first frame.
 
         Later ones an engine that is `live` prepares in the background by itself.
         """
         self.sizes |= sizes
-        live = bool(self._warm) and getattr(getattr(self.pipeline, 'engine', None), 'live', False)
+        live = bool(self._warm) and getattr(getattr(pipeline, 'engine', None), 'live', False)
         for size in set(sizes.values()):
-            key = self.pipeline.network_size(*size)
+            key = pipeline.network_size(*size)
             if key in self._warm:
                 continue
             if live:
@@ -193,25 +193,26 @@ class FrameProcessor:
             count = min(len(self.mailbox.streams), max(self.settings.max_batch, 1))
             started = time.monotonic()
             try:
-                loading.warm_up(self.pipeline, [size], count)
+                loading.warm_up(pipeline, [size], count)
             except Exception as error:
                 self.health.report('warn', f'{self.doing}: {describe(error)}')
             finally:
                 self._warm.add(key)
                 self.doing, self.busy_since = '', time.monotonic()
                 self.patience = self.busy_since - started
-            self.health.report('info', f'ready for {size[1]}x{size[0]}: {self._described()}')
-
-    def _described(self) -> str:
-        engine, device = loading.engine_of(self.pipeline), self.pipeline.device
-        return f'engine {engine} on {device}'
+            runs = f'engine {loading.engine_of(pipeline)} on {pipeline.device}'
+            self.health.report('info', f'ready for {size[1]}x{size[0]}: {runs}')
 
     def _infer(
-        self, images: list[Rgb | RawFrame], streams: list[CameraStream], wants: set[str]
+        self,
+        pipeline: Any,
+        images: list[Rgb | RawFrame],
+        streams: list[CameraStream],
+        wants: set[str],
     ) -> list[Result | None]:
         """One call for all; when it fails, each frame alone, so one camera harms only itself."""
         try:
-            results = self.pipeline(images, streams=[s.name for s in streams], wants=wants)
+            results = pipeline(images, streams=[s.name for s in streams], wants=wants)
             self.fallback.succeeded(time.monotonic())
             self.health.clear('pipeline')
             return list(results)
@@ -220,7 +221,7 @@ class FrameProcessor:
                 text = f'batch of {len(images)} frames failed, trying one by one: {error}'
                 self.health.report('warn', text)
                 singles = zip(images, streams, strict=True)
-                return [r for i, s in singles for r in self._infer([i], [s], wants)]
+                return [r for i, s in singles for r in self._infer(pipeline, [i], [s], wants)]
             streams[0].counters.failed += 1
             self._error(streams[0], 'pipeline', f'pipeline: {describe(error)}')
             self.fallback.failed(time.monotonic(), describe(error))

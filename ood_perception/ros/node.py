@@ -307,9 +307,14 @@ class OodNode(LifecycleNode):
         worker.settings = settings
         for stream in self._streams:
             stream.max_rate = parameters.read_camera(self, stream.name, settings).max_rate
-        with worker.publishing:
+        if not worker.publishing.acquire(timeout=1.0):
+            self.report('warn', 'publish_score changes with the next parameter: publishing hangs')
+            return
+        try:
             for outputs in self._outputs.values():
                 outputs.set_score(settings.publish_score)
+        finally:
+            worker.publishing.release()
 
     # ---- what people see -------------------------------------------------------------------
 
