@@ -268,8 +268,11 @@ class Outputs:
     def wants(self):
         return {'heatmap'}
 
-    def publish(self, header, image, result, *rest):
+    def publish_maps(self, header, size, result, *rest):
         self.sent.append(result)
+
+    def publish_objects(self, *rest):
+        pass
 
 
 class Failing:
@@ -345,7 +348,7 @@ def test_failing_to_publish_one_frame_does_not_lose_the_others(worker):
     def fail(*args):
         raise OSError('middleware')
 
-    worker.outputs['a'].publish = fail
+    worker.outputs['a'].publish_maps = fail
     worker.process(batch(worker))
     assert [len(outputs.sent) for outputs in worker.outputs.values()] == [0, 1, 1]
     assert 'middleware' in worker.health.last_error('a')
