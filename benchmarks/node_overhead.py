@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ood_perception.ros import memory
+from ood_perception.ros.process import prepare
 from ood_perception.simulation import ProvingGround
 
 OUTPUTS = ('heatmap', 'instances')
@@ -109,7 +109,7 @@ def main() -> int:
     arguments = parser.parse_args()
     width, height = (int(v) for v in arguments.size.split('x'))
 
-    memory.prepare()
+    prepare()
     os.environ.setdefault('ROS_DOMAIN_ID', '97')
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     import rclpy

@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from ood_perception.ros import memory
+from ood_perception.ros.process import prepare
 
 ENOUGH_FRAMES = 2000
 """Judged frames below which a slope says little; the difference is judged then."""
@@ -104,7 +104,7 @@ class Rig:
         known = False
         for status in message.status:
             node, _, part = status.name.partition(': ')
-            if node != self.name or part == 'pipeline':
+            if node != f'/{self.name}' or part == 'pipeline':
                 continue
             values = {v.key: v.value for v in status.values}
             self.cameras[part] = {
@@ -148,7 +148,7 @@ def run(
 
     """
     width, height = (int(v) for v in arguments.size.split('x'))
-    memory.prepare()
+    prepare()
     os.environ.setdefault('ROS_DOMAIN_ID', '96')
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     import rclpy

@@ -6,9 +6,10 @@ Brake for unknown objects: a small node that turns detections into a stop flag.
 
     python3 examples/brake_for_unknown.py --ros-args -r detections_json:=/ood/detections_json
 
-Publishes std_msgs/Bool on `stop`: true while something unknown on the road reaches into the lower
-part of the image and is large enough, and also while no detections arrive at all, because a
-perception that is silent is no proof of a free road. An example, not a safety function.
+Publishes std_msgs/Bool on `stop`: true while something unknown on the road (or anywhere, with a
+profile that knows no road) reaches into the lower part of the image and is large enough, and also
+while no detections arrive at all, because a perception that is silent is no proof of a free road.
+An example, not a safety function.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def is_dangerous(
         height: of the camera image in pixels.
         min_area: pixels that the object must have.
         lower_part: share 0..1 of the image, counted from below, into which its box must reach.
-        on_road: whether it must stand on the road (needs a profile with a class road).
+        on_road: whether it must stand on the road. A profile without classes cannot tell
+            (surroundings 'none'); then its place in the image decides alone.
 
     """
-    if on_road and detection['surroundings'] != 'on_road':
+    if on_road and detection['surroundings'] not in ('on_road', 'none'):
         return False
     bottom = float(detection['box'][3])
     return int(detection['area']) >= min_area and bottom >= (1.0 - lower_part) * height

@@ -90,7 +90,17 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'engine',
         default_value='',
-        choices=['', 'auto', 'eager', 'compiled', 'tensorrt', 'onnxruntime', 'openvino'],
+        choices=[
+            '',
+            'auto',
+            'eager',
+            'compiled',
+            'tensorrt',
+            'onnxruntime',
+            'openvino',
+            'openvino_bf16',
+            'openvino_int8',
+        ],
         description='How to run the network. Empty: as in params_file.',
     ),
     DeclareLaunchArgument(
@@ -109,12 +119,15 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         'use_sim_time',
-        default_value='false',
-        choices=BOOLEANS,
-        description='Take the time from /clock (bags, simulation).',
+        default_value='',
+        choices=['', *BOOLEANS],
+        description='Take the time from /clock (bags, simulation). Empty: as in params_file.',
     ),
     DeclareLaunchArgument(
-        'rviz', default_value='false', choices=BOOLEANS, description='Start RViz too.'
+        'rviz',
+        default_value='false',
+        choices=BOOLEANS,
+        description='Start RViz too, where it is installed.',
     ),
     DeclareLaunchArgument(
         'log_level',
@@ -145,7 +158,7 @@ def transport(context: LaunchContext) -> list:
         unset = [UnsetEnvironmentVariable(other) for other in TRANSPORT_VARIABLES]
         return [*unset, SetEnvironmentVariable('OOD_STOCK_TRANSPORT', '1')]
     if choice == 'auto':
-        if name in os.environ:
+        if name in os.environ or os.environ.get('FASTDDS_BUILTIN_TRANSPORTS'):
             return []
         # The user may have exported the name that another distribution reads.
         meant = [os.environ[other] for other in TRANSPORT_VARIABLES if os.environ.get(other)]
@@ -161,12 +174,16 @@ def node(context: LaunchContext) -> list:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context).strip()
 
-    chosen: dict = {'use_sim_time': value('use_sim_time') == 'true'}
+    params_file = os.path.expanduser(value('params_file'))
+    if not os.path.isfile(params_file):
+        raise RuntimeError(f'params_file: there is no file {value("params_file")!r}')
+    chosen: dict = {}
     for name in ('profile', 'image_transport', 'depth', 'device', 'engine'):
         if value(name):
             chosen[name] = value(name)
-    if value('autostart'):
-        chosen['autostart'] = value('autostart') == 'true'
+    for name in ('autostart', 'use_sim_time'):
+        if value(name):
+            chosen[name] = value(name) == 'true'
     remappings = []
     if value('cameras'):
         names = yaml.safe_load(value('cameras'))
@@ -186,7 +203,7 @@ def node(context: LaunchContext) -> list:
             executable='ood_node',
             name=value('name'),
             namespace=value('namespace'),
-            parameters=[value('params_file'), chosen],
+            parameters=[params_file, *([chosen] if chosen else [])],
             remappings=remappings,
             arguments=['--ros-args', '--log-level', value('log_level')],
             output='screen',
@@ -199,16 +216,48 @@ def node(context: LaunchContext) -> list:
     ]
 
 
+def displayed_topics(config: str) -> list:
+    """Topics of a node /ood that an RViz configuration shows."""
+    with open(config, encoding='utf-8') as file:
+        displays = yaml.safe_load(file)['Visualization Manager']['Displays']
+    topics = [display['Topic']['Value'] for display in displays if 'Topic' in display]
+    return [topic for topic in topics if topic.startswith('/ood/')]
+
+
+def rviz(context: LaunchContext) -> list:
+    """Start RViz, with the topics of this node, or go on without it where it is not installed."""
+
+    def value(name: str) -> str:
+        return LaunchConfiguration(name).perform(context).strip()
+
+    try:
+        FindPackageShare('rviz2').find('rviz2')
+    except Exception:
+        text = 'rviz:=true, but rviz2 is not installed: going on without it '
+        return [LogInfo(msg=f'{text}(sudo apt install ros-$ROS_DISTRO-rviz2)')]
+    config = share('config', 'ood.rviz')
+    namespace = value('namespace').strip('/')
+    own = '/'.join(['', *([namespace] if namespace else []), value('name')])
+    return [
+        Node(
+            package='rviz2',
+            executable='rviz2',
+            name='rviz',
+            namespace=value('namespace'),
+            arguments=['-d', config],
+            remappings=[(t, own + t.removeprefix('/ood')) for t in displayed_topics(config)],
+        )
+    ]
+
+
 def generate_launch_description() -> LaunchDescription:
     """Describe the launch."""
-    rviz = Node(
-        package='rviz2',
-        executable='rviz2',
-        name='rviz',
-        namespace=LaunchConfiguration('namespace'),
-        arguments=['-d', share('config', 'ood.rviz')],
-        condition=IfCondition(LaunchConfiguration('rviz')),
-    )
+    wanted = IfCondition(LaunchConfiguration('rviz'))
     return LaunchDescription(
-        [*ARGUMENTS, OpaqueFunction(function=transport), OpaqueFunction(function=node), rviz]
+        [
+            *ARGUMENTS,
+            OpaqueFunction(function=transport),
+            OpaqueFunction(function=node),
+            OpaqueFunction(function=rviz, condition=wanted),
+        ]
     )

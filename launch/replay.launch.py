@@ -19,6 +19,7 @@ from launch.actions import (
     SetEnvironmentVariable,
     Shutdown,
 )
+from launch.events.process import ProcessExited
 from launch.substitutions import FindExecutable, LaunchConfiguration
 from launch_ros.substitutions import FindPackageShare
 
@@ -58,11 +59,19 @@ ARGUMENTS = [
 
 def transport(context: LaunchContext) -> list:
     """Set the transport profile for large images, unless the user has one."""
-    if any(name in os.environ for name in TRANSPORT_VARIABLES):
+    if any(name in os.environ for name in (*TRANSPORT_VARIABLES, 'FASTDDS_BUILTIN_TRANSPORTS')):
         return []
     path = os.path.join(FindPackageShare('ood_perception').perform(context), 'config/fastdds.xml')
     name = TRANSPORT_VARIABLES[os.environ.get('ROS_DISTRO') in FAST_DDS_2]
     return [SetEnvironmentVariable(name, path)]
+
+
+def finish(event: ProcessExited, context: LaunchContext) -> list:
+    """End the launch with the replay, and with an error where it failed."""
+    if event.returncode:
+        # What is raised here ends `ros2 launch` with 1, which a Shutdown cannot say.
+        raise RuntimeError(f'the replay failed with exit code {event.returncode}')
+    return [Shutdown(reason='the replay is evaluated')]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -90,6 +99,6 @@ def generate_launch_description() -> LaunchDescription:
             LaunchConfiguration('output'),
         ],
         output='screen',
-        on_exit=[Shutdown(reason='the replay is evaluated')],
+        on_exit=finish,
     )
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=transport), evaluate])

@@ -214,7 +214,8 @@ class Pipeline:
             if self._segmenter is not None and not len(results[0].ids):
                 self._outline_anything(*self.network_size(height, width))
         for name in names:
-            self.reset(name)
+            self.score.reset(name)
+            self._trackers.pop(name, None)
 
     @torch.inference_mode()
     def _outline_anything(self, height: int, width: int) -> None:
@@ -230,10 +231,10 @@ class Pipeline:
     def reset(self, stream: str | None = None) -> None:
         """Forget what is known of one camera's past (None: of all): tracks, streaming clusters."""
         self.score.reset(stream)
-        if stream is None:
-            self._trackers.clear()
-        else:
-            self._trackers.pop(stream, None)
+        # Trackers stay, as their ids go on: one that returns would mean two things.
+        for name, tracker in self._trackers.items():
+            if stream in (None, name):
+                tracker.reset()
 
     def close(self) -> None:
         """Release the device memory. The pipeline cannot be used afterwards."""

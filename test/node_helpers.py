@@ -65,11 +65,19 @@ class NodeProcess:
     """`ood_node` as a process of its own, started with the arguments that launch_ros passes."""
 
     def __init__(self, folder: Path, name: str, remaps: dict[str, str] | None = None, **params):
+        self.prepare(folder, name, remaps, **params)
+        self.start()
+
+    def prepare(
+        self, folder: Path, name: str, remaps: dict[str, str] | None = None, **params
+    ) -> None:
         self.name = name
         self.log = folder / f'{name}.log'
         file = folder / f'{name}.yaml'
         file.write_text(
-            yaml.safe_dump({'/**': {'ros__parameters': {'threads': 1, **params}}}),
+            yaml.safe_dump(
+                {'/**': {'ros__parameters': {'threads': 1, 'engine': 'eager', **params}}}
+            ),
             encoding='utf-8',
         )
         self.command = [sys.executable, '-m', 'ood_perception.ros.main', '--ros-args']
@@ -77,7 +85,6 @@ class NodeProcess:
         for source, target in (remaps or {}).items():
             self.command += ['-r', f'{source}:={target}']
         self.process: subprocess.Popen | None = None
-        self.start()
 
     def start(self) -> None:
         with open(self.log, 'ab') as log:
@@ -220,7 +227,7 @@ class Client:
     def _diagnose(self, message: DiagnosticArray) -> None:
         for status in message.status:
             node, _, part = status.name.partition(': ')
-            if node == self.node:
+            if node == f'/{self.node}':
                 self.statuses[part] = {
                     'level': status.level,
                     'message': status.message,

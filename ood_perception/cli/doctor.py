@@ -17,18 +17,21 @@ def doctor(
     size: Annotated[str, typer.Option(help="The camera's WIDTHxHEIGHT.")] = '1280x720',
     rate: Annotated[float, typer.Option(help="The camera's frames per second.")] = 30.0,
     seconds: Annotated[float, typer.Option(help='Length of the transport test, 0 = none.')] = 3.0,
+    quick: Annotated[bool, typer.Option(help='Only look; try no engine and no import.')] = False,
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> None:
-    """Check versions, device, ROS, transport, clock and weights; exit 1 if something is broken."""
+    """Check versions, device, engines, ROS, transport, clock, weights; exit 1 if one is broken."""
     try:
         width, height = (int(side) for side in size.split('x'))
     except ValueError:
         raise typer.BadParameter(
             f'expected WIDTHxHEIGHT, got {size!r}', param_hint='size'
         ) from None
-    from ood_perception.diagnosis import ERROR, OK, cheap_checks
+    from ood_perception.diagnosis import ERROR, OK, cheap_checks, thorough_checks
 
     findings = cheap_checks(profile, width * height * 3)
+    if not quick:
+        findings += thorough_checks(profile, (height, width))
     ros = not any(f.name == 'ros' and f.level == ERROR for f in findings)
     if seconds > 0 and ros:
         from ood_perception.ros.tools.self_test import transport_finding

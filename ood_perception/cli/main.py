@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -71,11 +72,33 @@ def _common(
     pass
 
 
+def without_ros_arguments(arguments: Sequence[str]) -> list[str]:
+    """
+    Leave out what stands between ``--ros-args`` and ``--`` or the end.
+
+    Launch files append it to every node's command; rclpy takes remappings and parameters from
+    ``sys.argv`` by itself.
+    """
+    own, theirs = [], False
+    for argument in arguments:
+        if argument == '--ros-args':
+            theirs = True
+        elif theirs and argument == '--':
+            theirs = False
+        elif not theirs:
+            own.append(argument)
+    return own
+
+
 def main() -> None:
     """Entry point of the console script."""
-    keep_freed_memory()
-    spin_briefly()
-    build(sys.argv[1] if len(sys.argv) > 1 else None)(prog_name='ood')
+    try:
+        keep_freed_memory()
+        spin_briefly()
+        arguments = without_ros_arguments(sys.argv[1:])
+        build(arguments[0] if arguments else None)(args=arguments, prog_name='ood')
+    except KeyboardInterrupt:  # while the libraries are still being loaded
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -28,10 +28,10 @@ def record(
     if bool(names) == everything:
         raise typer.BadParameter('give either --topics or --all')
     try:
-        from ood_perception.bags import rosbag2 as bag
+        from ood_perception.ros.tools.recording import record as record_bag
 
         with stopped_by_signals() as stop, bar('record [messages]', messages or None) as show:
-            counts = bag.record(
+            counts = record_bag(
                 path,
                 names,
                 (lambda done: sum(done.values()) >= messages) if messages else None,
@@ -44,3 +44,6 @@ def record(
         raise fail(error) from None
     for topic, count in sorted(counts.items()):
         CONSOLE.print(f'{count:7d}  {topic}', highlight=False)
+    if not any(counts.values()):
+        what = ', '.join(sorted(counts)) or 'any topic'
+        raise fail(ValueError(f'no message came on {what}; `ros2 topic list` shows what there is'))

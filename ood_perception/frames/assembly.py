@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -150,4 +151,9 @@ def to_host(results: list[Result]) -> list[Result]:
     arrays = download([getattr(result, name) for result, name in places])
     for (result, name), array in zip(places, arrays, strict=True):
         setattr(result, name, array.astype('uint16', copy=False) if name == 'instances' else array)
+    for result in results:
+        if result.instances is not None and result.ids is not None and len(result.ids):
+            # Counted where it is published: scaled from the network's size it is some pixels off.
+            counts = np.bincount(result.instances[result.instances > 0], minlength=1 << 16)
+            result.areas = counts[np.asarray(result.ids, np.int64)].astype(np.int32)
     return results

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-One camera as the node sees it: the newest frame that waits, and the books about all others.
+One camera as the node sees it: the newest frame that waits, and statistics of all others.
 
 Callbacks of the executor only store a message here; the worker thread takes it. No queue grows: a
 frame that a newer one overtakes is dropped and counted.
@@ -19,20 +19,32 @@ from typing import Any
 import numpy as np
 
 from ood_perception.frames.decode import stamp_ns
+from ood_perception.frames.pairing import DepthPairing, Match
+from ood_perception.frames.stamps import StampWatch
 
 HISTORY = 300
 """Measured values that a percentile is taken over."""
 
-DEPTHS_KEPT = 8
-"""Depth messages that wait for an image of their stamp."""
+INTERVALS = 9
+"""Newest gaps between images that tell a camera's usual rate."""
+
+MISSED = 3.0
+"""A camera is late when so many of its usual intervals have passed."""
 
 
 @dataclass(slots=True)
-class Frame:
-    """A message that was received at `received` (seconds of the steady clock)."""
+class PendingFrame:
+    """
+    A message that was received at `received` (seconds of the steady clock).
+
+    Attributes:
+        depth: the depth that belongs to it, or None where no depth is read.
+
+    """
 
     message: Any
     received: float
+    depth: Match | None = None
 
 
 @dataclass(slots=True)
@@ -44,26 +56,31 @@ class Counters:
         received: messages that arrived.
         processed: frames that went through the pipeline and were published.
         dropped: overtaken by a newer frame before the worker was free.
-        unwanted: discarded undecoded because nobody subscribes to any output.
+        discarded: not even decoded: nobody subscribes to any output, the node is disabled, or
+            there is no pipeline that could look.
         bad: messages without a usable image.
         failed: frames on which the pipeline failed.
-        jumps: stamps that went backwards.
+        jumps: stamps that went back to a new beginning.
+        jitters: stamps a little older than one before.
+        no_depth: frames for which no depth came in time.
 
     """
 
     received: int = 0
     processed: int = 0
     dropped: int = 0
-    unwanted: int = 0
+    discarded: int = 0
     bad: int = 0
     failed: int = 0
     jumps: int = 0
+    jitters: int = 0
+    no_depth: int = 0
 
 
 @dataclass
 class CameraStream:
     """
-    One camera: what it is, the frame that waits, and its books.
+    One camera: what it is, the frame that waits, and its statistics.
 
     Attributes:
         name: of the camera; '' for the only, unnamed one.
@@ -71,34 +88,37 @@ class CameraStream:
         pending: newest frame that nobody took yet.
         last_taken: steady time at which the worker last took a frame.
         last_received: steady time of the last message, or 0.
-        last_stamp: stamp in ns of the last message that was taken.
+        subscribed_at: steady time at which its topic was subscribed, or 0.
+        owed_since: steady time since which frames have come and no result has gone out, or 0.
+        stamps: what the stamps of the frames say.
         counters: what became of every message.
         stages: last measured milliseconds per stage.
         arrivals: steady times of the last messages.
         finished: steady times of the last published frames.
-        depths: newest depth images or clouds by arrival.
+        depth: which depth belongs to which frame; None where no depth is read.
+        depth_topic: name of the topic that it comes from.
+        rectified: whether the topic's images are rectified already.
         camera_info: newest sensor_msgs/CameraInfo.
-        last_error: last problem and the wall time it happened at.
-        trouble: what is wrong now (QoS, type of the topic); cleared when it is gone.
         newest: last message that was processed and its result, for a snapshot.
 
     """
 
     name: str
     max_rate: float = 0.0
-    pending: Frame | None = None
+    pending: PendingFrame | None = None
     last_taken: float = 0.0
     last_received: float = 0.0
-    last_stamp: int = 0
+    subscribed_at: float = 0.0
+    owed_since: float = 0.0
+    stamps: StampWatch = field(default_factory=StampWatch)
     counters: Counters = field(default_factory=Counters)
     stages: dict[str, deque[float]] = field(default_factory=dict)
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     finished: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    depths: deque[Any] = field(default_factory=lambda: deque(maxlen=DEPTHS_KEPT))
+    depth: DepthPairing | None = None
+    depth_topic: str = ''
+    rectified: bool = False
     camera_info: Any = None
-    last_error: str = ''
-    last_error_time: float = 0.0
-    trouble: str = ''
     newest: tuple[Any, Any] | None = None
 
     @property
@@ -106,9 +126,19 @@ class CameraStream:
         """Name for people."""
         return self.name or 'camera'
 
-    def fail(self, text: str) -> None:
-        """Remember a problem for the diagnostics."""
-        self.last_error, self.last_error_time = text, time.monotonic()
+    def usual_interval(self) -> float:
+        """Median gap between the last images in seconds, 0 before there were two."""
+        times = list(self.arrivals)[-INTERVALS - 1 :]
+        return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+    def typical_delay(self) -> float:
+        """Median seconds from an image's arrival to its result, 0 before there was one."""
+        totals = list(self.stages.get('total', ()))
+        return float(np.median(totals)) / 1e3 if totals else 0.0
+
+    def answered(self) -> None:
+        """Note that what has come so far got its result, or needs none."""
+        self.owed_since = 0.0
 
     def measure(self, timings: dict[str, float]) -> None:
         """Remember the milliseconds that the stages of one frame took."""
@@ -122,20 +152,15 @@ class CameraStream:
             for stage, values in list(self.stages.items())
         }
 
-    def forget(self) -> None:
-        """Start the books afresh; what waits and what is subscribed stays."""
+    def reset(self) -> None:
+        """Start the statistics afresh; what waits and what is subscribed stays."""
         self.counters = Counters()
-        self.last_stamp = 0
-        self.last_error = ''
-        for kept in (self.arrivals, self.finished, self.depths):
+        self.stamps = StampWatch()
+        for kept in (self.arrivals, self.finished):
             kept.clear()
+        if self.depth is not None:
+            self.depth.clear()
         self.stages = {}
-
-    def depth_near(self, stamp: int, slop_ns: int) -> Any:
-        """Depth message whose stamp is nearest to `stamp` (ns) and at most `slop_ns` away."""
-        kept = [(abs(stamp_ns(m.header) - stamp), i, m) for i, m in enumerate(list(self.depths))]
-        gap, _, message = min(kept, default=(slop_ns + 1, 0, None))
-        return message if gap <= slop_ns else None
 
 
 def rate(times: deque[float], window: float = 5.0) -> float:
@@ -158,56 +183,63 @@ class Mailbox:
     def __init__(self, streams: list[CameraStream]) -> None:
         self.streams = streams
         self._changed = threading.Condition()
-        self._closed = False
+        self._woken = False
 
     def put(self, stream: CameraStream, message: Any) -> None:
         """Store a camera's newest message; called from the executor's thread."""
         now = time.monotonic()
+        match = stream.depth.open(stamp_ns(message.header)) if stream.depth is not None else None
         with self._changed:
             stream.counters.received += 1
             stream.counters.dropped += stream.pending is not None
-            stream.pending = Frame(message, now)
+            stream.pending = PendingFrame(message, now, match)
             stream.last_received = now
+            stream.owed_since = stream.owed_since or now
             stream.arrivals.append(now)
             self._changed.notify()
 
-    def take(self, limit: int, timeout: float) -> list[tuple[CameraStream, Frame]]:
+    def take(self, limit: int, timeout: float) -> list[tuple[CameraStream, PendingFrame]]:
         """
         Wait for frames and take those of up to `limit` cameras, the longest unserved first.
 
+        The list is empty when :meth:`wake` was called or nothing came in time.
+
         Args:
             limit: cameras to take from at most.
-            timeout: seconds to wait; then the list is empty.
+            timeout: seconds to wait at most.
 
         """
         end = time.monotonic() + timeout
         with self._changed:
-            while not self._closed:
+            while not self._woken:
                 now = time.monotonic()
                 waiting = [s for s in self.streams if s.pending is not None]
                 due = [s for s in waiting if _due(s) <= now]
                 if due:
                     due.sort(key=lambda s: s.last_taken)
+                    self._woken = False
                     return [(s, self._pop(s, now)) for s in due[:limit]]
                 soonest = min([end, *(_due(s) for s in waiting)])
-                if now >= end:
+                if now >= end or self._woken:
                     break
                 self._changed.wait(max(soonest - now, 0.0005))
+            self._woken = False
         return []
 
     def clear(self) -> None:
-        """Forget all waiting frames."""
+        """Drop all waiting frames."""
         with self._changed:
             for stream in self.streams:
                 stream.pending = None
+                stream.answered()
 
-    def close(self) -> None:
-        """Wake the worker for good."""
+    def wake(self) -> None:
+        """Let the thread that waits in :meth:`take` look at other things at once."""
         with self._changed:
-            self._closed = True
+            self._woken = True
             self._changed.notify_all()
 
-    def _pop(self, stream: CameraStream, now: float) -> Frame:
+    def _pop(self, stream: CameraStream, now: float) -> PendingFrame:
         frame, stream.pending = stream.pending, None
         assert frame is not None
         # Counting from when the frame was due keeps the mean rate exact under jitter.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ood_perception.frames.depth import Place
 from ood_perception.result import SURROUNDINGS, Result
-from ood_perception.ros.depth import Place
 
 CLASS_ID = 'unknown'
 """class_id of every detection: the node names no class."""

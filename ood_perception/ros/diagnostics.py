@@ -4,8 +4,9 @@
 """
 What /diagnostics says once a second: one status for the node and one for each camera.
 
-`level` is OK, WARN (works, but somebody should look: no new frame, most frames dropped, settings
-that do not fit), ERROR (no result comes out) or STALE (inactive).
+`level` is OK, WARN (works, but somebody should look), ERROR (no result comes out, or none to
+trust) or STALE (inactive). The levels come from `health`; here they become messages, with the
+numbers.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import CameraStream, rate
-
-ERROR_SECONDS = 5.0
-"""A problem of a single frame is reported for this long."""
+from ood_perception.ros.health import Health, Level
 
 
 def array(stamp: Any, statuses: Iterable[DiagnosticStatus]) -> DiagnosticArray:
@@ -33,64 +33,58 @@ def array(stamp: Any, statuses: Iterable[DiagnosticStatus]) -> DiagnosticArray:
 
 
 def node_status(
-    node: str,
-    state: str,
-    error: str,
-    warnings: list[str],
-    values: Mapping[str, Any],
+    node: str, state: str, health: Health, doing: str, values: Mapping[str, Any]
 ) -> DiagnosticStatus:
     """
     Describe the node as a whole.
 
     Args:
-        node: name of the node.
-        state: lifecycle state.
-        error: why it does not work, '' when it does.
-        warnings: what somebody should look at.
+        node: fully qualified name of the node.
+        state: label of its lifecycle state.
+        health: what is wrong.
+        doing: what keeps it from working at the moment ('loading ...'), or ''.
         values: further values to show.
 
     """
-    if error:
-        level, text = DiagnosticStatus.ERROR, error
-    elif state != 'active':
-        level, text = DiagnosticStatus.STALE, state
-    elif warnings:
-        level, text = DiagnosticStatus.WARN, '; '.join(warnings)
-    else:
-        level, text = DiagnosticStatus.OK, 'running'
-    shown = {'state': state, **values, **process_values(), 'last_error': error}
+    level, text = health.verdict()
+    if doing and level < Level.ERROR:
+        level, text = Level.WARN, doing
+    elif state != 'active' and level < Level.ERROR:
+        text = state if level == Level.OK else f'{state}; {text}'
+        level = Level.STALE
+    shown = {'state': state, **values, **process_values(), 'last_error': health.last_error()}
     return _status(f'{node}: pipeline', level, text, 'ood_perception', shown)
 
 
+def pipeline_values(pipeline: Any) -> dict[str, str]:
+    """Engine that runs, device, licence of the weights and whether the memory of normal stands."""
+    values = {'engine': loading.engine_of(pipeline) or 'not chosen yet'}
+    values['engine_choice'] = getattr(getattr(pipeline, 'engine', None), 'why', '')
+    values |= device_values(pipeline.device)
+    values['licence'] = pipeline.profile.licence
+    if loading.learns(pipeline):
+        values['memory_of_normal'] = loading.unlearnt(pipeline) or 'learnt'
+    notes = getattr(pipeline, 'notes', [])
+    return values | ({'last_note': notes[-1]} if notes else {})
+
+
 def camera_status(
-    node: str, stream: CameraStream, topic: str, active: bool, stale_after: float
+    node: str, stream: CameraStream, topic: str, active: bool, health: Health
 ) -> DiagnosticStatus:
     """
     Describe one camera: rates, drops, latency per stage, last error.
 
     Args:
-        node: name of the node.
+        node: fully qualified name of the node.
         stream: the camera.
         topic: resolved name of its image topic.
         active: whether the node is active.
-        stale_after: seconds without a frame after which the camera is reported.
+        health: what is wrong.
 
     """
-    now, counters = time.monotonic(), stream.counters
-    age = now - stream.last_received if stream.last_received else None
-    recent_error = stream.last_error and now - stream.last_error_time < ERROR_SECONDS
-    if not active:
-        level, text = DiagnosticStatus.STALE, 'inactive'
-    elif stream.trouble:
-        level, text = DiagnosticStatus.ERROR, stream.trouble
-    elif recent_error:
-        level, text = DiagnosticStatus.ERROR, stream.last_error
-    elif age is None:
-        level, text = DiagnosticStatus.WARN, f'no image on {topic} yet'
-    elif age > stale_after:
-        level, text = DiagnosticStatus.WARN, f'no image on {topic} for {age:.1f} s'
-    else:
-        level, text = DiagnosticStatus.OK, 'running'
+    counters = stream.counters
+    age = time.monotonic() - stream.last_received if stream.last_received else None
+    level, text = health.verdict(stream.name) if active else (Level.STALE, 'inactive')
     values: dict[str, Any] = {
         'topic': topic,
         'fps_in': f'{rate(stream.arrivals):.2f}',
@@ -98,16 +92,18 @@ def camera_status(
         'received': counters.received,
         'processed': counters.processed,
         'dropped': counters.dropped,
-        'unwanted': counters.unwanted,
+        'discarded': counters.discarded,
         'bad': counters.bad,
         'failed': counters.failed,
         'stamp_jumps': counters.jumps,
+        'stamp_jitters': counters.jitters,
+        **({'frames_without_depth': counters.no_depth} if stream.depth is not None else {}),
         'seconds_since_image': 'never' if age is None else f'{age:.2f}',
     }
     for stage, (median, late) in stream.percentiles().items():
         values[f'{stage}_ms_p50'] = f'{median:.2f}'
         values[f'{stage}_ms_p95'] = f'{late:.2f}'
-    values['last_error'] = stream.last_error
+    values['last_error'] = health.last_error(stream.name)
     hardware = stream.newest[0].header.frame_id if stream.newest else ''
     return _status(f'{node}: {stream.label}', level, text, hardware or stream.label, values)
 
@@ -143,10 +139,10 @@ def device_values(device: Any) -> dict[str, str]:
 
 
 def _status(
-    name: str, level: bytes, text: str, hardware: str, values: Mapping[str, Any]
+    name: str, level: Level, text: str, hardware: str, values: Mapping[str, Any]
 ) -> DiagnosticStatus:
     return DiagnosticStatus(
-        level=level,
+        level=bytes([level]),
         name=name,
         message=text,
         hardware_id=hardware,

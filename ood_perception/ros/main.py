@@ -5,18 +5,11 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
+import signal
 import sys
 import time
 from typing import Any
-
-import rclpy
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
-
-from ood_perception.ros import memory
 
 SETTLE = 0.1
 """Seconds in which acknowledgements of the last answers arrive before what they are for is gone.
@@ -27,28 +20,47 @@ right after one of them had answered.
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to stop; the exit code is 0 then, 1 when it cannot start."""
-    memory.prepare()
-    rclpy.init(args=args)
+    """
+    Run the node until it is told to stop.
+
+    Returns:
+        0 when a signal or a shutdown ended it, 1 when it could not start.
+
+    """
+    import rclpy
+    from rclpy.exceptions import ParameterException
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    from ood_perception.ros import parameter_files, process
+
+    process.prepare()
+    try:
+        rclpy.init(args=args)
+    except Exception as error:
+        return _refuse(error)
     node: Any = None
     executor = SingleThreadedExecutor()
     try:
-        from ood_perception.ros.node import OodNode  # imports torch, for which memory is prepared
+        from ood_perception.ros.node import OodNode
 
         node = OodNode()
+        name = node.get_fully_qualified_name()
+        for line in parameter_files.problems(sys.argv if args is None else args, name):
+            node.report('warn', line)
         executor.add_node(node)
-        if node.settings.autostart:
-            node.start()
+        if node.settings.autostart and not node.start() and rclpy.ok():
+            return 1
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except ParameterException as error:
-        print(f'ood_node: {error}', file=sys.stderr)
-        return 1
-    except RuntimeError:
-        if rclpy.ok():
-            raise
-        # The signal came while the node was being made.
+    except (ParameterException, ValueError) as error:
+        return _refuse(error)
+    except Exception as error:
+        if not rclpy.ok():
+            return 0  # The signal came while the node was being made.
+        if node is None and type(error).__module__.startswith('rclpy'):
+            return _refuse(error)
+        raise
     finally:
         if node is not None:
             node.stop()
@@ -59,10 +71,32 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
+def _refuse(error: Exception) -> int:
+    """Say in one line why the node does not start."""
+    text = ' '.join(str(error).split())
+    if 'log directory' in text or 'logging' in text:
+        folder = os.environ.get('ROS_LOG_DIR') or os.environ.get('ROS_HOME') or '~/.ros/log'
+        text += f' -> {folder} cannot be written: set ROS_LOG_DIR to a folder that can'
+    print(f'ood_node: {text}', file=sys.stderr)
+    return 1
+
+
 def run() -> None:
     """Run `main` as a process of its own; where a library crashes, its log says in which call."""
+    # Ctrl-C in the first second, while rclpy is being imported and handles no signal yet.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
+    import faulthandler
+
+    import rclpy
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
     faulthandler.enable()
-    code = main()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        rclpy.try_shutdown()
+        code = 0
     rclpy_implementation.rclpy_logging_fini()  # writes what the log file still lacks
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

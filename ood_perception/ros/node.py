@@ -5,12 +5,12 @@
 The ROS 2 node: a lifecycle node around one pipeline and any number of cameras.
 
 It only wires things together. Receiving is in `subscriptions`, the thread that works in `worker`,
-publishing in `outputs`; networks are the pipeline's business and unknown here.
+publishing in `outputs`, what is wrong in `health`; networks are the pipeline's business and
+unknown here.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 from typing import Any
@@ -18,14 +18,16 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from ood_perception.host_cpu import in_own_thread
-from ood_perception.ros import diagnostics, memory, parameters, qos
+from ood_perception.ros import diagnostics, loading, parameters, process, qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
+from ood_perception.ros.fallback import Fallback, steps
+from ood_perception.ros.health import Health
 from ood_perception.ros.outputs import CameraOutputs
-from ood_perception.ros.reporting import Reporter
+from ood_perception.ros.reporting import LoggingBridge, Reporter
 from ood_perception.ros.services import Services
 from ood_perception.ros.subscriptions import (
     CameraSubscriptions,
@@ -33,48 +35,65 @@ from ood_perception.ros.subscriptions import (
     output_events,
     type_name,
 )
-from ood_perception.ros.worker import Worker
+from ood_perception.ros.watchdog import Watchdog
+from ood_perception.ros.worker import Worker, describe
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-FAILURES_BEFORE_FALLBACK = 3
 
 
 class OodNode(LifecycleNode):
     """
     Find unknown objects in the images of one or many cameras.
 
-    configure loads the pipeline and warms it up, activate subscribes, deactivate unsubscribes
-    (and with `release_on_deactivate` gives the networks back), cleanup gives everything back.
+    configure loads the pipeline, activate subscribes, deactivate unsubscribes (and with
+    `release_on_deactivate` gives the networks back), cleanup gives everything back.
 
     Attributes:
         settings: values of the parameters.
         report: logs a line, throttled.
+        health: what is wrong at the moment.
         worker: the thread that processes frames, while configured.
         enabled: False discards frames (service ~/enable).
 
     """
 
     def __init__(self, name: str = 'ood', **options: Any) -> None:
+        # Declared by rclpy, so that they can be listed; `parameters.declare` declares them anew.
+        options.setdefault('automatically_declare_parameters_from_overrides', True)
         super().__init__(name, **options)
-        self.settings = parameters.declare(self)
         self.report = Reporter(self.get_logger())
+        self.health = Health(self.report)
+        self._bridge = LoggingBridge(self.report)
+        self._bridge.install()
+        self._overrides = parameters.take_overrides(self)
+        self.settings = parameters.declare(self, self._overrides)
         self.worker: Worker | None = None
         self._enabled = True
-        self._state = 'unconfigured'
-        self._error = ''
-        self._outputs_suspect = False
-        self._warnings: list[str] = []
-        self._subscriptions_of: dict[str, CameraSubscriptions] = {}
+        self._watchdog = Watchdog(self.health)
+        self._check_outputs_soon = False
+        self._memory = b''
+        self._inputs: dict[str, CameraSubscriptions] = {}
         self._outputs: dict[str, CameraOutputs] = {}
         self._streams: list[CameraStream] = []
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: with use_sim_time and a paused bag, diagnostics must go on.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1.0, self._every_second, clock=self._steady)
-        self._services_of_node = Services(self)
+        self._own_services = Services(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, 'add_post_set_parameters_callback'):
             self.add_post_set_parameters_callback(lambda changed: self._apply_parameters())
+
+    @property
+    def state(self) -> str:
+        """Label of the lifecycle state: unconfigured, inactive, active, configuring, ..."""
+        # rclpy offers it to other nodes only, as a service.
+        return str(self._state_machine.current_state[1])
+
+    @property
+    def active(self) -> bool:
+        """Whether the lifecycle state is active."""
+        return self.state == 'active'
 
     # ---- lifecycle -------------------------------------------------------------------------
 
@@ -86,36 +105,33 @@ class OodNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Build streams, topics and the pipeline; FAILURE with a log line when one cannot be."""
-        self._error = ''
+        self.health.forget()
         try:
             self.settings = parameters.read(self)
             parameters.check(self.settings)
             self._streams = [CameraStream(name) for name in self.settings.camera_names()]
             for stream in self._streams:
+                self.health.forget(stream.name)
                 if stream.name:
-                    parameters.declare_camera(self, stream.name)
+                    parameters.declare_camera(self, stream.name, self._overrides)
                 camera = parameters.read_camera(self, stream.name, self.settings)
                 stream.max_rate = camera.max_rate
-            pipeline = in_own_thread(self._load)
-            profile = qos.profile(self.settings.output_qos)
+            for line in parameters.unknown(self._overrides, self.settings.camera_names()):
+                self.report('warn', line)
+            output_qos = qos.profile(self.settings.output_qos)
             options = {
-                'event_callbacks': output_events(self._suspect_outputs),
+                'event_callbacks': output_events(self._ask_for_output_check),
                 'qos_overriding_options': QoSOverridingOptions.with_default_policies(),
             }
             self._outputs = {
-                s.name: CameraOutputs(self, s.name, self.settings, profile, options)
+                s.name: CameraOutputs(self, s.name, self.settings, output_qos, options)
                 for s in self._streams
             }
+            self._load()
         except Exception as error:
-            self._fail(f'cannot configure: {_reason(error)}')
+            self._fail('configure', error)
             self._release()
             return FAILURE
-        self.worker = Worker(Mailbox(self._streams), self._outputs, self.settings, self.report)
-        self.worker.pipeline = pipeline
-        self.worker.enabled = self._enabled
-        self.worker.on_failures = self._fall_back
-        self.worker.start()
-        self._state = 'inactive'
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -123,19 +139,23 @@ class OodNode(LifecycleNode):
         assert self.worker is not None
         try:
             if self.worker.pipeline is None:
-                self.worker.pipeline = in_own_thread(self._load)
+                self._load()
             done = super().on_activate(state)
+            self._watchdog = Watchdog(self.health)
             for stream in self._streams:
+                self.health.forget(stream.name, errors=False)
                 camera = parameters.read_camera(self, stream.name, self.settings)
-                self._subscriptions_of[stream.name] = CameraSubscriptions(
+                self._inputs[stream.name] = CameraSubscriptions(
                     self, stream, self.worker.mailbox, self.settings, camera
                 )
         except Exception as error:
-            self._fail(f'cannot activate: {_reason(error)}')
+            self._fail('activate', error)
             self._unsubscribe()
+            super().on_deactivate(state)
             return FAILURE
-        self._state = 'active'
-        topics = ', '.join(s.topic for s in self._subscriptions_of.values())
+        self.health.clear('configure')
+        self.health.clear('activate')
+        topics = ', '.join(s.topic for s in self._inputs.values())
         self.get_logger().info(f'active; reading {topics}')
         return done
 
@@ -145,106 +165,104 @@ class OodNode(LifecycleNode):
         assert self.worker is not None
         self.worker.mailbox.clear()
         if self.settings.release_on_deactivate:
-            with self.worker.lock:
-                self._close_pipeline()
-        self._state = 'inactive'
+            self._memory = self._learnt()
+            self._stop_worker()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give back topics, pipeline and device memory."""
         self._release()
-        self._state = 'unconfigured'
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop for good."""
         self._release()
-        self._state = 'finalized'
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to unconfigured, from where it can be configured again."""
         self._release()
-        self._state = 'unconfigured'
         return SUCCESS
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = 3.0) -> None:
         """Release everything at the end of the process, whatever the state."""
-        self._release()
+        self._release(timeout)
+        self._bridge.remove()
 
-    def _load(self) -> Any:
-        """Build the pipeline and warm it up. Raises what the pipeline raises."""
-        # Imported late: torch takes seconds, and a wrong parameter should fail before that.
-        import torch
+    def _load(self) -> None:
+        """Start the worker and wait for its pipeline. Raises what the pipeline raises."""
+        if self.worker is None:
+            self.worker = self._make_worker()
+        worker = self.worker
+        worker.start()
+        told = 0.0
+        while worker.pipeline is None:
+            if worker.error is not None:
+                raise worker.error
+            if not self.context.ok():
+                raise ExternalShutdownException
+            if time.monotonic() - told > 1.0:
+                # The executor waits here, and its timer with it.
+                told = time.monotonic()
+                self._publish_diagnostics()
+            time.sleep(0.02)
 
-        from ood_perception.pipeline import Pipeline
+    def _make_worker(self) -> Worker:
+        from ood_perception.pipeline import choose_device  # imports torch
 
-        settings, started = self.settings, time.monotonic()
-        self.report.check_installation(settings.profile)
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        self.get_logger().info(f'loading profile {settings.profile!r}')
-        pipeline = Pipeline.from_profile(settings.profile, settings.device, settings.engine)
-        if settings.memory_file and hasattr(pipeline.score, 'start'):
-            path = os.path.expanduser(settings.memory_file)
-            if os.path.exists(path):
-                pipeline.score.load(path)
+        settings = self.settings
+        on_gpu = choose_device(settings.device).type == 'cuda'
+        fallback = Fallback(steps(settings.engine, settings.device, on_gpu))
         width, height = settings.warm_up_size
-        pipeline.warm_up([(height, width)])
-        seconds = time.monotonic() - started
-        self.get_logger().info(f'{settings.profile!r} runs on {pipeline.device} ({seconds:.1f} s)')
-        return pipeline
+        hint = {(height, width)} if width else set()
+        count = min(len(self._streams), max(settings.max_batch, 1))
+
+        def build(step: int) -> Any:
+            sizes = set(worker.sizes.values()) or hint
+            memory = loading.learnt(worker.pipeline) or self._memory
+            return loading.build(
+                self.settings, fallback.steps[step], sizes, count, self.report, memory
+            )
+
+        worker = Worker(
+            Mailbox(self._streams), self._outputs, settings, self.health, build, fallback
+        )
+        worker.enabled = self._enabled
+        return worker
+
+    def _learnt(self) -> bytes:
+        """What the pipeline has learnt here and no file holds yet."""
+        worker = self.worker
+        if worker is None or not loading.learns(worker.pipeline):
+            return b''
+        try:
+            return bytes(worker.call(lambda: loading.learnt(worker.pipeline)))
+        except Exception as error:
+            self.report('warn', f'the memory of normal is lost: {describe(error)}')
+            return b''
 
     def _unsubscribe(self) -> None:
-        for subscriptions in self._subscriptions_of.values():
+        for subscriptions in self._inputs.values():
             subscriptions.destroy()
-        self._subscriptions_of.clear()
+        self._inputs.clear()
 
-    def _close_pipeline(self) -> None:
-        assert self.worker is not None
-        pipeline, self.worker.pipeline = self.worker.pipeline, None
-        if pipeline is not None:
-            pipeline.close()
-        gc.collect()
+    def _stop_worker(self, timeout: float = 10.0) -> None:
+        if self.worker is not None and not self.worker.stop(timeout) and self.context.ok():
+            self.get_logger().warn(
+                'the worker is still busy; it gives its memory back when it comes out of that'
+            )
 
-    def _release(self) -> None:
+    def _release(self, timeout: float = 10.0) -> None:
         self._unsubscribe()
-        if self.worker is not None:
-            if not self.worker.stop():
-                self.get_logger().warn('the worker is still busy with a frame')
-            self._close_pipeline()
-            self.worker = None
+        self._stop_worker(timeout)
+        self.worker = None
         for outputs in self._outputs.values():
             outputs.destroy()
         self._outputs.clear()
         self._streams = []
-
-    def _fall_back(self, error: Exception) -> None:
-        """After repeated failures, rebuild the pipeline one step simpler; runs in the worker."""
-        worker = self.worker
-        if worker is None or worker.failures < FAILURES_BEFORE_FALLBACK:
-            return
-        settings, device = self.settings, str(worker.pipeline.device)
-        if settings.engine != 'eager':
-            settings.engine = 'eager'
-        elif device != 'cpu':
-            settings.device = 'cpu'
-        else:
-            return
-        worker.failures = 0
-        text = f'pipeline keeps failing ({_reason(error)}); '
-        text += f'falling back to engine {settings.engine} on {settings.device}'
-        self._warnings.append(text)
-        self.report('error', text)
-        self._close_pipeline()
-        worker.pipeline = self._load()
+        self._memory = b''
 
     # ---- parameters ------------------------------------------------------------------------
-
-    @property
-    def active(self) -> bool:
-        """Whether the lifecycle state is active."""
-        return self._state == 'active'
 
     @property
     def enabled(self) -> bool:
@@ -259,8 +277,19 @@ class OodNode(LifecycleNode):
 
     def parameter_values(self) -> dict[str, Any]:
         """Values of all parameters by name."""
-        names = sorted(self._parameters)
-        return {p.name: parameters.plain(p.value) for p in self.get_parameters(names)}
+        found = self.get_parameters_by_prefix('')
+        return {name: parameters.plain(found[name].value) for name in sorted(found)}
+
+    def set_parameters(self, parameter_list: list[Any]) -> list[SetParametersResult]:
+        """Set parameters one by one; integers do for doubles, and what is set already may stay."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
+
+    def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
+        """Set all or none; integers do for doubles, and what is set already may stay."""
+        changes = parameters.changes(self, parameter_list)
+        if not changes:
+            return SetParametersResult(successful=True)
+        return super().set_parameters_atomically(changes)
 
     def _check_parameters(self, changes: list[Any]) -> SetParametersResult:
         verdict = parameters.check_changes(changes, self.worker is not None)
@@ -271,34 +300,27 @@ class OodNode(LifecycleNode):
         return verdict
 
     def _apply_parameters(self) -> None:
-        settings = parameters.read(self)
+        self.settings = settings = parameters.read(self)
         worker = self.worker
         if worker is None:
-            self.settings = settings
             return
-        with worker.lock:
-            # What a fallback has changed stays changed until the next configure.
-            settings.engine, settings.device = self.settings.engine, self.settings.device
-            self.settings = worker.settings = settings
-            for stream in self._streams:
-                camera = parameters.read_camera(self, stream.name, settings)
-                stream.max_rate = camera.max_rate
+        worker.settings = settings
+        for stream in self._streams:
+            stream.max_rate = parameters.read_camera(self, stream.name, settings).max_rate
+        if not worker.publishing.acquire(timeout=1.0):
+            self.report('warn', 'publish_score changes with the next parameter: publishing hangs')
+            return
+        try:
             for outputs in self._outputs.values():
                 outputs.set_score(settings.publish_score)
+        finally:
+            worker.publishing.release()
 
     # ---- what people see -------------------------------------------------------------------
 
-    def _suspect_outputs(self) -> None:
+    def _ask_for_output_check(self) -> None:
         # The graph learns the other node's name a moment after the event.
-        self._outputs_suspect = True
-
-    def check_inputs(self) -> None:
-        """Look for publishers that cannot reach us."""
-        for stream in self._streams:
-            subscriptions = self._subscriptions_of.get(stream.name)
-            stream.trouble = subscriptions.trouble() if subscriptions else ''
-            if stream.trouble:
-                self.report('error', stream.trouble)
+        self._check_outputs_soon = True
 
     def check_outputs(self) -> None:
         """Look for subscribers that we cannot reach."""
@@ -311,46 +333,46 @@ class OodNode(LifecycleNode):
 
     def _every_second(self) -> None:
         try:
-            self.check_inputs()
-            if self._outputs_suspect:
-                self._outputs_suspect = False
+            self._watch()
+            if self._check_outputs_soon:
+                self._check_outputs_soon = False
                 self.check_outputs()
-            self._diagnostics.publish(self._diagnose())
+            self._publish_diagnostics()
         except Exception as error:
             # A timer that raises would end the executor.
-            self.report('error', f'diagnostics: {_reason(error)}')
+            self.report('error', f'diagnostics: {describe(error)}')
 
-    def _diagnose(self) -> DiagnosticArray:
-        pipeline = self.worker.pipeline if self.worker is not None else None
+    def _watch(self) -> None:
+        self._watchdog.watch_node(self)
+        self._watchdog.watch_worker(self.worker, self.active)
+        for stream in self._streams:
+            subscriptions = self._inputs.get(stream.name)
+            if self.worker is not None and subscriptions is not None:
+                self._watchdog.watch_camera(
+                    self, stream, self.worker, subscriptions.topic, subscriptions.mismatch()
+                )
+
+    def _publish_diagnostics(self) -> None:
+        worker = self.worker
+        pipeline = worker.pipeline if worker is not None else None
         values: dict[str, Any] = {
             'profile': self.settings.profile,
-            'engine': self.settings.engine,
+            'engine_asked_for': self.settings.engine,
             'enabled': self._enabled,
-            'transport_profile': os.environ.get(memory.profile_variable(), ''),
+            'transport_profile': os.environ.get(process.profile_variable(), ''),
         }
-        warnings = list(self._warnings)
         if pipeline is not None:
-            values |= diagnostics.device_values(pipeline.device)
-            warnings += pipeline.notes[-1:]
-        if not self._enabled:
-            warnings.append('disabled by ~/enable')
-        name = self.get_name()
-        statuses = [diagnostics.node_status(name, self._state, self._error, warnings, values)]
+            values |= diagnostics.pipeline_values(pipeline)
+        name, doing = self.get_fully_qualified_name(), worker.doing if worker is not None else ''
+        statuses = [diagnostics.node_status(name, self.state, self.health, doing, values)]
         for stream in self._streams:
-            subscriptions = self._subscriptions_of.get(stream.name)
+            subscriptions = self._inputs.get(stream.name)
             topic = subscriptions.topic if subscriptions else ''
             statuses.append(
-                diagnostics.camera_status(
-                    name, stream, topic, self.active, self.settings.stale_after
-                )
+                diagnostics.camera_status(name, stream, topic, self.active, self.health)
             )
-        return diagnostics.array(self.get_clock().now().to_msg(), statuses)
+        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), statuses))
 
-    def _fail(self, text: str) -> None:
-        self._error = text
-        self.get_logger().error(text)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip() or 'no further text'
-    return text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'
+    def _fail(self, transition: str, error: Exception) -> None:
+        if self.context.ok():
+            self.health.error(transition, f'cannot {transition}: {describe(error)}')

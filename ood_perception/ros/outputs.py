@@ -11,6 +11,7 @@ carries the header of the camera's message unchanged, so that stamps can be join
 from __future__ import annotations
 
 import array
+import copy
 from typing import Any
 
 import cv2
@@ -22,7 +23,7 @@ from std_msgs.msg import String
 from ood_perception.drawing import draw
 from ood_perception.result import Result
 from ood_perception.ros import detections
-from ood_perception.ros.memory import ImageMessage
+from ood_perception.ros.image_message import ImageMessage
 from ood_perception.ros.settings import Settings
 
 TOPICS: dict[str, tuple[str, str]] = {
@@ -119,11 +120,7 @@ class ImageTopic:
         if self.compressed_wanted:
             self.compressed.publish(self._encode(header, pixels, quality))
         if self.raw_wanted:
-            message = self._sized(*pixels.shape[:2])
-            if pixels is not message.pixels:
-                np.copyto(message.pixels, pixels)
-            message.message.header = header
-            self.publisher.publish(message.message)
+            self.publisher.publish(self._sized(*pixels.shape[:2]).write(pixels, header))
 
     def _sized(self, height: int, width: int) -> ImageMessage:
         message = self._message
@@ -233,33 +230,26 @@ class CameraOutputs:
             wanted.add('score')
         return wanted
 
-    def publish(
+    def publish_maps(
         self,
         header: Any,
-        image: Any,
+        size: tuple[int, ...],
         result: Result,
         settings: Settings,
-        places: dict[int, Any],
-        points: Any = None,
         camera_info: Any = None,
     ) -> None:
         """
-        Send everything that somebody listens to.
+        Send what needs no metres: heatmap, score, instances, camera_info.
 
         Args:
             header: std_msgs/Header of the camera's message, sent on verbatim.
-            image: uint8 (H, W, 3) RGB; only its shape counts while nobody wants the overlay.
+            size: (H, W) of the image.
             result: on the host, already without the objects that are not to be published.
             settings: the node's parameters.
-            places: where the objects are in 3D, by id.
-            points: sensor_msgs/PointCloud2, or None.
             camera_info: sensor_msgs/CameraInfo of the camera, or None.
 
         """
-        quality, size = settings.jpeg_quality, image.shape[:2]
-        found = detections.rows(result)
-        for item in found:
-            item.place = places.get(item.id)
+        quality = settings.jpeg_quality
         if self.heatmap.wanted and result.heatmap is not None:
             self.heatmap.publish(header, result.heatmap, quality)
         if self.score is not None and self.score.wanted and result.score is not None:
@@ -269,16 +259,43 @@ class CameraOutputs:
             empty = result.instances is None
             pixels = np.zeros(size, np.uint16) if empty else result.instances
             self.instances.publish(header, pixels, quality)
+        if camera_info is not None and self.camera_info.get_subscription_count():
+            # The message belongs to the executor's thread; only the header is ours.
+            ours = copy.copy(camera_info)
+            ours.header = header
+            self.camera_info.publish(ours)
+
+    def publish_objects(
+        self,
+        header: Any,
+        image: Any,
+        result: Result,
+        settings: Settings,
+        places: dict[int, Any],
+        points: Any = None,
+    ) -> None:
+        """
+        Send what shows metres where there are any: detections, points, overlay.
+
+        Args:
+            header: std_msgs/Header of the camera's message, sent on verbatim.
+            image: uint8 (H, W, 3) RGB; only its shape counts while nobody wants the overlay.
+            result: on the host, already without the objects that are not to be published.
+            settings: the node's parameters.
+            places: where the objects are in 3D, by id.
+            points: sensor_msgs/PointCloud2, or None.
+
+        """
+        found = detections.rows(result)
+        for item in found:
+            item.place = places.get(item.id)
         if self.detections_json.get_subscription_count():
-            text = detections.to_json(header, self.camera, size, found)
+            text = detections.to_json(header, self.camera, image.shape[:2], found)
             self.detections_json.publish(String(data=text))
         if self.detections is not None and self.detections.get_subscription_count():
             self.detections.publish(detections.to_vision(self._vision, header, found))
         if points is not None and self.points is not None:
             self.points.publish(points)
-        if camera_info is not None and self.camera_info.get_subscription_count():
-            camera_info.header = header
-            self.camera_info.publish(camera_info)
         if self.overlay.wanted:
             self._publish_overlay(header, image, result, settings, found)
 

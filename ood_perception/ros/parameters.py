@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -18,6 +21,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.parameter import Parameter
 
 from ood_perception.ros.settings import (
     LIVE,
@@ -29,6 +33,17 @@ from ood_perception.ros.settings import (
     default,
     fields,
 )
+
+RCLPY_PARAMETERS = ('use_sim_time', 'start_type_description_service')
+QOS_OVERRIDES = 'qos_overrides.'
+
+_KINDS = {
+    bool: 'true or false,',
+    int: 'an integer',
+    float: 'a number',
+    str: 'a text',
+    list: 'a list',
+}
 
 
 def describe(field: dataclasses.Field[Any]) -> ParameterDescriptor:
@@ -50,25 +65,136 @@ def describe(field: dataclasses.Field[Any]) -> ParameterDescriptor:
     return descriptor
 
 
-def declare(node: Any) -> Settings:
+def take_overrides(node: Any) -> dict[str, Any]:
+    """
+    Values that a node was started with, by parameter name.
+
+    The node must have been made with ``automatically_declare_parameters_from_overrides``, which is
+    how rclpy tells them; what it declared is undeclared again, but for rclpy's own parameters.
+    """
+    found = {}
+    for name, parameter in node.get_parameters_by_prefix('').items():
+        if name not in RCLPY_PARAMETERS and not name.startswith(QOS_OVERRIDES):
+            found[name] = plain(parameter.value)
+            node.undeclare_parameter(name)
+    return found
+
+
+def declare(node: Any, overrides: Mapping[str, Any] = MappingProxyType({})) -> Settings:
     """
     Declare every parameter on a node and read the values it was started with.
 
     Raises:
-        rclpy's ParameterException family: a value given at the start has the wrong type or lies
-        outside the range.
+        ValueError: a value given at the start has the wrong type.
+        rclpy's ParameterException family: it lies outside the range.
 
     """
     for name, field in fields(Settings).items():
-        node.declare_parameter(name, default(field), describe(field))
+        _declare(node, name, field, overrides)
     return read(node)
 
 
-def declare_camera(node: Any, camera: str) -> None:
+def declare_camera(
+    node: Any, camera: str, overrides: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Declare the parameters ``<camera>.<field>`` unless they are declared already."""
     for name, field in fields(CameraSettings).items():
         if not node.has_parameter(f'{camera}.{name}'):
-            node.declare_parameter(f'{camera}.{name}', default(field), describe(field))
+            _declare(node, f'{camera}.{name}', field, overrides)
+
+
+def _declare(
+    node: Any, name: str, field: dataclasses.Field[Any], overrides: Mapping[str, Any]
+) -> None:
+    value = converted(name, field, overrides[name]) if name in overrides else default(field)
+    node.declare_parameter(name, value, describe(field), ignore_override=True)
+
+
+def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    """
+    Turn a value into the type of a parameter where that loses nothing: 5 into 5.0.
+
+    Raises:
+        ValueError: another type; the message says what to write.
+
+    """
+    wanted = default(field)
+    if isinstance(wanted, float) and type(value) is int:
+        return float(value)
+    if type(wanted) is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(wanted, list) and (value is None or (isinstance(value, list) and not value)):
+        return wanted
+    if isinstance(wanted, list) and isinstance(value, list) and isinstance(wanted[0], float):
+        value = [float(v) if type(v) is int else v for v in value]
+    if type(value) is type(wanted) and (
+        not isinstance(value, list) or isinstance(value[0], type(wanted[0]))
+    ):
+        return value
+    raise ValueError(
+        f'{name}: expected {_KINDS[type(wanted)]} such as {_written(wanted)}, got {value!r}'
+    )
+
+
+def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
+    """
+    Say which start parameters no one reads, one line each, with the nearest name that exists.
+
+    Args:
+        overrides: names of the parameters that were given.
+        cameras: names of the cameras.
+
+    """
+    own = list(fields(Settings))
+    names = [c for c in cameras if c]
+    known = own + [f'{camera}.{name}' for camera in names for name in fields(CameraSettings)]
+    lines = []
+    for name in sorted(set(overrides) - set(known)):
+        camera, dot, rest = name.partition('.')
+        if dot and rest in fields(CameraSettings) and camera not in names:
+            have = ', '.join(names) or 'none'
+            lines.append(f'parameter {name} is ignored: no camera is named {camera!r} ({have})')
+            continue
+        text = f'parameter {name} is ignored: there is none of that name'
+        near = [field for field in own if name in field][:3]
+        near = near or difflib.get_close_matches(name, known, 1)
+        near = near or [field for field in own if field in name][:1]
+        text += f'; did you mean {" or ".join(near)}?' if near else ''
+        if 'topic' in name:
+            text += ' Topics are remapped: -r image:=/camera/image_raw'
+        lines.append(text)
+    return lines
+
+
+def changes(node: Any, wanted: Iterable[Any]) -> list[Any]:
+    """Leave out the rclpy Parameters that are set already; integers become doubles on the way."""
+    found = []
+    for parameter in wanted:
+        field = _field(parameter.name)
+        if field is not None:
+            with contextlib.suppress(ValueError):  # rclpy refuses another type with its own words
+                value = converted(parameter.name, field, plain(parameter.value))
+                if repr(value) != repr(plain(parameter.value)):
+                    kind = node.get_parameter_or(parameter.name, parameter).type_
+                    parameter = Parameter(parameter.name, kind, value)
+        if node.has_parameter(parameter.name):
+            present = node.get_parameter(parameter.name)
+            same = plain(present.value) == plain(parameter.value)
+            if same and present.type_ == parameter.type_:
+                continue
+        found.append(parameter)
+    return found
+
+
+def _field(name: str) -> dataclasses.Field[Any] | None:
+    if name.startswith(QOS_OVERRIDES):
+        return None
+    return fields(Settings).get(name) or fields(CameraSettings).get(name.rpartition('.')[2])
+
+
+def _written(value: Any) -> str:
+    """Spell a value as YAML does."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def read(node: Any) -> Settings:
@@ -116,12 +242,9 @@ def check_changes(changes: Iterable[Any], configured: bool) -> SetParametersResu
         configured: whether the node has been configured.
 
     """
-    known = fields(Settings)
     for parameter in changes:
-        field = known.get(parameter.name) or fields(CameraSettings).get(
-            parameter.name.rpartition('.')[2]
-        )
-        if field is None or parameter.name.startswith('qos_overrides.'):
+        field = _field(parameter.name)
+        if field is None:
             continue
         if configured and field.metadata['change'] == UNCONFIGURED:
             reason = f'{parameter.name} can change only while the node is unconfigured (cleanup)'
@@ -139,6 +262,10 @@ def plain(value: Any) -> Any:
 _CAMERA = re.compile(r'[A-Za-z][A-Za-z0-9_]*')
 
 
+def _is_size(value: list[int]) -> bool:
+    return len(value) == 2 and all(16 <= v <= 16384 for v in value)
+
+
 def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
     """Empty when the value is right, else what is wrong with it."""
     choices = field.metadata['choices']
@@ -150,7 +277,7 @@ def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
         for camera in value:
             if camera and not _CAMERA.fullmatch(camera):
                 return f'cameras: expected letters, digits and _, got {camera!r}'
-    if name == 'warm_up_size' and (len(value) != 2 or not all(16 <= v <= 16384 for v in value)):
+    if name == 'warm_up_size' and value != [0, 0] and not _is_size(value):
         return f'warm_up_size: expected width and height of 16 to 16384 px, got {value}'
     if name == 'device' and not re.fullmatch(r'auto|cpu|cuda(:\d+)?', value):
         return f'device: expected auto, cpu, cuda or cuda:N, got {value!r}'

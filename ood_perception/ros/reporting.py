@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the node logs: throttled lines, and once the findings of the quick installation checks."""
+"""The node's log lines: throttled, and joined by those of the package's own `logging`."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -59,3 +60,44 @@ class Reporter:
             if finding.level != OK:
                 remedy = f' -> {finding.remedy}' if finding.remedy else ''
                 self._logger.warn(f'{finding.name}: {finding.text}{remedy}')
+
+
+class LoggingBridge(logging.Handler):
+    """
+    Hand the lines of the package's `logging` (engine choice, weights, scores) to the node's log.
+
+    Args:
+        report: where they go.
+
+    """
+
+    LOGGER = 'ood_perception'
+
+    def __init__(self, report: Reporter) -> None:
+        super().__init__(logging.INFO)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Report one record; a line that cannot be made is dropped, as `logging` does."""
+        try:
+            text = record.getMessage()
+            if record.exc_info and record.exc_info[1] is not None:
+                text += f' ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})'
+        except Exception:
+            self.handleError(record)
+            return
+        level = 'info'
+        if record.levelno >= logging.WARNING:
+            level = 'error' if record.levelno >= logging.ERROR else 'warn'
+        self._report(level, text)
+
+    def install(self) -> None:
+        """Start to listen."""
+        logger = logging.getLogger(self.LOGGER)
+        logger.addHandler(self)
+        if logger.getEffectiveLevel() > logging.INFO:
+            logger.setLevel(logging.INFO)
+
+    def remove(self) -> None:
+        """Stop to listen."""
+        logging.getLogger(self.LOGGER).removeHandler(self)

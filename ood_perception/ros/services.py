@@ -13,7 +13,7 @@ from typing import Any
 from std_srvs.srv import SetBool, Trigger
 
 from ood_perception.frames.decode import decode
-from ood_perception.ros import snapshot
+from ood_perception.ros import loading, snapshot
 
 SERVICES: dict[str, tuple[Any, str]] = {
     'enable': (
@@ -76,10 +76,14 @@ class Services:
         worker = self._node.worker
         if worker is None or worker.pipeline is None:
             return False, 'nothing to reset: the node is not configured'
-        with worker.lock:
+
+        def reset() -> None:
             worker.pipeline.reset()
             for stream in worker.mailbox.streams:
-                stream.forget()
+                stream.reset()
+                self._node.health.forget(stream.name)
+
+        worker.call(reset)
         return True, f'{len(worker.mailbox.streams)} camera(s) start afresh'
 
     def learn_normal(self, request: Any) -> tuple[bool, str]:
@@ -87,22 +91,30 @@ class Services:
         worker = self._node.worker
         if worker is None or worker.pipeline is None:
             return False, 'the node is not configured'
-        score = worker.pipeline.score
-        if not hasattr(score, 'start'):
+        if not loading.learns(worker.pipeline):
             name = self._node.settings.profile
             return False, f'the score of profile {name!r} does not learn; use dinov2_novelty'
+        answer: tuple[bool, str] = worker.call(
+            lambda: self._start_learning(worker) if request.data else self._stop_learning(worker)
+        )
+        return answer
+
+    def _start_learning(self, worker: Any) -> tuple[bool, str]:
+        worker.learning = True
+        worker.pipeline.score.start()
+        return True, 'learning: drive where nothing is unknown, then call with false'
+
+    def _stop_learning(self, worker: Any) -> tuple[bool, str]:
+        worker.learning = False
+        worker.pipeline.score.stop()
+        if loading.unlearnt(worker.pipeline):
+            return False, 'nothing was learnt: no image came while learning'
         file = self._node.settings.memory_file
-        with worker.lock:
-            worker.learning = bool(request.data)
-            if request.data:
-                score.start()
-                return True, 'learning: drive where nothing is unknown, then call with false'
-            score.stop()
-            if not file:
-                return True, 'learnt; kept in memory only, as memory_file is empty'
-            path = Path(file).expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            score.save(str(path))
+        if not file:
+            return True, 'learnt; kept in memory only, as memory_file is empty'
+        path = Path(file).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        worker.pipeline.score.save(str(path))
         return True, f'learnt and saved to {path}'
 
     def save_snapshot(self, request: Any) -> tuple[bool, str]:
@@ -110,38 +122,41 @@ class Services:
         worker = self._node.worker
         if worker is None or worker.pipeline is None:
             return False, 'the node is not configured'
-        folders = []
-        with worker.lock:
-            for stream in worker.mailbox.streams:
-                if stream.newest is None:
-                    continue
-                message, result = stream.newest
-                image = decode(message, sys.maxsize)
-                missing = [n for n in ('score', 'heatmap', 'instances') if not _has(result, n)]
-                if missing or result.semantic is None:
-                    # A stream of its own, so that the camera's tracks do not see a frame twice.
-                    (full,) = worker.pipeline([image], streams=['snapshot'])
-                    worker.pipeline.reset('snapshot')
-                    filled = {
-                        f.name: getattr(full, f.name)
-                        for f in dataclasses.fields(full)
-                        if getattr(result, f.name) is None
-                    }
-                    result = dataclasses.replace(result, **filled)
-                about = {
-                    'camera': stream.name,
-                    'computed_for_the_snapshot': missing,
-                    'parameters': self._node.parameter_values(),
-                    'counters': dataclasses.asdict(stream.counters),
-                    'last_error': stream.last_error,
-                    'profile': worker.pipeline.profile.to_dict(),
-                }
-                folder = self._node.settings.snapshot_folder
-                path = snapshot.save(folder, stream.name, message.header, image, result, about)
-                folders.append(str(path))
+        folders: list[str] = worker.call(lambda: self._snapshots(worker))
         if not folders:
             return False, 'no frame has been processed yet (does anybody subscribe to an output?)'
         return True, '\n'.join(folders)
+
+    def _snapshots(self, worker: Any) -> list[str]:
+        folders = []
+        for stream in worker.mailbox.streams:
+            if stream.newest is None:
+                continue
+            message, result = stream.newest
+            image = decode(message, sys.maxsize)
+            missing = [n for n in ('score', 'heatmap', 'instances') if not _has(result, n)]
+            if missing or result.semantic is None:
+                # A stream of its own, so that the camera's tracks do not see a frame twice.
+                (full,) = worker.pipeline([image], streams=['snapshot'])
+                worker.pipeline.reset('snapshot')
+                filled = {
+                    f.name: getattr(full, f.name)
+                    for f in dataclasses.fields(full)
+                    if getattr(result, f.name) is None
+                }
+                result = dataclasses.replace(result, **filled)
+            about = {
+                'camera': stream.name,
+                'computed_for_the_snapshot': missing,
+                'parameters': self._node.parameter_values(),
+                'counters': dataclasses.asdict(stream.counters),
+                'last_error': self._node.health.last_error(stream.name),
+                'profile': worker.pipeline.profile.to_dict(),
+            }
+            folder = self._node.settings.snapshot_folder
+            path = snapshot.save(folder, stream.name, message.header, image, result, about)
+            folders.append(str(path))
+        return folders
 
 
 def _has(result: Any, name: str) -> bool:

@@ -25,6 +25,17 @@ COLORMAPS = ('turbo', 'inferno', 'viridis', 'hot', 'jet')
 QOS_NAMES = tuple(PROFILES)
 TRANSPORTS = ('raw', 'compressed')
 DEPTHS = ('none', 'image', 'cloud')
+ENGINE_NAMES = (
+    'auto',
+    'eager',
+    'compiled',
+    'tensorrt',
+    'onnxruntime',
+    'openvino',
+    'openvino_bf16',
+    'openvino_int8',
+)
+"""'auto' and the entries of `engines.ENGINES`, whose import would load torch."""
 
 
 def _parameter(
@@ -66,9 +77,9 @@ class Settings:
     )
     engine: str = _parameter(
         'auto',
-        'How to run the network: auto, eager, compiled, tensorrt, onnxruntime, openvino, '
-        'openvino_bf16 or openvino_int8.',
+        'How to run the network; auto: the fastest that agrees with eager.',
         change=UNCONFIGURED,
+        choices=ENGINE_NAMES,
     )
     threads: int = _parameter(
         0,
@@ -123,14 +134,16 @@ class Settings:
         16.0, 'Larger images are refused.', unit='Mpx', low=0.01, high=1000.0
     )
     warm_up_size: list[int] = _parameter(  # noqa: RUF009
-        [640, 480],
-        'Width and height of the image that warms the pipeline up while configuring.',
+        [0, 0],
+        'Width and height of the images to get ready for while configuring; 0, 0: learnt from '
+        "each camera's first image.",
         change=UNCONFIGURED,
         unit='px',
     )
     stale_after: float = _parameter(
         2.0,
-        'Without a frame for this long a camera is reported as stale.',
+        'Without an image, or without a result, for this long (and three of its usual intervals) '
+        'a camera is reported.',
         unit='s',
         low=0.1,
         high=3600.0,
@@ -169,8 +182,9 @@ class Settings:
         choices=DEPTHS,
     )
     depth_slop: float = _parameter(
-        0.02,
-        'Largest difference of the stamps of image and depth; 0 = must be equal.',
+        0.1,
+        'Largest difference of the stamps of image and depth, 0 = must be equal; points and '
+        'detections wait this long for the depth, at least 0.1 s.',
         unit='s',
         low=0.0,
         high=10.0,

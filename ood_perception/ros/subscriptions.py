@@ -10,6 +10,7 @@ graph is asked once a second, and what does not fit is reported with both sides'
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
+from ood_perception.frames.geometry import is_rectified
+from ood_perception.frames.pairing import DepthPairing
 from ood_perception.ros import qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.settings import CameraSettings, Settings
@@ -28,6 +31,11 @@ except ImportError:  # ROS 2 Humble
 
 INFINITE = 2**62
 """Nanoseconds from which a duration of a QoS profile means 'none'."""
+
+DEPTH_QUEUE = 5
+"""Depth messages that may wait for the executor; a lost one leaves a frame without metres."""
+
+COMPRESSED = '/compressed'
 
 INPUTS = {
     'image': ('image', '{camera}/image_raw', 'sensor_msgs/msg/Image', 'camera image'),
@@ -78,25 +86,31 @@ class CameraSubscriptions:
         camera: CameraSettings,
     ) -> None:
         self._node, self._stream = node, stream
-        self._type = Image if camera.image_transport == 'raw' else CompressedImage
+        self._input_qos = camera.input_qos
         self._qos = qos.profile(camera.input_qos)
         self._subscriptions: list[Any] = []
-        image, _ = _resolve(node, 'image', stream.name)
-        self.topic = image
-        if self._type is CompressedImage:
+        given, _ = _resolve(node, 'image', stream.name)
+        # Who remaps to .../compressed means that topic, whatever image_transport says.
+        image = given.removesuffix(COMPRESSED)
+        raw = camera.image_transport == 'raw' and image == given
+        self._type = Image if raw else CompressedImage
+        self.topic = image if raw else f'{image}{COMPRESSED}'
+        if not raw and image == given:
             # A remap of the image topic does not reach its sibling by itself.
             own, remapped = _resolve(node, 'image/compressed', stream.name)
-            self.topic = own if remapped else f'{image}/compressed'
+            self.topic = own if remapped else self.topic
+        stream.subscribed_at = time.monotonic()
         info, remapped = _resolve(node, 'camera_info', stream.name)
         info = info if remapped else f'{image.rpartition("/")[0]}/camera_info'
+        stream.rectified = is_rectified(self.topic)
+        stream.depth = None if settings.depth == 'none' else DepthPairing()
+        self._mailbox = mailbox
         self._create(self._type, self.topic, lambda message: mailbox.put(stream, message))
         self._create(CameraInfo, info, self._store_info)
-        if settings.depth == 'image':
-            topic, _ = _resolve(node, 'depth', stream.name)
-            self._create(Image, topic, self._store_depth)
-        elif settings.depth == 'cloud':
-            topic, _ = _resolve(node, 'cloud', stream.name)
-            self._create(PointCloud2, topic, self._store_depth)
+        if settings.depth != 'none':
+            kind, name = (Image, 'depth') if settings.depth == 'image' else (PointCloud2, 'cloud')
+            stream.depth_topic, _ = _resolve(node, name, stream.name)
+            self._create(kind, stream.depth_topic, self._store_depth, DEPTH_QUEUE)
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -104,38 +118,41 @@ class CameraSubscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
-    def trouble(self) -> str:
+    def mismatch(self) -> str:
         """Why no publisher of the image topic can reach us; '' when one can or none is there."""
         own = self._subscriptions[0].qos_profile if self._subscriptions else self._qos
         ends = self._node.get_publishers_info_by_topic(self.topic)
         problems = mismatches(ends, self.topic, type_name(self._type), own)
         return '; '.join(problems) if len(problems) == len(ends) else ''
 
-    def _create(self, kind: Any, topic: str, callback: Callable[[Any], Any]) -> None:
+    def _create(
+        self, kind: Any, topic: str, callback: Callable[[Any], Any], queue: int | None = None
+    ) -> None:
         # The check that runs every second says more than rclpy's own line would.
         events = SubscriptionEventCallbacks(use_default_callbacks=False)
+        profile = qos.profile(self._input_qos, queue)
         subscription = self._node.create_subscription(
             kind,
             topic,
             callback,
-            self._qos,
+            profile,
             event_callbacks=events,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._subscriptions.append(subscription)
 
-    # A method, as rclpy cannot read the signature of deque.append.
     def _store_depth(self, message: Any) -> None:
-        self._stream.depths.append(message)
+        if self._stream.depth is not None and self._stream.depth.put(message):
+            self._mailbox.wake()
 
     def _store_info(self, message: Any) -> None:
         self._stream.camera_info = message
 
 
-def output_events(suspect: Callable[[], None]) -> Any:
-    """Event callbacks of a publisher that call `suspect` when a subscriber's QoS does not fit."""
+def output_events(changed: Callable[[], None]) -> Any:
+    """Event callbacks of a publisher that call `changed` when a subscriber's QoS does not fit."""
     return PublisherEventCallbacks(
-        incompatible_qos=lambda event: suspect(), use_default_callbacks=False
+        incompatible_qos=lambda event: changed(), use_default_callbacks=False
     )
 
 

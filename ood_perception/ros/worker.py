@@ -2,47 +2,62 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The one worker thread: newest frames in, results out.
+The worker: newest frames in, results out, in a thread of its own.
 
-It decodes, calls the pipeline and publishes; the executor's thread stays free to receive. Whatever
-a frame or the pipeline gets wrong ends here as a line in the log and the diagnostics, and the next
-frame is processed.
+A pipeline lives in one thread: the thread that built it warms it up, runs it and closes it (CUDA
+graphs are tied to their thread, and a build must not stop the frames). To replace a pipeline, a
+new thread builds the next one while the old one goes on, and then takes over.
+
+The executor's thread stays free to receive; `frame_processor` says what happens to a frame.
 """
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as CallTimeoutError  # the built-in one from 3.11 on
 from typing import Any
 
-import numpy as np
 import rclpy
 
-from ood_perception.frames.colour import RawFrame
-from ood_perception.frames.decode import BadImage, Rgb, decode, decode_raw, raw_frame, stamp_ns
-from ood_perception.result import Result
-from ood_perception.ros import depth
-from ood_perception.ros.camera_stream import CameraStream, Frame, Mailbox
-from ood_perception.ros.detections import select
+from ood_perception.ros import loading
+from ood_perception.ros.camera_stream import Mailbox
+from ood_perception.ros.fallback import Fallback
+from ood_perception.ros.frame_processor import FrameProcessor, describe
+from ood_perception.ros.health import MOMENT, Health
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.settings import Settings
 
-Log = Callable[[str, str], None]
+Build = Callable[[int], Any]
+
+CALL_TIMEOUT = 5.0
+"""Least seconds that a service waits for the frame in work."""
+
+TAKE_OVER_TIMEOUT = 5.0
+"""Seconds that a new pipeline waits for the old one's frame."""
+
+HELD_BACK = 0.01
+"""Seconds after which frames that wait for their depth are looked at again."""
 
 
-class Worker:
+class Worker(FrameProcessor):
     """
-    Process the frames of a mailbox until it is stopped.
+    Process the frames of a mailbox in a thread until it is stopped.
+
+    Args:
+        mailbox: source of the frames.
+        outputs: topics of each camera by its name.
+        settings: the node's parameters.
+        health: is told what goes wrong.
+        build: makes the pipeline of a step of `fallback`.
+        fallback: decides which pipeline to use.
 
     Attributes:
-        settings: the node's parameters, replaced when one changes.
-        pipeline: what processes frames, or None while there is none.
-        lock: held while frames are processed; whoever else touches the pipeline takes it too.
-        enabled: False discards frames.
-        learning: whether the pipeline's memory of normal learns from the frames.
-        failures: consecutive calls on which the pipeline failed.
+        error: why the first pipeline could not be built, or None.
 
     """
 
@@ -51,212 +66,190 @@ class Worker:
         mailbox: Mailbox,
         outputs: dict[str, CameraOutputs],
         settings: Settings,
-        log: Log,
+        health: Health,
+        build: Build | None = None,
+        fallback: Fallback | None = None,
     ) -> None:
-        """
-        Prepare the thread without starting it.
-
-        Args:
-            mailbox: source of the frames.
-            outputs: topics of each camera by its name.
-            settings: the node's parameters.
-            log: log(level, text), throttled by the caller; levels 'info', 'warn', 'error'.
-
-        """
-        self.mailbox = mailbox
-        self.outputs = outputs
-        self.settings = settings
-        self.pipeline: Any = None
-        self.lock = threading.RLock()
-        self.enabled = True
-        self.learning = False
-        self.failures = 0
-        self.on_failures: Callable[[Exception], None] = lambda error: None
-        self._log = log
+        super().__init__(mailbox, outputs, settings, health, fallback or Fallback([]))
+        self.error: Exception | None = None
+        self._build = build
+        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._turn = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name='ood worker', daemon=True)
+        self._builder: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread that builds the first pipeline and then works with it."""
+        self._stop = threading.Event()
+        self.error = None
+        self._begin(0)
+
+    @property
+    def loading(self) -> bool:
+        """Whether a pipeline is being built, the first one or another beside that in use."""
+        builder = self._builder
+        return builder is not None and builder is not self._thread and builder.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that works is there."""
+        return self._thread is not None and self._thread.is_alive()
 
     def stop(self, timeout: float = 10.0) -> bool:
-        """Stop after the frame in work; tells whether the thread ended within `timeout` s."""
+        """
+        Stop after the frame in work; tells whether the threads ended within `timeout` seconds.
+
+        A thread that is still busy ends, and gives its pipeline back, when it comes out of it.
+        """
         self._stop.set()
-        self.mailbox.close()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        self.mailbox.wake()
+        end = time.monotonic() + timeout
+        threads = [t for t in (self._builder, self._thread) if t is not None]
+        for thread in threads:
+            thread.join(max(end - time.monotonic(), 0.0))
+        ended = not any(thread.is_alive() for thread in threads)
+        self.pipeline = self._thread = self._builder = None
+        self.busy_since, self.doing = 0.0, ''
+        return ended
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            waiting = self.mailbox.take(max(self.settings.max_batch, 1), timeout=0.5)
-            try:
-                with self.lock:
-                    self.process(waiting)
-            except Exception as error:
-                if not rclpy.ok():
-                    return
-                # Nothing may end this thread; a fault here is a fault of the node's own.
-                self._log('error', f'frame lost: {type(error).__name__}: {error}')
+    def call(self, function: Callable[[], Any]) -> Any:
+        """
+        Run a function in the worker's thread between two frames and return its value.
 
-    def process(self, waiting: list[tuple[CameraStream, Frame]]) -> None:
-        """Decode, compute and publish one batch. The caller holds the lock."""
-        batch: list[tuple[CameraStream, Frame, Rgb | RawFrame, float]] = []
-        wants: set[str] = set()
-        for stream, frame in waiting:
-            wanted = self.outputs[stream.name].wants() | ({'score'} if self.learning else set())
-            if not (wanted and self.enabled and self.pipeline is not None):
-                stream.counters.unwanted += 1
-                continue
-            started = time.perf_counter()
-            image = self._decode(stream, frame.message)
-            if image is not None:
-                self._check_stamp(stream, frame.message.header)
-                batch.append((stream, frame, image, (time.perf_counter() - started) * 1e3))
-                wants |= wanted
-        if not batch:
+        It waits for some usual frames' time, at least `CALL_TIMEOUT` seconds.
+
+        Raises:
+            TimeoutError: the worker is busy for longer; the function will not be run.
+            Exception: what the function raises.
+
+        """
+        job: Future[Any] = Future()
+        timeout = max(CALL_TIMEOUT, self.delay_limit())
+        self._jobs.append((job, function))
+        self.mailbox.wake()
+        try:
+            return job.result(timeout)
+        except CallTimeoutError:
+            if not job.cancel():
+                return job.result(timeout)
+            what = self.doing or 'busy with a frame'
+            raise TimeoutError(f'the worker is {what}; try again later') from None
+
+    def _begin(self, step: int) -> None:
+        stop = self._stop
+        name = f'ood worker {step}'
+        self._builder = threading.Thread(
+            target=self._live, args=(step, stop), name=name, daemon=True
+        )
+        self._builder.start()
+
+    def _live(self, step: int, stop: threading.Event) -> None:
+        """Build a pipeline, work with it until it is replaced, and give it back."""
+        try:
+            self.doing = '' if self.pipeline is not None else 'loading the networks'
+            assert self._build is not None
+            pipeline = self._build(step)
+        except Exception as error:
+            self.doing = ''
+            if not stop.is_set():
+                self._refused(step, error)
             return
-        results = self._infer([b[2] for b in batch], [b[0] for b in batch], wants)
-        for (stream, frame, image, decoding), result in zip(batch, results, strict=True):
-            if result is None:
-                continue
-            started = time.perf_counter()
+        try:
+            # One that hangs never gives its turn away; it is left behind.
+            got = self._turn.acquire(timeout=TAKE_OVER_TIMEOUT)
             try:
-                self._publish(stream, frame.message, image, result)
-            except Exception as error:
-                if not rclpy.ok():  # a signal ended the context under our hands
+                if stop.is_set():
                     return
-                stream.counters.failed += 1
-                self._complain(stream, 'error', f'publishing: {type(error).__name__}: {error}')
-                continue
-            now = time.monotonic()
-            stream.counters.processed += 1
-            stream.finished.append(now)
-            stream.measure(
-                {
-                    'decode': decoding,
-                    **{'pipeline' if k == 'total' else k: v for k, v in result.timings.items()},
-                    'publish': (time.perf_counter() - started) * 1e3,
-                    'total': (now - frame.received) * 1e3,
-                }
+                self._adopt(step, pipeline)
+            finally:
+                if got:
+                    self._turn.release()
+                else:
+                    self._turn = threading.Lock()
+            self._serve(pipeline, stop)
+        finally:
+            pipeline.close()
+            del pipeline
+            gc.collect()
+
+    def _adopt(self, step: int, pipeline: Any) -> None:
+        if self.learning and loading.learns(pipeline):
+            pipeline.score.start()
+            self.health.report('warn', 'learning what is normal begins anew with this pipeline')
+        first, reason = self.pipeline is None, self.fallback.reason
+        self.pipeline, self._thread = pipeline, threading.current_thread()
+        self._warm = {pipeline.network_size(*size) for size in self.sizes.values()}
+        self.doing, self.busy_since = '', 0.0
+        pause = self.fallback.adopted(step, time.monotonic())
+        self.health.clear('pipeline')
+        if step:
+            wanted, now = self.fallback.steps[0], self.fallback.steps[step]
+            self.health.warn(
+                'fallback',
+                f'running with {now}, as {wanted} kept failing ({reason})',
+                f'it is tried again in {pause:.0f} s; see the log for its error',
             )
+        elif not first:
+            self.health.clear('fallback')
 
-    def _decode(self, stream: CameraStream, message: Any) -> Rgb | RawFrame | None:
-        limit = round(self.settings.max_megapixels * 1e6)
-        try:
-            # A GPU converts the camera's own bytes, which are fewer than RGB's.
-            raw = raw_frame(message, limit) if self.pipeline.device.type == 'cuda' else None
-            if raw is not None:
-                return raw
-            return decode(message, limit, lambda text: self._complain(stream, 'warn', text))
-        except BadImage as error:
-            text = str(error)
-        except Exception as error:
-            # A decoder that meets what nobody thought of; the frame is lost, the node is not.
-            text = f'{type(error).__name__}: {error}'
-        stream.counters.bad += 1
-        self._complain(stream, 'error', f'bad image: {text}')
-        return None
+    def _refused(self, step: int, error: Exception) -> None:
+        reason = describe(error)
+        if self.pipeline is None:
+            self.error = error
+            return
+        pause = self.fallback.refused(step, time.monotonic(), reason)
+        what = self.fallback.steps[step]
+        text = f'{what} could not be loaded ({reason})'
+        if self.fallback.lasting:
+            remedy = f'it is tried again in {pause:.0f} s' if pause else 'a simpler one is tried'
+            self.health.error('pipeline', text, remedy)
+        else:
+            self.health.report('warn', f'{text}; trying again in {pause:.0f} s')
 
-    def _check_stamp(self, stream: CameraStream, header: Any) -> None:
-        stamp = stamp_ns(header)
-        if stamp == 0:
-            self._complain(stream, 'warn', 'images carry no stamp (0); outputs cannot be joined')
-        elif stamp < stream.last_stamp:
-            stream.counters.jumps += 1
-            gap = (stream.last_stamp - stamp) / 1e9
-            self._complain(stream, 'warn', f'stamp went back by {gap:.3f} s; tracks start afresh')
-            self.pipeline.reset(stream.name)
-            stream.depths.clear()
-        stream.last_stamp = stamp
+    def _serve(self, pipeline: Any, stop: threading.Event) -> None:
+        while not stop.is_set() and self.pipeline is pipeline:
+            timeout = HELD_BACK if self.publisher.waits else 0.5
+            waiting = self.mailbox.take(max(self.settings.max_batch, 1), timeout)
+            turn = self._turn
+            with turn:
+                if stop.is_set() or self.pipeline is not pipeline:
+                    return
+                try:
+                    self._run_jobs()
+                    with self.publishing:
+                        self.publisher.flush(self.settings)
+                    self.busy_since = time.monotonic() if waiting else 0.0
+                    self.process(waiting)
+                except Exception as error:
+                    if not rclpy.ok() or stop.is_set():
+                        return
+                    # Nothing may end this thread; a fault here is a fault of the node's own.
+                    self.health.error('worker', f'frame lost: {describe(error)}', lasts=MOMENT)
+                if self.pipeline is not pipeline:
+                    return  # it was given up while it hung
+                self.busy_since = 0.0
+            self.check_fallback()
 
-    def _infer(
-        self, images: list[Rgb | RawFrame], streams: list[CameraStream], wants: set[str]
-    ) -> list[Result | None]:
-        """One call for all; when it fails, each frame alone, so one camera harms only itself."""
-        try:
-            results = self.pipeline(images, streams=[s.name for s in streams], wants=wants)
-            self.failures = 0
-            return list(results)
-        except Exception as error:
-            if len(images) > 1:
-                text = f'batch of {len(images)} frames failed, trying one by one: {error}'
-                self._log('warn', text)
-                singles = zip(images, streams, strict=True)
-                return [r for i, s in singles for r in self._infer([i], [s], wants)]
-            streams[0].counters.failed += 1
-            self._complain(streams[0], 'error', f'pipeline: {type(error).__name__}: {error}')
-            self.failures += 1
-            self.on_failures(error)
-            return [None]
+    def check_fallback(self) -> None:
+        """Begin to build another pipeline when it is time for one."""
+        step = None if self.loading else self.fallback.due(time.monotonic())
+        if step is None or self._stop.is_set():
+            return
+        if step and self.fallback.lasting:
+            self.health.error(
+                'pipeline',
+                f'the pipeline keeps failing ({self.fallback.reason})',
+                f'loading it with {self.fallback.steps[step]}',
+            )
+        self._begin(step)
 
-    def _publish(
-        self, stream: CameraStream, message: Any, image: Rgb | RawFrame, result: Result
-    ) -> None:
-        outputs, settings, header = self.outputs[stream.name], self.settings, message.header
-        stream.newest = (message, result)
-        result = select(result, settings.detection_threshold, settings.min_area)
-        places: dict[int, depth.Place] = {}
-        points = None
-        if settings.depth != 'none' and (outputs.points_wanted or outputs.rows_wanted):
-            cloud = self._cloud(stream, header, image.shape[:2], result)
-            if cloud is not None:
-                places = depth.places(cloud, () if result.ids is None else result.ids)
-                if outputs.points_wanted:
-                    points = depth.point_cloud(header, cloud)
-        if isinstance(image, RawFrame) and outputs.overlay.wanted:
-            image = decode_raw(message, image.height * image.width)
-        outputs.publish(header, image, result, settings, places, points, stream.camera_info)
-
-    def _cloud(
-        self, stream: CameraStream, header: Any, size: tuple[int, ...], result: Result
-    ) -> Any:
-        """Points of the frame, or None without depth or calibration for it."""
-        settings = self.settings
-        message = stream.depth_near(stamp_ns(header), round(settings.depth_slop * 1e9))
-        if message is None:
-            text = f'no depth within {settings.depth_slop:g} s of the image'
-            self._complain(stream, 'warn', f'{text}; waiting for {len(stream.depths)} messages')
-            return None
-        stride = settings.points_stride
-        try:
-            if settings.depth == 'cloud':
-                xyz = depth.cloud_xyz(message)
-                _same_size(xyz.shape[:2], size)
-                xyz = xyz[::stride, ::stride]
-            else:
-                if stream.camera_info is None:
-                    raise BadImage('no camera_info yet, which depth needs')
-                metres = depth.depth_metres(message)
-                _same_size(metres.shape, size)
-                xyz = depth.back_project(metres, stream.camera_info.k, stride)
-        except BadImage as error:
-            self._complain(stream, 'warn', f'no points: {error}')
-            return None
-        heatmap, instances = result.heatmap, result.instances
-        if heatmap is None:  # only rows are wanted: objects count, single pixels do not
-            heatmap = np.zeros(size, np.uint8)
-        return depth.points(
-            xyz,
-            heatmap[::stride, ::stride],
-            None if instances is None else instances[::stride, ::stride],
-            max(settings.points_threshold, 1 / 255)
-            if result.heatmap is None
-            else settings.points_threshold,
-            settings.min_range,
-            settings.max_range,
-        )
-
-    def _complain(self, stream: CameraStream, level: str, text: str) -> None:
-        if level == 'error':
-            stream.fail(text)
-        with contextlib.suppress(Exception):
-            self._log(level, f'{stream.label}: {text}')
-
-
-def _same_size(got: tuple[int, ...], size: tuple[int, ...]) -> None:
-    if got != size:
-        raise BadImage(
-            f'depth of {got[1]}x{got[0]} is not registered to the image of {size[1]}x{size[0]}'
-        )
+    def _run_jobs(self) -> None:
+        while self._jobs:
+            job, function = self._jobs.popleft()
+            if not job.set_running_or_notify_cancel():
+                continue
+            try:
+                job.set_result(function())
+            except Exception as error:
+                job.set_exception(error)

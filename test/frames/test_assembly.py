@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from ood_perception.frames.assembly import assemble, to_host
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
-from ood_perception.masks.fusion import no_instances
+from ood_perception.masks.fusion import Instances, no_instances
 from ood_perception.models.output import InputSpec
 
 
@@ -48,3 +48,26 @@ def test_normalised_pixels_do_not_depend_on_how_they_lie(channels_last: bool) ->
     want = (image.transpose(2, 0, 1) / np.float32(255) - mean) / std
     np.testing.assert_allclose(got[0].numpy(), want, atol=1e-5)
     np.testing.assert_array_equal(image, before)  # a frame of the right size is not copied
+
+
+@pytest.mark.parametrize('full', [(48, 64), (480, 640), (101, 77), (720, 1280), (31, 29)])
+def test_the_area_is_that_of_the_published_pixels(full):
+    h, w = 48, 64
+    labels = torch.zeros(h, w, dtype=torch.int32)
+    labels[3:14, 5:23], labels[20:41, 30:61], labels[44:45, 1:2] = 7, 300, 65535
+    ids = torch.tensor([7, 300, 65535])
+    instances = Instances(
+        labels=labels,
+        boxes=torch.tensor([[5.0, 3, 23, 14], [30, 20, 61, 41], [1, 44, 2, 45]]),
+        scores=torch.ones(3),
+        ids=ids,
+        areas=torch.tensor([(labels == i).sum() for i in ids]),
+        mean_scores=torch.ones(3),
+        surroundings=torch.zeros(3, dtype=torch.uint8),
+        union=torch.zeros(h, w),
+    )
+    score = torch.zeros(h, w)
+    (result,) = to_host([assemble(score, score, instances, None, full, frozenset({'instances'}))])
+    expected = [np.count_nonzero(result.instances == i) for i in (7, 300, 65535)]
+    assert result.areas.tolist() == expected
+    assert result.areas.dtype == np.int32

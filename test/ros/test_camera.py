@@ -14,7 +14,8 @@ import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ood_perception.frames.decode import decode
-from ood_perception.ros import memory, qos
+from ood_perception.ros import process, qos
+from ood_perception.ros.image_message import ImageMessage
 from ood_perception.ros.tools.camera import SourceError, open_source, run_camera
 from ood_perception.simulation import ProvingGround
 
@@ -124,7 +125,7 @@ def test_errors_name_what_is_wrong(tmp_path):
 def test_image_message_is_written_in_place(ros, encoding):
     from rclpy.serialization import deserialize_message, serialize_message
 
-    message = memory.ImageMessage(5, 7, encoding)
+    message = ImageMessage(5, 7, encoding)
     values = np.random.default_rng(0).integers(0, 200, message.pixels.shape)
     pixels = values.astype(message.pixels.dtype)
     assert message.fits(pixels)
@@ -136,35 +137,35 @@ def test_image_message_is_written_in_place(ros, encoding):
     assert (back.height, back.width, back.encoding) == (5, 7, encoding)
     assert back.step * 5 == len(back.data)
     with pytest.raises(ValueError, match="got 'yuv'"):
-        memory.ImageMessage(5, 7, 'yuv')
+        ImageMessage(5, 7, 'yuv')
 
 
 def test_transport_profile_respects_the_user(monkeypatch):
-    for name in memory.PROFILE_VARIABLES:
+    for name in process.PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    path = memory.apply_transport_profile()
+    path = process.apply_transport_profile()
     assert path is not None
     assert path.name == 'fastdds.xml'
-    assert memory.apply_transport_profile() == path
-    for name in memory.PROFILE_VARIABLES:
+    assert process.apply_transport_profile() == path
+    for name in process.PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(memory.PROFILE_VARIABLES[0], '/my/own.xml')
-    assert str(memory.apply_transport_profile()) == '/my/own.xml'
+    monkeypatch.setenv(process.PROFILE_VARIABLES[0], '/my/own.xml')
+    assert str(process.apply_transport_profile()) == '/my/own.xml'
     # A process that is told to keep the stock transports tells those that it starts.
-    monkeypatch.setenv(memory.STOCK_VARIABLE, '0')
-    monkeypatch.setenv(memory.PROFILE_VARIABLES[0], '')
-    assert memory.apply_transport_profile() is None
-    assert not any(name in os.environ for name in memory.PROFILE_VARIABLES)
-    assert os.environ[memory.STOCK_VARIABLE] == '1'
-    assert memory.apply_transport_profile() is None
+    monkeypatch.setenv(process.STOCK_VARIABLE, '0')
+    monkeypatch.setenv(process.PROFILE_VARIABLES[0], '')
+    assert process.apply_transport_profile() is None
+    assert not any(name in os.environ for name in process.PROFILE_VARIABLES)
+    assert os.environ[process.STOCK_VARIABLE] == '1'
+    assert process.apply_transport_profile() is None
     # The name that the other distributions read is understood.
-    monkeypatch.setenv(memory.STOCK_VARIABLE, '0')
+    monkeypatch.setenv(process.STOCK_VARIABLE, '0')
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
-    monkeypatch.setenv(memory.PROFILE_VARIABLES[0], '/my/own.xml')
-    monkeypatch.delenv(memory.PROFILE_VARIABLES[1], raising=False)
-    assert str(memory.apply_transport_profile()) == '/my/own.xml'
-    assert os.environ[memory.PROFILE_VARIABLES[1]] == '/my/own.xml'
-    monkeypatch.setenv(memory.PROFILE_VARIABLES[1], '/my/own.xml')
+    monkeypatch.setenv(process.PROFILE_VARIABLES[0], '/my/own.xml')
+    monkeypatch.delenv(process.PROFILE_VARIABLES[1], raising=False)
+    assert str(process.apply_transport_profile()) == '/my/own.xml'
+    assert os.environ[process.PROFILE_VARIABLES[1]] == '/my/own.xml'
+    monkeypatch.setenv(process.PROFILE_VARIABLES[1], '/my/own.xml')
 
 
 def test_qos_by_name():

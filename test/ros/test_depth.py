@@ -12,11 +12,12 @@ pytest.importorskip('rclpy')
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from ood_perception.frames import depth
 from ood_perception.frames.decode import BadImage
-from ood_perception.ros import depth
-from ood_perception.ros.camera_stream import CameraStream
+from ood_perception.frames.geometry import Camera
+from ood_perception.ros.points import point_cloud
 
-K = [100.0, 0.0, 31.5, 0.0, 90.0, 23.5, 0.0, 0.0, 1.0]
+CAMERA = Camera(100.0, 90.0, 31.5, 23.5)
 
 
 def depth_image(values: np.ndarray, encoding: str, padding: int = 0, big: bool = False) -> Image:
@@ -64,20 +65,6 @@ def test_bad_depth(change):
         setattr(message, name, value)
     with pytest.raises(BadImage):
         depth.depth_metres(message)
-
-
-@pytest.mark.parametrize('stride', [1, 2, 5])
-def test_back_projection_inverts_the_camera(stride):
-    rng = np.random.default_rng(0)
-    z = rng.uniform(1, 20, (48, 64)).astype(np.float32)
-    xyz = depth.back_project(z, K, stride).reshape(-1, 3)
-    projected = (np.array(K).reshape(3, 3) @ xyz.T).T
-    v, u = np.mgrid[0:48:stride, 0:64:stride]
-    pixels = projected[:, :2] / projected[:, 2:]
-    assert np.allclose(pixels, np.stack([u, v], -1).reshape(-1, 2), atol=1e-3)
-    assert np.array_equal(xyz[:, 2], z[::stride, ::stride].ravel())
-    with pytest.raises(BadImage, match='calibration'):
-        depth.back_project(z, [0.0] * 9)
 
 
 def organised(xyz: np.ndarray, big: bool = False) -> PointCloud2:
@@ -134,25 +121,53 @@ def scene():
     heat = np.zeros((48, 64), np.uint8)
     heat[20:30, 24:40] = 230
     ids = np.where(heat > 0, 7, 0).astype(np.uint16)
-    return depth.back_project(z, K), heat, ids
+    return z, heat, ids
+
+
+def points(scene, threshold=0.5, low=0.1, high=50.0, **changes):
+    z, heat, ids = scene
+    given = {'heatmap': heat, 'instances': ids, **changes}
+    choice = depth.Choice(threshold, 1, low, high)
+    return depth.from_depth(z, CAMERA, given['heatmap'], given['instances'], choice)
 
 
 def test_points_are_those_of_the_unknown(scene):
-    xyz, heat, ids = scene
-    cloud = depth.points(xyz, heat, ids, 0.5, 0.1, 50)
+    cloud = points(scene)
     assert len(cloud) == 160
     assert (cloud['z'] == 4).all()
     assert np.allclose(cloud['score'], 230 / 255)
     assert (cloud['instance'] == 7).all()
-    assert len(depth.points(xyz, heat, ids, 0.5, 5, 50)) == 0
-    everything = depth.points(xyz, heat, None, 0.0, 0.1, 50)
+    assert len(points(scene, low=5)) == 0
+    everything = points(scene, 0.0, instances=None)
     assert len(everything) == 43 * 64
     assert np.isfinite(everything['x']).all()
     assert not everything['instance'].any()
 
 
+def test_objects_have_points_though_nobody_wants_the_heatmap(scene):
+    cloud = points(scene, 0.0, heatmap=None)
+    assert len(cloud) == 160
+    assert (cloud['instance'] == 7).all()
+    assert not cloud['score'].any()
+    assert len(points(scene, heatmap=None, instances=None)) == 0
+
+
+@pytest.mark.parametrize('stride', [1, 2, 5])
+def test_a_depth_image_and_its_cloud_give_the_same_points(scene, stride):
+    z, heat, ids = scene
+    v, u = np.mgrid[0:48, 0:64]
+    rays = CAMERA.rays(u.ravel(), v.ravel()).reshape(48, 64, 2)
+    xyz = np.concatenate([rays * z[..., None], z[..., None]], -1).astype(np.float32)
+    choice = depth.Choice(0.0, stride, 0.1, 50.0)
+    a = depth.from_depth(z, CAMERA, heat, ids, choice)
+    b = depth.from_cloud(xyz, heat, ids, choice)
+    assert len(a) == np.isfinite(z[::stride, ::stride]).sum()
+    for name in depth.POINT.names:
+        assert np.allclose(a[name], b[name])
+
+
 def test_place_of_an_object(scene):
-    cloud = depth.points(*scene, 0.5, 0.1, 50)
+    cloud = points(scene)
     places = depth.places(cloud, [7, 8])
     assert list(places) == [7]
     place = places[7]
@@ -162,14 +177,14 @@ def test_place_of_an_object(scene):
 
 
 def test_point_cloud_message_round_trip(scene):
-    cloud = depth.points(*scene, 0.5, 0.1, 50)
+    cloud = points(scene)
     header = Header(frame_id='camera_optical_frame')
-    message = depth.point_cloud(header, cloud)
+    message = point_cloud(header, cloud)
     assert (message.height, message.width) == (1, len(cloud))
     assert [f.name for f in message.fields] == ['x', 'y', 'z', 'score', 'instance']
     assert np.array_equal(np.frombuffer(message.data, depth.POINT), cloud)
     assert message.header.frame_id == 'camera_optical_frame'
-    empty = depth.point_cloud(header, cloud[:0])
+    empty = point_cloud(header, cloud[:0])
     assert (empty.width, len(empty.data)) == (0, 0)
     assert np.isnan(depth.cloud_xyz(organised(np.full((2, 2, 3), np.inf, np.float32)))).all()
 
@@ -178,19 +193,6 @@ def test_point_cloud_is_read_by_sensor_msgs_py(scene):
     point_cloud2 = pytest.importorskip(
         'sensor_msgs_py.point_cloud2', reason='sensor_msgs_py comes with a ROS 2 installation'
     )
-    cloud = depth.points(*scene, 0.5, 0.1, 50)
-    read = point_cloud2.read_points(depth.point_cloud(Header(), cloud))
+    cloud = points(scene)
+    read = point_cloud2.read_points(point_cloud(Header(), cloud))
     assert np.array_equal(read, cloud)
-
-
-def test_depth_of_the_nearest_stamp_is_taken():
-    stream = CameraStream('front')
-    assert stream.depth_near(0, 10**9) is None
-    for nanoseconds in (0, 40_000_000, 80_000_000):
-        message = Image()
-        message.header.stamp.nanosec = nanoseconds
-        stream.depths.append(message)
-    exact = stream.depth_near(40_000_000, 0)
-    assert exact.header.stamp.nanosec == 40_000_000
-    assert stream.depth_near(41_000_000, 0) is None
-    assert stream.depth_near(75_000_000, 20_000_000).header.stamp.nanosec == 80_000_000

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 from std_msgs.msg import Bool, String
+
+from ood_perception.result import SURROUNDINGS
 
 EXAMPLE = Path(__file__).resolve().parents[2] / 'examples' / 'brake_for_unknown.py'
 OBJECT = {'id': 1, 'score': 0.9, 'box': [300, 350, 360, 420], 'area': 3000}
@@ -74,6 +77,16 @@ def test_stops_for_what_counts(brake: Brake):
     assert brake.settles(False, frame({**OBJECT, 'surroundings': 'in_air'}))
     small = {**OBJECT, 'id': 2, 'area': 10}
     assert brake.settles(True, frame(small, OBJECT))
+
+
+@pytest.mark.parametrize('name', SURROUNDINGS)
+@pytest.mark.parametrize('on_road', [True, False])
+def test_every_profile_can_stop_it(name: str, on_road: bool):
+    """A profile without classes says 'none', and its objects count by their place."""
+    found = runpy.run_path(str(EXAMPLE))['is_dangerous'](
+        {**OBJECT, 'surroundings': name}, 480, 400, 0.5, on_road
+    )
+    assert found == (name in ('on_road', 'none') or not on_road)
 
 
 def test_silence_and_nonsense_stop(brake: Brake):

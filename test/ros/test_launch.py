@@ -111,6 +111,86 @@ def test_launch_sets_only_the_variable_that_the_distribution_reads(
         assert not set(module.TRANSPORT_VARIABLES) & set(after)
 
 
+@pytest.fixture
+def launch_file(monkeypatch):
+    """Load a launch file with the real `launch`, with the checkout as the installed package."""
+    pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS 2 installation')
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    from launch_ros.substitutions import FindPackageShare
+
+    def find(self, name):
+        if name != 'ood_perception':
+            raise LookupError(name)
+        return str(ROOT)
+
+    monkeypatch.setattr(FindPackageShare, 'find', find)
+
+    def load(path):
+        spec = spec_from_file_location('a_launch_file', path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def launch_context(module, **given):
+    """Context of a launch with these arguments and the defaults of the others."""
+    from launch.utilities import perform_substitutions
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    for argument in module.ARGUMENTS:
+        default = argument.default_value
+        value = given.get(argument.name, default and perform_substitutions(context, default))
+        context.launch_configurations[argument.name] = value
+    return context
+
+
+def test_a_missing_params_file_ends_the_launch(launch_file):
+    module = launch_file(LAUNCH)
+    with pytest.raises(RuntimeError, match=r"params_file: there is no file '/none.yaml'"):
+        module.node(launch_context(module, params_file='/none.yaml'))
+
+
+def test_the_params_file_keeps_its_use_sim_time(launch_file):
+    module = launch_file(LAUNCH)
+    written = {}
+    for given in ('', 'true', 'false'):
+        (action,) = module.node(launch_context(module, use_sim_time=given))
+        written[given] = len(action.__dict__['_Node__parameters'])
+    assert written == {'': 1, 'true': 2, 'false': 2}  # the file, and what overrides it
+
+
+def test_rviz_that_is_not_installed_is_a_line(launch_file):
+    from launch.actions import LogInfo
+
+    module = launch_file(LAUNCH)
+    (action,) = module.rviz(launch_context(module))
+    assert isinstance(action, LogInfo)
+    assert module.displayed_topics(str(ROOT / 'config' / 'ood.rviz')) == [
+        '/ood/overlay',
+        '/ood/heatmap',
+        '/ood/instances',
+        '/ood/points',
+    ]
+
+
+def test_a_failed_replay_fails_the_launch(launch_file):
+    from types import SimpleNamespace
+
+    from launch import LaunchContext
+
+    module = launch_file(ROOT / 'launch' / 'replay.launch.py')
+    assert module.finish(SimpleNamespace(returncode=0), LaunchContext())
+    with pytest.raises(RuntimeError, match='exit code 3'):
+        module.finish(SimpleNamespace(returncode=3), LaunchContext())
+
+
 def test_viewer_configurations_show_the_published_topics():
     from ood_perception.ros.outputs import TOPICS
 

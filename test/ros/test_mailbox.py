@@ -61,7 +61,7 @@ def test_a_rate_limit_delays_but_keeps_the_newest():
     assert stream.counters.received == len(taken) + stream.counters.dropped + bool(stream.pending)
 
 
-def test_put_wakes_the_waiting_worker_and_close_ends_it():
+def test_put_and_wake_end_the_wait_of_the_worker():
     mailbox, (stream,) = cameras('front')
     got = []
 
@@ -75,7 +75,7 @@ def test_put_wakes_the_waiting_worker_and_close_ends_it():
     end = time.monotonic() + 20
     while not got and time.monotonic() < end:
         time.sleep(0.01)
-    mailbox.close()
+    mailbox.wake()
     thread.join(20)
     assert not thread.is_alive()
     assert got == ['hello']
@@ -84,7 +84,7 @@ def test_put_wakes_the_waiting_worker_and_close_ends_it():
     assert stream.pending is None
 
 
-def test_books():
+def test_statistics():
     stream = CameraStream('front')
     stream.measure({'score': 2.0, 'total': 10.0})
     stream.measure({'score': 4.0})
@@ -93,6 +93,6 @@ def test_books():
     now = time.monotonic()
     stream.arrivals.extend(now - 2 + i * 0.1 for i in range(21))
     assert rate(stream.arrivals) == pytest.approx(10.0, rel=0.01)
-    stream.forget()
+    stream.reset()
     assert rate(stream.arrivals) == 0
     assert stream.percentiles() == {}

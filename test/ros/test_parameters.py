@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,7 +18,13 @@ from rclpy.parameter import Parameter
 
 from ood_perception.ros import parameters
 from ood_perception.ros.node import OodNode
-from ood_perception.ros.settings import CameraSettings, Settings, default, fields
+from ood_perception.ros.settings import (
+    ENGINE_NAMES,
+    CameraSettings,
+    Settings,
+    default,
+    fields,
+)
 from tools import reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,6 +108,102 @@ def test_wrong_values_are_refused(node, name, value, reason):
     assert not result.successful
     assert reason in result.reason.lower()
     assert node.get_parameter(name).value == before
+
+
+def test_an_integer_does_for_a_double(node):
+    (result,) = node.set_parameters([Parameter('max_rate', value=5)])
+    assert result.successful
+    value = node.get_parameter('max_rate').value
+    assert (value, type(value)) == (5.0, float)
+    assert node.settings.max_rate == 5.0
+    atomically = [Parameter('min_range', value=1), Parameter('max_range', value=7)]
+    assert node.set_parameters_atomically(atomically).successful
+    assert node.settings.max_range == 7.0
+    assert not node.set_parameters([Parameter('max_rate', value=5000)])[0].successful
+    assert not node.set_parameters([Parameter('max_rate', value='5')])[0].successful
+
+
+@pytest.mark.parametrize('given', [5, 5.0])
+def test_values_at_the_start(ros, given):
+    overrides = [Parameter('max_rate', value=given), Parameter('front.max_rate', value=2)]
+    node = OodNode(f'started_{os.getpid()}', parameter_overrides=overrides)
+    try:
+        assert node.settings.max_rate == 5.0
+        assert not node.has_parameter('front.max_rate')
+        parameters.declare_camera(node, 'front', {'front.max_rate': 2})
+        assert node.get_parameter('front.max_rate').value == 2.0
+    finally:
+        node.stop()
+        node.destroy_node()
+
+
+def test_setting_a_value_to_what_it_is_succeeds_for_every_parameter(node, monkeypatch):
+    monkeypatch.setattr(node, 'worker', SimpleNamespace(stop=lambda timeout: True))  # configured
+    present = [node.get_parameter(name) for name in declared(node)]
+    assert all(result.successful for result in node.set_parameters(present))
+    assert node.set_parameters_atomically(present).successful
+    (refused,) = node.set_parameters([Parameter('profile', value='other')])
+    assert not refused.successful
+    (refused,) = node.set_parameters([Parameter('autostart', value=False)])
+    assert not refused.successful
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'text'),
+    [
+        ('max_batch', 'many', "max_batch: expected an integer such as 4, got 'many'"),
+        ('max_batch', 2.5, 'expected an integer such as 4, got 2.5'),
+        ('autostart', 'maybe', "expected true or false, such as true, got 'maybe'"),
+        ('cameras', 'front', "expected a list such as [''], got 'front'"),
+        ('cameras', [1, 2], "expected a list such as [''], got [1, 2]"),
+        ('max_rate', True, 'expected a number such as 0.0, got True'),
+        ('profile', 3, "expected a text such as 'compact', got 3"),
+    ],
+)
+def test_another_type_at_the_start_is_refused_with_what_to_write(name, value, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        parameters.converted(name, fields(Settings)[name], value)
+
+
+def test_integers_do_in_a_list_of_doubles():
+    @dataclasses.dataclass
+    class Ranges:
+        limits: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0])
+
+    (limits,) = fields(Ranges).values()
+    assert repr(parameters.converted('limits', limits, [0, 65535])) == '[0.0, 65535.0]'
+    with pytest.raises(ValueError, match='limits: expected a list'):
+        parameters.converted('limits', limits, ['a', 'b'])
+
+
+def test_what_loses_nothing_is_converted():
+    known = fields(Settings)
+    assert parameters.converted('max_batch', known['max_batch'], 2.0) == 2
+    assert parameters.converted('cameras', known['cameras'], []) == ['']
+    assert parameters.converted('warm_up_size', known['warm_up_size'], [640, 480]) == [640, 480]
+
+
+def test_engine_names_are_those_of_the_engines():
+    from ood_perception.engines import ENGINES
+
+    assert ('auto', *ENGINES) == ENGINE_NAMES
+
+
+@pytest.mark.parametrize(
+    ('given', 'text'),
+    [
+        ('detection_treshold', 'did you mean detection_threshold?'),
+        ('threshold', 'did you mean detection_threshold or points_threshold?'),
+        ('image_topic', '-r image:=/camera/image_raw'),
+        ('front.maxrate', 'did you mean front.max_rate?'),
+        ('rear.max_rate', "no camera is named 'rear' (front)"),
+        ('zzz', 'there is none of that name'),
+    ],
+)
+def test_unknown_parameters_are_named_with_the_nearest(given, text):
+    (line,) = parameters.unknown(['max_rate', 'front.max_rate', given], ['front'])
+    assert line.startswith(f'parameter {given} is ignored: ')
+    assert text in line
 
 
 def test_static_parameters_change_only_while_unconfigured(node):

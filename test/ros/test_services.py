@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
 import rclpy
-from node_helpers import Client, NodeProcess, image, picture, pixels
+from node_helpers import Client, NodeProcess, image, picture
 from node_helpers import write_profile as tiny
 
 
@@ -94,7 +94,7 @@ def test_snapshot_into_a_folder_that_cannot_be(client):
     assert client.feed('image', frame, lambda: bool(client.got['heatmap']))
 
 
-def test_reset_starts_the_books_afresh(client):
+def test_reset_starts_the_statistics_afresh(client):
     client.spin(lambda: client.count('processed') > 3, 5)
     answer = client.trigger('reset')
     assert answer.success
@@ -106,51 +106,3 @@ def test_learning_needs_a_score_that_learns(client):
     answer = client.set_bool('learn_normal', True)
     assert not answer.success
     assert 'does not learn' in answer.message
-
-
-def test_normal_is_learnt_saved_and_read_back(ros, tmp_path):
-    memory = tmp_path / 'site' / 'normal.safetensors'
-    profile = tiny(tmp_path, score={'name': 'novelty', 'options': {'capacity': 64}})
-    name = f'novelty_{os.getpid()}'
-    process = NodeProcess(
-        tmp_path, name, profile=str(profile), memory_file=str(memory), publish_score=True
-    )
-    client = Client(rclpy.create_node(f'teacher_{os.getpid()}'), name)
-    try:
-        client.wait_active(process)
-        normal = image(picture())
-        assert client.set_bool('learn_normal', True).success
-        # Learning needs no subscriber.
-        assert client.feed('image', normal, lambda: client.count('processed') >= 3)
-        answer = client.set_bool('learn_normal', False)
-        assert answer.success, answer.message
-        assert str(memory) in answer.message
-        assert memory.stat().st_size > 0
-        client.listen('score')
-
-        def mean_score(frame) -> float:
-            client.spin(timeout=0.5)
-            client.got['score'].clear()
-            assert client.feed('image', frame, lambda: len(client.got['score']) >= 2)
-            return float(pixels(client.got['score'][-1]).mean())
-
-        strange = image(np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8))
-        strange.header.stamp.sec = 10_000
-        usual, unusual = mean_score(normal), mean_score(strange)
-        assert unusual > usual
-        assert client.change('deactivate')
-        assert client.change('cleanup')
-        assert client.change('configure')
-        assert client.change('activate')
-        normal.header.stamp.sec = 20_000
-        assert mean_score(normal) == pytest.approx(usual, abs=0.05 * abs(unusual - usual))
-        assert client.change('deactivate')
-        assert client.change('cleanup')
-        memory.write_bytes(memory.read_bytes()[:100])
-        assert not client.change('configure')
-        assert 'normal.safetensors' in process.text()
-        assert process.stop() == 0
-    finally:
-        if process.alive:
-            process.process.kill()
-        client.ros.destroy_node()

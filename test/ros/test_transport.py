@@ -20,8 +20,9 @@ FRAMES, WIDTH, HEIGHT = 300, 1280, 720
 # Each frame carries its number in all of its pixels' low byte and in its stamp.
 SENDER = f"""
 import sys, time
-from ood_perception.ros import memory
-memory.prepare()
+from ood_perception.ros import process
+from ood_perception.ros.image_message import ImageMessage
+process.prepare()
 import rclpy
 from ood_perception.ros import qos
 from sensor_msgs.msg import Image
@@ -31,7 +32,7 @@ publisher = node.create_publisher(Image, '/transport/image_raw', qos.profile('be
 while publisher.get_subscription_count() == 0:
     time.sleep(0.05)
 time.sleep(1.0)
-image = memory.ImageMessage({HEIGHT}, {WIDTH}, 'rgb8')
+image = ImageMessage({HEIGHT}, {WIDTH}, 'rgb8')
 due = time.monotonic()
 for i in range({FRAMES}):
     image.pixels[:] = i % 251

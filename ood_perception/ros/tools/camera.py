@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from ood_perception.bags.rosbag2 import CAMERA_FRAME
 from ood_perception.bags.sources import Source, SourceError, open_source
 from ood_perception.ros import qos
-from ood_perception.ros.memory import ImageMessage
+from ood_perception.ros.image_message import ImageMessage
 from ood_perception.ros.tools.session import SETTLE, tool_node, wait_until
 
 TRANSPORTS = ('raw', 'compressed', 'both')

@@ -11,8 +11,6 @@ recorded when it arrives, the outputs too, and equal stamps belong together.
 from __future__ import annotations
 
 import contextlib
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -105,6 +103,7 @@ def run_live(
 
     """
     from ood_perception.bags import rosbag2 as bags
+    from ood_perception.ros.tools.domain import private_domain
     from ood_perception.ros.tools.playing import play
     from ood_perception.ros.tools.recording import record
 
@@ -129,7 +128,7 @@ def run_live(
     if info in played:
         types[info] = 'sensor_msgs/msg/CameraInfo'
     stop, ready = threading.Event(), threading.Event()
-    with _private_domain(), _node(settings, raw, output / 'node.log') as process:
+    with private_domain(), _node(settings, raw, output / 'node.log') as process:
         failure: list[Exception] = []
 
         def keep() -> None:
@@ -211,24 +210,6 @@ def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
         height, width = decode(message).shape[:2]
         return height, width
     raise bags.BagError(f'{bag}: no message on {topic}')
-
-
-@contextlib.contextmanager
-def _private_domain() -> Iterator[None]:
-    """Keep the replay off other robots: this machine only, a ROS domain of its own."""
-    wanted = {
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'ROS_DOMAIN_ID': str(random.SystemRandom().randrange(102, 232)),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    for name, value in wanted.items():
-        os.environ.setdefault(name, value)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def play(
         path: of the bag (sqlite3 or mcap).
         topics: to be played, empty for all.
         rate: speed, 1 = as recorded, 2 = twice as fast.
-        clock: publish /clock at this many Hz of wall time (and with each message), 0 = not at all.
+        clock: publish /clock at this many Hz of wall time, 0 = not at all.
         loop: how many times to play it, 0 = until stopped.
         start: seconds of the bag to leave out.
         remap: recorded topic -> topic to publish to.
@@ -102,6 +103,7 @@ def play(
         while not stop.is_set() and (runs < loop or loop == 0):
             pace = _Pace(first, rate, clock, clock_publisher, stop)
             runs += 1
+            stamp = first
             for connection, stamp, raw in reader.messages(connections=connections, start=first):
                 if not pace.wait(stamp):
                     break
@@ -110,39 +112,52 @@ def play(
                 sent[publisher.topic_name] += 1
                 if on_progress is not None:
                     on_progress((stamp - first) / 1e9, length)
+            pace.tell(stamp)
+            if not any(sent.values()) and not stop.is_set():
+                raise bag.BagError(_nothing(path, by_topic, start))
         _drain(publishers.values(), stop)
         return sent
 
 
+def _nothing(path: str | Path, topics: Iterable[str], start: float) -> str:
+    after = f' after the first {start:g} s' if start else ''
+    return f'{path}: no message to play{after} on {", ".join(sorted(topics))}'
+
+
 class _Pace:
-    """Waits for each message's turn and publishes the time meanwhile."""
+    """Waits for each message's turn and publishes the time meanwhile, at its own rate."""
 
     def __init__(
         self, first: int, rate: float, clock: float, publisher: Any, stop: threading.Event
     ) -> None:
         self.first, self.rate, self.stop = first, rate, stop
-        self.step = 1 / clock if clock else 1.0
         self.publisher = publisher
-        self.begin = time.monotonic()
+        self.step = 1 / clock if clock else 1.0
+        self.begin = self.tick = time.monotonic()
+        self.told = -1
 
     def wait(self, stamp: int) -> bool:
         """Sleep until the message of a recorded time is due; False when stopped."""
         due = self.begin + (stamp - self.first) / 1e9 / self.rate
-        while (left := due - time.monotonic()) > 0:
-            if self.stop.wait(min(left, self.step)):
-                return False
-            if self.publisher is not None:
-                elapsed = (time.monotonic() - self.begin) * self.rate
-                self.tell(min(self.first + int(elapsed * 1e9), stamp))
-        if self.publisher is not None:
-            self.tell(stamp)
-        return not self.stop.is_set()
+        while not self.stop.is_set():
+            now = time.monotonic()
+            if now >= self.tick:
+                # What was missed while a large message was sent is not made up for by a burst.
+                self.tick += self.step * max(1, math.ceil((now - self.tick) / self.step))
+                self.tell(min(self.first + int((now - self.begin) * self.rate * 1e9), stamp))
+            if now >= due:
+                return True
+            self.stop.wait(max(0.0, min(due, self.tick) - now))
+        return False
 
     def tell(self, stamp: int) -> None:
-        """Publish a time in ns on /clock."""
+        """Publish a time in ns on /clock, unless it was told already."""
+        if self.publisher is None or stamp <= self.told:
+            return
         from builtin_interfaces.msg import Time
         from rosgraph_msgs.msg import Clock
 
+        self.told = stamp
         self.publisher.publish(Clock(clock=Time(sec=stamp // 10**9, nanosec=stamp % 10**9)))
 
 

@@ -23,7 +23,10 @@ from ood_perception.ros.tools.session import message_class, tool_node
 log = logging.getLogger(__name__)
 
 DEPTH = 100
-"""Messages that may wait while the disk is busy."""
+"""Messages of a topic that the middleware may hold for us."""
+
+BACKLOG = 256 * 2**20
+"""Bytes that may wait while the disk is busy; what comes then is lost, and told."""
 
 
 def record(
@@ -96,7 +99,10 @@ class _Recorder:
         self.store = bag.typestore()
         self.counts: dict[str, int] = dict.fromkeys(self.wanted, 0)
         self.given_up: set[str] = set()
+        self.lost: dict[str, int] = {}
         self.received: queue.SimpleQueue[tuple[str, Any, int, bytes]] = queue.SimpleQueue()
+        self.waiting = 0
+        self.lock = threading.Lock()
         self.subscribed: set[str] = set()
 
     @property
@@ -132,6 +138,11 @@ class _Recorder:
         self.counts.setdefault(name, 0)
 
         def keep(raw: bytes) -> None:
+            with self.lock:
+                if self.waiting and self.waiting + len(raw) > BACKLOG:
+                    self.lost[name] = self.lost.get(name, 0) + 1
+                    return
+                self.waiting += len(raw)
             self.received.put((name, connection, time.time_ns(), raw))
 
         self.node.create_subscription(message, name, keep, profile, raw=True)
@@ -151,6 +162,8 @@ class _Recorder:
             while True:
                 self.writer.write(connection, stamp, raw)
                 self.counts[name] += 1
+                with self.lock:
+                    self.waiting -= len(raw)
                 name, connection, stamp, raw = self.received.get_nowait()
         except queue.Empty:
             return
@@ -160,6 +173,8 @@ class _Recorder:
         for subscription in list(self.node.subscriptions):
             self.node.destroy_subscription(subscription)
         self.write(timeout=0.01)
+        for name, count in sorted(self.lost.items()):
+            log.warning('%s: %d messages were lost, the disk is too slow', name, count)
 
 
 def offered_qos(node: Node, topic: str) -> QoSProfile:

@@ -11,6 +11,7 @@ import sys
 import time
 
 from ood_perception.diagnosis import ERROR, OK, WARN, Finding
+from ood_perception.diagnosis.middleware import check_transport
 
 TOPIC = '/ood_self_test/image'
 DISCOVERY = 10.0
@@ -50,7 +51,8 @@ def transport_finding(width: int, height: int, rate: float, seconds: float) -> F
             _, errors = sender.communicate(timeout=DISCOVERY + 3 * seconds + 20)
         except subprocess.TimeoutExpired:
             sender.kill()
-            return Finding('transport', ERROR, 'the sending process hangs', 'see ROS_DOMAIN_ID')
+            text = 'the sending process hangs'
+            return Finding('transport', ERROR, text, 'unset RMW_IMPLEMENTATION, and try again')
         time.sleep(0.3)
     what = f'{len(arrived)} of {count} images of {width}x{height} at {rate:g} Hz arrived'
     if sender.returncode:
@@ -63,9 +65,14 @@ def transport_finding(width: int, height: int, rate: float, seconds: float) -> F
         'transport',
         WARN if lost <= 0.05 * count else ERROR,
         what,
-        'export FASTDDS_DEFAULT_PROFILES_FILE=.../config/fastdds.xml for every process, or use '
-        'image_transport:=compressed; docs/troubleshooting.md says more',
+        f'{_remedy()}; or image_transport:=compressed; docs/troubleshooting.md says more',
     )
+
+
+def _remedy() -> str:
+    """What the middleware in use needs for large messages."""
+    found = [f for f in check_transport(0) if f.level != OK and f.remedy]
+    return '; '.join(f.remedy for f in found) or 'send smaller images, or fewer a second'
 
 
 def send(width: int, height: int, rate: float, count: int) -> int:
@@ -75,7 +82,7 @@ def send(width: int, height: int, rate: float, count: int) -> int:
     from std_msgs.msg import Header
 
     from ood_perception.ros import qos
-    from ood_perception.ros.memory import ImageMessage
+    from ood_perception.ros.image_message import ImageMessage
     from ood_perception.ros.tools.session import tool_node, wait_until
 
     with tool_node('ood_self_test_sender') as node:

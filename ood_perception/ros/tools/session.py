@@ -18,7 +18,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
-from ood_perception.ros import memory
+from ood_perception.ros.process import prepare
 
 SETTLE = 0.5
 """
@@ -38,7 +38,7 @@ def tool_node(name: str, context: Context | None = None, spin: bool = True) -> I
         spin: whether to serve its timers and subscriptions in a thread.
 
     """
-    memory.prepare()
+    prepare()
     own = context is None
     context = context or Context()
     if own:

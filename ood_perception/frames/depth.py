@@ -5,14 +5,13 @@
 From pixels to metres: points of unknown objects and where each object is.
 
 Depth comes registered, that is pixel by pixel for the camera image: as an image (REP-118: 32FC1 in
-metres, or 16UC1 in millimetres, 0 and NaN = no measurement) with the camera's intrinsics, or as an
+metres, or 16UC1 in millimetres, 0 and NaN = no measurement) with the camera's geometry, or as an
 organised point cloud of the same size. Points are in the optical frame of the camera image
-(REP-103: x right, y down, z forward), in metres.
+(REP-103: x right, y down, z forward), in metres. Needs no ROS.
 """
 
 from __future__ import annotations
 
-import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +19,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ood_perception.frames.decode import BadImage
+from ood_perception.frames.geometry import Camera
 
 POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('score', '<f4'), ('instance', '<u4')])
 """One point of ~/points: metres, probability 0..1 of being unknown, instance id (0 = none)."""
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """
+    Which pixels become points.
+
+    Attributes:
+        threshold: probability 0..1 below which a pixel without an instance gives no point.
+        stride: pixels between two points, in both directions.
+        min_range: nearer points are left out, metres from the camera.
+        max_range: farther points are left out.
+
+    """
+
+    threshold: float = 0.5
+    stride: int = 1
+    min_range: float = 0.0
+    max_range: float = float('inf')
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +87,6 @@ def depth_metres(message: Any) -> Floats:
     return depth
 
 
-def back_project(depth: Floats, k: Any, stride: int = 1) -> Floats:
-    """
-    Place every `stride`-th pixel in space: x = (u - cx) z / fx, y = (v - cy) z / fy.
-
-    Args:
-        depth: float32 (H, W) metres along the optical axis.
-        k: 9 numbers of the 3x3 camera matrix, row by row.
-        stride: pixels between two points.
-
-    Returns:
-        float32 (ceil(H / stride), ceil(W / stride), 3) x, y, z in metres, NaN without measurement.
-
-    Raises:
-        BadImage: a focal length of 0, that is an uncalibrated camera.
-
-    """
-    fx, cx, fy, cy = float(k[0]), float(k[2]), float(k[4]), float(k[5])
-    if not (fx > 0 and fy > 0):
-        raise BadImage(f'camera_info without calibration: fx {fx:g}, fy {fy:g}')
-    z = depth[::stride, ::stride]
-    v, u = np.indices(z.shape, dtype=np.float32) * stride
-    return np.stack([(u - cx) / fx * z, (v - cy) / fy * z, z], axis=-1).astype(np.float32)
-
-
 def cloud_xyz(message: Any) -> Floats:
     """
     Read x, y, z of an organised sensor_msgs/PointCloud2 as float32 (H, W, 3) in metres.
@@ -119,40 +114,90 @@ def cloud_xyz(message: Any) -> Floats:
     return xyz
 
 
-def points(
-    xyz: Floats,
-    heatmap: NDArray[np.uint8],
+def from_depth(
+    depth: Floats,
+    camera: Camera,
+    heatmap: NDArray[np.uint8] | None,
     instances: NDArray[np.uint16] | None,
-    threshold: float,
-    min_range: float,
-    max_range: float,
+    choice: Choice,
 ) -> NDArray[Any]:
     """
-    Points of what is unknown.
+    Points of what is unknown, from a depth image.
 
     Args:
-        xyz: float32 (h, w, 3) metres, NaN = no measurement.
-        heatmap: uint8 (h, w), 0..255 = probability of being unknown.
-        instances: uint16 (h, w) ids, or None.
-        threshold: probability 0..1 below which a pixel without an instance gives no point.
-        min_range: nearer points are left out, metres from the camera.
-        max_range: farther points are left out.
+        depth: float32 (H, W) metres along the optical axis, NaN = no measurement.
+        camera: of the image.
+        heatmap: uint8 (H, W), 0..255 = probability of being unknown; None: only instances count.
+        instances: uint16 (H, W) ids, 0 = none; or None.
+        choice: which pixels become points.
 
     Returns:
         (N,) array of dtype `POINT`.
 
     """
+    v, u = _chosen(heatmap, instances, choice)
+    z = depth[v, u]
+    seen = np.isfinite(z)
+    v, u, z = v[seen], u[seen], z[seen].astype(np.float64)
+    rays = camera.rays(u, v)
+    xyz = np.stack([rays[:, 0] * z, rays[:, 1] * z, z], -1)
+    return _cloud(xyz, v, u, heatmap, instances, choice)
+
+
+def from_cloud(
+    xyz: Floats,
+    heatmap: NDArray[np.uint8] | None,
+    instances: NDArray[np.uint16] | None,
+    choice: Choice,
+) -> NDArray[Any]:
+    """As :func:`from_depth`, from x, y, z of every pixel: float32 (H, W, 3) metres or NaN."""
+    v, u = _chosen(heatmap, instances, choice)
+    return _cloud(xyz[v, u], v, u, heatmap, instances, choice)
+
+
+def check_size(got: tuple[int, ...], size: tuple[int, ...]) -> None:
+    """Raise BadImage where depth of (H, W) is not that of an image of (H, W)."""
+    if got != size:
+        raise BadImage(
+            f'depth of {got[1]}x{got[0]} is not registered to the image of {size[1]}x{size[0]}'
+        )
+
+
+def _chosen(
+    heatmap: NDArray[np.uint8] | None, instances: NDArray[np.uint16] | None, choice: Choice
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the pixels on the grid that are unknown or of an object."""
+    step = choice.stride
+    chosen: NDArray[np.bool_] | None = None
+    if heatmap is not None:
+        chosen = heatmap[::step, ::step] >= np.ceil(choice.threshold * 255)
+    if instances is not None:
+        ours = instances[::step, ::step] > 0
+        chosen = ours if chosen is None else chosen | ours
+    if chosen is None:
+        return np.empty(0, np.intp), np.empty(0, np.intp)
+    v, u = np.nonzero(chosen)
+    return v * step, u * step
+
+
+def _cloud(
+    xyz: NDArray[Any],
+    v: NDArray[np.intp],
+    u: NDArray[np.intp],
+    heatmap: NDArray[np.uint8] | None,
+    instances: NDArray[np.uint16] | None,
+    choice: Choice,
+) -> NDArray[Any]:
     distance = np.linalg.norm(xyz, axis=-1)
     # NaN compares false, so pixels without a measurement drop out here.
-    keep = (distance >= min_range) & (distance <= max_range)
-    chosen = heatmap >= np.ceil(threshold * 255)
+    keep = (distance >= choice.min_range) & (distance <= choice.max_range)
+    xyz, v, u = xyz[keep], v[keep], u[keep]
+    out = np.zeros(len(xyz), POINT)
+    out['x'], out['y'], out['z'] = xyz.T
+    if heatmap is not None:
+        out['score'] = heatmap[v, u].astype(np.float32) / 255
     if instances is not None:
-        chosen |= instances > 0
-    keep &= chosen
-    out = np.empty(int(np.count_nonzero(keep)), POINT)
-    out['x'], out['y'], out['z'] = xyz[keep].T
-    out['score'] = heatmap[keep].astype(np.float32) / 255
-    out['instance'] = 0 if instances is None else instances[keep]
+        out['instance'] = instances[v, u]
     return out
 
 
@@ -182,39 +227,3 @@ def places(cloud: NDArray[Any], ids: Any) -> dict[int, Place]:
             distance=float(np.linalg.norm(middle)),
         )
     return found
-
-
-def point_cloud(header: Any, cloud: NDArray[Any]) -> Any:
-    """
-    Build a sensor_msgs/PointCloud2 with the fields of `POINT`.
-
-    ``sensor_msgs_py`` writes it where that is installed; it is no PyPI package, so without a ROS 2
-    installation the few lines below do the same.
-    """
-    from sensor_msgs.msg import PointCloud2, PointField
-
-    kinds = {'<f4': PointField.FLOAT32, '<u4': PointField.UINT32}
-    fields = [
-        PointField(name=name, offset=offset, datatype=kinds[dtype.str], count=1)
-        for name, (dtype, offset, *_) in (POINT.fields or {}).items()
-    ]
-    try:
-        from sensor_msgs_py import point_cloud2
-    except ImportError:
-        point_cloud2 = None
-    # create_cloud of sensor_msgs_py raises on an empty cloud, and empty is the good news here.
-    if point_cloud2 is not None and len(cloud):
-        return point_cloud2.create_cloud(header, fields, cloud)
-    data = array.array('B')
-    data.frombytes(cloud.tobytes())
-    return PointCloud2(
-        header=header,
-        height=1,
-        width=len(cloud),
-        fields=fields,
-        is_bigendian=False,
-        point_step=POINT.itemsize,
-        row_step=POINT.itemsize * len(cloud),
-        data=data,
-        is_dense=False,
-    )

@@ -1,0 +1,253 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What happens to frames that were taken: decode, compute, publish, count what became of them.
+
+Whatever a frame or the pipeline gets wrong ends here as a line in the log and the diagnostics, and
+the next frame is processed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import Any
+
+import rclpy
+
+from ood_perception.frames.colour import RawFrame
+from ood_perception.frames.decode import BadImage, Rgb, decode, raw_frame, stamp_ns
+from ood_perception.result import Result
+from ood_perception.ros import loading
+from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame
+from ood_perception.ros.fallback import Fallback
+from ood_perception.ros.health import MOMENT, Health
+from ood_perception.ros.loading import Size
+from ood_perception.ros.outputs import CameraOutputs
+from ood_perception.ros.publishing import FramePublisher
+from ood_perception.ros.settings import Settings
+
+
+class FrameProcessor:
+    """
+    Process batches of frames with a pipeline.
+
+    Args:
+        mailbox: source of the frames.
+        outputs: topics of each camera by its name.
+        settings: the node's parameters.
+        health: is told what goes wrong.
+        fallback: is told which calls of the pipeline fail.
+
+    Attributes:
+        settings: the node's parameters, replaced when one changes.
+        pipeline: what processes frames, or None while there is none.
+        enabled: False discards frames.
+        learning: whether the pipeline's memory of normal learns from the frames.
+        doing: what a user waits for meanwhile ('loading ...', 'warming up ...'), or ''.
+        busy_since: steady time since which one call is in work, or 0.
+        patience: seconds that a frame may take before any was timed: as long as warming up took.
+        sizes: (height, width) of each camera's last image, by the camera's name.
+        publishing: held while messages are written and sent.
+        publisher: sends results.
+
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        outputs: dict[str, CameraOutputs],
+        settings: Settings,
+        health: Health,
+        fallback: Fallback,
+    ) -> None:
+        self.mailbox = mailbox
+        self.outputs = outputs
+        self.settings = settings
+        self.health = health
+        self.fallback = fallback
+        self.pipeline: Any = None
+        self.enabled = True
+        self.learning = False
+        self.doing = ''
+        self.busy_since = 0.0
+        self.patience = 0.0
+        self.sizes: dict[str, Size] = {}
+        self.publishing = threading.Lock()
+        self.publisher = FramePublisher(outputs, self._standing, self._unpublished)
+        self._warm: set[Any] = set()
+
+    def delay_limit(self) -> float:
+        """Seconds within which a frame's result must be there, by what was usual so far."""
+        usual = max((s.typical_delay() for s in self.mailbox.streams), default=0.0)
+        return MISSED * usual or self.patience
+
+    def process(self, waiting: list[tuple[CameraStream, PendingFrame]]) -> None:
+        """Decode, compute and publish one batch, in the thread of the pipeline."""
+        batch: list[tuple[CameraStream, PendingFrame, Rgb | RawFrame, float]] = []
+        wants: set[str] = set()
+        pipeline = self.pipeline
+        for stream, frame in waiting:
+            wanted = self.outputs[stream.name].wants() | ({'score'} if self.learning else set())
+            if not (wanted and self.enabled and pipeline is not None):
+                stream.counters.discarded += 1
+                stream.answered()
+                continue
+            started = time.perf_counter()
+            image = self._decode(stream, frame.message, pipeline)
+            if image is not None:
+                self._check_stamp(stream, frame.message.header, pipeline)
+                batch.append((stream, frame, image, (time.perf_counter() - started) * 1e3))
+                wants |= wanted
+        if not batch:
+            return
+        self._prepare(pipeline, {s.name: (i.shape[0], i.shape[1]) for s, _, i, _ in batch})
+        results = self._infer(pipeline, [b[2] for b in batch], [b[0] for b in batch], wants)
+        if self.pipeline is not pipeline:
+            return  # it was stopped or replaced meanwhile
+        blind = self.learning or loading.unlearnt(pipeline)
+        for (stream, frame, image, decoding), result in zip(batch, results, strict=True):
+            if result is None:
+                continue
+            started = time.perf_counter()
+            try:
+                with self.publishing:
+                    # A memory that was not taught says nothing, not that nothing is unknown.
+                    if not blind:
+                        self.publisher.publish(stream, frame, image, result, self.settings)
+            except Exception as error:
+                if not rclpy.ok():  # a signal ended the context under our hands
+                    return
+                self._unpublished(stream, error)
+                continue
+            now = time.monotonic()
+            stream.answered()
+            stream.counters.processed += 1
+            stream.finished.append(now)
+            stream.measure(
+                {
+                    'decode': decoding,
+                    **{'pipeline' if k == 'total' else k: v for k, v in result.timings.items()},
+                    'publish': (time.perf_counter() - started) * 1e3,
+                    'total': (now - frame.received) * 1e3,
+                }
+            )
+
+    def _decode(self, stream: CameraStream, message: Any, pipeline: Any) -> Rgb | RawFrame | None:
+        limit = round(self.settings.max_megapixels * 1e6)
+        try:
+            # A GPU converts the camera's own bytes, which are fewer than RGB's.
+            raw = raw_frame(message, limit) if pipeline.device.type == 'cuda' else None
+            if raw is not None:
+                return raw
+            return decode(message, limit, lambda text: self._warn(stream, 'decoding', text))
+        except BadImage as error:
+            text = str(error)
+        except Exception as error:
+            # A decoder that meets what it was not made for; the frame is lost, the node is not.
+            text = describe(error)
+        stream.counters.bad += 1
+        stream.answered()
+        self._error(stream, 'image', f'bad image: {text}')
+        return None
+
+    def _check_stamp(self, stream: CameraStream, header: Any, pipeline: Any) -> None:
+        """Forget what lives through time where a bag begins again, and only there."""
+        kind, back = stream.stamps.look(stamp_ns(header))
+        seconds = f'{back / 1e9:.3f} s'
+        if kind == 'absent':
+            self._warn(stream, 'stamp', 'images carry no stamp (0); outputs cannot be joined')
+        elif kind == 'jitter':
+            stream.counters.jitters += 1
+            text = f'stamp {seconds} older than the one before; kept'
+            self.health.report('info', f'{stream.label}: {text}')
+        elif kind == 'restart':
+            stream.counters.jumps += 1
+            self._warn(stream, 'stamp', f'stamp went back by {seconds}; tracks start afresh')
+            pipeline.reset(stream.name)
+            if stream.depth is not None:
+                stream.depth.clear()
+        elif kind == 'mixed':
+            stream.counters.jitters += 1
+            text = f'stamps of two clocks, {seconds} apart, alternate; tracks go on'
+            self._warn(stream, 'stamp', text, 'leave one publisher on the image topic')
+
+    def _prepare(self, pipeline: Any, sizes: dict[str, Size]) -> None:
+        """
+        Warm up for the first image sizes before their first frame.
+
+        Later ones an engine that is `live` prepares in the background by itself.
+        """
+        self.sizes |= sizes
+        live = bool(self._warm) and getattr(getattr(pipeline, 'engine', None), 'live', False)
+        for size in set(sizes.values()):
+            key = pipeline.network_size(*size)
+            if key in self._warm:
+                continue
+            if live:
+                self._warm.add(key)
+                continue
+            self.doing = f'warming up for images of {size[1]}x{size[0]}'
+            count = min(len(self.mailbox.streams), max(self.settings.max_batch, 1))
+            started = time.monotonic()
+            try:
+                loading.warm_up(pipeline, [size], count)
+            except Exception as error:
+                self.health.report('warn', f'{self.doing}: {describe(error)}')
+            finally:
+                self._warm.add(key)
+                self.doing, self.busy_since = '', time.monotonic()
+                self.patience = self.busy_since - started
+            runs = f'engine {loading.engine_of(pipeline)} on {pipeline.device}'
+            self.health.report('info', f'ready for {size[1]}x{size[0]}: {runs}')
+
+    def _infer(
+        self,
+        pipeline: Any,
+        images: list[Rgb | RawFrame],
+        streams: list[CameraStream],
+        wants: set[str],
+    ) -> list[Result | None]:
+        """One call for all; when it fails, each frame alone, so one camera harms only itself."""
+        try:
+            results = pipeline(images, streams=[s.name for s in streams], wants=wants)
+            self.fallback.succeeded(time.monotonic())
+            self.health.clear('pipeline')
+            return list(results)
+        except Exception as error:
+            if len(images) > 1:
+                text = f'batch of {len(images)} frames failed, trying one by one: {error}'
+                self.health.report('warn', text)
+                singles = zip(images, streams, strict=True)
+                return [r for i, s in singles for r in self._infer(pipeline, [i], [s], wants)]
+            streams[0].counters.failed += 1
+            self._error(streams[0], 'pipeline', f'pipeline: {describe(error)}')
+            self.fallback.failed(time.monotonic(), describe(error))
+            return [None]
+
+    def _unpublished(self, stream: CameraStream, error: Exception) -> None:
+        stream.counters.failed += 1
+        self._error(stream, 'publishing', f'publishing: {describe(error)}')
+
+    def _standing(self, stream: CameraStream, key: str, text: str, remedy: str) -> None:
+        """Raise a warning of a camera that lasts; an empty text takes it back."""
+        if text:
+            self.health.warn(key, text, remedy, camera=stream.name)
+        else:
+            self.health.clear(key, stream.name)
+
+    def _error(self, stream: CameraStream, key: str, text: str) -> None:
+        with contextlib.suppress(Exception):
+            self.health.error(key, text, camera=stream.name, lasts=MOMENT)
+
+    def _warn(self, stream: CameraStream, key: str, text: str, remedy: str = '') -> None:
+        with contextlib.suppress(Exception):
+            self.health.warn(key, text, remedy, camera=stream.name, lasts=MOMENT)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type, unless the text says it all, and its text."""
+    text = ' '.join(str(error).split()) or 'no further text'
+    return text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'

@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Set up a process for large images: kept heap blocks and a big transport segment.
+
+Call :func:`prepare` before ``rclpy.init``; afterwards the middleware has read its settings.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from ood_perception.host_cpu import spin_briefly
+from ood_perception.host_memory import keep_freed_memory
+
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+"""Environment variables of Fast DDS 3 and Fast DDS 2 (Humble, Jazzy) that name a profile file."""
+
+BUILTIN_VARIABLE = 'FASTDDS_BUILTIN_TRANSPORTS'
+"""Environment variable with which a user chooses among Fast DDS's own transports."""
+
+STOCK_VARIABLE = 'OOD_STOCK_TRANSPORT'
+"""Set to 1, it keeps the stock transports in this process and those that it starts."""
+
+
+def prepare() -> None:
+    """
+    Set up memory, threads and transport of this process; harmless when called twice.
+
+    Call it before torch is imported and before ``rclpy.init``.
+    """
+    keep_freed_memory()
+    spin_briefly()
+    apply_transport_profile()
+
+
+def transport_profile() -> Path | None:
+    """Path of the shipped ``config/fastdds.xml``, or None when it was not installed."""
+    folders = [Path(__file__).resolve().parents[2] / 'config']
+    for prefix in [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]:
+        folders += [Path(prefix) / 'share' / 'ood_perception' / 'config'] if prefix else []
+    for folder in folders:
+        if (folder / 'fastdds.xml').is_file():
+            return folder / 'fastdds.xml'
+    return None
+
+
+def profile_variable() -> str:
+    """Environment variable that Fast DDS reads: 3 warns about the name that 2 needs."""
+    return PROFILE_VARIABLES[os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')]
+
+
+def apply_transport_profile() -> Path | None:
+    """
+    Make Fast DDS use the shipped profile, unless the environment names one already.
+
+    ``OOD_STOCK_TRANSPORT=1`` keeps the stock transports; so does ``FASTDDS_BUILTIN_TRANSPORTS``,
+    which our profile would overrule, unless a profile is named as well; so does an empty variable,
+    which is then removed, since Fast DDS would look for a file of no name. A profile under the
+    name that another distribution reads is used, too. Other middlewares ignore the variables.
+
+    Returns:
+        The profile that is now in force, None for the stock transports.
+
+    """
+    used = profile_variable()
+    for name in (used, *PROFILE_VARIABLES):
+        if name in os.environ:
+            chosen = os.environ[name]
+            break
+    else:
+        own = not os.environ.get(BUILTIN_VARIABLE)
+        chosen = str(transport_profile() or '') if own else ''
+    if os.environ.get(STOCK_VARIABLE) == '1' or not chosen:
+        for name in PROFILE_VARIABLES:
+            if os.environ.pop(name, None) == '':
+                os.environ[STOCK_VARIABLE] = '1'
+        return None
+    os.environ[used] = chosen
+    return Path(chosen)

@@ -1,0 +1,109 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A ROS domain of one's own: a run on this machine that neither hears robots nor is heard."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where a domain is only drawn
+    fcntl = None  # type: ignore[assignment]
+
+SAFE_DOMAINS = (*range(1, 102), *range(215, 233))
+"""
+Domain ids whose ports lie outside of those that Linux gives to connections (32768 to 60999), but
+0, which everybody has who sets none.
+"""
+
+FIRST_PORTS, PORTS_PER_DOMAIN = (7400, 7410), 250
+"""Where RTPS discovers by multicast and where its first participant listens, in domain 0."""
+
+
+class NoFreeDomain(RuntimeError):
+    """Every domain id is taken by somebody on this machine."""
+
+
+@contextlib.contextmanager
+def private_domain() -> Iterator[int]:
+    """
+    Set a free ROS_DOMAIN_ID and confine discovery to this machine, as long as the block lasts.
+
+    Contexts and processes that are started within it use them. A lock keeps two runs of this
+    machine apart, and a port in use tells of other nodes.
+
+    Raises:
+        NoFreeDomain: none is left.
+
+    """
+    with _free_domain() as domain:
+        wanted = {
+            'ROS_DOMAIN_ID': str(domain),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            # Humble knows only this one; later distributions warn about it.
+            **({'ROS_LOCALHOST_ONLY': '1'} if os.environ.get('ROS_DISTRO') == 'humble' else {}),
+        }
+        before = {name: os.environ.get(name) for name in wanted}
+        os.environ.update(wanted)
+        try:
+            yield domain
+        finally:
+            for name, old in before.items():
+                if old is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = old
+
+
+@contextlib.contextmanager
+def _free_domain() -> Iterator[int]:
+    domains = list(SAFE_DOMAINS)
+    random.SystemRandom().shuffle(domains)
+    for domain in domains:
+        lock = _lock(domain)
+        if lock is None:
+            continue
+        with lock:
+            if _in_use(domain):
+                continue
+            yield domain
+            return
+    raise NoFreeDomain(f'all {len(domains)} ROS domain ids are in use on this machine')
+
+
+def _lock(domain: int) -> Any:
+    """Open file that is locked until it is closed, or None when another run has it."""
+    if fcntl is None:
+        return contextlib.nullcontext()
+    user = os.getuid()
+    path = Path(tempfile.gettempdir()) / f'ood_perception_{user}_domain_{domain}.lock'
+    try:
+        file = path.open('w', encoding='ascii')
+    except OSError:  # a temporary folder that cannot be written: the port alone decides
+        return contextlib.nullcontext()
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _in_use(domain: int) -> bool:
+    """Whether a participant of this machine listens on the domain's first ports."""
+    for port in FIRST_PORTS:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(('', port + PORTS_PER_DOMAIN * domain))
+            except OSError:
+                return True
+    return False

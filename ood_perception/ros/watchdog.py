@@ -1,0 +1,241 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What shows in silence only, looked for once a second: no image, no result, a twin of this node.
+
+Each rule raises an issue of the node's `Health` while it holds and clears it when it is over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from ood_perception.ros import loading
+from ood_perception.ros.camera_stream import MISSED, CameraStream, rate
+from ood_perception.ros.health import Health
+from ood_perception.ros.settings import Settings
+from ood_perception.ros.worker import Worker
+
+ABANDONED = 60.0
+"""Seconds after which a call that does not return is given up for a new pipeline."""
+
+DROP_WINDOW = 10
+"""Checks (seconds) over which dropped frames are counted,"""
+
+DROP_FRAMES = 30
+"""and frames that must have come in them."""
+
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+
+
+class Watchdog:
+    """
+    The rules for one configured node.
+
+    Args:
+        health: where issues are raised.
+
+    """
+
+    def __init__(self, health: Health) -> None:
+        self.health = health
+        self._counts: dict[str, deque[tuple[int, int]]] = {}
+        self._silent: set[str] = set()
+
+    def watch_node(self, node: Any) -> None:
+        """Look for another node of the same name, which would take our services' calls."""
+        own = (node.get_name(), node.get_namespace())
+        twins = node.get_node_names_and_namespaces().count(own) - 1
+        if twins > 0:
+            self.health.warn(
+                'name',
+                f'{twins + 1} nodes are named {node.get_fully_qualified_name()}: topics, services '
+                'and diagnostics mix',
+                'give each a name or namespace of its own (ood.launch.py name:=, namespace:=)',
+            )
+        else:
+            self.health.clear('name')
+
+    def watch_worker(self, worker: Worker | None, active: bool) -> None:
+        """Look for a pipeline that is missing, cannot judge, or does not come back."""
+        health = self.health
+        if worker is None or not active:
+            for key in ('no pipeline', 'hung', 'memory', 'enabled', 'learning', 'engine'):
+                health.clear(key)
+            return
+        self._hold(
+            health.error,
+            'no pipeline',
+            not worker.doing and not (worker.alive and worker.pipeline is not None),
+            'active without a pipeline: nothing is looked at',
+            'deactivate, clean up and configure the node anew',
+        )
+        self._hold(
+            health.warn,
+            'enabled',
+            not worker.enabled,
+            'disabled by ~/enable: frames are discarded',
+            'call ~/enable with true',
+        )
+        self._watch_memory(worker)
+        faults = loading.engine_faults(worker.pipeline)
+        self._hold(health.warn, 'engine', bool(faults), '; '.join(faults), '')
+        busy = time.monotonic() - worker.busy_since if worker.busy_since else 0.0
+        limit = max(worker.settings.stale_after, worker.delay_limit())
+        hung = busy > limit and not worker.doing
+        self._hold(
+            health.error,
+            'hung',
+            hung,
+            f'the pipeline has not come back from a frame for {busy:.0f} s',
+            'another one is loaded after a minute; if it stays, look at the device '
+            '(nvidia-smi, dmesg)',
+        )
+        if hung and busy > max(ABANDONED, 10 * limit):
+            worker.fallback.lost(time.monotonic(), f'no return from a frame for {busy:.0f} s')
+            worker.check_fallback()
+
+    def watch_camera(
+        self, node: Any, stream: CameraStream, worker: Worker, topic: str, mismatch: str
+    ) -> None:
+        """
+        Look at one camera of an active node.
+
+        Args:
+            node: to ask for the topics there are.
+            stream: the camera.
+            worker: that processes it.
+            topic: resolved name of its image topic.
+            mismatch: why its publishers do not reach us, '' when they do.
+
+        """
+        health, camera, settings = self.health, stream.name, worker.settings
+        if mismatch:
+            health.error('input', mismatch, camera=camera)
+        else:
+            health.clear('input', camera)
+        now = time.monotonic()
+        age = now - stream.last_received if stream.last_received else None
+        limit = max(settings.stale_after, MISSED * stream.usual_interval())
+        if age is None:
+            text = f'no image on {topic} yet'
+        else:
+            text = f'no image on {topic} for {age:.1f} s' if age > limit else ''
+        if text:
+            self._silence(node, stream, topic, text, mismatch, settings.stale_after)
+        else:
+            self._silent.discard(camera)
+            health.clear('silent', camera)
+        self._watch_results(stream, worker, now)
+        self._watch_drops(stream, settings)
+
+    def _silence(
+        self,
+        node: Any,
+        stream: CameraStream,
+        topic: str,
+        text: str,
+        mismatch: str,
+        patience: float,
+    ) -> None:
+        """Show it at once, and say once, when nothing came for `patience` s, what there is."""
+        self.health.warn('silent', text, camera=stream.name, quiet=True)
+        waited = time.monotonic() - max(stream.last_received, stream.subscribed_at)
+        if mismatch or stream.name in self._silent or waited < patience:
+            return
+        self._silent.add(stream.name)
+        self.health.report('warn', f'{text}: {self._instead(node, topic)}')
+
+    def _instead(self, node: Any, topic: str) -> str:
+        publishers = node.count_publishers(topic)
+        own = node.get_fully_qualified_name() + '/'
+        others = [
+            f'{name} ({kinds[0].rpartition("/")[2]})'
+            for name, kinds in node.get_topic_names_and_types()
+            if kinds[0] in IMAGE_TYPES
+            and name != topic
+            and not name.startswith(own)
+            and node.count_publishers(name)
+        ]
+        if publishers:
+            return f'{publishers} publisher(s) are there but send nothing'
+        if not others:
+            return (
+                'nobody publishes it, nor any other image topic; is the camera running, with the '
+                'same ROS_DOMAIN_ID?'
+            )
+        shown = ', '.join(others[:12]) + (', ...' if len(others) > 12 else '')
+        return f'nobody publishes it; image topics that exist: {shown}'
+
+    def _watch_memory(self, worker: Worker) -> None:
+        health = self.health
+        if worker.learning:
+            health.clear('memory')
+            health.warn(
+                'learning',
+                'learning what is normal; no results meanwhile',
+                'call ~/learn_normal with false when enough was seen',
+            )
+            return
+        health.clear('learning')
+        why = loading.unlearnt(worker.pipeline) if worker.pipeline is not None else ''
+        file = worker.settings.memory_file
+        if why and file and 'yet' in why:
+            why = f'memory_file {file!r} holds nothing: it does not exist'
+        if why:
+            health.error(
+                'memory',
+                f'no results: the memory of normal cannot judge, {why}',
+                'drive where all is normal and call ~/learn_normal with true, then with false; or '
+                'make memory_file with `ood learn-normal`',
+            )
+        else:
+            health.clear('memory')
+
+    def _watch_results(self, stream: CameraStream, worker: Worker, now: float) -> None:
+        settings, health = worker.settings, self.health
+        owed = now - stream.owed_since if stream.owed_since else 0.0
+        limit = max(settings.stale_after, MISSED * stream.typical_delay() or worker.patience)
+        if stream.max_rate:
+            limit += MISSED / stream.max_rate
+        wanted = worker.enabled and (worker.learning or worker.outputs[stream.name].wants())
+        if owed > limit and wanted and not worker.doing:
+            health.error(
+                'result',
+                f'images arrive, but there has been no result for {owed:.0f} s',
+                'see the status of the pipeline',
+                stream.name,
+            )
+        else:
+            health.clear('result', stream.name)
+
+    def _watch_drops(self, stream: CameraStream, settings: Settings) -> None:
+        counts = self._counts.setdefault(stream.name, deque(maxlen=DROP_WINDOW + 1))
+        now = (stream.counters.received, stream.counters.dropped)
+        if counts and now[0] < counts[-1][0]:
+            counts.clear()  # ~/reset
+        counts.append(now)
+        received, dropped = now[0] - counts[0][0], now[1] - counts[0][1]
+        asked = float(received)  # frames that max_rate lets through
+        if stream.max_rate:
+            asked = min(received, stream.max_rate * (len(counts) - 1))
+        if received >= DROP_FRAMES and received - dropped < asked / 2:
+            self.health.warn(
+                'drops',
+                f'{dropped / received:.0%} of the frames are dropped: the camera sends '
+                f'{rate(stream.arrivals):.1f} Hz, {rate(stream.finished):.1f} Hz are processed',
+                'the newest is always taken; set max_rate, or use a faster profile, engine or '
+                'device',
+                stream.name,
+            )
+        else:
+            self.health.clear('drops', stream.name)
+
+    def _hold(self, put: Any, key: str, holds: bool, text: str, remedy: str) -> None:
+        if holds:
+            put(key, text, remedy)
+        else:
+            self.health.clear(key)

@@ -1,0 +1,147 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How the process `ood_node` starts and ends: exit codes, and one line for each mistake."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip('rclpy', reason='needs rclpy')
+from node_helpers import PATIENCE, ROOT
+from node_helpers import write_profile as tiny
+
+from ood_perception.ros import parameter_files
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    command = [sys.executable, '-m', 'ood_perception.ros.main', '--ros-args', *arguments]
+    with open(folder / 'log', 'wb') as log:
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **environment}
+        )
+
+
+def ended(process: subprocess.Popen, folder: Path) -> tuple[int, list[str]]:
+    """Exit code and lines of a process that ends by itself."""
+    try:
+        code = process.wait(60 * PATIENCE)
+    finally:
+        process.kill()
+    return code, (folder / 'log').read_text(errors='replace').splitlines()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'text'),
+    [
+        (['-p', 'profile:=/none.yaml'], '/none.yaml'),
+        (['-p', 'max_batch:=many'], "max_batch: expected an integer such as 4, got 'many'"),
+        (['-r', '__ns:=/my cam'], 'my cam'),
+        (['--params-file', '/none.yaml'], '/none.yaml'),
+        (['-p', 'broken'], 'broken'),
+    ],
+    ids=['profile', 'type', 'namespace', 'file', 'syntax'],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_code_1(tmp_path, arguments, text):
+    code, lines = ended(start(tmp_path, '-r', f'__node:=m{os.getpid()}', *arguments), tmp_path)
+    assert code == 1
+    assert any(text in line for line in lines), lines
+    assert not any('Traceback' in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    'content',
+    ['ood:\n  max_rate: 5.0\n', 'ood:\n\tros__parameters:\n\t\tmax_rate: 5.0\n', '[1, 2', ''],
+    ids=['no ros__parameters', 'tabs', 'syntax', 'empty'],
+)
+def test_a_broken_params_file_is_named_without_a_traceback(tmp_path, content):
+    file = tmp_path / 'mine.yaml'
+    file.write_text(content)
+    process = start(tmp_path, '--params-file', str(file), '-p', 'profile:=/none.yaml')
+    code, lines = ended(process, tmp_path)
+    assert code == 1
+    assert any('mine.yaml' in line for line in lines), lines
+    assert not any('Traceback' in line for line in lines), lines
+
+
+def test_a_log_folder_that_cannot_be_written_names_the_variable(tmp_path):
+    (tmp_path / 'file').write_text('')
+    blocked = str(tmp_path / 'file' / 'log')
+    code, lines = ended(start(tmp_path, ROS_LOG_DIR=blocked), tmp_path)
+    assert code == 1
+    (line,) = [line for line in lines if line.startswith('ood_node:')]
+    assert 'ROS_LOG_DIR' in line
+    assert blocked in line
+    assert not any('Traceback' in line for line in lines), lines
+
+
+@pytest.mark.parametrize('library', ['_rclpy_pybind11', 'libtorch_cpu'])
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
+def test_a_signal_while_starting_ends_it_cleanly(tmp_path, library, how):
+    process = start(tmp_path, '-r', f'__node:=s{os.getpid()}', '-p', f'profile:={tiny(tmp_path)}')
+    end = time.monotonic() + 60 * PATIENCE
+    maps = Path(f'/proc/{process.pid}/maps')
+    while library not in maps.read_text() and time.monotonic() < end:
+        time.sleep(0.005)
+    time.sleep(0.05)
+    process.send_signal(how)
+    code, lines = ended(process, tmp_path)
+    assert not any('Traceback' in line for line in lines), lines
+    if how == signal.SIGINT or library != '_rclpy_pybind11':
+        assert code == 0
+
+
+def test_parameters_that_no_one_reads_are_said_with_the_nearest_name(tmp_path):
+    file = tmp_path / 'other.yaml'
+    file.write_text(yaml.safe_dump({'ood_node': {'ros__parameters': {'max_rate': 1.0}}}))
+    process = start(
+        tmp_path,
+        *('-r', f'__node:=u{os.getpid()}', '--params-file', str(file)),
+        *('-p', 'detection_treshold:=0.9', '-p', 'image_topic:=/x', '-p', 'rear.max_rate:=2'),
+        *('-p', 'profile:=/none.yaml'),
+    )
+    code, lines = ended(process, tmp_path)
+    text = '\n'.join(lines)
+    assert code == 1
+    assert 'detection_treshold is ignored' in text
+    assert 'did you mean detection_threshold?' in text
+    assert '-r image:=' in text
+    assert "no camera is named 'rear'" in text
+    assert 'other.yaml has no entry for' in text
+    assert '/ood_node' in text
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'node', 'expected'),
+    [
+        ('/**', '/ood', True),
+        ('/**', '/a/b/ood', True),
+        ('/*', '/ood', True),
+        ('/*', '/a/ood', False),
+        ('/*/ood', '/robot/ood', True),
+        ('/*/ood', '/ood', False),
+        ('/**/ood', '/ood', True),
+        ('/**/ood', '/a/b/ood', True),
+        ('ood', '/ood', True),
+        ('/robot/ood', '/robot/ood', True),
+        ('ood', '/robot/ood', False),
+        ('/o.d', '/ood', False),
+        ('ood_node', '/ood', False),
+    ],
+)
+def test_patterns_of_parameter_files(pattern, node, expected):
+    assert parameter_files.matches(pattern, node) is expected
+
+
+def test_nested_names_of_a_parameter_file():
+    tree = {'robot': {'ood': {'ros__parameters': {}}, '/**': {'ros__parameters': {}}}}
+    assert list(parameter_files.entries(tree)) == ['/robot/ood', '/robot/**']
+    assert list(parameter_files.entries([1])) == []
