@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-
-import typer
+from typing import TYPE_CHECKING
 
 from ood_perception.host_cpu import spin_briefly
 from ood_perception.host_memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS = {
     'demo': ('demo', 'demo'),
@@ -35,6 +37,8 @@ COMMANDS = {
 
 def build(only: str | None = None) -> typer.Typer:
     """Put the commands together; with `only`, import just the one that is called."""
+    import typer
+
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
