@@ -204,6 +204,6 @@ def _installed(name: str) -> bool:
 
 
 def _shipped_profile() -> str:
-    from ood_perception.ros.memory import transport_profile
+    from ood_perception.ros.process import transport_profile
 
     return str(transport_profile() or 'PATH/config/fastdds.xml')

@@ -149,6 +149,12 @@ class CameraSubscriptions:
         self._stream.camera_info = message
 
 
+def publishers(node: Any, topic: str) -> list[str]:
+    """Full names of the nodes that publish a topic, once for each publisher."""
+    ends = node.get_publishers_info_by_topic(topic)
+    return sorted(f'{end.node_namespace.rstrip("/")}/{end.node_name}' for end in ends)
+
+
 def output_events(changed: Callable[[], None]) -> Any:
     """Event callbacks of a publisher that call `changed` when a subscriber's QoS does not fit."""
     return PublisherEventCallbacks(

@@ -17,6 +17,7 @@ from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import MISSED, CameraStream, rate
 from ood_perception.ros.health import Health
 from ood_perception.ros.settings import Settings
+from ood_perception.ros.subscriptions import publishers
 from ood_perception.ros.worker import Worker
 
 ABANDONED = 60.0
@@ -117,6 +118,16 @@ class Watchdog:
             health.error('input', mismatch, camera=camera)
         else:
             health.clear('input', camera)
+        if node.count_publishers(topic) > 1:
+            names = publishers(node, topic)
+            health.warn(
+                'publishers',
+                f'{topic} has {len(names)} publishers, {", ".join(names)}: their frames mix',
+                'stop all but one, or remap them',
+                camera,
+            )
+        else:
+            health.clear('publishers', camera)
         now = time.monotonic()
         age = now - stream.last_received if stream.last_received else None
         limit = max(settings.stale_after, MISSED * stream.usual_interval())

@@ -272,6 +272,32 @@ def test_a_camera_info_of_another_size_is_a_warning_until_it_fits(client):
     heatmaps.clear()
 
 
+def test_two_publishers_of_a_camera_are_named_and_do_not_reset_it_for_ever(client):
+    second = rclpy.create_node(f'second_{os.getpid()}')
+    other = second.create_publisher(Image, '/front/image_raw', 10)
+    frame = image(picture(64, 96), frame='front')
+    before = client.count('stamp_jumps', 'front')
+
+    def told() -> bool:
+        message = client.statuses['front']['message']
+        return '2 publishers' in message and f'/second_{os.getpid()}' in message
+
+    for i in range(300):
+        frame.header.stamp.sec = 80_000 + i
+        client.publish('/front/image_raw', frame)
+        client.spin(timeout=0.05)
+        frame.header.stamp.sec = 70_000 + i  # by another clock
+        other.publish(frame)
+        client.spin(timeout=0.05)
+        if told() and i > 30:
+            break
+    assert told()
+    assert client.spin(lambda: client.count('stamp_jitters', 'front') > 3, 10.0)
+    assert client.count('stamp_jumps', 'front') - before <= 1
+    second.destroy_node()
+    assert client.spin(lambda: '2 publishers' not in client.statuses['front']['message'], 20.0)
+
+
 def test_publishers_of_other_types_do_not_disturb(client):
     client.publish('/left/image_raw', Image())
     client.publish('/front/image_raw/compressed', CompressedImage())
