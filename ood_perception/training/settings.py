@@ -24,7 +24,7 @@ PRECISIONS = ('auto', '32-true', '16-mixed', 'bf16-mixed')
 
 
 @dataclass(frozen=True)
-class EngineSettings:
+class TrainSettings:
     """
     Everything that steers a run besides its data and its model.
 
@@ -109,7 +109,7 @@ class EngineSettings:
         if not 0 <= self.ema < 1:
             raise TrainingError(f'ema: expected 0 <= ema < 1, got {self.ema}')
 
-    def for_this_machine(self) -> EngineSettings:
+    def for_this_machine(self) -> TrainSettings:
         """Return the settings with precision 'auto' decided, so that the record says which."""
         if self.precision != 'auto':
             return self
@@ -121,7 +121,7 @@ class EngineSettings:
         return {**dataclasses.asdict(self), 'milestones': list(self.milestones)}
 
 
-def learning_rate(settings: EngineSettings, step: int) -> float:
+def learning_rate(settings: TrainSettings, step: int) -> float:
     """Learning rate of optimiser step `step` (0 is the first)."""
     s = settings
     if s.warmup_steps and step < s.warmup_steps:

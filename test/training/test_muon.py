@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,10 +14,9 @@ from torch import nn
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.training.checkpointing import checkpoint_paths
-from ood_perception.training.engine import Trainer
 from ood_perception.training.muon import Muon, is_matrix, orthogonal
+from ood_perception.training.trainer import Trainer
 
-sys.path.insert(0, str(Path(__file__).parent))
 from tiny_run import SETTINGS, TinySet, TinyTask
 
 
