@@ -11,31 +11,39 @@ prompts propose on the scene's score map, and some of their false alarms, whose 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.mask_head import CHANNELS, MARGIN, SIZE, MaskHead, cut, windows
 from ood_perception.training.checkpointing import TrainingError
-from research.fit import Told, fit, start_from
 from research.prompts import Scenes, draw
 from research.score_scenes import Scene
+from research.small_networks import start_from, train_small
 
 LEAST_AREA = 40
 """Pixels below which an object is too small to learn its outline."""
 MEANT, ALARM = 0.2, 0.02
 """Overlap with an object's box from which a proposal means it, and below which it means none."""
 ALARMS = 2
-"""Most false alarms of a scene."""
-MOST_DRAWS = 1000
-"""Scenes looked at for the crops of one step."""
+"""False alarms of a scene that are used at most."""
+DRAWS = 1000
+"""Scenes looked at for one crop."""
+EPOCH = 10_000
+"""Crops that are called an epoch: each is drawn anew."""
 
 
 def crops(
-    scene: Scene, rng: np.random.Generator, jitter: float = 0.12, size: int = SIZE
+    scene: Scene,
+    rng: np.random.Generator,
+    jitter: float = 0.12,
+    size: int = SIZE,
+    limit: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """
     Cut a scene's objects and some of its false alarms out as prompts would.
@@ -45,6 +53,7 @@ def crops(
         rng: source of all chance.
         jitter: standard deviation of the true boxes' corners, as a share of their sides.
         size: side of the crops.
+        limit: crops that are chosen at random of them, 0 = all.
 
     Returns:
         inputs float32 (N, 5, size, size) and targets float32 (N, size, size), the share 0..1 of
@@ -55,7 +64,10 @@ def crops(
     probability = torch.from_numpy(scene.probability)
     height, width = scene.labels.shape
     inputs, targets = [], []
-    for box, mask in _prompts(scene, rng, jitter):
+    prompts = _prompts(scene, rng, jitter)
+    if limit:
+        prompts = [prompts[i] for i in rng.permutation(len(prompts))[:limit]]
+    for box, mask in prompts:
         box = np.clip(box, 0, [width, height, width, height]).astype(np.float32)
         if (box[2:] - box[:2]).min() < 4:
             continue
@@ -105,65 +117,66 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets) + (1 - dice).mean()
 
 
+class Crops(Dataset):
+    """
+    Single crops of scenes, mirrored half of the time, as a function of (seed, epoch, index).
+
+    Args:
+        scenes: see `prompts.Scenes`.
+        seed: of all chance.
+
+    """
+
+    def __init__(self, scenes: Scenes, seed: int) -> None:
+        self.scenes, self.seed = scenes, seed
+
+    def __len__(self) -> int:
+        return EPOCH
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return one crop: 'input' (5, s, s), 'wanted' [its mask (s, s)]. Raises TrainingError."""
+        rng = np.random.default_rng((self.seed, *key))
+        for _ in range(DRAWS):
+            inputs, targets = crops(draw(self.scenes, rng), rng, limit=1)
+            if len(inputs):
+                crop, mask = inputs[0], targets[0]
+                if rng.random() < 0.5:
+                    crop, mask = crop.flip(-1), mask.flip(-1)
+                return {'input': crop, 'wanted': [mask], 'name': f'crop {key}'}
+        raise TrainingError(f'{DRAWS} scenes hold no object')
+
+
 def train_mask_head(
     scenes: Scenes,
     output: Path,
-    seconds: float = 300.0,
+    steps: int = 3500,
     batch: int = 16,
     learning_rate: float = 3e-3,
     seed: int = 0,
     start: Path | None = None,
-    progress: Told | None = None,
-    steps: int = 0,
-) -> tuple[MaskHead, int]:
+) -> MaskHead:
     """
     Train the mask head and save it as safetensors.
 
     Args:
         scenes: scenes to draw from, or a function that makes one.
         output: file to be written.
-        seconds: of wall time that the training may take.
+        steps: see `small_networks.train_small`.
         batch: crops in a step.
         learning_rate: peak of the one-cycle schedule (AdamW).
         seed: of all chance.
         start: weights to start from, none = random.
-        progress: called with the share done 0..1 and the loss, about once a second.
-        steps: instead of the time, if not 0; see `fit.fit`.
 
     Returns:
-        The head in evaluation mode, and the steps done.
+        The head in evaluation mode.
 
     Raises:
         TrainingError: scenes without a single object, weights that cannot be read or written, or
             a loss that is not a number.
 
     """
-    from ood_perception.training.cards import write_weights
-
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     model = MaskHead()
     start_from(model, start)
-    pool = [torch.zeros(0, CHANNELS, SIZE, SIZE), torch.zeros(0, SIZE, SIZE)]
-
-    def next_batch() -> tuple[Tensor, ...]:
-        nonlocal pool
-        # More crops than one step needs, so that a step does not see one scene's objects only.
-        for _ in range(MOST_DRAWS):
-            if len(pool[0]) >= 4 * batch:
-                break
-            found = crops(draw(scenes, rng), rng)
-            pool = [torch.cat(p) for p in zip(pool, found, strict=True)]
-        if len(pool[0]) < batch:
-            raise TrainingError(f'{MOST_DRAWS} scenes hold fewer than {batch} objects')
-        pick = torch.from_numpy(rng.permutation(len(pool[0])))
-        inputs, targets = (p[pick[:batch]] for p in pool)
-        pool = [p[pick[batch:]] for p in pool]
-        if rng.random() < 0.5:
-            inputs, targets = inputs.flip(-1), targets.flip(-1)
-        return inputs, targets
-
-    done = fit(model, next_batch, mask_loss, seconds, steps, learning_rate, progress)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_weights(output, model.state_dict())
-    return model, done
+    train_small(model, Crops(scenes, seed), mask_loss, output, steps, batch, learning_rate, seed)
+    return model

@@ -30,8 +30,8 @@ from research.mask_validation import validate
 from research.prompts import train_prompts
 from research.score_scenes import Scene, compose, load_frames, load_objects, spoil
 
-Progress = Callable[[str, float, float], None]
-"""Called with what is being done, the share done 0..1 and the loss (0 while making scenes)."""
+Progress = Callable[[str, float], None]
+"""Called with what is being made and the share done 0..1."""
 
 TRAINING_SEED = 400_000
 """
@@ -129,7 +129,7 @@ def make_scenes(
         )
         if progress is not None:
             progress(
-                'validation scenes' if held_out else 'scenes', (index + 1) / (pasted + drives), 0.0
+                'validation scenes' if held_out else 'scenes', (index + 1) / (pasted + drives)
             )
     return scenes
 
@@ -149,14 +149,12 @@ def proving_ground_scene(seed: int, width: int, height: int) -> tuple[np.ndarray
 def train_masks(
     data: MaskData,
     output: Path,
-    prompts_seconds: float = 240.0,
-    head_seconds: float = 420.0,
+    prompts_steps: int = 5000,
+    head_steps: int = 3500,
     command: str = '',
     start: Path | None = None,
     scenes: Sequence[Scene] | None = None,
     progress: Progress | None = None,
-    prompts_steps: int = 0,
-    head_steps: int = 0,
 ) -> dict[str, Path]:
     """
     Train the light prompts and the mask head.
@@ -164,14 +162,12 @@ def train_masks(
     Args:
         data: what to learn from.
         output: folder of light_prompts.safetensors, mask_head.safetensors and their cards.
-        prompts_seconds: of wall time for the prompts; 0, without steps either, leaves them out.
-        head_seconds: of wall time for the mask head; 0, without steps either, leaves it out.
+        prompts_steps: of the prompts' training; 0 leaves them out.
+        head_steps: of the mask head's training; 0 leaves it out.
         command: the command line, for the cards.
         start: folder with weights of both to start from, none = random.
         scenes: made before, none = make them.
         progress: see `Progress`.
-        prompts_steps: instead of the time, if not 0; the same seed then gives the same weights.
-        head_steps: the same for the mask head.
 
     Returns:
         Paths of the weights by name.
@@ -185,30 +181,18 @@ def train_masks(
         scenes = make_scenes(data, progress)
     held_out = make_scenes(data, progress, held_out=True) if data.validation else []
     written: dict[str, Path] = {}
-    jobs: tuple[tuple[str, Any, float, int], ...] = (
-        ('light_prompts', train_prompts, prompts_seconds, prompts_steps),
-        ('mask_head', train_mask_head, head_seconds, head_steps),
+    jobs: tuple[tuple[str, Callable[..., Any], int], ...] = (
+        ('light_prompts', train_prompts, prompts_steps),
+        ('mask_head', train_mask_head, head_steps),
     )
-    for name, train, seconds, steps in jobs:
-        if seconds <= 0 and steps <= 0:
+    for name, train, steps in jobs:
+        if steps <= 0:
             continue
-
-        def told(done: float, loss: float, name: str = name) -> None:
-            if progress is not None:
-                progress(name, done, loss)
-
         path = output / f'{name}.safetensors'
-        _, done = train(
-            scenes,
-            path,
-            seconds=seconds,
-            steps=steps,
-            seed=data.seed,
-            start=start / path.name if start is not None else None,
-            progress=told,
-        )
+        before = start / path.name if start is not None else None
+        train(scenes, path, steps, seed=data.seed, start=before)
         written[name] = path
-        numbers: dict[str, Any] = {'scenes': len(scenes), 'steps': done}
+        numbers: dict[str, Any] = {'scenes': len(scenes), 'steps': steps}
         if held_out:
             numbers |= {f'validation {k}': v for k, v in _validated(written, held_out).items()}
         card(path, numbers, _sources(data), asdict(data), command)

@@ -10,20 +10,17 @@ pasted too, as what they are: then seams, light and blur are no evidence, only t
 
 from __future__ import annotations
 
-import csv
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import read_rgba
 from ood_perception.training.losses import IGNORE as VOID
 from ood_perception.training.losses import UNKNOWN
 from ood_perception.training.paste import paste
 from research.augment import random_view
+from research.cutouts import load_objects
 from research.photometric import change_camera, change_object, recolour_surface
 from research.procedural import draw_object
 
@@ -37,6 +34,9 @@ THINGS = (8, 9, 10, 6, 2)
 
 MOVING = (8, 9, 10)
 """Classes that patches of surfaces are not cut from."""
+
+
+__all__ = ['Exposure', 'cut_known', 'load_objects', 'paste', 'validation_set']
 
 
 class Exposure:
@@ -181,42 +181,6 @@ def cut_known(
         alpha = np.where(parts[box] == part, 255, 0).astype(np.uint8)
         cut.append((np.dstack([image[box], alpha]), value))
     return cut
-
-
-def load_objects(root: Path, held_out: bool, share: int = 5) -> list[Array]:
-    """
-    Load cut-outs of `root`, split by the picture that they come from.
-
-    Args:
-        root: folder with INDEX.csv (columns file, coco_image_id, recommended, fill,
-            border_sides).
-        held_out: True for those kept for validation (1 of `share` pictures), which are only
-            recommended ones; False for the others.
-        share: see above.
-
-    Returns:
-        uint8 (h, w, 4) RGBA each.
-
-    Raises:
-        TrainingError: no index, or nothing in it.
-
-    """
-    index = root / 'INDEX.csv'
-    if not index.is_file():
-        raise TrainingError(f'{index}: missing')
-    objects = []
-    with index.open(newline='', encoding='utf-8') as file:
-        for row in csv.DictReader(file):
-            digest = hashlib.sha1(row['coco_image_id'].encode()).hexdigest()
-            if (int(digest, 16) % share == 0) != held_out:
-                continue
-            good = row['recommended'] == '1'
-            usable = not held_out and not row['border_sides'] and float(row['fill']) >= 0.3
-            if good or usable:
-                objects.append(read_rgba(root / row['file']))
-    if not objects:
-        raise TrainingError(f'{index}: no cut-outs to use')
-    return objects
 
 
 def validation_set(

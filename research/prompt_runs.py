@@ -21,7 +21,7 @@ from research.presets import PRESETS
 
 
 def train_light(
-    data: list[str], objects: Path, profile: str, output: Path, seconds: float, scenes: int
+    data: list[str], objects: Path, profile: str, output: Path, steps: int, scenes: int
 ) -> Path:
     """
     Train the light generator on frames with pasted objects.
@@ -32,7 +32,7 @@ def train_light(
         profile: whose probability maps it learns from; '' = made from the truth, as spoiled as a
             real model's.
         output: file of the weights.
-        seconds: of training.
+        steps: of training.
         scenes: that are made with a profile.
 
     Returns:
@@ -63,8 +63,8 @@ def train_light(
             image, labels = compose(frames[int(rng.integers(len(frames)))], things, rng)
             return Scene(image, labels, spoil(labels, rng))
 
-    _, steps = train_prompts(source, output, seconds)
-    made = {'frames': data, 'objects': str(objects), 'profile': profile, 'seconds': seconds}
+    train_prompts(source, output, steps)
+    made = {'frames': data, 'objects': str(objects), 'profile': profile, 'steps': steps}
     sources = [{'frames': text} for text in data]
     sources += [{'objects': str(objects), 'score maps of': profile or 'nothing: spoilt truth'}]
     card(output, {'frames': len(frames), 'steps': steps}, sources, made)
@@ -190,7 +190,7 @@ def command(
     scores: Annotated[
         Path | None, typer.Option(help="s2m: folder of score maps in S2M's layout.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help='light: time to train.')] = 240.0,
+    steps: Annotated[int, typer.Option(help='light: steps of training.', min=1)] = 5000,
     count: Annotated[int, typer.Option(help='Score maps made where a profile is given.')] = 2858,
     weights: Weights = '',
     set_: Set = [],  # noqa: B006
@@ -199,7 +199,7 @@ def command(
     with errors_in_one_line():
         if preset == 'light':
             file = out / 'light_prompts.safetensors'
-            typer.echo(train_light(data, Path(objects), profile, file, seconds, count))
+            typer.echo(train_light(data, Path(objects), profile, file, steps, count))
             return
         stage = override(find_preset(preset, PRESETS).prompts, set_)
         things = open_objects(objects) if objects else None

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision.ops import generalized_box_iou_loss
 
 from ood_perception.masks.boxes import overlaps
@@ -30,9 +32,9 @@ from ood_perception.masks.light_prompts import (
 )
 from ood_perception.masks.mask_head import log_odds
 from ood_perception.scores.calibration import Calibration
-from research.fit import Told, fit, start_from
 from research.mask_validation import LEAST_AREA, match
 from research.score_scenes import Scene
+from research.small_networks import start_from, train_small
 
 SCALES = 0.2
 """Standard deviation of the logarithm of the factor by which most examples are scaled."""
@@ -42,6 +44,8 @@ KEPT = 10
 """One of so many scenes is kept aside for the calibration of the scores."""
 CANDIDATES = 32
 """Boxes of each scene that the calibration looks at."""
+EPOCH = 10_000
+"""Examples that are called an epoch: each is drawn anew."""
 
 Scenes = Sequence[Scene] | Callable[[np.random.Generator], Scene]
 """Scenes to draw from, or a function that makes one."""
@@ -183,52 +187,70 @@ def calibrate(model: LightDetector, scenes: Iterable[Scene]) -> None:
         bias[0] = fitted.slope * bias[0] + fitted.offset
 
 
+class Examples(Dataset):
+    """
+    Examples of scenes as a function of (seed, epoch, index).
+
+    Args:
+        scenes: to draw from.
+        seed: of all chance.
+
+    """
+
+    def __init__(self, scenes: Scenes, seed: int) -> None:
+        self.scenes, self.seed = scenes, seed
+
+    def __len__(self) -> int:
+        return EPOCH
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """Return one example: 'input' of the detector, 'wanted' as `targets` gives it."""
+        rng = np.random.default_rng((self.seed, *key))
+        inputs, *wanted = example(draw(self.scenes, rng), rng)
+        return {'input': inputs, 'wanted': wanted, 'name': f'example {key}'}
+
+
 def train_prompts(
     scenes: Scenes,
     output: Path,
-    seconds: float = 240.0,
+    steps: int = 5000,
     batch: int = 8,
     learning_rate: float = 3e-3,
     seed: int = 0,
     start: Path | None = None,
-    progress: Told | None = None,
-    steps: int = 0,
-) -> tuple[LightDetector, int]:
+) -> LightDetector:
     """
     Train the light prompt generator and save it as safetensors.
 
     Args:
         scenes: scenes of one size to draw from, or a function that makes one.
         output: file to be written.
-        seconds: of wall time that the training may take.
+        steps: see `small_networks.train_small`.
         batch: scenes in a step.
         learning_rate: peak of the one-cycle schedule (AdamW).
         seed: of all chance.
         start: weights to start from, none = random.
-        progress: called with the share done 0..1 and the loss, about once a second.
-        steps: instead of the time, if not 0; see `fit.fit`.
 
     Returns:
-        The detector in evaluation mode, and the steps done.
+        The detector in evaluation mode.
 
     Raises:
         TrainingError: weights that cannot be read or written, or a loss that is not a number.
 
     """
-    from ood_perception.training.cards import write_weights
-
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
     model = LightDetector()
     start_from(model, start)
-    learnt, kept = split(scenes, rng)
-
-    def next_batch() -> tuple[Tensor, ...]:
-        examples = [example(draw(learnt, rng), rng) for _ in range(batch)]
-        return tuple(torch.stack(e) for e in zip(*examples, strict=True))
-
-    done = fit(model, next_batch, detection_loss, seconds, steps, learning_rate, progress)
-    calibrate(model, kept)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_weights(output, model.state_dict())
-    return model, done
+    learnt, kept = split(scenes, np.random.default_rng(seed))
+    train_small(
+        model,
+        Examples(learnt, seed),
+        detection_loss,
+        output,
+        steps,
+        batch,
+        learning_rate,
+        seed,
+        finish=lambda: calibrate(model, kept),
+    )
+    return model

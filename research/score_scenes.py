@@ -11,8 +11,6 @@ are: coarse, weak inside of large objects, noisy, with false alarms.
 
 from __future__ import annotations
 
-import csv
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ood_perception.training.checkpointing import TrainingError
-
-HELD_OUT = 5
-"""One of so many source images is kept for validation, by the SHA-1 of its number."""
+from ood_perception.training.data import read_image
+from research import cutouts
 
 
 @dataclass
@@ -58,33 +54,16 @@ class Scene:
 
 def load_objects(folder: Path, held_out: bool) -> list[np.ndarray]:
     """
-    Read the RGBA cut-outs of a folder with INDEX.csv (columns file, coco_image_id, recommended).
-
-    Args:
-        folder: of the data set.
-        held_out: True for the validation share, False for the training share; no source image is
-            in both.
+    Load the recommended cut-outs of a folder, see `cutouts.load_objects`.
 
     Returns:
         uint8 (h, w, 4) RGBA arrays, at most 320 pixels long.
 
-    Raises:
-        TrainingError: no index, no objects, or an image that cannot be read.
-
     """
     objects = []
-    for row in _index(folder, ('file', 'coco_image_id', 'recommended')):
-        digest = hashlib.sha1(row['coco_image_id'].encode()).hexdigest()
-        if row['recommended'] != '1' or (int(digest, 16) % HELD_OUT == 0) != held_out:
-            continue
-        image = _read(folder / row['file'], cv2.IMREAD_UNCHANGED)
-        if image.ndim != 3 or image.shape[2] != 4:
-            raise TrainingError(f'{folder / row["file"]}: expected RGBA, got {image.shape}')
-        image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
+    for image in cutouts.load_objects(folder, held_out, recommended=True):
         scale = min(1.0, 320 / max(image.shape[:2]))
         objects.append(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
-    if not objects:
-        raise TrainingError(f'{folder}: no {"held-out " * held_out}objects in its INDEX.csv')
     return objects
 
 
@@ -107,31 +86,11 @@ def load_frames(
         TrainingError: no index, a column that it lacks, or an image that cannot be read.
 
     """
-    rows = [row for row in _index(folder, ('image', 'sequence')) if row['sequence'] != without]
+    rows = cutouts.index_rows(folder, ('image', 'sequence'))
+    rows = [row for row in rows if row['sequence'] != without]
     if only:
         rows = [row for row in rows if row['sequence'] == only]
-    frames = [_read(folder / row['image'], cv2.IMREAD_COLOR) for row in rows[::every]]
-    return [np.ascontiguousarray(frame[..., ::-1]) for frame in frames]
-
-
-def _index(folder: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    path = folder / 'INDEX.csv'
-    try:
-        with path.open(newline='', encoding='utf-8') as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrainingError(f'{path}: cannot be read: {error}') from error
-    missing = [name for name in columns if not rows or name not in rows[0]]
-    if missing:
-        raise TrainingError(f'{path}: has no column {", ".join(missing)}, or no rows')
-    return rows
-
-
-def _read(path: Path, flags: int) -> Any:
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise TrainingError(f'{path}: missing, or no image that can be read')
-    return image
+    return [read_image(folder / row['image']) for row in rows[::every]]
 
 
 def compose(

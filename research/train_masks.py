@@ -30,16 +30,12 @@ def masks(
     scenes: Annotated[int, typer.Option(min=0, help='Scenes with pasted objects.')] = 400,
     drives: Annotated[int, typer.Option(min=0, help='Rendered scenes.')] = 150,
     validation: Annotated[int, typer.Option(min=0, help='Scenes to measure on.')] = 40,
-    prompts_seconds: Annotated[
-        float, typer.Option(min=0, help='Time for the light prompts; 0 = leave them out.')
-    ] = 240.0,
-    head_seconds: Annotated[
-        float, typer.Option(min=0, help='Time for the mask head; 0 = leave it out.')
-    ] = 420.0,
     prompts_steps: Annotated[
-        int, typer.Option(min=0, help='Steps instead of time: repeatable.')
-    ] = 0,
-    head_steps: Annotated[int, typer.Option(min=0, help='Steps instead of time: repeatable.')] = 0,
+        int, typer.Option(min=0, help='Steps of the light prompts; 0 = leave them out.')
+    ] = 5000,
+    head_steps: Annotated[
+        int, typer.Option(min=0, help='Steps of the mask head; 0 = leave it out.')
+    ] = 3500,
     start: Annotated[Path | None, typer.Option(help='Folder with weights to go on from.')] = None,
     seed: int = 0,
 ) -> None:
@@ -51,13 +47,11 @@ def masks(
         written = train_masks(
             data,
             out,
-            prompts_seconds,
-            head_seconds,
+            prompts_steps,
+            head_steps,
             command_line(),
             start,
             progress=_Report(),
-            prompts_steps=prompts_steps,
-            head_steps=head_steps,
         )
     for path in written.values():
         typer.echo(f'{path}\n{path.with_suffix(".md")}')
@@ -69,10 +63,10 @@ class _Report:
     def __init__(self) -> None:
         self.what, self.when = '', 0.0
 
-    def __call__(self, what: str, done: float, loss: float) -> None:
+    def __call__(self, what: str, done: float) -> None:
         if what != self.what or time.monotonic() - self.when > 10:
             self.what, self.when = what, time.monotonic()
-            typer.echo(f'{what}: {done:.0%}' + (f', loss {loss:.3f}' if loss else ''))
+            typer.echo(f'{what}: {done:.0%}')
 
 
 if __name__ == '__main__':

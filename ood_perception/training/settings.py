@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a training run is: its settings, its learning rate, and what it trains."""
+"""What a training run is: its settings, and what it trains."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrainSettings:
         steps: optimiser steps.
         batch_size: images a process and micro-batch.
         accumulate: micro-batches an optimiser step.
-        optimizer: 'adamw', 'muon' (AdamW where a weight is no matrix, see `muon`) or 'sgd'.
+        optimizer: 'adamw', 'muon' (AdamW where a weight is no matrix) or 'sgd'.
         lr: peak learning rate.
         lr_end: learning rate at the last step ('linear', 'cosine', 'one_cycle').
         weight_decay: of the optimiser.
@@ -119,25 +119,6 @@ class TrainSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint and the model card."""
         return {**dataclasses.asdict(self), 'milestones': list(self.milestones)}
-
-
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Learning rate of optimiser step `step` (0 is the first)."""
-    s = settings
-    if s.warmup_steps and step < s.warmup_steps:
-        done = step / s.warmup_steps
-        if s.schedule == 'one_cycle':
-            done = 0.5 - 0.5 * math.cos(math.pi * done)
-        return s.lr * (s.warmup_factor + (1 - s.warmup_factor) * done)
-    if s.schedule == 'constant':
-        return s.lr
-    if s.schedule == 'step':
-        return s.lr * 0.1 ** sum(step >= milestone for milestone in s.milestones)
-    left = max(s.steps - s.warmup_steps, 1)
-    done = min((step - s.warmup_steps) / left, 1.0)
-    if s.schedule in ('cosine', 'one_cycle'):
-        done = 0.5 - 0.5 * math.cos(math.pi * done)
-    return s.lr + (s.lr_end - s.lr) * done
 
 
 class Task(nn.Module):

@@ -12,7 +12,9 @@ two processes of batch n follow the curve of one process of batch 2n.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from ood_perception.training.checkpointing import (
@@ -29,9 +32,8 @@ from ood_perception.training.checkpointing import (
     save_checkpoint,
     tensor_bytes,
 )
-from ood_perception.training.muon import Muon
-from ood_perception.training.run_log import RunLog
-from ood_perception.training.settings import Task, TrainSettings, learning_rate
+from ood_perception.training.optimizers import create_optimizers, create_schedule
+from ood_perception.training.settings import Task, TrainSettings
 from ood_perception.training.stream import StreamSampler, loader
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class Trainer:
         task: what is trained; moved to the device.
         dataset: map-style, indexed by (epoch, index), see `data.TrainingSet`.
         settings: of the run.
-        folder: where checkpoints (`step_*.ckpt`) and the log (`log.csv`) go.
+        folder: where checkpoints (`step_*.ckpt`) and logs (`log`, `tensorboard`) go.
         record: plain values kept in every checkpoint (preset, label map, data).
 
     Attributes:
@@ -65,7 +67,7 @@ class Trainer:
         settings.check()
         settings = settings.for_this_machine()
         self.settings, self.folder, self.record = settings, Path(folder), record or {}
-        self.fabric = create_fabric(settings)
+        self.fabric = create_fabric(settings, self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         if len(dataset) == 0:  # type: ignore[arg-type]
             raise TrainingError('the training set is empty')
@@ -78,14 +80,17 @@ class Trainer:
         parameters = [p for p in task.parameters() if p.requires_grad]
         if not parameters:
             raise TrainingError('the model has no parameter to train')
-        optimizer = _optimizer(settings, parameters)
-        self.module, self.optimizer = self.fabric.setup(task, optimizer)
+        # On its device first: Muon's matrices are views of the kernels.
+        self.module = self.fabric.setup_module(task)
+        optimizers = create_optimizers(settings, parameters)
+        self.optimizers = [self.fabric.setup_optimizers(each) for each in optimizers]
         self.average = (
             {name: value.detach().clone() for name, value in task.trained_state().items()}
             if settings.ema
             else None
         )
         self._resume()
+        self.schedules = [create_schedule(settings, each, self.step) for each in optimizers]
         check_space(self.folder, 4 * tensor_bytes(self._state()))
 
     def fit(self) -> dict[str, float]:
@@ -102,22 +107,29 @@ class Trainer:
         """
         s = self.settings
         self.module.train()
-        with RunLog(self.folder, s.steps, self.step, self.fabric.is_global_zero) as run_log:
-            batches = self._batches()
-            while self.step < s.steps:
-                values = self._train_step([next(batches) for _ in range(s.accumulate)])
-                self.step += 1
+        began, first = time.monotonic(), self.step
+        batches = self._batches()
+        while self.step < s.steps:
+            values = self._train_step([next(batches) for _ in range(s.accumulate)])
+            self.step += 1
+            last = self.step == s.steps
+            if last or self.step % s.log_every == 0:
                 images = s.batch_size * s.accumulate * self.fabric.world_size
-                run_log.count(self.step, images)
-                if self.step % s.log_every == 0 or self.step == s.steps:
-                    run_log.write('train', self.step, values)
-                last = self.step == s.steps
-                if last or (s.validate_every and self.step % s.validate_every == 0):
-                    self._validate(run_log)
-                if last or self.step % s.checkpoint_every == 0:
-                    self.save(required=last)
+                rate = images * (self.step - first) / (time.monotonic() - began)
+                self._log('train', {**values, 'images_per_s': rate})
+            if last or (s.validate_every and self.step % s.validate_every == 0):
+                self._validate()
+            if last or self.step % s.checkpoint_every == 0:
+                self.save(required=last)
         self._use(self._kept or self.average)
         return self.best
+
+    def _log(self, kind: str, values: dict[str, float]) -> None:
+        """Note numbers of kind 'train' or 'val' of the step."""
+        self.fabric.log_dict({f'{kind}/{k}': v for k, v in values.items()}, self.step)
+        if self.fabric.is_global_zero and values:
+            line = ' '.join(f'{name} {value:.4g}' for name, value in values.items())
+            log.info('step %d of %d, %s: %s', self.step, self.settings.steps, kind, line)
 
     def save(self, required: bool = True) -> None:
         """Write a checkpoint; where it is not required, a failure is a warning."""
@@ -134,9 +146,7 @@ class Trainer:
         fabric = self.fabric
         # The same numbers whether or not the run was interrupted, and others on every process.
         torch.manual_seed(_seed(self.settings.seed, self.step, fabric.global_rank))
-        rate = learning_rate(self.settings, self.step)
-        for group in self.optimizer.param_groups:
-            group['lr'] = rate
+        rate = self.schedules[0].get_last_lr()[0]
         batches = [fabric.to_device(batch) for batch in batches]
         weights = [self.task.weigh(batch) for batch in batches]
         total = _sum(fabric, torch.stack(weights).sum()).clamp(min=1e-6)
@@ -159,9 +169,12 @@ class Trainer:
         if not all(v == v and abs(v) != float('inf') for v in values.values()):
             self._stop_for_nan(values, batches)
         if self.settings.clip_norm:
-            fabric.clip_gradients(self.module, self.optimizer, max_norm=self.settings.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            limit = self.settings.clip_norm
+            fabric.clip_gradients(self.module, self.optimizers[0], max_norm=limit)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
         self._average()
         return {**values, 'lr': rate}
 
@@ -180,14 +193,16 @@ class Trainer:
             return
         # A short memory at first, so that the random start does not linger in the average.
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.task.trained_state().items():
-            mean = self.average[name]
-            if mean.is_floating_point():
-                mean.lerp_(value.to(mean.dtype), 1 - decay)
-            else:
+        pairs = [(self.average[k], value) for k, value in self.task.trained_state().items()]
+        floats = [(mean, value) for mean, value in pairs if mean.is_floating_point()]
+        if floats:
+            means, values = zip(*floats, strict=True)
+            get_ema_multi_avg_fn(decay)(list(means), list(values), None)
+        for mean, value in pairs:
+            if not mean.is_floating_point():
                 mean.copy_(value)
 
-    def _validate(self, run_log: RunLog) -> None:
+    def _validate(self) -> None:
         """Validate the averaged weights where there are any; keep the best."""
         monitor = self.settings.monitor
         state = {k: v.detach().clone() for k, v in self.task.trained_state().items()}
@@ -198,7 +213,7 @@ class Trainer:
             values = self.task.validate()
             for module, mode in modes:
                 module.training = mode
-            run_log.write('val', self.step, values)
+            self._log('val', values)
             if values and monitor and monitor not in values:
                 raise TrainingError(f'monitor: no {monitor!r} among {", ".join(values)}')
             sign = -1 if self.settings.monitor_min else 1
@@ -244,7 +259,7 @@ class Trainer:
         return {
             'step': self.step,
             'task': self.task.trained_state(),
-            'optimizer': self.optimizer.state_dict(),
+            'optimizers': [each.state_dict() for each in self.optimizers],
             'average': self.average,
             'kept': self._kept,
             'best': self.best,
@@ -280,7 +295,8 @@ class Trainer:
             )
         self.task.load_trained_state(state['task'])
         try:
-            self.optimizer.load_state_dict(state['optimizer'])
+            for each, saved in zip(self.optimizers, state['optimizers'], strict=True):
+                each.load_state_dict(saved)
         except ValueError as error:
             raise TrainingError(
                 f'{path}: trains other parameters ({error}); use a new folder'
@@ -296,8 +312,8 @@ class Trainer:
         log.info('resumed from %s at step %d', path, self.step)
 
 
-def create_fabric(settings: TrainSettings) -> Any:
-    """Lightning Fabric for the settings, launched. Raises TrainingError where it is missing."""
+def create_fabric(settings: TrainSettings, folder: Path) -> Any:
+    """Lightning Fabric that logs to a folder, launched. Raises TrainingError: not installed."""
     try:
         from lightning.fabric import Fabric
         from lightning.fabric.strategies import DDPStrategy
@@ -313,22 +329,21 @@ def create_fabric(settings: TrainSettings) -> Any:
         precision=settings.precision,  # type: ignore[arg-type]
         # Buffers stay as each process computes them: a GMM head's memory is too large to send.
         strategy=DDPStrategy(broadcast_buffers=False) if many else 'auto',
+        loggers=_loggers(folder),
     )
     fabric.launch()
     torch.manual_seed(settings.seed)
     return fabric
 
 
-def _optimizer(settings: TrainSettings, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if settings.optimizer == 'sgd':
-        return torch.optim.SGD(
-            parameters,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-    kind = Muon if settings.optimizer == 'muon' else torch.optim.AdamW
-    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+def _loggers(folder: Path) -> list[Any]:
+    """`log/version_N/metrics.csv`, N counting the starts of the run; TensorBoard where it is."""
+    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
+
+    loggers: list[Any] = [CSVLogger(folder, 'log', flush_logs_every_n_steps=1)]
+    with contextlib.suppress(ImportError):
+        loggers.append(TensorBoardLogger(folder, 'tensorboard'))
+    return loggers
 
 
 def _seed(*parts: int) -> int:

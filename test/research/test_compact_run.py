@@ -23,6 +23,8 @@ from research.averaging import average
 from research.compact import CompactData, train_compact
 from research.presets import PRESETS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):

@@ -21,6 +21,8 @@ from ood_perception.training.uem import UemTask
 from research.compact_data import Samples, as_sample
 from research.frozen import FrozenFeatures
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 

@@ -22,10 +22,10 @@ from ood_perception.masks.light_prompts import (
     decode,
     propose,
 )
-from research.fit import fit
 from research.mask_validation import match
 from research.prompts import (
     CANDIDATES,
+    Examples,
     calibrate,
     detection_loss,
     example,
@@ -34,6 +34,7 @@ from research.prompts import (
     train_prompts,
 )
 from research.score_scenes import Scene, compose, spoil
+from research.small_networks import train_small
 
 torch.set_num_threads(1)
 
@@ -141,10 +142,10 @@ def test_cells_hold_mean_and_peak_of_the_odds():
     torch.testing.assert_close(nothing, torch.full((1, 2, 88, 89), float(nothing.min())))
 
 
-def test_scores_are_calibrated_in_order():
+def test_scores_are_calibrated_in_order(tmp_path):
     scenes = [scene(i) for i in range(24)]
     torch.manual_seed(0)
-    model, _ = fit_briefly(scenes)
+    model = fit_briefly(scenes, tmp_path)
     probability = torch.from_numpy(scenes[0].probability).float()[None]
     with torch.no_grad():
         before = model(cell_odds(probability))
@@ -180,35 +181,44 @@ def test_scenes_are_kept_aside_for_the_calibration():
     assert len(kept) == 100
 
 
-def fit_briefly(scenes):
+class Same(torch.utils.data.Dataset):
+    """One sample again and again."""
+
+    def __init__(self, sample):
+        self.sample = sample
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, key):
+        return self.sample
+
+
+def fit_briefly(scenes, folder):
     model = LightDetector(8)
-    rng = np.random.default_rng(0)
-
-    def batch():
-        examples = [example(scenes[int(rng.integers(len(scenes)))], rng) for _ in range(4)]
-        return tuple(torch.stack(e) for e in zip(*examples, strict=True))
-
-    return model, fit(model, batch, detection_loss, 0, 40, 0.01)
+    path = folder / 'l.safetensors'
+    train_small(model, Examples(scenes, 0), detection_loss, path, 40, 4, 0.01)
+    return model
 
 
 def test_it_learns_and_is_repeatable(tmp_path):
     scenes = [scene(i) for i in range(3)]
     states = []
     for _ in range(2):
-        model, steps = train_prompts(scenes, tmp_path / 'l.safetensors', batch=1, steps=3)
-        assert steps == 3
+        model = train_prompts(scenes, tmp_path / 'l.safetensors', batch=1, steps=3)
         states.append(list(model.state_dict().values()))
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
     torch.manual_seed(0)
-    batch = [t[None] for t in example(scenes[0], np.random.default_rng(0))]
-    losses = []
+    inputs, *wanted = example(scenes[0], np.random.default_rng(0))
+    same, losses = {'input': inputs, 'wanted': wanted, 'name': 'it'}, []
 
     def loss_of(*args):
         loss = detection_loss(*args)
         losses.append(float(loss.detach()))
         return loss
 
-    fit(LightDetector(8), lambda: tuple(batch), loss_of, 0, 40, 0.01)
+    path = tmp_path / 'o.safetensors'
+    train_small(LightDetector(8), Same(same), loss_of, path, 40, 1, 0.01)
     assert losses[-1] < 0.3 * losses[0]
 
 

@@ -16,6 +16,8 @@ from ood_perception.simulation.proving_ground import ProvingGround
 from ood_perception.training.checkpointing import TrainingError
 from research.rendered import render
 
+pytestmark = pytest.mark.slow
+
 SEEDS = range(3, 6)
 MOVING = (8, 9, 10)
 

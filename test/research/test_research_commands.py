@@ -22,6 +22,8 @@ from ood_perception.profile import Profile
 from research import prompt_runs, segmentor
 from research.train_masks import masks
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 
@@ -91,7 +93,7 @@ def test_segmentor_to_a_profile_that_runs_and_again(data, tmp_path):
 
 def test_light_prompts_from_frames_and_objects(data, tmp_path):
     arguments = ['--data', str(data / 'frames' / 'images'), '--out', str(tmp_path)]
-    arguments += ['--objects', str(data / 'objects'), '--seconds', '0.2']
+    arguments += ['--objects', str(data / 'objects'), '--steps', '2']
     result = run(prompt_runs.command, arguments)
     assert result.exit_code == 0, result.output
     path = tmp_path / 'light_prompts.safetensors'

@@ -24,6 +24,8 @@ from research.stages import make_task
 
 from training_samples import DINO, MODELS, SETTINGS, Squares, changed, model, stage, state
 
+pytestmark = pytest.mark.slow
+
 
 def cache(folder: Path, **kwargs) -> FeatureCache:
     return FeatureCache(

@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The engine: exact resume, accumulation, two processes, broken checkpoints, bad losses."""
+"""The trainer: exact resume, accumulation, two processes, broken checkpoints, bad losses."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import os
 import random
@@ -26,8 +27,6 @@ from ood_perception.training.checkpointing import (
     load_latest,
     save_checkpoint,
 )
-from ood_perception.training.run_log import read_log
-from ood_perception.training.settings import TrainSettings, learning_rate
 from ood_perception.training.trainer import Trainer
 
 from tiny_run import SETTINGS, TinySet, TinyTask
@@ -48,6 +47,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, 'PYTHONPATH': root, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
 
 
+def logged(folder: Path, kind: str, name: str) -> list[tuple[int, float]]:
+    """(step, value) of one number, in order; of what was done twice the last."""
+    found = {}
+    for version in sorted((folder / 'log').iterdir()):
+        with (version / 'metrics.csv').open(newline='') as file:
+            for row in csv.DictReader(file):
+                if value := row.get(f'{kind}/{name}'):
+                    found[int(row['step'])] = float(value)
+    return sorted(found.items())
+
+
 def equal(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
@@ -59,7 +69,7 @@ def whole(tmp_path_factory):
 
 
 def test_loss_falls_and_the_log_is_complete(whole):
-    losses = read_log(whole[1] / 'log.csv', 'train', 'loss')
+    losses = logged(whole[1], 'train', 'loss')
     assert [step for step, _ in losses] == list(range(1, 21))
     assert losses[-1][1] < losses[0][1]
 
@@ -68,6 +78,7 @@ def test_worker_count_changes_nothing(whole, tmp_path):
     assert equal(train(tmp_path, workers=2).task.state_dict(), whole[0])
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_gives_the_same_weights(whole, tmp_path):
     command = [sys.executable, str(HERE.parent / 'tiny_run.py'), str(tmp_path)]
     process = subprocess.Popen([*command, 'sleep=0.1'], env=environment())
@@ -81,10 +92,10 @@ def test_kill_9_and_resume_gives_the_same_weights(whole, tmp_path):
     state, _ = load_latest(tmp_path)
     assert 0 < state['step'] < 20
     assert equal(train(tmp_path).task.state_dict(), whole[0])
-    # The log is that of one run, too.
+    # The logs are those of one run, too.
     for name in ('loss', 'lr'):
-        resumed = read_log(tmp_path / 'log.csv', 'train', name)
-        assert resumed == read_log(whole[1] / 'log.csv', 'train', name)
+        resumed = logged(tmp_path, 'train', name)
+        assert resumed == logged(whole[1], 'train', name)
 
 
 def test_a_broken_checkpoint_is_refused_and_the_previous_used(whole, tmp_path, caplog):
@@ -97,7 +108,7 @@ def test_a_broken_checkpoint_is_refused_and_the_previous_used(whole, tmp_path, c
     assert state['step'] == 12
     assert path != newest
     assert newest.name in caplog.text
-    assert 'sha256' in caplog.text
+    assert 'checksum' in caplog.text
     newest.write_bytes(b'')
     resumed = train(tmp_path, schedule='constant').task.state_dict()
     other = tmp_path / 'other'
@@ -108,13 +119,6 @@ def test_a_broken_checkpoint_is_refused_and_the_previous_used(whole, tmp_path, c
         load_latest(tmp_path)
 
 
-def test_a_checkpoint_without_its_hash_is_not_complete(tmp_path):
-    path = save_checkpoint(tmp_path, 5, {'step': 5})
-    save_checkpoint(tmp_path, 9, {'step': 9}).with_name('step_000000009.ckpt.sha256').unlink()
-    assert checkpoint_paths(tmp_path) == [path]
-    assert load_latest(tmp_path)[0] == {'step': 5}
-
-
 def test_only_the_newest_checkpoints_stay(tmp_path):
     for step in range(5):
         save_checkpoint(tmp_path, step, {'step': step})
@@ -122,7 +126,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
         'step_000000003.ckpt',
         'step_000000004.ckpt',
     ]
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
@@ -147,10 +151,11 @@ def test_accumulation_equals_the_larger_batch(tmp_path):
     two = train(tmp_path / 'two', TinyTask(dropout=0), batch_size=2, accumulate=2, **kwargs)
     for a, b in zip(one.task.net.parameters(), two.task.net.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    curves = [read_log(t.folder / 'log.csv', 'train', 'loss') for t in (one, two)]
+    curves = [logged(t.folder, 'train', 'loss') for t in (one, two)]
     assert [v for _, v in curves[0]] == pytest.approx([v for _, v in curves[1]], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one_with_the_summed_batch(tmp_path):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
@@ -178,7 +183,7 @@ def test_two_processes_follow_the_curve_of_one_with_the_summed_batch(tmp_path):
     two = torch.load(tmp_path / 'two' / 'final.pt', weights_only=True)
     for name, value in one.task.net.state_dict(prefix='net.').items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)
-    curves = [read_log(tmp_path / n / 'log.csv', 'train', 'loss') for n in ('one', 'two')]
+    curves = [logged(tmp_path / n, 'train', 'loss') for n in ('one', 'two')]
     assert len(curves[0]) == 8
     assert [v for _, v in curves[0]] == pytest.approx([v for _, v in curves[1]], rel=1e-5)
 
@@ -200,7 +205,7 @@ def test_frozen_state_is_not_stored_and_not_changed(whole):
 def test_best_weights_are_kept(tmp_path):
     settings = {'monitor': 'size', 'monitor_min': True, 'validate_every': 5}
     trainer = train(tmp_path, **settings)
-    sizes = dict(read_log(tmp_path / 'log.csv', 'val', 'size'))
+    sizes = dict(logged(tmp_path, 'val', 'size'))
     assert len(sizes) == 4
     assert trainer.best['size'] == pytest.approx(min(sizes.values()))
     assert trainer.task.validate()['size'] == pytest.approx(min(sizes.values()))
@@ -209,7 +214,7 @@ def test_best_weights_are_kept(tmp_path):
 @pytest.mark.parametrize('precision', ['bf16-mixed'])
 def test_mixed_precision_trains(tmp_path, precision):
     train(tmp_path, precision=precision, steps=10)
-    losses = read_log(tmp_path / 'log.csv', 'train', 'loss')
+    losses = logged(tmp_path, 'train', 'loss')
     assert losses[-1][1] < losses[0][1]
 
 
@@ -263,25 +268,3 @@ def test_wrong_settings_are_named(tmp_path, changes, message):
 def test_an_empty_set_is_refused(tmp_path):
     with pytest.raises(TrainingError, match='empty'):
         Trainer(TinyTask(), TinySet(0), SETTINGS, tmp_path)
-
-
-def test_learning_rates():
-    uem = TrainSettings(steps=4000, lr=5e-4, lr_end=1e-7, warmup_steps=1500)
-    assert learning_rate(uem, 0) == 0
-    assert learning_rate(uem, 750) == pytest.approx(2.5e-4)
-    assert learning_rate(uem, 1500) == pytest.approx(5e-4)
-    assert learning_rate(uem, 2750) == pytest.approx((5e-4 + 1e-7) / 2)
-    assert learning_rate(uem, 4000) == pytest.approx(1e-7)
-    s2m = TrainSettings(
-        schedule='step', lr=0.0025, warmup_steps=1000, warmup_factor=0.001, milestones=(60, 80)
-    )
-    assert learning_rate(s2m, 19) == pytest.approx(4.995e-5, rel=1e-3)
-    late = dataclasses.replace(s2m, warmup_steps=0)
-    assert learning_rate(late, 59) == pytest.approx(0.0025)
-    assert learning_rate(late, 80) == pytest.approx(0.000025)
-    cycle = TrainSettings(schedule='one_cycle', steps=100, warmup_steps=30, lr=1.0, lr_end=0.0)
-    rates = [learning_rate(cycle, step) for step in range(101)]
-    assert max(range(101), key=rates.__getitem__) == 30
-    assert rates[15] == pytest.approx(0.5)
-    assert rates[65] == pytest.approx(0.5)
-    assert rates[100] == pytest.approx(0.0)
