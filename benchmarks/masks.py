@@ -36,9 +36,9 @@ import checkout  # noqa: F401
 import cv2
 import numpy as np
 import torch
+from s2m_metrics import THRESHOLDS, S2MMetrics
 from table import append
 
-from ood_perception.evaluation.s2m_metrics import THRESHOLDS, S2MMetrics
 from ood_perception.masks import create_prompts, create_segmenter, fuse
 from ood_perception.masks.fusion import Instances
 from research.mask_validation import Tally

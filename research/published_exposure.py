@@ -17,9 +17,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from torchvision.transforms import v2
 
 from ood_perception.training.losses import IGNORE, UNKNOWN
 from ood_perception.training.objects import Objects
+from ood_perception.training.recipes import as_array, as_image, seeded
 
 Array = np.ndarray
 Rng = np.random.Generator
@@ -168,22 +170,9 @@ def centre(array: Array, size: tuple[int, int], fill: int) -> Array:
 
 def colour_jitter(rng: Rng, image: Array, strength: float, hue: float) -> Array:
     """Jitter brightness, contrast, saturation and hue of uint8 (H, W, 3) RGB in random order."""
-    for op in rng.permutation(4):
-        factor = rng.uniform(1 - strength, 1 + strength)
-        if op == 0:
-            image = cv2.convertScaleAbs(image, alpha=factor)
-        elif op == 1:
-            mean = int(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean() + 0.5)
-            image = cv2.addWeighted(image, factor, np.full_like(image, mean), 1 - factor, 0)
-        elif op == 2:
-            grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-            image = cv2.addWeighted(image, factor, grey, 1 - factor, 0)
-        else:
-            hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-            turned = hsv[..., 0].astype(np.int16) + round(180 * rng.uniform(-hue, hue))
-            hsv[..., 0] = np.mod(turned, 180)
-            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return image
+    with seeded(rng):
+        jitter = v2.ColorJitter(strength, strength, strength, hue)
+        return as_array(jitter(as_image(image)))
 
 
 def tight(object_: Array) -> tuple[Array, Array]:

@@ -51,6 +51,7 @@ def fit(
         TrainingError: no finite score of one kind, or an unknown `kind`.
 
     """
+    from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
     from ood_perception.scores.calibration import Calibration
 
     if kind not in ('platt', 'quantile'):
@@ -69,11 +70,10 @@ def fit(
     import torch
 
     probability = fitted(torch.from_numpy(score)).numpy()
-    numbers = {
-        'ece': expected_calibration_error(probability, label),
-        'brier': float(np.mean((probability - label) ** 2)),
-        'pixels': float(len(label)),
-    }
+    metrics = CalibrationMetrics()
+    metrics.update(probability, label)
+    measured = metrics.compute()
+    numbers = {'ece': measured['ece'], 'brier': measured['brier'], 'pixels': float(len(label))}
     return fitted.to_config(), numbers
 
 
@@ -88,16 +88,6 @@ def _draw(rng: np.random.Generator, label: Array, limit: int, prevalence: float)
     return np.concatenate(
         [rng.permutation(unknown)[:n], rng.permutation(known)[: max(total - n, 1)]]
     )
-
-
-def expected_calibration_error(probability: Array, label: Array, bins: int = 15) -> float:
-    """Mean distance between probability and frequency over equally wide bins, weighted."""
-    cell = np.clip((probability * bins).astype(int), 0, bins - 1)
-    count = np.bincount(cell, minlength=bins)
-    hit = np.bincount(cell, label.astype(float), minlength=bins)
-    mean = np.bincount(cell, probability.astype(float), minlength=bins)
-    filled = count > 0
-    return float(np.abs(hit - mean)[filled].sum() / max(count.sum(), 1))
 
 
 def profile_scores(

@@ -101,17 +101,17 @@ class Paste:
 
     def __call__(self, rng: Rng, image: Array, label: Array) -> tuple[Array, Array]:
         """Return image uint8 (*size, 3) and label uint8 size."""
-        with _seeded(rng):
-            view, mask = self._view(_as_image(image), tv_tensors.Mask(torch.from_numpy(label)))
-            image, label = _as_array(view), mask.numpy().copy()
+        with seeded(rng):
+            view, mask = self._view(as_image(image), tv_tensors.Mask(torch.from_numpy(label)))
+            image, label = as_array(view), mask.numpy().copy()
             count = int(rng.integers(1, self.limit + 1)) if rng.random() < self.share else 0
             for _ in range(count):
                 rgba = self.objects.load(int(rng.integers(len(self.objects))))
-                colour = _as_array(self._object(_as_image(rgba[..., :3])))
+                colour = as_array(self._object(as_image(rgba[..., :3])))
                 rgba = np.dstack([colour, rgba[..., 3]])
                 mirrored = rgba[:, ::-1] if rng.random() < 0.5 else rgba
                 paste(rng, image, label, mirrored, Label.UNKNOWN)
-            return _as_array(self._camera(_as_image(image))), label
+            return as_array(self._camera(as_image(image))), label
 
 
 class PasteOnly(Plain):
@@ -169,16 +169,18 @@ def make_recipe(
 
 
 @contextlib.contextmanager
-def _seeded(rng: Rng) -> Iterator[None]:
+def seeded(rng: Rng) -> Iterator[None]:
     """Let torch's transforms draw from a seed of `rng`; torch's own state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))
         yield
 
 
-def _as_image(image: Array) -> tv_tensors.Image:
+def as_image(image: Array) -> tv_tensors.Image:
+    """Wrap uint8 (H, W, 3) RGB for torchvision's transforms."""
     return tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
 
 
-def _as_array(image: torch.Tensor) -> Array:
+def as_array(image: torch.Tensor) -> Array:
+    """Turn what :func:`as_image` gave into uint8 (H, W, 3)."""
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
