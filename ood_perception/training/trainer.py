@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
 from ood_perception.training.checkpointing import (
@@ -30,7 +31,6 @@ from ood_perception.training.checkpointing import (
     check_space,
     load_latest,
     save_checkpoint,
-    tensor_bytes,
 )
 from ood_perception.training.optimizers import create_optimizers, create_schedule
 from ood_perception.training.settings import Task, TrainSettings
@@ -91,7 +91,8 @@ class Trainer:
         )
         self._resume()
         self.schedules = [create_schedule(settings, each, self.step) for each in optimizers]
-        check_space(self.folder, 4 * tensor_bytes(self._state()))
+        tensors = (leaf for leaf in tree_leaves(self._state()) if isinstance(leaf, Tensor))
+        check_space(self.folder, 4 * sum(tensor.nbytes for tensor in tensors))
 
     def fit(self) -> dict[str, float]:
         """
@@ -297,7 +298,7 @@ class Trainer:
         try:
             for each, saved in zip(self.optimizers, state['optimizers'], strict=True):
                 each.load_state_dict(saved)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise TrainingError(
                 f'{path}: trains other parameters ({error}); use a new folder'
             ) from error
