@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import checkout  # noqa: F401
 import cv2
 import numpy as np
 import torch
@@ -32,8 +33,8 @@ from ood_perception.models.output import InputSpec
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration, create_score
-from ood_perception.training.outlier_exposure import load_objects, validation_set
 from ood_perception.training.sources import open_frames
+from research.outlier_exposure import load_objects, validation_set
 
 SCORES = ('llr', 'max_logit', 'uem', 'entropy')
 DRIVE = '0016E5'

@@ -6,12 +6,12 @@ Train the compact network's UEM with each form of outlier exposure and compare w
 
     python benchmarks/exposures.py --steps 600 --output exposures.csv
 
-`ours` (training.outlier_exposure), `uem_mix` (UEM's Anomaly Mix, probability 1.0 so that every
+`ours` (research.outlier_exposure), `uem_mix` (UEM's Anomaly Mix, probability 1.0 so that every
 sample holds an object, as ours does) and `rpl` (S2M's). The same frozen head, random UEM, frames,
 cut-outs, batch, steps and seed for all; no rendered frames for any. Measured on held-out objects
 pasted on the held-out drive by our own means, which favours ours, and on drives of the proving
-ground, which no form has seen. One form takes about the time of stage 2 of `ood train compact` a
-step.
+ground, which no form has seen. One form takes about the time of stage 2 of
+`python -m research.compact` a step.
 """
 
 from __future__ import annotations
@@ -24,20 +24,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import torch
 from table import append
 
 from ood_perception.checkpoints import read_checkpoint, resolve
+from ood_perception.labels import label_of
 from ood_perception.training import run
 from ood_perception.training.cards import write_weights
-from ood_perception.training.compact import VAL_DRIVES, as_unknown
-from ood_perception.training.compact_data import Compose, Pairs, Samples, load_pairs
-from ood_perception.training.outlier_exposure import Exposure, load_objects, validation_set
 from ood_perception.training.presets import find_preset, override
 from ood_perception.training.recipes import make_recipe
-from ood_perception.training.rendered import render
 from ood_perception.training.sources import open_frames
 from ood_perception.training.validation import Validation, pixel_numbers
+from research.compact import VAL_DRIVES
+from research.compact_data import Compose, Pairs, Samples, load_pairs
+from research.outlier_exposure import Exposure, load_objects, validation_set
+from research.presets import PRESETS
+from research.recipes import RECIPES
+from research.rendered import render
+from research.stages import run_stage
 
 FIELDS = ('exposure', 'set', 'ap', 'fpr95', 'auroc', 'steps', 'batch', 'seed', 'command')
 
@@ -49,8 +54,8 @@ def forms(pairs: list[Any], objects: list[Any], size: tuple[int, int]) -> dict[s
     source: Any = objects
     return {
         'ours': Exposure(pairs, objects).outlier,
-        'uem_mix': make_recipe('uem_mix', source, probability=1.0, **whole),
-        'rpl': make_recipe('rpl', source, crop=min(size)),
+        'uem_mix': make_recipe('uem_mix', source, RECIPES, probability=1.0, **whole),
+        'rpl': make_recipe('rpl', source, RECIPES, crop=min(size)),
     }
 
 
@@ -70,15 +75,15 @@ def main() -> None:
     parser.add_argument('--folder', type=Path, help='of the runs; default: a temporary one')
     parser.add_argument('--output', type=Path, help='CSV to append to')
     options = parser.parse_args()
-    most = options.frames or None
+    limit = options.frames or None
     train = open_frames(f'camvid:{options.data / "camvid_train"}', 'train')
-    held_in = load_pairs(train, leave_out='0016E5')[:most]
-    held_out = load_pairs(open_frames(f'camvid:{options.data / "camvid_val"}', 'val'))[:most]
+    held_in = load_pairs(train, leave_out='0016E5')[:limit]
+    held_out = load_pairs(open_frames(f'camvid:{options.data / "camvid_val"}', 'val'))[:limit]
     objects = load_objects(options.data / 'outliers_train', held_out=False)
     strange = load_objects(options.data / 'outliers_train', held_out=True)
     pasted = validation_set(held_out[::2] or held_out, strange)
-    sets = {'pasted': Pairs([(image, as_unknown(label)) for image, label in pasted])}
-    preset = find_preset('compact')
+    sets = {'pasted': Pairs([(image, label_of(label)) for image, label in pasted])}
+    preset = find_preset('compact', PRESETS)
     changes = [f'steps={options.steps}', f'batch_size={options.batch}', f'seed={options.seed}']
     changes += [f'warmup_steps={max(1, options.steps // 10)}', 'validate_every=0', 'workers=0']
     preset = dataclasses.replace(preset, uem=override(preset.uem, changes))
@@ -97,13 +102,13 @@ def main() -> None:
             sets['proving ground'] = Pairs(load_pairs(rendered))
         for name in options.forms.split(','):
             job = run.Job(preset, name, folder / name, [train], weights=str(head))
-            job.train_set = Samples([(1.0, held_in, composes[name])], 4000, options.seed)
+            samples = Samples([(1.0, held_in, composes[name])], 4000, options.seed)
             job.command = shlex.join(['python', *sys.argv])
-            weights, _ = run.run_stage(job, 'uem', check=False)
+            weights, _ = run_stage(job, 'uem', samples)
             parts = run.build(dataclasses.replace(job, weights=str(weights)))
             for where, pairs in sets.items():
                 with torch.inference_mode():
-                    numbers = pixel_numbers(*Validation(pairs, 'uem').scores(parts))
+                    numbers = pixel_numbers(*Validation(pairs).scores(parts))
                 text = ', '.join(f'{key} {value:.4f}' for key, value in numbers.items())
                 print(f'{name} on {where}: {text}', flush=True)
                 about = {'steps': options.steps, 'batch': options.batch, 'seed': options.seed}

@@ -32,16 +32,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import cv2
 import numpy as np
 import torch
+from s2m_metrics import THRESHOLDS, S2MMetrics
 from table import append
 
-from ood_perception.evaluation.s2m_metrics import THRESHOLDS, S2MMetrics
 from ood_perception.masks import create_prompts, create_segmenter, fuse
 from ood_perception.masks.fusion import Instances
-from ood_perception.training.mask_validation import Tally
-from ood_perception.training.score_scenes import (
+from research.mask_validation import Tally
+from research.score_scenes import (
     Scene,
     compose,
     load_frames,

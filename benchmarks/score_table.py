@@ -122,9 +122,11 @@ def something(label: np.ndarray) -> bool:
 
 def pasted(data: Path, count: int) -> Frames:
     """Held-out objects on the drive 0016E5; the other drives are known."""
-    from ood_perception.training.compact_data import load_pairs
-    from ood_perception.training.outlier_exposure import load_objects, validation_set
+    import checkout  # noqa: F401
+
     from ood_perception.training.sources import open_frames
+    from research.compact_data import load_pairs
+    from research.outlier_exposure import load_objects, validation_set
 
     drive = load_pairs(open_frames(f'camvid:{data / "camvid_val"}', 'val'))
     train = open_frames(f'camvid:{data / "camvid_train"}', 'train')

@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import cv2
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from table import append
 from ood_perception.evaluation.time_metrics import TimeMetrics
 from ood_perception.masks import Tracker, fuse
 from ood_perception.simulation.proving_ground import ProvingGround
-from ood_perception.training.mask_validation import mask_overlaps, match
+from research.mask_validation import mask_overlaps, match
 
 FIELDS = (
     'source', 'unknowns', 'drives', 'frames', 'objects', 'found', 'object_frames',

@@ -31,7 +31,7 @@ Labels = Annotated[
 ]
 Depth = Annotated[str, typer.Option(help='Topic of registered depth images, for distances.')]
 Workers = Annotated[int, typer.Option(help='Bags evaluated at a time.', min=1)]
-Backend = Annotated[str, typer.Option(help='With several bags: none, processes or ray.')]
+Backend = Annotated[str, typer.Option(help='With several bags: none or processes.')]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Evaluation on many processors or machines: shards are evaluated anywhere and their counts merged.
+Evaluation on many processors: shards are evaluated anywhere and their counts merged.
 
 A shard is a whole bag or sequence, since tracks and flicker live through time. Statistics are
 integer counts, and sums that are rounded once, so the figures do not depend on how many workers
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from ood_perception.evaluation.evaluator import Evaluator
 
-BACKENDS = ('none', 'processes', 'ray')
+BACKENDS = ('none', 'processes')
 
 Shard = TypeVar('Shard')
 
@@ -42,16 +42,14 @@ def evaluate_shards(
     Args:
         shards: what `work` takes, for example paths of bags; can be pickled.
         work: function of a module that evaluates one shard.
-        workers: processes; with Ray, shards at a time (CPUs asked of a local Ray).
-        backend: 'none' (in this process), 'processes', or 'ray' (of the cluster that RAY_ADDRESS
-            names, else a local one).
+        workers: processes.
+        backend: 'none' (in this process) or 'processes'.
         retries: how often a shard whose worker was killed is given to another.
         on_progress: is told the number of shards done.
 
     Raises:
         ValueError: no shards, unknown backend, or workers below 1.
         WorkerError: a shard's worker died more often than `retries`.
-        ImportError: Ray is not installed.
 
     """
     if not shards:
@@ -66,8 +64,6 @@ def evaluate_shards(
         for shard in shards:
             parts.append(work(shard))
             tell(len(parts))
-    elif backend == 'ray':
-        parts = _with_ray(shards, work, workers, retries, tell)
     else:
         parts = _with_processes(shards, work, workers, retries, tell)
     merged = parts[0]
@@ -98,37 +94,3 @@ def _with_processes(
                         f'workers died {failures} times; not evaluated: {", ".join(lost[:5])}'
                     ) from error
     return [done[i] for i in range(len(shards))]
-
-
-def _with_ray(
-    shards: Sequence[Any], work: Any, workers: int, retries: int, tell: Callable[[int], None]
-) -> list[Evaluator]:
-    import os
-
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError('ray is missing; pip install "ood_perception[ray]"') from error
-    started = not ray.is_initialized()
-    if started and os.environ.get('RAY_ADDRESS'):
-        ray.init(log_to_driver=False)
-    elif started:
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
-    try:
-        # Ray gives the shard of a killed worker to another by itself.
-        @ray.remote(max_retries=retries)
-        def evaluate(shard: Any) -> Evaluator:
-            return work(shard)
-
-        jobs = [evaluate.remote(shard) for shard in shards]
-        waiting, finished = list(jobs), 0
-        while waiting:
-            ready, waiting = ray.wait(waiting)
-            finished += len(ready)
-            tell(finished)
-        return [ray.get(job) for job in jobs]
-    except ray.exceptions.WorkerCrashedError as error:
-        raise WorkerError(f'a worker died more than {retries} times: {error}') from error
-    finally:
-        if started:
-            ray.shutdown()

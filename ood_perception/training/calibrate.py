@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,21 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ood_perception.labels import truth_of
 from ood_perception.profile import CalibrationConfig, Profile
 from ood_perception.training.checkpointing import TrainingError
 
 Array = np.ndarray
+
+BLOCK = re.compile(r'^calibration:.*\n(?:[ \t]+.*\n|[ \t]*\n(?=[ \t]))*', re.MULTILINE)
+"""The calibration of a profile file with the lines that belong to it."""
 
 
 def fit(
     scores: Sequence[Array],
     labels: Sequence[Array],
     kind: str = 'platt',
-    most: int = 400_000,
+    limit: int = 400_000,
     prevalence: float = 0.0,
     seed: int = 0,
 ) -> tuple[CalibrationConfig, dict[str, float]]:
@@ -33,7 +39,7 @@ def fit(
         scores: float (h, w) each.
         labels: 0 known, 1 unknown, 255 ignored, same shapes.
         kind: 'platt' or 'quantile'.
-        most: pixels used, drawn at random.
+        limit: pixels used, drawn at random.
         prevalence: share of unknown pixels that probabilities refer to (known and unknown pixels
             are drawn in this proportion); 0 = as in the data.
         seed: of the drawing.
@@ -46,6 +52,7 @@ def fit(
             rise from known to unknown pixels.
 
     """
+    from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
     from ood_perception.scores.calibration import Calibration
 
     if kind not in ('platt', 'quantile'):
@@ -55,7 +62,7 @@ def fit(
     keep = (label <= 1) & np.isfinite(score)
     score, label = score[keep], label[keep]
     rng = np.random.default_rng(seed)
-    chosen = _draw(rng, label, most, prevalence)
+    chosen = _draw(rng, label, limit, prevalence)
     score, label = score[chosen], label[chosen]
     try:
         fitted = getattr(Calibration, f'fit_{kind}')(score, label)
@@ -69,35 +76,24 @@ def fit(
     import torch
 
     probability = fitted(torch.from_numpy(score)).numpy()
-    numbers = {
-        'ece': expected_calibration_error(probability, label),
-        'brier': float(np.mean((probability - label) ** 2)),
-        'pixels': float(len(label)),
-    }
+    metrics = CalibrationMetrics()
+    metrics.update(probability, label)
+    measured = metrics.compute()
+    numbers = {'ece': measured['ece'], 'brier': measured['brier'], 'pixels': float(len(label))}
     return fitted.to_config(), numbers
 
 
-def _draw(rng: np.random.Generator, label: Array, most: int, prevalence: float) -> Array:
+def _draw(rng: np.random.Generator, label: Array, limit: int, prevalence: float) -> Array:
     if not prevalence:
-        return rng.permutation(len(label))[:most]
+        return rng.permutation(len(label))[:limit]
     if not 0 < prevalence < 1:
         raise TrainingError(f'prevalence: expected a share between 0 and 1, got {prevalence}')
     unknown, known = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
-    total = min(most, int(len(unknown) / prevalence), int(len(known) / (1 - prevalence)))
+    total = min(limit, int(len(unknown) / prevalence), int(len(known) / (1 - prevalence)))
     n = max(round(total * prevalence), 1)
     return np.concatenate(
         [rng.permutation(unknown)[:n], rng.permutation(known)[: max(total - n, 1)]]
     )
-
-
-def expected_calibration_error(probability: Array, label: Array, bins: int = 15) -> float:
-    """Mean distance between probability and frequency over equally wide bins, weighted."""
-    cell = np.clip((probability * bins).astype(int), 0, bins - 1)
-    count = np.bincount(cell, minlength=bins)
-    hit = np.bincount(cell, label.astype(float), minlength=bins)
-    mean = np.bincount(cell, probability.astype(float), minlength=bins)
-    filled = count > 0
-    return float(np.abs(hit - mean)[filled].sum() / max(count.sum(), 1))
 
 
 def profile_scores(
@@ -113,8 +109,6 @@ def profile_scores(
         stride: every n-th pixel of every n-th row is kept.
 
     """
-    import dataclasses
-
     from ood_perception.pipeline import Pipeline
     from ood_perception.profile import StageConfig
 
@@ -125,15 +119,34 @@ def profile_scores(
         (result,) = pipeline(image, streams=['calibration'], wants={'score'})
         pipeline.reset('calibration')
         scores.append(result.score[::stride, ::stride])
-        small = label[::stride, ::stride]
-        labels.append(np.where(small == 255, 255, small == 254).astype(np.uint8))
+        labels.append(truth_of(label[::stride, ::stride]).astype(np.uint8))
     return scores, labels
 
 
-def write_calibration(path: Path, calibration: CalibrationConfig) -> None:
-    """Replace the calibration of a profile file, leaving the rest as it is."""
-    import dataclasses
+def write_calibration(source: Path, target: Path, calibration: CalibrationConfig) -> None:
+    """
+    Write a profile anew with another calibration; all other lines, comments too, stay.
 
-    tree = yaml.safe_load(path.read_text(encoding='utf-8'))
-    tree['calibration'] = dataclasses.asdict(calibration)
-    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding='utf-8')
+    Args:
+        source: profile file to start from; may be `target`.
+        target: file to write.
+        calibration: replaces that of the profile.
+
+    Raises:
+        TrainingError: a file that cannot be read or written, or that then is no profile.
+
+    """
+    block = yaml.safe_dump({'calibration': dataclasses.asdict(calibration)}, sort_keys=False)
+    try:
+        text = source.read_text(encoding='utf-8')
+        # A block ends where the next key begins; in flow style it is one line.
+        replaced, count = BLOCK.subn(lambda _: block, text, count=1)
+        if not count:
+            replaced = f'{text.rstrip()}\n{block}'
+        tree = yaml.safe_load(replaced)
+        if Profile.from_dict(tree).calibration != calibration:
+            raise TrainingError(f'{source}: its calibration cannot be replaced; write it by hand')
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(replaced, encoding='utf-8')
+    except (OSError, yaml.YAMLError) as error:
+        raise TrainingError(f'{target}: cannot be written: {error}') from error

@@ -18,7 +18,7 @@ import yaml
 from torch import Tensor
 
 from ood_perception.profile import CalibrationConfig, Profile
-from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.checkpointing import TrainingError, write_whole
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], half: bool = False) -> str:
@@ -42,12 +42,9 @@ def write_weights(path: Path, state: Mapping[str, Tensor], half: bool = False) -
         for name, value in state.items()
     }  # fmt: skip
     data = save(tensors)
-    temporary = path.with_name(f'.{path.name}.tmp')
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        write_whole(path, data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise TrainingError(f'{path}: cannot be written: {error}') from error
     return hashlib.sha256(data).hexdigest()
 

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The end of a training run: averaging, calibration, model card and a profile ready to use."""
+"""The end of a training run: calibration, model card and a profile ready to use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ood_perception.checkpoints import read_checkpoint
-from ood_perception.checkpoints.store import resolve, sha256_of
+from ood_perception.checkpoints.store import sha256_of
 from ood_perception.profile import CalibrationConfig
 from ood_perception.training import cards
 from ood_perception.training.calibrate import fit
-from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.run import Job, build, class_names, make_validation
 
 
@@ -80,7 +78,11 @@ def finish(
             ],
             'command': job.command,
             'sha256': sha256_of(weights),
-            'record': {kind: getattr(job.preset, kind).to_dict() for kind in ('segmentor', 'uem')},
+            'record': {
+                kind: getattr(job.preset, kind).to_dict()
+                for kind in ('segmentor', 'uem')
+                if hasattr(job.preset, kind)
+            },
         },
     )
     return path
@@ -88,46 +90,10 @@ def finish(
 
 def finish_uem(job: Job, weights: Path, numbers: dict[str, Any], prevalence: float = 0.0) -> Path:
     """Load the trained UEM, calibrate it on the validation samples, write card and profile."""
-    validation = make_validation(job, 'uem')
+    validation = make_validation(job)
     if validation is None:
         return finish(job, weights, numbers)
     parts = build(dataclasses.replace(job, weights=str(weights)))
     with torch.inference_mode():
         scores, labels = validation.scores(parts)
     return finish(job, weights, numbers, scores, labels, prevalence)
-
-
-def average(start: str, trained: Path, share: float, target: Path) -> Path:
-    """
-    Write the mean of two networks, one trained on from the other.
-
-    What a network learns anew costs it some of what it knew; between the two lie networks that
-    have both (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, alpha =
-    1 - share). Running statistics are averaged too; counters are those of `trained`.
-
-    Args:
-        start: reference of the weights that training started from.
-        trained: weights at its end.
-        share: of the start, 0..1.
-        target: file to write.
-
-    Returns:
-        `target`.
-
-    Raises:
-        TrainingError: a share that is none, or tensors that do not fit.
-
-    """
-    if not 0 <= share <= 1:
-        raise TrainingError(f'keep: expected a share 0..1, got {share}')
-    old, new = read_checkpoint(resolve(start)), read_checkpoint(trained)
-    mean = {}
-    for name, value in new.items():
-        before = old.get(name)
-        if before is None or before.shape != value.shape:
-            raise TrainingError(f'{start}: {name} is missing or of another shape than trained')
-        mean[name] = (
-            torch.lerp(value, before.to(value), share) if value.dtype.is_floating_point else value
-        )
-    cards.write_weights(target, mean)
-    return target

@@ -15,37 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
-"""Label of pixels that no loss sees."""
+from ood_perception.labels import Label
 
-UNKNOWN = 254
-"""Label of pixels of objects that belong to no class."""
-
-NO_COMPONENT = -1
-"""Contrast target of pixels without a label (255 may be the number of a component)."""
+UNKNOWN, IGNORE = Label.UNKNOWN, Label.VOID
 
 
-def ood_target(label: Tensor) -> Tensor:
-    """
-    Turn segmentation labels into the UEM's target.
-
-    Args:
-        label: int (..., H, W), class ids, 254 = unknown, 255 = void.
-
-    Returns:
-        int64 (..., H, W): 1 unknown, 0 known, 255 void (ignored, not unknown).
-
-    """
-    target = (label == UNKNOWN).long()
-    return target.masked_fill(label == IGNORE, IGNORE)
-
-
-def known_target(label: Tensor) -> Tensor:
-    """Labels int64 for the class loss: unknown pixels are ignored as void is."""
-    return label.long().masked_fill(label == UNKNOWN, IGNORE)
-
-
-def object_weights(target: Tensor, area: float, most: float = 4.0) -> Tensor:
+def object_weights(target: Tensor, area: float, limit: float = 4.0) -> Tensor:
     """
     Weights by which small unknown objects count like larger ones: sqrt(area / own area).
 
@@ -53,19 +28,19 @@ def object_weights(target: Tensor, area: float, most: float = 4.0) -> Tensor:
     pixels is a thousandth of a frame. An object is an 8-connected component of unknown pixels.
 
     Args:
-        target: int (B, H, W), 1 = unknown, see `ood_target`.
+        target: int (B, H, W), 1 = unknown, see `labels.truth_of`.
         area: cells; objects of this area and larger ones have weight 1.
-        most: largest weight.
+        limit: largest weight.
 
     Returns:
-        float32 (B, H, W), 1..most, 1 where nothing is unknown.
+        float32 (B, H, W), 1..limit, 1 where nothing is unknown.
 
     """
     weights = np.ones(tuple(target.shape), np.float32)
     for row, mask in zip(weights, (target == 1).cpu().numpy(), strict=True):
         count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
         if count > 1:
-            own = np.sqrt(area / stats[:, cv2.CC_STAT_AREA]).clip(1, most)
+            own = np.sqrt(area / stats[:, cv2.CC_STAT_AREA]).clip(1, limit)
             own[0] = 1
             row[:] = own[parts]
     return torch.from_numpy(weights).to(target.device)
@@ -78,7 +53,7 @@ def without_specks(target: Tensor, least: float) -> Tensor:
     A network that is asked for them learns where they are likely: along the horizon, all of it.
 
     Args:
-        target: int (B, H, W), 1 = unknown, see `ood_target`.
+        target: int (B, H, W), 1 = unknown, see `labels.truth_of`.
         least: cells; 8-connected components of fewer are void.
 
     Returns:
@@ -95,49 +70,23 @@ def without_specks(target: Tensor, least: float) -> Tensor:
     return found
 
 
-def log_likelihood_ratio(logits: Tensor, ood: Tensor, size: tuple[int, int]) -> Tensor:
-    """
-    Likelihood ratio u1 - u0 - max_k F_k of raw head outputs, in nats (equation 11 as coded).
-
-    Both maps are upsampled (bilinear, align_corners=False) before the maximum is taken.
-
-    Args:
-        logits: float (B, K, h, w), class logits F_k.
-        ood: float (B, 2, h', w'), UEM outputs: channel 0 = inlier, 1 = outlier.
-        size: (H, W) of the label.
-
-    Returns:
-        float32 (B, H, W), higher = more unknown.
-
-    """
-    known = upsample(full(logits), size).amax(1)
-    u = upsample(full(ood), size)
-    return u[:, 1] - u[:, 0] - known
-
-
 def llr_loss(
     llr: Tensor,
     target: Tensor,
     *,
     ood: Tensor | None = None,
     alpha: float = 0.0,
-    contrast: tuple[Tensor, Tensor] | None = None,
-    beta: float = 0.01,
     unknown_weight: float = 1.0,
     pixel_weight: Tensor | None = None,
 ) -> Tensor:
     """
-    Likelihood-ratio loss BCE(LLR) + alpha CE(u) + beta CE(contrast), means over valid pixels.
-
-    The contrast term is not multiplied by alpha: the official code adds it as it is.
+    Likelihood-ratio loss BCE(LLR) + alpha CE(u), means over valid pixels.
 
     Args:
         llr: float (B, H, W), log-likelihood ratio at label size.
         target: int (B, H, W), 0 known, 1 unknown, 255 ignored.
         ood: float (B, 2, H, W), UEM outputs at label size, needed where alpha > 0.
         alpha: weight of the cross entropy over the UEM's two outputs (0.5 for G-G, else 0).
-        contrast: (logits (N, P), targets (N,) int with -1 = ignored) of a GMM head.
-        beta: weight of the contrast term.
         unknown_weight: weight of unknown pixels in the first two terms (1 in the paper); the
             means are then weighted means.
         pixel_weight: float (B, H, W), factors on the pixels of the first term (None: all 1, as
@@ -163,33 +112,6 @@ def llr_loss(
     if alpha and ood is not None:
         weights = torch.tensor([1.0, unknown_weight], device=llr.device, dtype=llr.dtype)
         loss = loss + alpha * cross_entropy(ood, target, weights)
-    if contrast is not None:
-        loss = loss + beta * cross_entropy(*contrast, ignore=NO_COMPONENT)
-    return loss
-
-
-def segmentation_loss(
-    logits: Tensor,
-    label: Tensor,
-    contrast: tuple[Tensor, Tensor] | None = None,
-    beta: float = 0.01,
-    class_weight: Tensor | None = None,
-) -> Tensor:
-    """
-    Stage-1 loss: CE of the upsampled logits, plus beta CE(contrast) where the head is a GMM.
-
-    Args:
-        logits: float (B, K, h, w) at head resolution.
-        label: int (B, H, W), 254 and 255 are ignored.
-        contrast: see :func:`llr_loss`.
-        beta: weight of the contrast term.
-        class_weight: float (K,), weight of each class (None: all 1, as in the papers).
-
-    """
-    up = upsample(full(logits), (int(label.shape[-2]), int(label.shape[-1])))
-    loss = cross_entropy(up, known_target(label), class_weight)
-    if contrast is not None:
-        loss = loss + beta * cross_entropy(*contrast, ignore=NO_COMPONENT)
     return loss
 
 

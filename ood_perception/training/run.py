@@ -1,14 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One stage from data to weights: checks, model, samples, training; see finishing for the rest."""
+"""One run from data to weights: checks, model, samples, training; see finishing for the rest."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,15 @@ import torch
 from torch.utils.data import Dataset
 
 from ood_perception.training import cards
-from ood_perception.training.cache import FeatureCache
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import Frames, TrainingSet
-from ood_perception.training.engine import Trainer
-from ood_perception.training.fast_features import fast_features
-from ood_perception.training.frozen import FrozenFeatures
-from ood_perception.training.gmm import GmmSettings
 from ood_perception.training.objects import Objects
-from ood_perception.training.parts import Parts, normalise, split
+from ood_perception.training.parts import Parts, split
 from ood_perception.training.presets import Preset, Stage
 from ood_perception.training.recipes import make_recipe
-from ood_perception.training.segmentor import SegmentorTask, StageTask
+from ood_perception.training.settings import Task
 from ood_perception.training.sources import fingerprint
+from ood_perception.training.trainer import Trainer
 from ood_perception.training.uem import UemTask
 from ood_perception.training.validation import Validation
 
@@ -39,7 +34,7 @@ log = logging.getLogger(__name__)
 @dataclass
 class Job:
     """
-    What `ood train segmentor` and `ood train uem` were asked for.
+    What a training command was asked for.
 
     Attributes:
         preset: the recipe, with all changes made.
@@ -52,8 +47,7 @@ class Job:
         weights: reference of weights to start from ('' = random heads).
         backbone: reference of the frozen backbone's own weights.
         command: the command line, for the card.
-        train_set: replaces frames and recipe by samples of its own making.
-        val_set: replaces the validation frames and their pasting.
+        sources: what the model card says of the data.
 
     """
 
@@ -67,8 +61,6 @@ class Job:
     weights: str = ''
     backbone: str = ''
     command: str = ''
-    train_set: Dataset | None = None
-    val_set: Dataset | None = None
     sources: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -77,14 +69,9 @@ class Job:
         return self.frames[0].label_map.classes if self.frames else []
 
 
-def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, float]]:
+def train_uem(job: Job) -> tuple[Path, dict[str, float]]:
     """
-    Train one stage and write its files to `job.folder/kind`.
-
-    Args:
-        job: what to do.
-        kind: 'segmentor' or 'uem'.
-        check: read the data once before training starts.
+    Train the UEM of a job and write its files to `job.folder/uem`.
 
     Returns:
         The weights' path (safetensors), and the validation numbers.
@@ -93,47 +80,45 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
         TrainingError: whatever is wrong with data, model or disk, naming the file.
 
     """
-    stage: Stage = getattr(job.preset, kind)
-    stage = dataclasses.replace(stage, engine=stage.engine.for_this_machine())
-    used: dict[str, Any] = {kind: stage}
-    job.preset = dataclasses.replace(job.preset, **used)  # the card says what was used
-    if check:
-        check_data(job, kind)
-    # What the stage neither loads nor trains is random: the same in every process of a run.
-    torch.manual_seed(stage.engine.seed)
+    check_data(job)
+    stage = begin(job, 'uem')
     parts = build(job)
-    dataset = job.train_set or TrainingSet(
+    dataset = TrainingSet(
         list(job.frames),
         make_recipe(stage.recipe, job.objects, **stage.options),
-        stage.engine.seed,
+        stage.trainer.seed,
     )
-    folder = job.folder / kind
-    threads = torch.get_num_threads()
-    if job.preset.model == 'compact' and stage.engine.accelerator == 'cpu':
-        if stage.engine.workers and not stage.cache:
-            # with `paper` the class logits drift, so they are not frozen
-            frozen_logits = kind == 'uem' and not stage.paper
-            dataset = FrozenFeatures(dataset, parts, frozen_logits)
-            threads = max(1, threads - stage.engine.workers)
-        elif parts.backbone is not None:
-            example = normalise(dataset[(0, 0)]['image'][None], parts.spec)
-            with torch.inference_mode():
-                parts.features = fast_features(parts.backbone, example)
-    if stage.cache:
-        dataset = FeatureCache(
-            folder / 'cache',
-            dataset,
-            parts,
-            stage.cache,
-            stage.engine.seed,
-            f'{job.name} {stage.recipe} {stage.options} {[fingerprint(f) for f in job.frames]}',
-            workers=stage.engine.workers,
-        )
-    validation = make_validation(job, kind)
-    task = make_task(kind, parts, stage, validation)
-    trainer = Trainer(task, dataset, stage.engine, folder, _record(job, kind, stage))
-    with _torch_threads(threads):
-        numbers = trainer.fit()
+    return fit(job, 'uem', parts, uem_task(parts, stage, make_validation(job)), dataset)
+
+
+def begin(job: Job, kind: str) -> Any:
+    """
+    Decide what the settings of a stage leave to the machine, and seed all chance.
+
+    Args:
+        job: whose preset is changed accordingly, so that the card says what was used.
+        kind: attribute of the preset that holds the stage.
+
+    Returns:
+        The stage, a `presets.Stage` or what the preset has of it.
+
+    """
+    stage = getattr(job.preset, kind)
+    stage = dataclasses.replace(stage, trainer=stage.trainer.for_this_machine())
+    used: dict[str, Any] = {kind: stage}
+    job.preset = dataclasses.replace(job.preset, **used)
+    # What the stage neither loads nor trains is random: the same in every process of a run.
+    torch.manual_seed(stage.trainer.seed)
+    return stage
+
+
+def fit(
+    job: Job, kind: str, parts: Parts, task: Task, dataset: Dataset
+) -> tuple[Path, dict[str, float]]:
+    """Train a task in the folder `job.folder/kind`; see :func:`train_uem`."""
+    stage, folder = getattr(job.preset, kind), job.folder / kind
+    trainer = Trainer(task, dataset, stage.trainer, folder, record(job, kind, stage))
+    numbers = trainer.fit()
     path = folder / 'weights.safetensors'
     if trainer.fabric.is_global_zero:
         save_weights(path, parts)
@@ -142,26 +127,22 @@ def run_stage(job: Job, kind: str, check: bool = True) -> tuple[Path, dict[str, 
     return path, numbers
 
 
-@contextlib.contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def uem_task(parts: Parts, stage: Stage, validation: Validation | None = None) -> UemTask:
+    """Make the task that trains the UEM as a stage says."""
+    return UemTask(parts, validation, **uem_options(stage))
 
 
-def check_data(job: Job, kind: str) -> None:
+def uem_options(stage: Stage) -> dict[str, Any]:
+    """Return those values of a stage that are arguments of `UemTask`."""
+    names = ('alpha', 'unknown_weight', 'label_stride', 'object_area', 'object_least', 'exact')
+    return {name: getattr(stage, name) for name in names}
+
+
+def check_data(job: Job) -> None:
     """Find what is wrong with the data before training starts. Raises TrainingError."""
-    if job.train_set is None and not job.frames:
+    if not job.frames:
         raise TrainingError('no training frames: give --data')
-    names = {tuple(frames.label_map.classes) for frames in job.frames}
-    if len(names) > 1 and kind == 'segmentor':
-        raise TrainingError(f'the training frames have different classes: {sorted(names)}')
     for frames in [*job.frames, *([job.val_frames] if job.val_frames else [])]:
-        if kind == 'segmentor' and any(label is None for label in frames.labels):
-            raise TrainingError(f'{frames.name}: has no labels, which a segmentor needs')
         frames.check()
     for objects in (job.objects, job.val_objects):
         if objects is not None and hasattr(objects, 'check'):
@@ -213,65 +194,39 @@ def _class_count(state: dict[str, Any]) -> int:
 
 
 def class_names(job: Job) -> list[str]:
-    """Names of the model's classes: the frames', else those of the profile beside the weights."""
-    from ood_perception.profile import Profile, ProfileError
+    """Names of the model's classes: the frames', else those of a profile with these weights."""
+    from ood_perception.profile import Profile, ProfileError, profile_names
 
     count = job.preset.options.get('classes', job.preset.options.get('num_classes'))
     if count == len(job.classes):
         return job.classes
-    try:
-        beside = Profile.load(str(Path(job.weights).with_suffix('.yaml').absolute()))
-    except ProfileError:
-        return []
-    return beside.classes if len(beside.classes) == count else []
+    beside = Path(job.weights).with_suffix('.yaml').absolute()
+    for name in (str(beside), *profile_names()):
+        try:
+            profile = Profile.load(name)
+        except ProfileError:
+            continue
+        used = name == str(beside) or profile.segmentor.weights == job.weights
+        if used and len(profile.classes) == count:
+            return profile.classes
+    return []
 
 
-def make_task(
-    kind: str, parts: Parts, stage: Stage, validation: Validation | None = None
-) -> StageTask:
-    """Make the task of a stage."""
-    gmm = GmmSettings(update_interval=stage.update_interval)
-    if kind == 'segmentor':
-        return SegmentorTask(parts, validation, gmm, stage.label_stride)
-    return UemTask(
-        parts,
-        validation,
-        stage.alpha,
-        stage.unknown_weight,
-        stage.paper,
-        gmm,
-        stage.label_stride,
-        stage.object_area,
-        stage.object_least,
-        stage.exact,
-    )
-
-
-def make_validation(job: Job, kind: str) -> Validation | None:
-    """Validation samples; for a UEM, objects are pasted where no label is unknown."""
-    if job.val_set is not None:
-        return Validation(job.val_set, kind)
+def make_validation(job: Job) -> Validation | None:
+    """Validation samples; objects are pasted where no label is unknown."""
     if job.val_frames is None:
         return None
-    multiple = split_multiple(job)
-    recipe = make_recipe('plain', multiple=multiple)
-    if kind == 'uem' and not _has_unknown(job.val_frames):
+    name = 'plain'
+    if not _has_unknown(job.val_frames):
         if job.val_objects is None:
             raise TrainingError(
                 f'{job.val_frames.name}: no pixel is unknown (label 254), so AP cannot be '
                 f'measured: give --val-objects to paste, or leave out --val'
             )
-        # The published paste, once a frame, then padded.
-        paste = make_recipe(
-            'uem_mix',
-            job.val_objects,
-            probability=1.0,
-            scale=[1.0, 1.0],
-            jitter=0.0,
-            **_whole(job.val_frames, multiple),
-        )
-        return Validation(TrainingSet(job.val_frames, paste, seed=7), kind)
-    return Validation(TrainingSet(job.val_frames, recipe), kind)
+        name = 'paste_only'
+    recipe = make_recipe(name, job.val_objects, multiple=side_multiple(job))
+    samples = TrainingSet(job.val_frames, recipe, seed=7)
+    return Validation(samples, exact=job.preset.uem.exact)
 
 
 def save_weights(path: Path, parts: Parts) -> str:
@@ -294,7 +249,7 @@ def describe(frames: Frames, role: str) -> dict[str, Any]:
     }
 
 
-def split_multiple(job: Job) -> int:
+def side_multiple(job: Job) -> int:
     """Pixels that image sides must be a multiple of, for the job's model."""
     from ood_perception.models.dinov2 import PATCH
 
@@ -308,13 +263,8 @@ def _has_unknown(frames: Frames) -> bool:
     return any((frames.load(i)[1] == 254).any() for i in range(len(frames)))
 
 
-def _whole(frames: Frames, multiple: int) -> dict[str, list[int]]:
-    image, _ = frames.load(0)
-    size = [-(-side // multiple) * multiple for side in image.shape[:2]]
-    return {'crop': size, 'pad': size}
-
-
-def _record(job: Job, kind: str, stage: Stage) -> dict[str, Any]:
+def record(job: Job, kind: str, stage: Stage) -> dict[str, Any]:
+    """Return what every checkpoint of a run says of it."""
     return {
         'preset': job.name,
         'model': job.preset.model,

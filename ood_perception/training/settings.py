@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a training run is: its settings, its learning rate, and what it trains."""
+"""What a training run is: its settings, and what it trains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRECISIONS = ('auto', '32-true', '16-mixed', 'bf16-mixed')
 
 
 @dataclass(frozen=True)
-class EngineSettings:
+class TrainSettings:
     """
     Everything that steers a run besides its data and its model.
 
@@ -32,7 +32,7 @@ class EngineSettings:
         steps: optimiser steps.
         batch_size: images a process and micro-batch.
         accumulate: micro-batches an optimiser step.
-        optimizer: 'adamw', 'muon' (AdamW where a weight is no matrix, see `muon`) or 'sgd'.
+        optimizer: 'adamw', 'muon' (AdamW where a weight is no matrix) or 'sgd'.
         lr: peak learning rate.
         lr_end: learning rate at the last step ('linear', 'cosine', 'one_cycle').
         weight_decay: of the optimiser.
@@ -109,7 +109,7 @@ class EngineSettings:
         if not 0 <= self.ema < 1:
             raise TrainingError(f'ema: expected 0 <= ema < 1, got {self.ema}')
 
-    def for_this_machine(self) -> EngineSettings:
+    def for_this_machine(self) -> TrainSettings:
         """Return the settings with precision 'auto' decided, so that the record says which."""
         if self.precision != 'auto':
             return self
@@ -119,25 +119,6 @@ class EngineSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint and the model card."""
         return {**dataclasses.asdict(self), 'milestones': list(self.milestones)}
-
-
-def learning_rate(settings: EngineSettings, step: int) -> float:
-    """Learning rate of optimiser step `step` (0 is the first)."""
-    s = settings
-    if s.warmup_steps and step < s.warmup_steps:
-        done = step / s.warmup_steps
-        if s.schedule == 'one_cycle':
-            done = 0.5 - 0.5 * math.cos(math.pi * done)
-        return s.lr * (s.warmup_factor + (1 - s.warmup_factor) * done)
-    if s.schedule == 'constant':
-        return s.lr
-    if s.schedule == 'step':
-        return s.lr * 0.1 ** sum(step >= milestone for milestone in s.milestones)
-    left = max(s.steps - s.warmup_steps, 1)
-    done = min((step - s.warmup_steps) / left, 1.0)
-    if s.schedule in ('cosine', 'one_cycle'):
-        done = 0.5 - 0.5 * math.cos(math.pi * done)
-    return s.lr + (s.lr_end - s.lr) * done
 
 
 class Task(nn.Module):

@@ -1,29 +1,115 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Stage 2: the UEM, trained by the likelihood-ratio loss on top of a frozen segmentor."""
+"""Training of a UEM by the likelihood-ratio loss, on top of a frozen segmentor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ood_perception.labels import truth_of
+from ood_perception.models.compact import channels_last
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.gmm import GmmSettings
-from ood_perception.training.losses import (
-    llr_loss,
-    object_weights,
-    ood_target,
-    upsample,
-    without_specks,
-)
-from ood_perception.training.parts import Parts
-from ood_perception.training.segmentor import GmmTraining, StageTask, Validate
+from ood_perception.training.losses import llr_loss, object_weights, upsample, without_specks
+from ood_perception.training.parts import Parts, normalise
+from ood_perception.training.settings import Task
+
+Validate = Callable[[Parts], dict[str, float]]
+
+
+class StageTask(Task):
+    """
+    What both stages share: the model's parts, frozen features (computed or from the cache).
+
+    Args:
+        parts: of the model.
+        trained: modules that the stage trains; all else is frozen and in evaluation mode.
+        validate: measures the parts in evaluation mode, None = no validation.
+        label_stride: the loss sees every n-th row and column of the label (1 in the papers). An
+            even one shifts what is learnt by half a pixel: no pixel lies in the middle of a cell.
+
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        trained: list[nn.Module],
+        validate: Validate | None = None,
+        label_stride: int = 1,
+    ) -> None:
+        super().__init__()
+        self.parts, self.model = parts, parts.model
+        self._trained = list(trained)
+        self._validate, self.label_stride = validate, label_stride
+        self.model.requires_grad_(False).eval()
+        for module in trained:
+            for name, parameter in module.named_parameters():
+                # Statistics of a GMM head are no matter of gradients.
+                parameter.requires_grad_(name.rsplit('.', 1)[-1] not in ('means', 'diagonal'))
+            # Their gradient is 0 but for rounding, of which Adam would make steps of full length.
+            for part in module.modules():
+                for name in getattr(part, 'cancelled', ()):
+                    part.get_parameter(name).requires_grad_(False)
+        self._own = tuple(f'model.{prefix}' for prefix in parts.prefixes(self._trained))
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """State of the trained modules, and what training keeps besides the model."""
+        return {
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith('model.') or name.startswith(self._own)
+        }
+
+    def train(self, mode: bool = True) -> StageTask:
+        """Set the mode of the trained modules; frozen ones stay in evaluation mode."""
+        super().train(mode)
+        self.model.eval()
+        for module in self._trained:
+            module.train(mode)
+        return self
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of samples; maps are laid out as CPUs convolve them fastest."""
+        batch = super().collate(samples)
+        if 'features' in batch:
+            batch['features'] = channels_last(batch['features'])
+        return batch
+
+    @torch.no_grad()
+    def features(self, batch: dict[str, Any]) -> list[Tensor]:
+        """Frozen maps of a batch: those it carries (from the cache), or computed now."""
+        if 'features' in batch:
+            return [maps.float() for maps in batch['features']]
+        return [
+            m.detach() for m in self.parts.features(normalise(batch['image'], self.parts.spec))
+        ]
+
+    def label(self, batch: dict[str, Any]) -> Tensor:
+        """Label int64 (B, H, W) that the loss sees."""
+        n = self.label_stride
+        return batch['label'][:, n // 2 :: n, n // 2 :: n].long()
+
+    def weigh(self, batch: dict[str, Any]) -> Tensor:
+        """Weight of the batch: its pixels that are not void."""
+        return (self.label(batch) != 255).sum().float()
+
+    def validate(self) -> dict[str, float]:
+        """Numbers on the validation set, in evaluation mode."""
+        if self._validate is None:
+            return {}
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                return self._validate(self.parts)
+        finally:
+            self.train(training)
 
 
 class UemTask(StageTask):
@@ -33,12 +119,8 @@ class UemTask(StageTask):
     Args:
         parts: of the model.
         validate: see :class:`StageTask`.
-        alpha: weight of the cross entropy over the UEM's outputs (0.5 for G-G, 0 otherwise).
+        alpha: weight of the cross entropy over the UEM's outputs.
         unknown_weight: weight of unknown pixels against known ones (1 in the paper).
-        paper: run the segmentor's decoder in training mode, without gradients, as the official
-            code does by accident: its BatchNorm uses batch statistics, and its running statistics
-            drift and are saved.
-        gmm: how a GMM head of the UEM learns.
         label_stride: see :class:`StageTask`.
         object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
             (0 = no, as in the paper).
@@ -54,8 +136,6 @@ class UemTask(StageTask):
         validate: Validate | None = None,
         alpha: float = 0.0,
         unknown_weight: float = 1.0,
-        paper: bool = False,
-        gmm: GmmSettings | None = None,
         label_stride: int = 1,
         object_area: float = 0.0,
         object_least: int = 0,
@@ -64,33 +144,9 @@ class UemTask(StageTask):
         if parts.ood is None:
             raise TrainingError(f'{type(parts.model).__name__} has no UEM; use with_uem')
         super().__init__(parts, parts.uem, validate, label_stride)
-        self.alpha, self.unknown_weight, self.paper = alpha, unknown_weight, paper
+        self.alpha, self.unknown_weight = alpha, unknown_weight
         self.object_area, self.object_least = object_area, object_least
         self.score = UemScore() if parts.logits is None else LikelihoodRatio(exact)
-        self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
-        self._drifting: tuple[str, ...] = ()
-        if paper:
-            self._drifting = tuple(
-                f'model.{prefix}{name}'
-                for module, prefix in zip(
-                    parts.decoder, parts.prefixes(parts.decoder), strict=True
-                )
-                for name, _ in module.named_buffers()
-            )
-
-    def train(self, mode: bool = True) -> UemTask:
-        """Set the mode; with `paper` also that of the segmentor's decoder."""
-        super().train(mode)
-        if self.paper:
-            for module in self.parts.decoder:
-                module.train(mode)
-        return self
-
-    def trained_state(self) -> dict[str, Tensor]:
-        """State of the UEM and, with `paper`, the drifting statistics."""
-        state = self.state_dict()
-        drifting = {name: state[name] for name in self._drifting if name in state}
-        return {**super().trained_state(), **drifting}
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Make a batch of samples; its targets take time, which the loading process has."""
@@ -100,7 +156,7 @@ class UemTask(StageTask):
         """Return the batch with 'target', 'weight' and, where size counts, 'pixel_weight'."""
         if 'target' in batch:
             return batch
-        target = ood_target(self.label(batch))
+        target = truth_of(self.label(batch))
         if self.object_least:
             target = without_specks(target, self.object_least / self.label_stride**2)
         made, unknown = {'target': target}, (target == 1).float()
@@ -115,17 +171,17 @@ class UemTask(StageTask):
         """Weight of the batch: its pixels that are not void, unknown ones times their weight."""
         return self._with_targets(batch)['weight']
 
+    def outputs(self, maps: list[Tensor], target: Tensor) -> tuple[Tensor, Tensor | float]:
+        """UEM outputs (B, 2, h, w) of feature maps, and what their head adds to the loss."""
+        assert self.parts.ood is not None
+        return self.parts.ood(maps), 0.0
+
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return 'loss', a mean over the pixels that are not void."""
-        assert self.parts.ood is not None
         batch = self._with_targets(batch)
         maps, target = self.features(batch), batch['target']
         size = (int(target.shape[-2]), int(target.shape[-1]))
-        contrast = None
-        if self.gmm is None:
-            small = self.parts.ood(maps)
-        else:
-            small, contrast = self.gmm.run(self.parts.ood, maps, target)
+        small, added = self.outputs(maps, target)
         output = SegmentorOutput(ood=small.float())
         if self.parts.logits is not None:
             with torch.no_grad():
@@ -136,13 +192,7 @@ class UemTask(StageTask):
             target,
             ood=upsample(small.float(), size) if self.alpha else None,
             alpha=self.alpha,
-            contrast=contrast,
             unknown_weight=self.unknown_weight,
             pixel_weight=batch.get('pixel_weight'),
         )
-        return {'loss': loss}
-
-
-def modules_in_training(module: nn.Module) -> list[str]:
-    """Names of the submodules in training mode, to see what is frozen."""
-    return [name for name, part in module.named_modules() if part.training]
+        return {'loss': loss + added}

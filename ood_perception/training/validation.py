@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Numbers that pick weights while training: mIoU of the classes, AP and FPR95 of the unknown."""
+"""Numbers that pick weights while training: AP, FPR95 and AUROC of the unknown."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ood_perception.labels import Truth, truth_of
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import upsample
 from ood_perception.training.parts import Parts, normalise
 
 Array = np.ndarray
@@ -21,100 +23,77 @@ Array = np.ndarray
 
 class Validation:
     """
-    Measures a model on fixed samples; use as a `Validate` of a stage.
+    Measures the likelihood ratio on fixed samples; use as a `Validate` of a stage.
 
     Args:
-        dataset: indexed by (epoch, index); epoch 0 is used, so pasted objects are the same always.
-        stage: 'segmentor' measures mIoU and pixel accuracy; 'uem' AP and FPR95 of the likelihood
-            ratio, which needs unknown pixels (label 254).
-        most: samples used, evenly chosen.
-        stride: every n-th pixel of every n-th row is used for 'uem'.
+        dataset: indexed by (epoch, index), with unknown pixels (label 254); epoch 0 is used, so
+            pasted objects are the same every time.
+        limit: samples used at most, evenly chosen.
+        stride: every n-th pixel of every n-th row is used.
+        exact: as of `scores.LikelihoodRatio`.
 
     """
 
-    def __init__(self, dataset: Dataset, stage: str, most: int = 200, stride: int = 2) -> None:
-        length = len(dataset)  # type: ignore[arg-type]
-        if not length:
-            raise TrainingError('the validation set is empty')
-        self.dataset, self.stage, self.stride = dataset, stage, stride
-        self.indices = np.unique(np.linspace(0, length - 1, min(most, length)).astype(int))
+    def __init__(
+        self, dataset: Dataset, limit: int = 200, stride: int = 2, exact: bool = True
+    ) -> None:
+        self.dataset, self.stride, self.exact = dataset, stride, exact
+        self.indices = evenly(dataset, limit)
 
     def __call__(self, parts: Parts) -> dict[str, float]:
-        """Return the numbers, all between 0 and 1."""
-        if self.stage == 'segmentor':
-            return self._classes(parts)
-        scores, labels = self.scores(parts)
-        return pixel_numbers(scores, labels)
-
-    def _classes(self, parts: Parts) -> dict[str, float]:
-        assert parts.logits is not None
-        confusion = np.zeros((0, 0), np.int64)
-        for index in self.indices:
-            sample = self.dataset[(0, int(index))]
-            label = sample['label'].numpy()
-            logits = parts.logits(_features(parts, sample))
-            classes = logits.shape[1]
-            if not confusion.size:
-                confusion = np.zeros((classes, classes), np.int64)
-            predicted = upsample(logits.float(), label.shape).argmax(1)[0].cpu().numpy()
-            valid = label < classes
-            joint = label[valid] * classes + predicted[valid]
-            confusion += np.bincount(joint, minlength=classes**2).reshape(classes, classes)
-        return class_numbers(confusion)
+        """Return AP, FPR95 and AUROC, all between 0 and 1."""
+        return pixel_numbers(*self.scores(parts))
 
     def scores(self, parts: Parts) -> tuple[list[Array], list[Array]]:
         """
-        Likelihood ratios float32 (h, w) and labels (0, 1, 255) of all samples.
+        Return likelihood ratios float32 (h, w) and their truth uint8 (0, 1, 255) of all samples.
 
         Raises:
             TrainingError: no sample has unknown pixels, or none has known ones.
 
         """
         assert parts.ood is not None
-        scores, labels = [], []
-        n = self.stride
+        ratio = UemScore() if parts.logits is None else LikelihoodRatio(self.exact)
+        scores, truths = [], []
+        kept = slice(self.stride // 2, None, self.stride)
         for index in self.indices:
             sample = self.dataset[(0, int(index))]
-            label = sample['label'].numpy()[n // 2 :: n, n // 2 :: n]
-            maps = _features(parts, sample)
-            size = tuple(sample['label'].shape)
-            ood = upsample(parts.ood(maps).float(), size)
-            llr = ood[:, 1] - ood[:, 0]
+            height, width = sample['label'].shape
+            maps = sample_features(parts, sample)
+            output = SegmentorOutput(ood=parts.ood(maps).float())
             if parts.logits is not None:
-                llr = llr - upsample(parts.logits(maps).float(), size).amax(1)
-            scores.append(llr[0, n // 2 :: n, n // 2 :: n].cpu().numpy())
-            labels.append(np.where(label == 255, 255, label == 254).astype(np.uint8))
-        found = {int(v) for label in labels for v in np.unique(label)}
-        if not {0, 1} <= found:
+                output.logits = parts.logits(maps).float()
+            scores.append(ratio(output, (height, width))[0, kept, kept].cpu().numpy())
+            truths.append(truth_of(sample['label'].numpy()[kept, kept]).astype(np.uint8))
+        found = {int(value) for truth in truths for value in np.unique(truth)}
+        if not {Truth.KNOWN, Truth.UNKNOWN} <= found:
             raise TrainingError(
                 'the validation set needs known and unknown pixels (label 254, or pasted objects)'
             )
-        return scores, labels
+        return scores, truths
 
 
-def pixel_numbers(scores: Sequence[Array], labels: Sequence[Array]) -> dict[str, float]:
-    """AP, FPR95 and AUROC over all pixels with label 0 or 1."""
+def pixel_numbers(scores: Sequence[Array], truths: Sequence[Array]) -> dict[str, float]:
+    """AP, FPR95 and AUROC over all pixels whose truth is 0 or 1."""
     from ood_perception.evaluation.pixel_metrics import PixelMetrics
 
     metrics: Any = PixelMetrics()
-    for score, label in zip(scores, labels, strict=True):
-        metrics.update(score, label)
+    for score, truth in zip(scores, truths, strict=True):
+        metrics.update(score, truth)
     values: Any = metrics.compute()
     values = values if isinstance(values, dict) else vars(values)
     return {name: float(values[name]) for name in ('ap', 'fpr95', 'auroc')}
 
 
-def class_numbers(confusion: Array) -> dict[str, float]:
-    """MIoU over the classes that occur, and pixel accuracy, of (label, prediction) counts."""
-    hit = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - hit
-    present = confusion.sum(1) > 0
-    if not present.any():
-        raise TrainingError('the validation set has no pixel of any class')
-    iou = hit[present] / np.maximum(union[present], 1)
-    return {'miou': float(iou.mean()), 'accuracy': float(hit.sum() / confusion.sum())}
+def evenly(dataset: Dataset, limit: int) -> Array:
+    """Up to `limit` indices of samples, evenly chosen. Raises TrainingError: no sample."""
+    length = len(dataset)  # type: ignore[arg-type]
+    if not length:
+        raise TrainingError('the validation set is empty')
+    return np.unique(np.linspace(0, length - 1, min(limit, length)).astype(int))
 
 
-def _features(parts: Parts, sample: dict[str, Any]) -> list[torch.Tensor]:
+def sample_features(parts: Parts, sample: dict[str, Any]) -> list[torch.Tensor]:
+    """Feature maps of the frozen backbone for the image of one sample."""
     device = next(parts.model.parameters()).device
     return parts.features(normalise(sample['image'][None].to(device), parts.spec))

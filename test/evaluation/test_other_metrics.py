@@ -11,10 +11,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from benchmarks.s2m_metrics import S2MMetrics
 from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
 from ood_perception.evaluation.instance_metrics import InstanceMetrics
 from ood_perception.evaluation.pixel_metrics import InputError
-from ood_perception.evaluation.s2m_metrics import S2MMetrics
 from ood_perception.evaluation.time_metrics import TimeMetrics
 
 

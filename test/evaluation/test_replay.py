@@ -60,16 +60,6 @@ def drive(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
-def local_ray(monkeypatch):
-    ray = pytest.importorskip('ray')
-    # Its workers import the functions of the tests, too.
-    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parents[1]))
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def same(a: dict, b: dict) -> None:
     timed = ('fps', 'latency_ms_p50', 'latency_ms_p95', 'latency_ms_p99', 'replay')
     assert {k: v for k, v in a.items() if k not in timed} == {
@@ -160,16 +150,13 @@ def test_a_bad_frame_is_counted_and_the_rest_evaluated():
     assert sum(found.problems.values()) == 3
 
 
-@pytest.mark.parametrize('backend', ['processes', 'ray'])
-def test_workers_agree_with_one_process_bit_for_bit(backend, tmp_path, request):
-    if backend == 'ray':
-        request.getfixturevalue('local_ray')
+def test_workers_agree_with_one_process_bit_for_bit(tmp_path):
     shards = [1, 2, 3]
     alone = evaluate_shards(shards, by_thresholds, backend='none').compute().summary
-    assert evaluate_shards(shards, by_thresholds, 2, backend).compute().summary == alone
+    assert evaluate_shards(shards, by_thresholds, 2).compute().summary == alone
     # One worker is killed on its first shard; the shard goes to another.
     mortal = [(tmp_path / 'died', seed) for seed in shards]
-    assert evaluate_shards(mortal, dies_once, 2, backend).compute().summary == alone
+    assert evaluate_shards(mortal, dies_once, 2).compute().summary == alone
     assert (tmp_path / 'died').exists()
 
 

@@ -1,127 +1,158 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Commands run to their end at tiny size: stage 1, the light prompts, the masks stage."""
+"""The commands of `ood train` run to their end at tiny size, from the weights of the package."""
 
 from __future__ import annotations
 
-import csv
+import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
+from ood_perception.checkpoints import resolve
 from ood_perception.cli.train import app
-from ood_perception.cli.train_masks import masks
-from ood_perception.masks import create_prompts
-from ood_perception.pipeline import Pipeline
-from ood_perception.profile import Profile
+from ood_perception.profile import CalibrationConfig, Profile, find_profile
+from ood_perception.training.calibrate import write_calibration
 
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """Labelled frames in CamVid's layout with an index, and cut-outs."""
-    root = tmp_path_factory.mktemp('data')
+def site(tmp_path_factory):
+    """Frames of a site without labels, labelled ones for validation, and cut-outs."""
+    root = tmp_path_factory.mktemp('site')
     rng = np.random.default_rng(0)
-    for folder in ('frames/images', 'frames/labels', 'objects'):
+    for folder in ('frames', 'labelled/images', 'labelled/labels', 'objects'):
         (root / folder).mkdir(parents=True)
-    rows = []
-    for i in range(4):
+    for i in range(3):
+        image = rng.integers(90, 120, (64, 80, 3)).astype(np.uint8)
+        Image.fromarray(image).save(root / 'frames' / f'{i}.png')
         label = np.zeros((64, 80), np.uint8)
-        label[32:], label[40:56, 20:44], label[0] = 3, 8, 11
-        image = np.stack([label * 20 + 30, 200 - label * 9, label * 5], -1)
-        image = (image + rng.integers(0, 12, image.shape)).astype(np.uint8)
-        Image.fromarray(image).save(root / 'frames' / 'images' / f'{i}.png')
-        Image.fromarray(label).save(root / 'frames' / 'labels' / f'{i}.png')
-        rows.append({'image': f'images/{i}.png', 'sequence': 'ab'[i == 3]})
-    _index(root / 'frames' / 'INDEX.csv', rows)
-    rows = []
-    for i in range(12):
-        rgba = rng.integers(0, 256, (40, 30, 4)).astype(np.uint8)
+        label[20:40, 30:50] = 1
+        image[label > 0] = (255, 0, 200)
+        Image.fromarray(image).save(root / 'labelled' / 'images' / f'{i}.png')
+        Image.fromarray(label).save(root / 'labelled' / 'labels' / f'{i}.png')
+        rgba = rng.integers(0, 256, (30, 20, 4)).astype(np.uint8)
         rgba[..., 3] = 255
         Image.fromarray(rgba).save(root / 'objects' / f'{i}.png')
-        rows.append({'file': f'{i}.png', 'coco_image_id': str(i), 'recommended': '1'})
-    _index(root / 'objects' / 'INDEX.csv', rows)
     return root
 
 
-def _index(path, rows):
-    with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def test_segmentor_to_a_profile_that_runs_and_again(data, tmp_path):
-    frames = f'camvid:{data / "frames"}'
-    arguments = ['segmentor', '--preset', 'compact', '--data', frames, '--val', frames]
-    arguments += ['--out', str(tmp_path)]
+def train_uem(site, out, *more):
+    arguments = ['uem', '--data', str(site / 'frames'), '--objects', str(site / 'objects')]
     for change in (
-        'recipe=uem', 'options.crop=[64, 80]', 'options.pad=[64, 80]', 'steps=2',
-        'batch_size=2', 'workers=0', 'warmup_steps=1', 'validate_every=2',
+        'steps=2', 'batch_size=2', 'workers=0', 'warmup_steps=1', 'options.size=[64, 80]',
     ):  # fmt: skip
         arguments += ['--set', change]
-    result = CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(app, [*arguments, '--out', str(out), *more])
+
+
+def test_a_site_without_labels_trains_the_uem_of_the_shipped_network(site, tmp_path):
+    validate = ['--val', str(site / 'frames'), '--val-objects', str(site / 'objects')]
+    result = train_uem(site, tmp_path, *validate)
     assert result.exit_code == 0, result.output
-    profile = tmp_path / 'segmentor' / 'weights.yaml'
-    loaded = Profile.load(profile)
-    assert loaded.score.name == 'max_logit'
-    assert len(loaded.classes) == 11
-    assert 'miou' in profile.with_suffix('.md').read_text()
-    (found,) = Pipeline.from_profile(profile, 'cpu', 'eager')(np.zeros((64, 80, 3), np.uint8))
-    assert found.score.shape == (64, 80)
-    assert np.isfinite(found.score).all()
-    before = profile.with_suffix('.safetensors').read_bytes()
-    assert CliRunner().invoke(app, arguments).exit_code == 0
-    assert profile.with_suffix('.safetensors').read_bytes() == before
+    path = tmp_path / 'uem' / 'weights.yaml'
+    first = load_file(resolve('package:compact.safetensors'))
+    second = load_file(path.with_suffix('.safetensors'))
+    changed = {k for k in second if not torch.equal(first[k], second[k])}
+    assert changed
+    assert all(k.startswith('uem.') for k in changed)
+    profile, shipped = Profile.load(path), Profile.load('compact')
+    assert profile.classes == shipped.classes
+    assert profile.score == shipped.score
+    assert profile.calibration.slope > 0
+    card = path.with_suffix('.md').read_text()
+    for text in ('ap', 'sha256', 'unknown_weight: 3.0', 'calibration ece'):
+        assert text in card
+    # The same command again trains nothing and gives the same.
+    before = path.with_suffix('.safetensors').read_bytes()
+    assert train_uem(site, tmp_path, *validate).exit_code == 0
+    assert path.with_suffix('.safetensors').read_bytes() == before
 
 
-def test_light_prompts_from_frames_and_objects(data, tmp_path):
-    arguments = ['prompts', '--data', str(data / 'frames' / 'images'), '--out', str(tmp_path)]
-    arguments += ['--objects', str(data / 'objects'), '--seconds', '0.2']
-    result = CliRunner().invoke(app, arguments)
+def test_labelled_unknowns_need_no_objects_to_validate(site, tmp_path):
+    labelled = ['--val', str(site / 'labelled'), '--label-map', 'benchmark']
+    assert train_uem(site, tmp_path / 'labelled', *labelled).exit_code == 0
+    result = train_uem(site, tmp_path / 'none', '--val', str(site / 'frames'))
+    assert result.exit_code == 1
+    assert '--val-objects' in result.output
+
+
+def test_calibrate_writes_another_profile_and_leaves_its_own(site, tmp_path):
+    target = tmp_path / 'new' / 'calibrated.yaml'
+    own = find_profile('compact')
+    before = own.read_bytes()
+    labelled = ['--data', str(site / 'labelled'), '--label-map', 'benchmark', '--device', 'cpu']
+    result = CliRunner().invoke(app, ['calibrate', 'compact', '--out', str(target), *labelled])
     assert result.exit_code == 0, result.output
-    path = tmp_path / 'light_prompts.safetensors'
-    assert str(path) in result.output
-    assert path.stat().st_size < 2e6
-    assert 'sha256' in path.with_suffix('.md').read_text()
-    probability = torch.rand(1, 64, 80)
-    assert (
-        create_prompts('light', weights=str(path))(probability, probability).boxes.shape[1] == 16
-    )
-    wrong = CliRunner().invoke(app, [*arguments[:-4], '--objects', str(tmp_path)])
-    assert wrong.exit_code == 1
-    assert 'INDEX.csv' in wrong.output
+    assert 'ece' in result.output
+    old, new = Profile.load(own), Profile.load(target)
+    assert new.calibration != old.calibration
+    assert dataclasses.replace(new, calibration=old.calibration) == old
+    assert own.read_bytes() == before
+    assert CliRunner().invoke(app, ['calibrate', 'compact', *labelled]).exit_code == 2
 
 
-def test_masks(data, tmp_path):
-    command = typer.Typer()
-    command.command()(masks)
-    arguments = ['--out', str(tmp_path), '--profile', '', '--frames', str(data / 'frames')]
-    arguments += ['--objects', str(data / 'objects'), '--leave-out', 'b', '--scenes', '3']
-    arguments += [
-        '--drives',
-        '0',
-        '--validation',
-        '2',
-        '--head-steps',
-        '1',
-        '--prompts-steps',
-        '1',
-    ]
-    result = CliRunner().invoke(command, arguments)
-    assert result.exit_code == 0, result.output
-    for name in ('mask_head', 'light_prompts'):
-        assert (tmp_path / f'{name}.safetensors').is_file()
-        assert 'validation' in (tmp_path / f'{name}.md').read_text()
-    wrong = CliRunner().invoke(command, [*arguments[:6], '--objects', str(data / 'frames')])
-    assert wrong.exit_code == 1
-    assert 'has no column' in wrong.output
-    assert 'Traceback' not in wrong.output
+CALIBRATION = CalibrationConfig('platt', slope=1.5, offset=-2.0)
+PROFILES = {
+    'block': 'calibration:\n  kind: platt\n  slope: 0.3  # old\n\n  offset: 1.0\n',
+    'flow': 'calibration: {kind: platt, slope: 0.3}\n',
+    'none': '',
+}
+
+
+@pytest.mark.parametrize('position', ['first', 'middle', 'last'])
+@pytest.mark.parametrize('name', PROFILES)
+def test_comments_and_order_of_a_profile_stay(tmp_path, name, position):
+    head = '# A comment.\nname: x  # mine\n'
+    tail = 'segmentor: {name: compact}\nscore: {name: llr}\n\n# The classes.\nclasses: [a, b]\n'
+    parts = {
+        'first': [PROFILES[name], head, tail],
+        'middle': [head, PROFILES[name], tail],
+        'last': [head, tail, PROFILES[name].rstrip('\n')],
+    }
+    path = tmp_path / 'profile.yaml'
+    path.write_text(''.join(parts[position]))
+    old = Profile.load(path)
+    write_calibration(path, path, CALIBRATION)
+    text = path.read_text()
+    assert Profile.load(path) == dataclasses.replace(old, calibration=CALIBRATION)
+    for line in ('# A comment.', 'name: x  # mine', '# The classes.', 'classes: [a, b]'):
+        assert line in text.splitlines()
+
+
+@pytest.mark.parametrize('name', ['compact', 'compact_novelty', 'dinov2_uem_gg'])
+def test_shipped_profiles_can_be_calibrated(tmp_path, name):
+    source = tmp_path / 'source.yaml'
+    shutil.copy(find_profile(name), source)
+    write_calibration(source, tmp_path / 'new.yaml', CALIBRATION)
+    old, new = Profile.load(source), Profile.load(tmp_path / 'new.yaml')
+    assert new == dataclasses.replace(old, calibration=CALIBRATION)
+    comments = {line for line in source.read_text().splitlines() if line.startswith('#')}
+    assert comments <= set((tmp_path / 'new.yaml').read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['uem', '--data', 'camvid:/nowhere', '--objects', '.'], '/nowhere: no such file'),
+        (['uem', '--data', '.', '--objects', '/nowhere'], 'no images'),
+        (['uem', '--data', '.', '--objects', '.', '--set', 'step=3'], "did you mean 'steps'"),
+        (['uem', '--data', '.', '--objects', '.', '--preset', 'y'], "no preset named 'y'"),
+        (['calibrate', 'nothing', '--data', '.'], "no profile named 'nothing'"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, [*arguments, '--out', 'x'])
+    assert result.exit_code == 1
+    assert message in result.output
+    assert 'Traceback' not in result.output

@@ -25,6 +25,18 @@ from ood_perception.training.stream import StreamSampler
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'
 
 
+class Green:
+    """A single green object of 12 x 9 pixels."""
+
+    name = 'green'
+
+    def __len__(self) -> int:
+        return 1
+
+    def load(self, index: int) -> np.ndarray:
+        return np.full((12, 9, 4), (0, 255, 0, 255), np.uint8)
+
+
 def write_pair(root: Path, name: str, label: np.ndarray, size: tuple[int, int] = (6, 8)) -> None:
     for folder in ('images', 'labels'):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -247,7 +259,7 @@ def test_processes_share_the_stream_of_one():
 
 def test_samples_depend_on_their_key_alone(site):
     frames = open_frames(str(site), 'train', 'camvid')
-    recipe = make_recipe('uem', crop=[4, 6], pad=[5, 7])
+    recipe = make_recipe('paste', Green(), size=[5, 7])
     dataset = TrainingSet([frames, frames], recipe, seed=3)
     assert len(dataset) == 10
     sampler = StreamSampler(len(dataset), 4, 3, stop=5)

@@ -13,18 +13,12 @@ import scipy.ndimage
 import torch
 import torch.nn.functional as F
 
-from ood_perception.training.losses import (
-    IGNORE,
-    NO_COMPONENT,
-    UNKNOWN,
-    cross_entropy,
-    known_target,
-    llr_loss,
-    log_likelihood_ratio,
-    object_weights,
-    ood_target,
-    segmentation_loss,
-)
+from ood_perception.labels import Label, label_of, truth_of
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.training.losses import cross_entropy, llr_loss, object_weights
+from research.gmm import NO_COMPONENT, contrast_loss
+from research.segmentor import known_target, segmentation_loss
 
 GOLDEN = Path(__file__).parent.parent / 'golden' / 'llr_loss_small.pt'
 
@@ -34,14 +28,28 @@ def golden():
     return torch.load(GOLDEN, weights_only=False)
 
 
-def test_targets():
-    label = torch.tensor([[0, 18, UNKNOWN, IGNORE]], dtype=torch.uint8)
-    assert ood_target(label).tolist() == [[0, 0, 1, 255]]
+def ratio(logits, ood, size):
+    return LikelihoodRatio()(SegmentorOutput(logits=logits, ood=ood), size)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize('wrap', [np.asarray, torch.from_numpy])
+def test_labels_become_truth_and_back(wrap, dtype):
+    label = wrap(np.array([[0, 18, 253, Label.UNKNOWN, Label.VOID]], dtype))
+    truth = truth_of(label)
+    assert truth.tolist() == [[0, 0, 0, 1, 255]]
+    assert truth.dtype == label.dtype
+    assert label_of(truth).tolist() == [[0, 0, 0, 254, 255]]
+    assert label.tolist() == [[0, 18, 253, 254, 255]]
+
+
+def test_unknown_pixels_are_void_for_the_classes():
+    label = torch.tensor([[0, 18, 254, 255]], dtype=torch.uint8)
     assert known_target(label).tolist() == [[0, 18, 255, 255]]
 
 
 def test_llr_equals_the_official_one(golden):
-    llr = log_likelihood_ratio(golden['sem_seg'], golden['ood_score'], (12, 20))
+    llr = ratio(golden['sem_seg'], golden['ood_score'], (12, 20))
     torch.testing.assert_close(llr, golden['llr'], rtol=0, atol=1e-5)
 
 
@@ -51,7 +59,7 @@ def test_llr_takes_the_maximum_after_upsampling():
     up = F.interpolate(logits, size, mode='bilinear', align_corners=False).max(1).values
     u = F.interpolate(ood, size, mode='bilinear', align_corners=False)
     wanted = u[:, 1] - u[:, 0] - up
-    torch.testing.assert_close(log_likelihood_ratio(logits, ood, size), wanted)
+    torch.testing.assert_close(ratio(logits, ood, size), wanted)
     small = u[:, 1] - u[:, 0] - F.interpolate(logits.amax(1, keepdim=True), size, mode='bilinear')
     assert (small - wanted).abs().max() > 0.05  # the other order is another number
 
@@ -60,13 +68,15 @@ def test_llr_takes_the_maximum_after_upsampling():
 def test_loss_and_gradient_equal_the_official_ones(golden, case):
     wanted = golden['cases'][case]
     ood = golden['ood_score'].clone().requires_grad_()
-    llr = log_likelihood_ratio(golden['sem_seg'], ood, (12, 20))
+    llr = ratio(golden['sem_seg'], ood, (12, 20))
     contrast = None
     if wanted['contrast']:
         targets = golden['contrast_targets'].long()
         targets = targets.masked_fill(targets == 255, NO_COMPONENT)
         contrast = (golden['contrast_logits'], targets)
-    loss = llr_loss(llr, golden['targets'], ood=ood, alpha=wanted['w_gmm'], contrast=contrast)
+    loss = llr_loss(llr, golden['targets'], ood=ood, alpha=wanted['w_gmm'])
+    if contrast is not None:
+        loss = loss + contrast_loss(contrast)
     loss.backward()
     assert loss.item() == pytest.approx(wanted['loss'], abs=2e-6)
     torch.testing.assert_close(ood.grad, wanted['grad_ood_score'], rtol=1e-4, atol=1e-8)
@@ -82,15 +92,9 @@ def test_gradient_by_finite_differences(weight):
     components = torch.tensor([0, 3, -1, 9, 5, 5])
 
     def loss(ood, features):
-        llr = log_likelihood_ratio(logits, ood, (2, 3))
-        return llr_loss(
-            llr,
-            target,
-            ood=ood,
-            alpha=0.5,
-            contrast=(features, components),
-            unknown_weight=weight,
-        )
+        llr = ood[:, 1] - ood[:, 0] - logits.amax(1)
+        loss = llr_loss(llr, target, ood=ood, alpha=0.5, unknown_weight=weight)
+        return loss + contrast_loss((features, components))
 
     assert torch.autograd.gradcheck(loss, (ood, features))
 

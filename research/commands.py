@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the commands of this folder share: options, the job of a stage, errors in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ood_perception.cli.train import Data, LabelMapOption, command_line, errors_in_one_line
+from ood_perception.training import run
+from ood_perception.training.presets import find_preset, override
+from ood_perception.training.sources import open_frames
+from research.coco import open_objects
+from research.presets import PRESETS
+
+Out = Annotated[Path, typer.Option(help='Folder of the run; the same folder resumes it.')]
+Val = Annotated[str, typer.Option(help='Validation frames, like --data; none = no validation.')]
+PresetOption = Annotated[str, typer.Option('--preset', help='All hyper-parameters by one name.')]
+Set = Annotated[
+    list[str], typer.Option('--set', help='Override one of them, e.g. steps=500 or lr=1e-3.')
+]
+Weights = Annotated[str, typer.Option(help='Weights to start from: file, catalogue name.')]
+Model = Annotated[str, typer.Option(help="Segmentor; default the preset's.")]
+Backbone = Annotated[str, typer.Option(help="The frozen backbone's own weights.")]
+Cache = Annotated[
+    int, typer.Option(help='Keep the frozen features of so many samples on disk; 0 = none.')
+]
+__all__ = [
+    'Backbone',
+    'Cache',
+    'Data',
+    'LabelMapOption',
+    'Model',
+    'Out',
+    'PresetOption',
+    'Set',
+    'Val',
+    'Weights',
+    'command_line',
+    'errors_in_one_line',
+    'stage_job',
+]
+
+
+def stage_job(
+    preset: str,
+    kind: str,
+    data: list[str],
+    val: str,
+    label_map: str,
+    objects: str,
+    out: Path,
+    model: str,
+    changes: list[str],
+    cache: int,
+) -> run.Job:
+    """Make the job of one stage from the options of its command. Raises TrainingError."""
+    chosen = find_preset(preset, PRESETS)
+    stage = override(getattr(chosen, kind), [*changes, *([f'cache={cache}'] if cache else [])])
+    stages: dict[str, Any] = {kind: stage}
+    chosen = dataclasses.replace(chosen, model=model or chosen.model, **stages)
+    frames = [open_frames(text, 'train', label_map) for text in data]
+    val_frames = open_frames(val, 'val', label_map) if val else None
+    sources = [run.describe(f, 'training') for f in frames]
+    sources += [run.describe(val_frames, 'validation')] if val_frames else []
+    if objects:
+        sources.append({'role': 'unknown objects', 'from': objects})
+    return run.Job(
+        preset=chosen,
+        name=preset,
+        folder=out,
+        frames=frames,
+        val_frames=val_frames,
+        objects=open_objects(objects) if objects else None,
+        command=command_line(),
+        sources=sources,
+    )

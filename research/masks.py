@@ -1,0 +1,289 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Training of both small networks of the masks stage on the score maps of a profile.
+
+Scenes are made once: held-in objects pasted on frames, and frames of the proving ground, each with
+the score map that the profile's own model gives. The light prompts learn where objects are, the
+mask head what they look like; both are written with their model cards.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ood_perception.checkpoints.store import sha256_of
+from ood_perception.masks import create_prompts, create_segmenter
+from ood_perception.training.cards import write_card
+from ood_perception.training.checkpointing import TrainingError
+from research.mask_head import train_mask_head
+from research.mask_validation import validate
+from research.prompts import train_prompts
+from research.score_scenes import Scene, compose, load_frames, load_objects, spoil
+
+Progress = Callable[[str, float], None]
+"""Called with what is being made and the share done 0..1."""
+
+TRAINING_SEED = 400_000
+"""
+First seed of the drives that are learnt from: none that the network saw in its own training, where
+its score is better than anywhere else and lacks false alarms that are to be rejected.
+"""
+
+VALIDATION_SEED = 500_000
+"""First seed of the drives that are only validated on."""
+
+
+@dataclass(frozen=True)
+class MaskData:
+    """
+    What the masks stage learns from.
+
+    Attributes:
+        frames: folder with an INDEX.csv (columns image, sequence) of frames without unknowns.
+        objects: folder of RGBA cut-outs with an INDEX.csv.
+        profile: name or path of the profile whose score maps are learnt from; '' = corrupted
+            truth only.
+        leave_out: sequence of the frames that is kept for validation.
+        scenes: pasted scenes to make.
+        drives: drives of the proving ground, one scene each.
+        validation: scenes of the frames and objects left out, and half as many of other drives,
+            to measure on at the end; 0 = none.
+        spoilt: share 0..1 of the pasted scenes whose score map is spoilt truth, so that other
+            scores than the profile's are understood too.
+        seed: of all chance.
+
+    """
+
+    frames: Path
+    objects: Path
+    profile: str = 'compact'
+    leave_out: str = ''
+    scenes: int = 400
+    drives: int = 150
+    validation: int = 40
+    spoilt: float = 0.25
+    seed: int = 0
+
+
+def make_scenes(
+    data: MaskData, progress: Progress | None = None, held_out: bool = False
+) -> list[Scene]:
+    """
+    Make the scenes of `data` with their score maps.
+
+    Args:
+        data: what to make them of.
+        progress: see `Progress`.
+        held_out: make those for validation instead.
+
+    Returns:
+        Scenes of one size, that of the first frame.
+
+    Raises:
+        TrainingError: no frames or objects, or files that cannot be read.
+        ProfileError: a profile that cannot be built.
+
+    """
+    frames = load_frames(data.frames, without=data.leave_out)
+    pasted, drives, spoilt = data.scenes, data.drives, data.spoilt
+    first_seed = TRAINING_SEED + data.seed
+    if held_out:
+        frames = load_frames(data.frames, only=data.leave_out) if data.leave_out else frames
+        pasted, drives, spoilt = data.validation, data.validation // 2, 0.0
+        first_seed = VALIDATION_SEED + data.seed
+    if not frames:
+        which = 'with' if held_out else 'outside of'
+        raise TrainingError(f'{data.frames}: no frames {which} the sequence {data.leave_out!r}')
+    objects = load_objects(data.objects, held_out)
+    rng = np.random.default_rng(first_seed)
+    judge = _judge(data.profile) if data.profile else None
+    propose = create_prompts('components')
+    height, width = frames[0].shape[:2]
+    scenes = []
+    for index in range(pasted + drives):
+        if index < pasted:
+            image, labels = compose(_any(frames, rng), objects, rng)
+        else:
+            image, labels = proving_ground_scene(first_seed + index, width, height)
+        plain = judge is None or (index < pasted and rng.random() < spoilt)
+        probability = spoil(labels, rng) if judge is None or plain else judge(image)
+        maps = torch.from_numpy(probability.astype(np.float32))[None]
+        found = propose(maps, maps)
+        scenes.append(
+            Scene(
+                image,
+                labels,
+                probability.astype(np.float16),
+                found.boxes[0][found.valid[0]].numpy(),
+            )
+        )
+        if progress is not None:
+            progress(
+                'validation scenes' if held_out else 'scenes', (index + 1) / (pasted + drives)
+            )
+    return scenes
+
+
+def proving_ground_scene(seed: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 (H, W, 3) and labels uint8 (H, W) of one frame of a drive, see `Scene`."""
+    from ood_perception.simulation.proving_ground import SMALLEST, ProvingGround
+
+    frame = ProvingGround(seed, width, height).frame(int(seed * 7919 % 600))
+    labels = np.zeros((height, width), np.uint8)
+    values, sizes = np.unique(frame.instances[frame.instances > 0], return_counts=True)
+    for number, value in enumerate(values[sizes >= SMALLEST][:254], 1):
+        labels[frame.instances == value] = number
+    return frame.image, labels
+
+
+def train_masks(
+    data: MaskData,
+    output: Path,
+    prompts_steps: int = 5000,
+    head_steps: int = 3500,
+    command: str = '',
+    start: Path | None = None,
+    scenes: Sequence[Scene] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Path]:
+    """
+    Train the light prompts and the mask head.
+
+    Args:
+        data: what to learn from.
+        output: folder of light_prompts.safetensors, mask_head.safetensors and their cards.
+        prompts_steps: of the prompts' training; 0 leaves them out.
+        head_steps: of the mask head's training; 0 leaves it out.
+        command: the command line, for the cards.
+        start: folder with weights of both to start from, none = random.
+        scenes: made before, none = make them.
+        progress: see `Progress`.
+
+    Returns:
+        Paths of the weights by name.
+
+    Raises:
+        TrainingError: data that cannot be read, or weights that cannot be written.
+        ProfileError: a profile that cannot be built.
+
+    """
+    if scenes is None:
+        scenes = make_scenes(data, progress)
+    held_out = make_scenes(data, progress, held_out=True) if data.validation else []
+    written: dict[str, Path] = {}
+    jobs: tuple[tuple[str, Callable[..., Any], int], ...] = (
+        ('light_prompts', train_prompts, prompts_steps),
+        ('mask_head', train_mask_head, head_steps),
+    )
+    for name, train, steps in jobs:
+        if steps <= 0:
+            continue
+        path = output / f'{name}.safetensors'
+        before = start / path.name if start is not None else None
+        train(scenes, path, steps, seed=data.seed, start=before)
+        written[name] = path
+        numbers: dict[str, Any] = {'scenes': len(scenes), 'steps': steps}
+        if held_out:
+            numbers |= {f'validation {k}': v for k, v in _validated(written, held_out).items()}
+        card(path, numbers, _sources(data), asdict(data), command)
+    return written
+
+
+def _any(frames: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    return frames[int(rng.integers(len(frames)))]
+
+
+def _judge(profile: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from image to calibrated probability (H, W) under a profile."""
+    from ood_perception.pipeline import Pipeline
+    from ood_perception.profile import Profile, StageConfig
+
+    bare = replace(Profile.load(profile), prompts=StageConfig(), segmenter=StageConfig())
+    pipeline = Pipeline.from_profile(bare)
+
+    def judge(image: np.ndarray) -> np.ndarray:
+        (result,) = pipeline(image, wants=('score',))
+        score = torch.from_numpy(result.score).to(pipeline.device)
+        return pipeline.calibration(score).cpu().numpy()
+
+    return judge
+
+
+def _validated(written: dict[str, Path], scenes: Sequence[Scene]) -> dict[str, float]:
+    """Figures of what was written last: light prompts without a head of their own, or the head."""
+    if 'mask_head' in written:
+        head = create_segmenter('compact', weights=str(written['mask_head']))
+        return validate(scenes, create_prompts('components'), head)
+    light = create_prompts('light', weights=str(written['light_prompts']))
+    numbers = validate(scenes, light, create_segmenter('guided'))
+    return {k: v for k, v in numbers.items() if 'mask' not in k and k != 'matched_iou'}
+
+
+def _sources(data: MaskData) -> list[dict[str, Any]]:
+    return [
+        {'frames': data.frames.name, 'without the sequence': data.leave_out},
+        {'objects': data.objects.name, 'held out': 'one of five source images'},
+        {'drives of the proving ground': data.drives},
+        {'score maps of': data.profile or 'nothing: spoilt truth only'},
+    ]
+
+
+CARDS = {
+    'light_prompts': 'A small detector that puts boxes around unknown objects in a calibrated '
+    'score map (ood_perception.masks.light_prompts).',
+    'mask_head': 'A small network that outlines the object in a crop of picture and calibrated '
+    'score map (ood_perception.masks.mask_head).',
+}
+"""Stem of the weights -> what they are."""
+
+
+def card(
+    weights: Path,
+    numbers: dict[str, Any],
+    sources: list[dict[str, Any]],
+    record: dict[str, Any],
+    command: str = '',
+) -> None:
+    """
+    Write the model card of one of the masks stage's networks beside its weights.
+
+    Args:
+        weights: file whose stem is a key of `CARDS`.
+        numbers: name -> value.
+        sources: what it was trained on.
+        record: everything that steered the run.
+        command: the command line; '' = that of this process.
+
+    """
+    camvid = any('camvid' in str(value) for source in sources for value in source.values())
+    write_card(
+        weights.with_suffix('.md'),
+        {
+            'name': weights.stem,
+            'what': CARDS.get(weights.stem, 'A network of the masks stage.'),
+            'command': command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            'numbers': numbers,
+            'data': sources,
+            'licence': 'Trained on CamVid: non-commercial research use only. The objects are '
+            'COCO cut-outs, each with its own Flickr licence.'
+            if camvid
+            else 'As the frames and objects allow.',
+            'limits': [
+                'validated on the sequence, objects and drives left out, where numbers say so; '
+                'benchmarks/masks.py measures more, see docs/masks.md',
+                'objects are pasted or rendered; few of them stand on the road as real ones do',
+            ],
+            'record': record,
+            'sha256': sha256_of(weights),
+        },
+    )

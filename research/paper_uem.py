@@ -1,0 +1,125 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Stage 2 as the papers train it: GMM heads of the UEM, and the official BatchNorm drift."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from torch import Tensor
+
+from ood_perception.training.parts import Parts
+from ood_perception.training.uem import UemTask, Validate
+from research.coco import open_objects
+from research.commands import (
+    Backbone,
+    Cache,
+    Data,
+    LabelMapOption,
+    Model,
+    Out,
+    PresetOption,
+    Set,
+    Val,
+    Weights,
+    errors_in_one_line,
+    stage_job,
+)
+from research.gmm import GmmSettings, GmmTraining, contrast_loss
+
+
+class PaperUemTask(UemTask):
+    """
+    Train a UEM whose head may be a GMM.
+
+    Args:
+        parts: of the model.
+        validate: measures the parts, None = no validation.
+        paper: run the segmentor's decoder in training mode, without gradients, as the official
+            code does by accident: its BatchNorm uses batch statistics, and its running statistics
+            drift and are saved.
+        gmm: how a GMM head of the UEM learns.
+        options: more arguments of :class:`UemTask`; alpha is 0.5 for G-G, 0 otherwise.
+
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        validate: Validate | None = None,
+        paper: bool = False,
+        gmm: GmmSettings | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(parts, validate, **options)
+        self.paper = paper
+        self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
+        self._drifting: tuple[str, ...] = ()
+        if paper:
+            self._drifting = tuple(
+                f'model.{prefix}{name}'
+                for module, prefix in zip(
+                    parts.decoder, parts.prefixes(parts.decoder), strict=True
+                )
+                for name, _ in module.named_buffers()
+            )
+
+    def train(self, mode: bool = True) -> PaperUemTask:
+        """Set the mode; with `paper` also that of the segmentor's decoder."""
+        super().train(mode)
+        if self.paper:
+            for module in self.parts.decoder:
+                module.train(mode)
+        return self
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """State of the UEM and, with `paper`, the drifting statistics."""
+        state = self.state_dict()
+        drifting = {name: state[name] for name in self._drifting if name in state}
+        return {**super().trained_state(), **drifting}
+
+    def outputs(self, maps: list[Tensor], target: Tensor) -> tuple[Tensor, Tensor | float]:
+        """UEM outputs (B, 2, h, w) of feature maps, and the contrast term of a GMM head."""
+        if self.gmm is None:
+            return super().outputs(maps, target)
+        assert self.parts.ood is not None
+        small, contrast = self.gmm.run(self.parts.ood, maps, target)
+        return small, contrast_loss(contrast)
+
+
+def command(
+    data: Data,
+    out: Out,
+    objects: Annotated[str, typer.Option(help='To paste: rgba:folder or coco:folder.')],
+    weights: Weights = '',
+    preset: PresetOption = 'uem_gd',
+    val: Val = '',
+    val_objects: Annotated[
+        str, typer.Option(help='Objects to paste into --val frames without unknown pixels.')
+    ] = '',
+    label_map: LabelMapOption = '',
+    model: Model = '',
+    backbone: Backbone = '',
+    paper: Annotated[
+        bool, typer.Option('--paper', help='Reproduce the official BatchNorm drift.')
+    ] = False,
+    cache: Cache = 0,
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Stage 2: train the UEM on a frozen segmentor, with pasted unknown objects."""
+    from ood_perception.training import finishing
+    from research.stages import run_stage
+
+    with errors_in_one_line():
+        changes = [*set_, *(['paper=true'] if paper else [])]
+        job = stage_job(preset, 'uem', data, val, label_map, objects, out, model, changes, cache)
+        job.weights, job.backbone = weights, backbone
+        job.val_objects = open_objects(val_objects) if val_objects else None
+        path, numbers = run_stage(job, 'uem')
+        typer.echo(f'{path}\n{finishing.finish_uem(job, path, numbers)}')
+
+
+if __name__ == '__main__':
+    typer.run(command)

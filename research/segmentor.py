@@ -1,0 +1,162 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Stage 1: a decoder and head for the known classes on a frozen backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import typer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.losses import IGNORE, UNKNOWN, cross_entropy, full, upsample
+from ood_perception.training.parts import Parts
+from ood_perception.training.uem import StageTask, Validate
+from ood_perception.training.validation import Array, evenly, sample_features
+from research.commands import (
+    Backbone,
+    Cache,
+    Data,
+    LabelMapOption,
+    Model,
+    Out,
+    PresetOption,
+    Set,
+    Val,
+    Weights,
+    errors_in_one_line,
+    stage_job,
+)
+from research.gmm import GmmSettings, GmmTraining, contrast_loss
+
+
+class SegmentorTask(StageTask):
+    """
+    Train decoder and class head: cross entropy, plus the contrast term of a GMM head.
+
+    Args:
+        parts: of the model.
+        validate: see :class:`StageTask`.
+        gmm: how a GMM head learns.
+        label_stride: see :class:`StageTask`.
+
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        validate: Validate | None = None,
+        gmm: GmmSettings | None = None,
+        label_stride: int = 1,
+    ) -> None:
+        if parts.logits is None:
+            raise TrainingError(
+                f'{type(parts.model).__name__} has no class head; train a uem_* model for DINOv2'
+            )
+        super().__init__(parts, parts.decoder, validate, label_stride)
+        self.gmm = GmmTraining.of(parts.class_head, gmm or GmmSettings())
+
+    def weigh(self, batch: dict[str, Any]) -> Tensor:
+        """Weight of the batch: its pixels with a class."""
+        return (self.label(batch) < 254).sum().float()
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Return 'loss', a mean over the pixels with a class."""
+        assert self.parts.logits is not None
+        maps, label = self.features(batch), self.label(batch)
+        if self.gmm is None:
+            return {'loss': segmentation_loss(self.parts.logits(maps), label)}
+        logits, contrast = self.gmm.run(self.parts.logits, maps, label)
+        return {'loss': segmentation_loss(logits, label) + contrast_loss(contrast)}
+
+
+def known_target(label: Tensor) -> Tensor:
+    """Labels int64 for the class loss: unknown pixels are ignored as void is."""
+    return label.long().masked_fill(label == UNKNOWN, IGNORE)
+
+
+def segmentation_loss(logits: Tensor, label: Tensor, class_weight: Tensor | None = None) -> Tensor:
+    """
+    Stage-1 loss: cross entropy of the upsampled logits.
+
+    Args:
+        logits: float (B, K, h, w) at head resolution.
+        label: int (B, H, W), 254 and 255 are ignored.
+        class_weight: float (K,), weight of each class (None: all 1, as in the papers).
+
+    """
+    up = upsample(full(logits), (int(label.shape[-2]), int(label.shape[-1])))
+    return cross_entropy(up, known_target(label), class_weight)
+
+
+class ClassValidation:
+    """
+    Measures mIoU and pixel accuracy of the known classes; use as a `Validate` of a stage.
+
+    Args:
+        dataset: indexed by (epoch, index); epoch 0 is used.
+        limit: samples used at most, evenly chosen.
+
+    """
+
+    def __init__(self, dataset: Dataset, limit: int = 200) -> None:
+        self.dataset, self.indices = dataset, evenly(dataset, limit)
+
+    def __call__(self, parts: Parts) -> dict[str, float]:
+        """Return the numbers, all between 0 and 1."""
+        assert parts.logits is not None
+        confusion = np.zeros((0, 0), np.int64)
+        for index in self.indices:
+            sample = self.dataset[(0, int(index))]
+            label = sample['label'].numpy()
+            logits = parts.logits(sample_features(parts, sample))
+            classes = logits.shape[1]
+            if not confusion.size:
+                confusion = np.zeros((classes, classes), np.int64)
+            predicted = upsample(logits.float(), label.shape).argmax(1)[0].cpu().numpy()
+            valid = label < classes
+            joint = label[valid] * classes + predicted[valid]
+            confusion += np.bincount(joint, minlength=classes**2).reshape(classes, classes)
+        return class_numbers(confusion)
+
+
+def class_numbers(confusion: Array) -> dict[str, float]:
+    """MIoU over the classes that occur, and pixel accuracy, of (label, prediction) counts."""
+    hit = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - hit
+    present = confusion.sum(1) > 0
+    if not present.any():
+        raise TrainingError('the validation set has no pixel of any class')
+    iou = hit[present] / np.maximum(union[present], 1)
+    return {'miou': float(iou.mean()), 'accuracy': float(hit.sum() / confusion.sum())}
+
+
+def command(
+    data: Data,
+    out: Out,
+    preset: PresetOption = 'uem_gd',
+    val: Val = '',
+    label_map: LabelMapOption = '',
+    model: Model = '',
+    backbone: Backbone = '',
+    weights: Weights = '',
+    cache: Cache = 0,
+    set_: Set = [],  # noqa: B006
+) -> None:
+    """Stage 1: train decoder and head for the known classes on a frozen backbone."""
+    from ood_perception.training import finishing
+    from research.stages import run_stage
+
+    with errors_in_one_line():
+        job = stage_job(preset, 'segmentor', data, val, label_map, '', out, model, set_, cache)
+        job.weights, job.backbone = weights, backbone
+        path, numbers = run_stage(job, 'segmentor')
+        typer.echo(f'{path}\n{finishing.finish(job, path, numbers, score="max_logit")}')
+
+
+if __name__ == '__main__':
+    typer.run(command)
