@@ -24,13 +24,15 @@ from ood_perception.frames.assembly import assemble, semantic_map, to_host
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
-from ood_perception.masks import Tracker, create_prompts, create_segmenter, fuse
+from ood_perception.masks import Tracker, create_mask_model, create_prompts, fuse
+from ood_perception.masks.base import MaskModel, PromptModel
 from ood_perception.masks.fusion import Instances
 from ood_perception.models import create_model
+from ood_perception.models.folding import fold
 from ood_perception.models.output import InputSpec
 from ood_perception.profile import Profile, ProfileError, StageConfig
 from ood_perception.result import Result
-from ood_perception.scores import create_score
+from ood_perception.scores import Score, create_score
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.identity import model_identity
 
@@ -65,30 +67,32 @@ class Pipeline:
         self.device = device
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
-        self.score = _stage('score', create_score, profile.score).to(device)
-        if hasattr(self.score, 'identify'):
-            try:
-                self.score.identify(model_identity(profile))
-            except ValueError as error:
-                raise ProfileError(f'score.weights: {error}') from error
+        self.score: Score = _stage('score', create_score, profile.score).to(device)
+        try:
+            self.score.identify(model_identity(profile))
+        except ValueError as error:
+            raise ProfileError(f'score.weights: {error}') from error
         self.engine = create_engine(
             engine,
             segmentor,
             device,
             getattr(torch, profile.precision),
-            features=getattr(self.score, 'needs_features', True),
+            features=self.score.needs_features,
             note=self._note,
         )
         self.calibration = Calibration.from_config(profile.calibration).to(device)
-        self._prompts = self._segmenter = None
+        self._prompts: PromptModel | None = None
+        self._mask_model: MaskModel | None = None
         if profile.prompts.name:
             self._prompts = _stage('prompts', create_prompts, profile.prompts).to(device)
-            self._segmenter = _stage('segmenter', create_segmenter, profile.segmenter).to(device)
+            self._mask_model = _stage('mask_model', create_mask_model, profile.mask_model).to(
+                device
+            )
+        if profile.classes and not profile.ground_classes:
+            log.info('ground_classes of the profile are not named: no surroundings of objects')
         self._upload = Uploader(device)
         self._trackers: dict[str, Tracker] = {}
-        self._road = tuple(
-            i for i, name in enumerate(profile.classes) if name.lower() in ('road', 'pavement')
-        )
+        self._ground = tuple(profile.classes.index(name) for name in profile.ground_classes)
 
     @classmethod
     def from_profile(
@@ -170,18 +174,18 @@ class Pipeline:
             self(frames, streams=[f'warm-up {i}' for i in range(batch)])
         for i in range(batch):
             self.reset(f'warm-up {i}')
+            self._trackers.pop(f'warm-up {i}', None)
 
     def reset(self, stream: str | None = None) -> None:
-        """Forget what is known of one camera's past (None: of all): tracks, streaming clusters."""
+        """Forget the past of one camera (None: of all): tracks, streaming clusters. Ids go on."""
         self.score.reset(stream)
-        if stream is None:
-            self._trackers.clear()
-        else:
-            self._trackers.pop(stream, None)
+        for name, tracker in self._trackers.items():
+            if stream in (None, name):
+                tracker.reset()
 
     def close(self) -> None:
         """Release the device memory. The pipeline cannot be used afterwards."""
-        for name in ('engine', 'score', 'calibration', '_prompts', '_segmenter'):
+        for name in ('engine', 'score', 'calibration', '_prompts', '_mask_model'):
             self.__dict__.pop(name, None)
         self._trackers.clear()
         if self.device.type == 'cuda':
@@ -269,7 +273,7 @@ class Pipeline:
         timer: StageTimer,
     ) -> list[Instances | None]:
         assert self._prompts is not None
-        assert self._segmenter is not None
+        assert self._mask_model is not None
         with timer.stage('prompts'):
             boxes = self._prompts(score, probability)
             # The one question to the device before the download: without a box there is no work.
@@ -280,17 +284,16 @@ class Pipeline:
                 # Empty slots are the last ones, so a slice takes the others without asking.
                 count = int(counts[i])
                 if count:
-                    self._segmenter.set_frame(images[i].permute(1, 2, 0), score[i], probability[i])
-                    logits = self._segmenter.masks(boxes.boxes[i, :count])
+                    logits = self._mask_model(images[i], probability[i], boxes.boxes[i, :count])
                 else:
                     logits = score.new_empty(0, *score.shape[1:])
                 now = fuse(
                     logits,
-                    boxes.scores[i, :count],
+                    boxes.confidences[i, :count],
                     boxes.valid[i, :count],
                     score[i],
                     None if semantic is None else semantic[i],
-                    road_classes=self._road,
+                    ground_classes=self._ground,
                 )
                 found.append(self._track(now, stream, images[i]))
         return found
@@ -306,14 +309,14 @@ class Pipeline:
 
 def load_segmentor(profile: Profile) -> nn.Module:
     """Build the segmentor of a profile with its weights. Raises ProfileError."""
-    segmentor = _stage('segmentor', create_model, profile.segmentor, weights=False)
+    segmentor: nn.Module = _stage('segmentor', create_model, profile.segmentor, weights=False)
     if profile.segmentor.weights:
         try:
             report = load_checkpoint(segmentor, resolve(profile.segmentor.weights))
         except (OSError, ValueError) as error:
             raise ProfileError(f'segmentor.weights: {error}') from error
         log.info('%s: %s', profile.segmentor.name, report)
-    return segmentor
+    return fold(segmentor)
 
 
 def image_size(profile: Profile, segmentor: nn.Module, height: int, width: int) -> tuple[int, int]:

@@ -53,7 +53,7 @@ def test_every_output_has_the_frame_s_size(pipeline: Pipeline, size: tuple[int, 
     assert result.instances.dtype == np.uint16
     count = len(result.ids)
     assert result.boxes.shape == (count, 4)
-    for rows in (result.box_scores, result.areas, result.mean_scores, result.surroundings):
+    for rows in (result.confidences, result.areas, result.mean_scores, result.surroundings):
         assert rows.shape == (count,)
     assert set(np.unique(result.instances)) - {0} <= set(result.ids.tolist())
     assert np.isfinite(result.score).all()
@@ -134,7 +134,7 @@ def test_reset_and_warm_up_leave_no_trace(profile: Profile) -> None:
         ('segmentor', {'options': {'klasses': 3}}, r'segmentor \(compact\): .*klasses'),
         ('score', {'name': 'lrr'}, r"score \(lrr\): .*got 'lrr'"),
         ('prompts', {'name': 'boxes'}, r'prompts \(boxes\)'),
-        ('segmenter', {'name': 'sem'}, r'segmenter \(sem\)'),
+        ('mask_model', {'name': 'sem'}, r'mask_model \(sem\)'),
     ],
 )
 def test_a_wrong_stage_is_named(profile: Profile, stage: str, change: dict, message: str) -> None:

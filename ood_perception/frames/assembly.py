@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.frames.resize import resize, resize_map
 from ood_perception.frames.transfer import download
 from ood_perception.masks.fusion import Instances, no_instances
 from ood_perception.models.output import SegmentorOutput
@@ -33,8 +34,7 @@ def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) ->
         return None
     logits = output.logits.float()
     if exact:
-        logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
-        return first_of_largest(logits)
+        return first_of_largest(resize(logits, size))
     classes = logits.argmax(1, keepdim=True).float()
     return F.interpolate(classes, size, mode='nearest')[:, 0].to(torch.uint8)
 
@@ -67,39 +67,30 @@ def assemble(
     h, w = score.shape
     result = Result()
     if 'score' in wants:
-        result.score = _resize(score, full, 'bilinear')
+        result.score = resize_map(score, full)
     if 'heatmap' in wants:
-        heat = _resize(probability, full, 'bilinear')
+        heat = resize_map(probability, full)
         result.heatmap = (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
     if 'semantic' in wants:
         result.semantic = (
             score.new_full(full, NO_CLASS, dtype=torch.uint8)
             if semantic is None
-            else _resize(semantic, full, 'nearest')
+            else resize_map(semantic, full, 'nearest')
         )
     if 'instances' in wants:
         if instances is None:
             instances = no_instances(h, w, score.device)
         across, down = full[1] / w, full[0] / h
-        result.instances = _resize(instances.labels, full, 'nearest')
-        # Numbers of Python, not a tensor made from them: that copy would wait for the device.
+        result.instances = resize_map(instances.labels, full, 'nearest')
+        # Scaled with Python numbers: a tensor made from them would have to wait for the device.
         columns = [instances.boxes[:, i] * (down if i % 2 else across) for i in range(4)]
         result.boxes = torch.stack(columns, 1)
-        result.box_scores = instances.scores
+        result.confidences = instances.confidences
         result.ids = instances.ids
         result.areas = (instances.areas * (across * down)).round().to(torch.int32)
         result.mean_scores = instances.mean_scores
         result.surroundings = instances.surroundings
     return result
-
-
-def _resize(image: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Resize a (h, w) tensor; integers go through float32, exact up to 2^24."""
-    if image.shape == size:
-        return image
-    align = None if mode == 'nearest' else False
-    values = image[None, None].to(torch.float32)
-    return F.interpolate(values, size, mode=mode, align_corners=align)[0, 0].to(image.dtype)
 
 
 def to_host(results: list[Result]) -> list[Result]:

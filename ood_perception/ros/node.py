@@ -178,6 +178,7 @@ class OodNode(LifecycleNode):
         import torch
 
         from ood_perception.pipeline import Pipeline
+        from ood_perception.scores import learns
 
         settings, started = self.settings, time.monotonic()
         self.report.check_installation(settings.profile)
@@ -185,7 +186,7 @@ class OodNode(LifecycleNode):
             torch.set_num_threads(settings.threads)
         self.get_logger().info(f'loading profile {settings.profile!r}')
         pipeline = Pipeline.from_profile(settings.profile, settings.device, settings.engine)
-        if settings.memory_file and hasattr(pipeline.score, 'start'):
+        if settings.memory_file and learns(pipeline.score):
             path = os.path.expanduser(settings.memory_file)
             if os.path.exists(path):
                 pipeline.score.load(path)

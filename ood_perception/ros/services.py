@@ -84,11 +84,13 @@ class Services:
 
     def learn_normal(self, request: Any) -> tuple[bool, str]:
         """Start or stop learning what is normal here."""
+        from ood_perception.scores import learns
+
         worker = self._node.worker
         if worker is None or worker.pipeline is None:
             return False, 'the node is not configured'
         score = worker.pipeline.score
-        if not hasattr(score, 'start'):
+        if not learns(score):
             name = self._node.settings.profile
             return False, f'the score of profile {name!r} does not learn; use dinov2_novelty'
         file = self._node.settings.memory_file

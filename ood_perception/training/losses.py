@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.scores.base import full, upsample
+
 IGNORE = 255
 """Label of pixels that no loss sees."""
 
@@ -93,26 +95,6 @@ def without_specks(target: Tensor, least: float) -> Tensor:
         if speck.any():
             row[torch.from_numpy(speck[parts]).to(row.device)] = IGNORE
     return found
-
-
-def log_likelihood_ratio(logits: Tensor, ood: Tensor, size: tuple[int, int]) -> Tensor:
-    """
-    Likelihood ratio u1 - u0 - max_k F_k of raw head outputs, in nats (equation 11 as coded).
-
-    Both maps are upsampled (bilinear, align_corners=False) before the maximum is taken.
-
-    Args:
-        logits: float (B, K, h, w), class logits F_k.
-        ood: float (B, 2, h', w'), UEM outputs: channel 0 = inlier, 1 = outlier.
-        size: (H, W) of the label.
-
-    Returns:
-        float32 (B, H, W), higher = more unknown.
-
-    """
-    known = upsample(full(logits), size).amax(1)
-    u = upsample(full(ood), size)
-    return u[:, 1] - u[:, 0] - known
 
 
 def llr_loss(
@@ -202,15 +184,3 @@ def cross_entropy(
     valid = target != ignore
     count = valid.sum() if weight is None else weight[target[valid]].sum()
     return summed / torch.clamp(count, min=1e-6)
-
-
-def full(x: Tensor) -> Tensor:
-    """Return x in float32, or as it is where it has that precision or more."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, h, w) maps to `size` (bilinear, align_corners=False)."""
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, size, mode='bilinear', align_corners=False)

@@ -129,22 +129,6 @@ def _dinov2(model: Any) -> Parts:
     return Parts(model, model.spec, features, None, None, backbone=model)
 
 
-def _with_uem(model: Any) -> Parts:
-    inner = split(model.segmentor)
-    return Parts(
-        model,
-        model.spec,
-        inner.features,
-        inner.logits,
-        model.uem,
-        inner.decoder,
-        [model.uem],
-        inner.class_head,
-        model.uem.head,
-        inner.backbone,
-    )
-
-
 def _compact(model: Any) -> Parts:
     return Parts(
         model,
@@ -162,7 +146,6 @@ SPLITS: dict[str, Callable[[Any], Parts]] = {
     'UEM': _uem,
     'EncoderDecoder': _encoder_decoder,
     'DINOv2': _dinov2,
-    'WithUEM': _with_uem,
     'Compact': _compact,
 }
 """Class of a model -> function that finds its parts."""

@@ -71,7 +71,7 @@ class Preset:
         segmentor: stage 1.
         uem: stage 2.
         prompts: training of the prompt generator.
-        profile: keys of the profile that the run writes (image size, prompts, segmenter).
+        profile: keys of the profile that the run writes (image size, prompts, mask model).
         source: paper, section or page the numbers come from.
 
     """
@@ -140,7 +140,7 @@ def _uem(form: str) -> Preset:
         prompts=Stage(S2M_PROMPTS, 'rpl'),
         profile={
             'prompts': {'name': 'components'},
-            'segmenter': {'name': 'sam_vit_b', 'weights': 'sam_vit_b'},
+            'mask_model': {'name': 'sam_vit_b', 'weights': 'sam_vit_b'},
         },
         source='Nayal et al., IJCV 2025, and its code',
     )
@@ -197,8 +197,8 @@ PRESETS: dict[str, Preset] = {
         profile={
             'image': {'short_side': 432, 'max_long_side': 768},
             'score': {'name': 'llr', 'options': {'exact': False}},
-            'prompts': {'name': 'light'},
-            'segmenter': {'name': 'compact'},
+            'prompts': {'name': 'score_detector'},
+            'mask_model': {'name': 'compact'},
         },
         source='this project',
     ),

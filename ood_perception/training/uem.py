@@ -62,7 +62,7 @@ class UemTask(StageTask):
         exact: bool = True,
     ) -> None:
         if parts.ood is None:
-            raise TrainingError(f'{type(parts.model).__name__} has no UEM; use with_uem')
+            raise TrainingError(f'{type(parts.model).__name__} has no UEM')
         super().__init__(parts, parts.uem, validate, label_stride)
         self.alpha, self.unknown_weight, self.paper = alpha, unknown_weight, paper
         self.object_area, self.object_least = object_area, object_least

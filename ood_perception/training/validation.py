@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ood_perception.scores.base import upsample
+from ood_perception.scores.likelihood_ratio import log_likelihood_ratio
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import upsample
 from ood_perception.training.parts import Parts, normalise
 
 Array = np.ndarray
@@ -78,10 +79,8 @@ class Validation:
             label = sample['label'].numpy()[n // 2 :: n, n // 2 :: n]
             maps = _features(parts, sample)
             size = tuple(sample['label'].shape)
-            ood = upsample(parts.ood(maps).float(), size)
-            llr = ood[:, 1] - ood[:, 0]
-            if parts.logits is not None:
-                llr = llr - upsample(parts.logits(maps).float(), size).amax(1)
+            logits = None if parts.logits is None else parts.logits(maps)
+            llr = log_likelihood_ratio(logits, parts.ood(maps), size)
             scores.append(llr[0, n // 2 :: n, n // 2 :: n].cpu().numpy())
             labels.append(np.where(label == 255, 255, label == 254).astype(np.uint8))
         found = {int(v) for label in labels for v in np.unique(label)}

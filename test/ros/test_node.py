@@ -265,7 +265,7 @@ def test_vision_messages_have_the_published_shape():
     from ood_perception.ros.detections import Detection
 
     place = Place((1.0, 2.0, 3.0), (0.1, 0.2, 0.3), 3.7)
-    found = [Detection(id=9, score=0.75, box=(10, 20, 30, 60), place=place)]
+    found = [Detection(id=9, confidence=0.75, box=(10, 20, 30, 60), place=place)]
     array = to_vision(Messages, 'header', found)
     (detection,) = array.detections
     assert (array.header, detection.header, detection.id) == ('header', 'header', '9')

@@ -94,7 +94,10 @@ def test_light_prompts_from_frames_and_objects(data, tmp_path):
     assert 'sha256' in path.with_suffix('.md').read_text()
     probability = torch.rand(1, 64, 80)
     assert (
-        create_prompts('light', weights=str(path))(probability, probability).boxes.shape[1] == 16
+        create_prompts('score_detector', weights=str(path))(probability, probability).boxes.shape[
+            1
+        ]
+        == 16
     )
     wrong = CliRunner().invoke(app, [*arguments[:-4], '--objects', str(tmp_path)])
     assert wrong.exit_code == 1

@@ -13,6 +13,7 @@ import scipy.ndimage
 import torch
 import torch.nn.functional as F
 
+from ood_perception.scores import log_likelihood_ratio
 from ood_perception.training.losses import (
     IGNORE,
     NO_COMPONENT,
@@ -20,7 +21,6 @@ from ood_perception.training.losses import (
     cross_entropy,
     known_target,
     llr_loss,
-    log_likelihood_ratio,
     object_weights,
     ood_target,
     segmentation_loss,

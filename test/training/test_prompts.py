@@ -14,9 +14,9 @@ import torch
 from torchvision.ops import generalized_box_iou
 
 from ood_perception.masks.boxes import overlaps
-from ood_perception.masks.light_prompts import (
+from ood_perception.masks.score_detector import (
     STRIDE,
-    LightDetector,
+    ScoreDetector,
     cell_odds,
     cell_side,
     decode,
@@ -163,7 +163,7 @@ def test_scores_are_calibrated_in_order():
         with torch.no_grad():
             output = model(cell_odds(probability))
         kept = propose(output, 96, 128, CANDIDATES, CANDIDATES)
-        expected += float(kept.scores.sum())
+        expected += float(kept.confidences.sum())
         overlap = overlaps(torch.from_numpy(one.boxes(40)), kept.boxes[0][kept.valid[0]])[0]
         hits += len(match(overlap.numpy(), 0.5))
     assert expected == pytest.approx(hits, rel=0.05, abs=1.0)
@@ -181,7 +181,7 @@ def test_scenes_are_kept_aside_for_the_calibration():
 
 
 def fit_briefly(scenes):
-    model = LightDetector(8)
+    model = ScoreDetector(8)
     rng = np.random.default_rng(0)
 
     def batch():
@@ -208,7 +208,7 @@ def test_it_learns_and_is_repeatable(tmp_path):
         losses.append(float(loss.detach()))
         return loss
 
-    fit(LightDetector(8), lambda: tuple(batch), loss_of, 0, 40, 0.01)
+    fit(ScoreDetector(8), lambda: tuple(batch), loss_of, 0, 40, 0.01)
     assert losses[-1] < 0.3 * losses[0]
 
 
