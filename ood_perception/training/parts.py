@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ood_perception.frames.transfer import normalise as normalise
 from ood_perception.models.output import InputSpec
 from ood_perception.training.checkpointing import TrainingError
 
@@ -71,14 +71,6 @@ def split(model: Any) -> Parts:
     if kind not in SPLITS:
         raise TrainingError(f'cannot train a {kind}; known are {", ".join(SPLITS)}')
     return SPLITS[kind](model)
-
-
-def normalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """Turn uint8 (B, 3, H, W) RGB into the float32 images that the model wants."""
-    mean, std = (
-        torch.tensor(v, device=images.device).view(3, 1, 1) for v in (spec.mean, spec.std)
-    )
-    return (images.float() / 255 - mean) / std
 
 
 def _uem(model: Any) -> Parts:
