@@ -76,7 +76,7 @@ class SamMaskModel(nn.Module):
         if not len(rows):
             return out
         embedding = self._embed(image)
-        for part in rows.split(self.chunk):
+        for part in torch.split(rows, self.chunk):
             out[part] = self._decode(embedding, boxes[part], size)
         return out
 

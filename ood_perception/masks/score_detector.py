@@ -138,17 +138,16 @@ def propose(
     return suppress(boxes, scores, slots, IOU, CONTAINMENT)
 
 
-def peak_odds(odds: Tensor, boxes: Tensor) -> Tensor:
+def largest_inside(odds: Tensor, boxes: Tensor) -> Tensor:
     """
-    Largest log-odds in each box.
+    Largest probability in each box.
 
     Args:
         odds: float32 (B, 2, h, w) of `cell_odds`.
         boxes: float32 (B, K, 4) XYXY in cells; a cell counts where the box covers any of it.
 
     Returns:
-        float32 (B, K), a quarter of the logit of the largest probability, as `layers.log_odds`;
-        minus infinity for a box without a cell.
+        float32 (B, K), 0..1; 0 for a box without a cell.
 
     """
     x1, y1, x2, y2 = boxes[..., None].unbind(2)
@@ -157,7 +156,8 @@ def peak_odds(odds: Tensor, boxes: Tensor) -> Tensor:
     rows = (y >= y1.floor()) & (y < y2)
     columns = (x >= x1.floor()) & (x < x2)
     inside = rows[..., :, None] & columns[..., None, :]
-    return torch.where(inside, odds[:, 1:], -torch.inf).flatten(2).amax(2)
+    # The odds are a quarter of the logit, see `layers.log_odds`.
+    return torch.where(inside, odds[:, 1:], -torch.inf).flatten(2).amax(2).mul(4).sigmoid()
 
 
 class ScoreDetectorPrompts(nn.Module):
@@ -171,7 +171,7 @@ class ScoreDetectorPrompts(nn.Module):
         weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
         slots: K, most boxes of each frame.
         threshold: boxes to which the network gives a lower probability 0..1 are dropped.
-        seed: boxes in which the map stays below this probability 0..1 are dropped.
+        seed: a frame whose map stays below this probability 0..1 has no boxes.
 
     Raises:
         OSError: there is no such weight file.
@@ -203,20 +203,21 @@ class ScoreDetectorPrompts(nn.Module):
     def forward(self, score: Tensor, probability: Tensor) -> Boxes:
         """Propose boxes; see `base.PromptModel`."""
         if probability.device.type == 'cpu' and not bool((probability >= self.seed).any()):
-            # Saves the host the network; `propose` would drop every box for the same reason.
+            # Saves the host the network; `propose` drops all boxes by the same rule.
             return empty_boxes(len(probability), self.slots)
         return self.propose(probability)
 
+    @torch.no_grad()
     def propose(self, probability: Tensor) -> Boxes:
-        """Run the network on a probability map float32 (B, H, W), whatever the map holds."""
+        """Run the network on float32 (B, H, W), also where no frame reaches the seed."""
         height, width = probability.shape[1:]
         odds = cell_odds(probability).contiguous(memory_format=torch.channels_last)
         found = propose(
             self.network(odds), height, width, self.slots, 4 * self.slots, self.threshold
         )
-        peak = peak_odds(odds, found.boxes / cell_side(height, width))
-        valid = found.valid & (peak > log_odds(torch.tensor(self.seed)).item())
-        either = 1 - (1 - found.confidences) * (1 - peak.mul(4).sigmoid())
+        peak = largest_inside(odds, found.boxes / cell_side(height, width))
+        valid = found.valid & (probability >= self.seed).flatten(1).any(1, keepdim=True)
+        either = 1 - (1 - found.confidences) * (1 - peak)
         confidences, order = (either * valid).sort(dim=1, descending=True, stable=True)
         valid = valid.gather(1, order)
         boxes = found.boxes.gather(1, order[..., None].expand(-1, -1, 4))

@@ -175,7 +175,7 @@ def _to_host(
         parts.append(F.adaptive_avg_pool2d(image[:, ::CELL, ::CELL].float(), THUMBNAIL).mean(0))
     # Ids and labels are below 2^24, so they survive as floats.
     flat = torch.cat([part.flatten().float() for part in parts]).cpu()
-    boxes, ids, labels, *rest = flat.split([part.numel() for part in parts])
+    boxes, ids, labels, *rest = torch.split(flat, [part.numel() for part in parts])
     masks = labels.view(1, *small.shape) == ids[:, None, None]
     picture = rest[0] if rest else torch.zeros(0)
     return boxes.view(-1, 4), ids.int().tolist(), masks, picture

@@ -16,7 +16,7 @@ from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
 from ood_perception.masks.components import _regions_device, find_regions, label_components
 from ood_perception.masks.layers import fuse_conv_bn
 from ood_perception.masks.mask_head import MaskHead, cut, windows
-from ood_perception.masks.score_detector import cell_odds, decode, peak_odds
+from ood_perception.masks.score_detector import cell_odds, decode, largest_inside
 
 
 def scene():
@@ -70,8 +70,8 @@ def test_confidences_are_those_of_network_or_map():
         for box, score in zip(boxes.boxes[image], boxes.confidences[image], strict=True):
             assert float(score) == pytest.approx(expected[tuple(box.tolist())], abs=1e-4)
         assert (boxes.confidences[image].diff() <= 0).all()
-    nowhere = peak_odds(cell_odds(maps), torch.zeros(2, 3, 4))
-    assert nowhere.tolist() == [[-math.inf] * 3] * 2
+    nowhere = largest_inside(cell_odds(maps), torch.zeros(2, 3, 4))
+    assert nowhere.tolist() == [[0.0] * 3] * 2
 
 
 @pytest.mark.parametrize('name', ['components', 'score_detector'])
@@ -276,18 +276,6 @@ def test_boxes_of_a_frame_do_not_hang_on_the_rest_of_its_batch(name):
         alone = prompts(maps[i : i + 1], maps[i : i + 1])
         for whole, part in zip(together, alone, strict=True):
             torch.testing.assert_close(whole[i], part[0], rtol=1e-5, atol=1e-5)
-
-
-def test_seed_counts_in_each_box_not_in_the_frame():
-    """A weak bump is no object because there is a strong one elsewhere in the frame."""
-    prompts = create_prompts('score_detector', seed=0.3)
-    weak = bumps(0.28)
-    both = torch.maximum(weak, bumps(0.95).roll((-25, 45), (1, 2)))
-    assert not prompts.propose(weak).valid.any()
-    found = prompts(both, both)
-    boxes = found.boxes[0][found.valid[0]]
-    assert len(boxes)
-    assert (boxes[:, 0] > 80).all()
 
 
 def test_old_name_of_the_score_detector_is_read_with_a_warning(caplog):
