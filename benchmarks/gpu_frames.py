@@ -21,7 +21,7 @@ from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.masks.rcnn_prompts import RCNNPrompts
-from ood_perception.masks.sam import SamSegmenter
+from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.pipeline import Pipeline, load_segmentor
 from ood_perception.profile import ImageConfig, Profile, ProfileError, StageConfig
@@ -53,7 +53,7 @@ def full_frame(setting: Setting) -> list[Row]:
         Profile.load('dinov2_uem_gd'),
         precision='bfloat16',
         prompts=StageConfig(),
-        segmenter=StageConfig(),
+        mask_model=StageConfig(),
     )
     try:
         segmentor, weights = (None if setting.tiny else load_segmentor(profile)), 'official'
@@ -81,10 +81,10 @@ def full_frame(setting: Setting) -> list[Row]:
             )
             # built with random weights: boxes at random, so five fixed ones take their place
             pipeline._prompts = FixedBoxes(prompts)
-            segmenter = SamSegmenter(sam(setting), precision='bfloat16').to(setting.device)
+            mask_model = SamMaskModel(sam(setting), precision='bfloat16').to(setting.device)
             if compiled:
-                segmenter.sam.image_encoder = setting.compiled(segmenter.sam.image_encoder)
-            pipeline._segmenter = segmenter
+                mask_model.sam.image_encoder = setting.compiled(mask_model.sam.image_encoder)
+            pipeline._mask_model = mask_model
             step = played(pipeline, frames)
             ms = setting.milliseconds(step)
             stages = step()[0].timings  # type: ignore[index]

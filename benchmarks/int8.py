@@ -43,9 +43,9 @@ from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.models.int8 import observe
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.models.uem import likelihood_ratio
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
+from ood_perception.scores import log_likelihood_ratio
 from ood_perception.training.sources import open_frames
 
 LOSS = 0.3
@@ -129,7 +129,8 @@ def average_precision(run: Run, flat: TupleOutput, samples: list[Any], prepare: 
     for image, label in samples:
         arrays = run(prepare(image))
         output: SegmentorOutput = flat.restore([torch.from_numpy(a) for a in arrays])
-        metrics.update(likelihood_ratio(output, label.shape)[0].numpy(), label)
+        ratio = log_likelihood_ratio(output.logits, output.ood, label.shape)
+        metrics.update(ratio[0].numpy(), label)
     return 100 * float(metrics.compute()['ap'])
 
 

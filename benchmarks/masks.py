@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Compare prompt generators and segmenters on scenes with known objects: quality beside CPU time.
+Compare prompt generators and mask models on scenes with known objects: quality beside CPU time.
 
     python benchmarks/masks.py --data ../shared/data --profile compact --output masks.csv
     python benchmarks/masks.py --source proving_ground --profile compact --output masks.csv
@@ -17,7 +17,7 @@ they run from its least to its largest value over the whole set (S2M, eq. 8). Co
 all thresholds, best_f1 at the one threshold that is best for the whole set, image_f1 at the
 threshold that is best for each image (nobody could choose it). Small objects are COCO's, below
 32 x 32 pixels of area; `found` counts by sIoU >= 0.25, the recalls by IoU >= --least. The
-segmenter `threshold` has no prompts: its objects are the components of {score > that threshold}.
+mask_model `threshold` has no prompts: its objects are the components of {score > that threshold}.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import torch
 from s2m_metrics import THRESHOLDS, S2MMetrics
 from table import append
 
-from ood_perception.masks import create_prompts, create_segmenter, fuse
+from ood_perception.masks import create_mask_model, create_prompts, fuse
 from ood_perception.masks.fusion import Instances
 from research.mask_validation import Tally
 from research.score_scenes import (
@@ -51,7 +51,7 @@ from research.score_scenes import (
 )
 
 FIELDS = (
-    'source', 'profile', 'prompts', 'segmenter', 'scenes', 'objects', 'found', 'box_recall',
+    'source', 'profile', 'prompts', 'mask_model', 'scenes', 'objects', 'found', 'box_recall',
     'box_precision', 'small_objects', 'small_found', 'small_recall', 'small_mask_recall',
     'matched_iou', 'mask_iou_all', 'component_f1', 'mean_f1', 'best_f1', 'image_f1', 'union_iou',
     'mean_f1_coded', 'auiou_coded', 'network_ms', 'prompts_ms', 'masks_ms', 'fuse_ms', 'share',
@@ -148,27 +148,44 @@ def figures(maps: list[np.ndarray], data: list[Sample]) -> dict[str, float]:
     }
 
 
-def measure(data: list[Sample], prompts: str, segmenter: str, args: Any) -> dict[str, float]:
+def union_map(masks: torch.Tensor, confidences: torch.Tensor) -> torch.Tensor:
+    """
+    S2M's fused map (section 3.3): masks painted in descending order of confidence.
+
+    Args:
+        masks: bool (K, H, W), in descending order of `confidences`.
+        confidences: float32 (K,), 0..1.
+
+    Returns:
+        float32 (H, W): the lowest confidence of the masks that cover a pixel, 0 where none does.
+
+    """
+    out = confidences.new_zeros(masks.shape[1:])
+    for mask, confidence in zip(masks, confidences, strict=True):
+        out[mask] = confidence
+    return out
+
+
+def measure(data: list[Sample], prompts: str, mask_model: str, args: Any) -> dict[str, float]:
     """Run one pair over the scenes."""
     propose = create_prompts(prompts, **args.prompt_options)
-    outline = create_segmenter(segmenter, **args.segmenter_options)
+    outline = create_mask_model(mask_model, **args.mask_model_options)
     spent = np.zeros(3)
     tally, maps = Tally(args.least), []
     for sample in data:
-        image = torch.from_numpy(sample.scene.image)
+        image = torch.from_numpy(sample.scene.image).permute(2, 0, 1)
         s, p = torch.from_numpy(sample.score), torch.from_numpy(sample.scene.probability)
         marks = [time.process_time()]
         boxes = propose(s[None], p[None])
         slots = boxes.valid[0]
         marks.append(time.process_time())
-        outline.set_frame(image, s, p)
-        logits = outline.masks(boxes.boxes[0][slots])
+        logits = outline(image, p, boxes.boxes[0][slots])
         marks.append(time.process_time())
-        found = fuse(logits, boxes.scores[0][slots], slots[slots], s)
+        found = fuse(logits, boxes.confidences[0][slots], slots[slots], s)
         marks.append(time.process_time())
         spent += np.diff(marks)
         tally.add(sample.scene.labels, found, boxes.boxes[0][slots], sample.ignore)
-        maps.append(found.union.numpy())
+        maps.append(union_map(logits > 0, boxes.confidences[0][slots]).numpy())
     network = sum(sample.seconds for sample in data)
     return {
         **tally.numbers(),
@@ -202,7 +219,7 @@ def threshold(data: list[Sample], scale: str, iou: float) -> dict[str, float]:
         found = Instances(
             torch.from_numpy(lookup[labels]),
             torch.arange(1, len(keep) + 1),
-            *(nothing,) * 6,
+            *(nothing,) * 5,
         )
         tally.add(sample.scene.labels, found, boxes, sample.ignore)
     return {**tally.numbers(), **figures(maps, data), 'threshold': float(level)}
@@ -218,8 +235,8 @@ def main() -> None:
     parser.add_argument('--profile', default='', help='whose score to use; default: spoilt truth')
     parser.add_argument('--prompts', default='light,components')
     parser.add_argument('--prompt-options', type=json.loads, default={}, help='JSON, of all')
-    parser.add_argument('--segmenters', default='compact,guided,grabcut')
-    parser.add_argument('--segmenter-options', type=json.loads, default={}, help='JSON, of all')
+    parser.add_argument('--mask-models', default='compact')
+    parser.add_argument('--mask-model-options', type=json.loads, default={}, help='JSON, of all')
     parser.add_argument('--scenes', type=int, default=100)
     parser.add_argument('--seed', type=int, default=9000)
     parser.add_argument('--least', type=float, default=0.5, help='IoU from which objects match')
@@ -237,16 +254,16 @@ def main() -> None:
     }
     rows = []
 
-    def tell(prompts: str, segmenter: str, row: dict[str, float]) -> None:
-        rows.append({**head, 'prompts': prompts, 'segmenter': segmenter, **row})
+    def tell(prompts: str, mask_model: str, row: dict[str, float]) -> None:
+        rows.append({**head, 'prompts': prompts, 'mask_model': mask_model, **row})
         text = (f'{k} {v:.3f}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items())
-        print(f'{prompts} + {segmenter}:', ', '.join(text), flush=True)
+        print(f'{prompts} + {mask_model}:', ', '.join(text), flush=True)
 
     for scale in ('raw', 'probability'):
         tell('', f'threshold ({scale})', threshold(data, scale, options.least))
     for prompts in options.prompts.split(','):
-        for segmenter in options.segmenters.split(','):
-            tell(prompts, segmenter, measure(data, prompts, segmenter, options))
+        for mask_model in options.mask_models.split(','):
+            tell(prompts, mask_model, measure(data, prompts, mask_model, options))
     if options.output:
         append(options.output, FIELDS, rows)
 

@@ -60,7 +60,7 @@ def sam(quick: bool, rounds: int) -> list[dict[str, Any]]:
     """segment-anything's own predictor with 1 and 8 boxes a frame; a small random encoder."""
     from segment_anything import SamPredictor, modeling
 
-    from ood_perception.masks.sam import SamSegmenter
+    from ood_perception.masks.sam import SamMaskModel
 
     torch.manual_seed(0)
     side, width, depth = (128, 32, 2) if quick else (512, 192, 6)
@@ -84,7 +84,7 @@ def sam(quick: bool, rounds: int) -> list[dict[str, Any]]:
     ).eval()
     height, length = (60, 80) if quick else (360, 640)
     image = torch.randint(0, 256, (height, length, 3), dtype=torch.uint8)
-    predictor, segmenter = SamPredictor(net), SamSegmenter(net)
+    predictor, mask_model = SamPredictor(net), SamMaskModel(net)
     zeros = torch.zeros(height, length)
     rows = []
     for count in (1, 8):
@@ -104,19 +104,17 @@ def sam(quick: bool, rounds: int) -> list[dict[str, Any]]:
             return predictor.predict_torch(None, None, boxes=moved, **options)[0][:, 0]
 
         def mine(boxes: Tensor = boxes) -> Tensor:
-            segmenter.set_frame(image, zeros, zeros)
-            return segmenter.masks(boxes)
+            return mask_model(image.permute(2, 0, 1), zeros, boxes)
 
         def empty(boxes: Tensor = boxes) -> Tensor:
-            segmenter.set_frame(image, zeros, zeros)
-            return segmenter.masks(boxes[:0])
+            return mask_model(image.permute(2, 0, 1), zeros, boxes[:0])
 
         for name, peer in (('predict, box by box', theirs), ('predict_torch', batched)):
             figures, a, b = pair(peer, mine, rounds)
-            about = {'peer': f'segment-anything {name}', 'ours': 'SamSegmenter'}
+            about = {'peer': f'segment-anything {name}', 'ours': 'SamMaskModel'}
             rows.append({**about, **figures, 'difference': gap(a, b), 'note': f'{count} boxes'})
     figures, _, _ = pair(lambda: predictor.set_image(image.numpy()), empty, rounds)
-    about = {'peer': 'segment-anything set_image', 'ours': 'SamSegmenter'}
+    about = {'peer': 'segment-anything set_image', 'ours': 'SamMaskModel'}
     rows.append({**about, **figures, 'note': 'a frame without a box: no embedding is computed'})
     return rows
 

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from baseline_scores import Fusion, Mahalanobis, StandardizedMaxLogit
 
 from ood_perception.engines import create_engine
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
@@ -41,7 +42,6 @@ from ood_perception.models.output import SegmentorOutput
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration, create_score
-from ood_perception.scores.features import fit_sml
 from ood_perception.simulation import ProvingGround
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -151,9 +151,8 @@ def make_scores(network: Network, frames: Frames, clusters: Iterable[int]) -> di
     """Every score, the fitted ones fitted."""
     made: dict[str, Any] = {name: create_score(name) for name in STATELESS}
     outputs = [network(image) for image in frames.known]
-    made['sml'] = create_score('sml', **fit_sml(outputs))
-    made['mahalanobis'] = create_score('mahalanobis', stages=STAGES)
-    made['mahalanobis'].fit(outputs)
+    made['sml'] = StandardizedMaxLogit(outputs)
+    made['mahalanobis'] = Mahalanobis(outputs, STAGES)
     for name in ('knn', 'novelty'):
         for where, seen in (('', outputs), (' on site', [network(i) for i in frames.site])):
             memory = create_score(name, stages=STAGES)
@@ -173,7 +172,7 @@ def make_scores(network: Network, frames: Frames, clusters: Iterable[int]) -> di
     novelty = {'name': 'novelty', 'options': {'stages': STAGES, 'weights': str(memory_file)}}
     for first in ('llr', 'max_logit'):
         parts = calibrated(network, frames.calibration, [{'name': first}, novelty])
-        made[f'fusion {first} + novelty'] = create_score('fusion', parts=parts)
+        made[f'fusion {first} + novelty'] = Fusion(parts)
     return made
 
 

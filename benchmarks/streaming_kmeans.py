@@ -125,8 +125,8 @@ def long_run(frames: int) -> dict[str, float]:
 
 def held(kmeans: StreamingKMeans) -> int:
     """Values in the state's tensors; of the many cameras at most 3 are kept."""
-    streams = kmeans.state_dict()['streams'].values()
-    return sum(tensor.numel() for state in streams for tensor in state.values())
+    states = kmeans._states.values()
+    return sum(s.centers.numel() + s.counts.numel() + s.usual.numel() for s in states)
 
 
 def resident_mb() -> float:

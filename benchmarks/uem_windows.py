@@ -39,10 +39,10 @@ from torch import Tensor, nn
 from ood_perception.models import create_model, fpn
 from ood_perception.models.dinov2 import PATCH
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.models.uem import likelihood_ratio
 from ood_perception.models.windows import logits_over_windows, window_starts
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
+from ood_perception.scores import log_likelihood_ratio
 
 SMALL: dict[str, Any] = {
     'embed_dim': 96,
@@ -84,12 +84,12 @@ class CompactInWindows(nn.Module):
 @contextmanager
 def layer_by_layer() -> Iterator[None]:
     """Run the decoder as published: enlarge, then project; ours multiplies the kernels first."""
-    ours = fpn._enlarge_and_project
-    fpn._enlarge_and_project = lambda enlarge, project, x: project(enlarge(x))
+    ours = fpn.FPN._enlarge
+    fpn.FPN._enlarge = lambda self, level, stages, x: self.lateral_convs[level](stages(x))
     try:
         yield
     finally:
-        fpn._enlarge_and_project = ours
+        fpn.FPN._enlarge = ours
 
 
 def plain_loop(model: Any, images: Tensor, passes: int) -> Tensor:
@@ -193,10 +193,11 @@ def scored(model: Any, images: Tensor) -> Tensor:
     size, unit = images.shape[2:], 8 if isinstance(model, CompactInWindows) else PATCH
     if model.mode == 'single':
         images = F.interpolate(images, [side // unit * unit for side in size], mode='bilinear')
-    out = likelihood_ratio(model(images), size)
+    out = model(images)
+    ratio = log_likelihood_ratio(out.logits, out.ood, size)
     if images.is_cuda:
         torch.cuda.synchronize()
-    return out
+    return ratio
 
 
 def accuracy(model: Any, size: tuple[int, int], data: Path) -> dict[str, float]:

@@ -28,14 +28,16 @@ from ood_perception.frames.assembly import assemble, semantic_map, to_host
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
-from ood_perception.masks import Tracker, create_prompts, create_segmenter, fuse
+from ood_perception.masks import Tracker, create_mask_model, create_prompts, fuse
+from ood_perception.masks.base import MaskModel, PromptModel
 from ood_perception.masks.boxes import Boxes
 from ood_perception.masks.fusion import Instances
 from ood_perception.models import create_model
+from ood_perception.models.folding import fold
 from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.profile import Profile, ProfileError, StageConfig
 from ood_perception.result import FramesFailed, Result
-from ood_perception.scores import create_score
+from ood_perception.scores import Score, create_score
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.identity import model_identity
 
@@ -74,31 +76,33 @@ class Pipeline:
         self.device = device
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
-        self.score = _stage('score', create_score, profile.score).to(device)
-        if hasattr(self.score, 'identify'):
-            try:
-                self.score.identify(model_identity(profile))
-            except ValueError as error:
-                raise ProfileError(f'score.weights: {error}') from error
+        self.score: Score = _stage('score', create_score, profile.score).to(device)
+        try:
+            self.score.identify(model_identity(profile))
+        except ValueError as error:
+            raise ProfileError(f'score.weights: {error}') from error
         self.engine = create_engine(
             engine,
             segmentor,
             device,
             getattr(torch, profile.precision),
-            features=getattr(self.score, 'needs_features', True),
+            features=self.score.needs_features,
             note=self._note,
             live=live,
         )
         self.calibration = Calibration.from_config(profile.calibration).to(device)
-        self._prompts = self._segmenter = None
+        self._prompts: PromptModel | None = None
+        self._mask_model: MaskModel | None = None
         if profile.prompts.name:
             self._prompts = _stage('prompts', create_prompts, profile.prompts).to(device)
-            self._segmenter = _stage('segmenter', create_segmenter, profile.segmenter).to(device)
+            self._mask_model = _stage('mask_model', create_mask_model, profile.mask_model).to(
+                device
+            )
+        if profile.classes and not profile.ground_classes:
+            log.info('ground_classes of the profile are not named: no surroundings of objects')
         self._upload = Uploader(device)
         self._trackers: dict[str, Tracker] = {}
-        self._road = tuple(
-            i for i, name in enumerate(profile.classes) if name.lower() in ('road', 'pavement')
-        )
+        self._ground = tuple(profile.classes.index(name) for name in profile.ground_classes)
 
     @classmethod
     def from_profile(
@@ -211,7 +215,7 @@ class Pipeline:
         names = [f'warm-up {i}' for i in range(batch)]
         for height, width in sizes:
             results = self([probe_frame(height, width)] * batch, streams=names)
-            if self._segmenter is not None and not len(results[0].ids):
+            if self._mask_model is not None and not len(results[0].ids):
                 self._outline_anything(*self.network_size(height, width))
         for name in names:
             self.score.reset(name)
@@ -220,16 +224,15 @@ class Pipeline:
     @torch.inference_mode()
     def _outline_anything(self, height: int, width: int) -> None:
         """Run the mask model, which a frame without objects does not, on a box in the middle."""
-        assert self._segmenter is not None
+        assert self._mask_model is not None
         with self._on_device():
             zeros = torch.zeros(height, width, device=self.device)
-            image = torch.zeros(height, width, 3, dtype=torch.uint8, device=self.device)
-            self._segmenter.set_frame(image, zeros, zeros)
+            image = torch.zeros(3, height, width, dtype=torch.uint8, device=self.device)
             box = [width / 4, height / 4, width * 3 / 4, height * 3 / 4]
-            self._segmenter.masks(torch.tensor([box], device=self.device))
+            self._mask_model(image, zeros, torch.tensor([box], device=self.device))
 
     def reset(self, stream: str | None = None) -> None:
-        """Forget what is known of one camera's past (None: of all): tracks, streaming clusters."""
+        """Forget the past of one camera (None: of all): tracks, streaming clusters. Ids go on."""
         self.score.reset(stream)
         # Trackers stay, as their ids go on: one that returns would mean two things.
         for name, tracker in self._trackers.items():
@@ -238,7 +241,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Release the device memory. The pipeline cannot be used afterwards."""
-        for name in ('engine', 'score', 'calibration', '_prompts', '_segmenter'):
+        for name in ('engine', 'score', 'calibration', '_prompts', '_mask_model'):
             self.__dict__.pop(name, None)
         self._trackers.clear()
         if self.device.type == 'cuda':
@@ -336,6 +339,7 @@ class Pipeline:
         timer: StageTimer,
     ) -> list[Instances | Exception | None]:
         assert self._prompts is not None
+        assert self._mask_model is not None
         with timer.stage('prompts'):
             boxes = self._attempt('prompts', self._prompts, score, probability)
             if isinstance(boxes, Exception):
@@ -367,19 +371,18 @@ class Pipeline:
         count: int,
     ) -> Instances:
         """Outline the first `count` boxes of a frame; empty slots are the last ones."""
-        assert self._segmenter is not None
+        assert self._mask_model is not None
         if count:
-            self._segmenter.set_frame(image.permute(1, 2, 0), score, probability)
-            logits = self._segmenter.masks(boxes.boxes[index, :count])
+            logits = self._mask_model(image, probability, boxes.boxes[index, :count])
         else:
             logits = score.new_empty(0, *score.shape)
         return fuse(
             logits,
-            boxes.scores[index, :count],
+            boxes.confidences[index, :count],
             boxes.valid[index, :count],
             score,
             semantic,
-            road_classes=self._road,
+            ground_classes=self._ground,
         )
 
     def _track(self, instances: Instances, stream: str, image: Tensor) -> Instances:
@@ -393,14 +396,14 @@ class Pipeline:
 
 def load_segmentor(profile: Profile) -> nn.Module:
     """Build the segmentor of a profile with its weights. Raises ProfileError."""
-    segmentor = _stage('segmentor', create_model, profile.segmentor, weights=False)
+    segmentor: nn.Module = _stage('segmentor', create_model, profile.segmentor, weights=False)
     if profile.segmentor.weights:
         try:
             report = load_checkpoint(segmentor, resolve(profile.segmentor.weights))
         except (OSError, ValueError) as error:
             raise ProfileError(f'segmentor.weights: {error}') from error
         log.info('%s: %s', profile.segmentor.name, report)
-    return segmentor
+    return fold(segmentor)
 
 
 def image_size(profile: Profile, segmentor: nn.Module, height: int, width: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import logging
 import os
 import sys
 from dataclasses import field
@@ -31,6 +32,8 @@ Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Options = dict[Text, Any]
 
 CONFIG = ConfigDict(extra='forbid')
+
+log = logging.getLogger(__name__)
 
 
 class ProfileError(ValueError):
@@ -120,11 +123,14 @@ class Profile:
         score: entry of ``scores.SCORES``.
         calibration: score -> probability.
         prompts: entry of ``masks.PROMPTS``; an empty name leaves out boxes and masks.
-        segmenter: entry of ``masks.SEGMENTERS``.
+        mask_model: entry of ``masks.MASK_MODELS``; the old key ``segmenter`` is read with a
+            warning for one release.
         tracking: ids through time.
         precision: 'float32', 'float16' or 'bfloat16' of the segmentor on a GPU; the CPU always
             computes in float32.
         classes: names of the segmentor's classes in the order of its logits.
+        ground_classes: those of `classes` that objects stand on; none = an object's surroundings
+            are not told.
         licence: licence of the weights, for people.
 
     """
@@ -136,10 +142,11 @@ class Profile:
     score: StageConfig = field(default_factory=StageConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     prompts: StageConfig = field(default_factory=StageConfig)
-    segmenter: StageConfig = field(default_factory=StageConfig)
+    mask_model: StageConfig = field(default_factory=StageConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     precision: Literal['float32', 'float16', 'bfloat16'] = 'float32'
     classes: list[Text] = field(default_factory=list)
+    ground_classes: list[Text] = field(default_factory=list)
     licence: Text = ''
 
     @classmethod
@@ -165,7 +172,7 @@ class Profile:
     def from_dict(cls, tree: Any) -> Profile:
         """Build a profile from nested mappings. Raises ProfileError with the key's path."""
         try:
-            profile: Profile = TypeAdapter(cls).validate_python(_without_none(tree))
+            profile: Profile = TypeAdapter(cls).validate_python(_without_none(_renamed(tree)))
         except ValidationError as error:
             raise ProfileError(_first_line(error)) from None
         _check(profile)
@@ -178,7 +185,7 @@ class Profile:
 
     def weight_names(self) -> list[str]:
         """What the stages name as weights, in order, each once."""
-        stages = (self.segmentor, self.score, self.prompts, self.segmenter)
+        stages = (self.segmentor, self.score, self.prompts, self.mask_model)
         return list(dict.fromkeys(stage.weights for stage in stages if stage.weights))
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,6 +196,16 @@ class Profile:
         """Write the profile as YAML."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         Path(path).write_text(text, encoding='utf-8')
+
+
+def _renamed(tree: Any) -> Any:
+    """Replace keys that had another name in the last release, with a warning."""
+    if not isinstance(tree, dict) or 'segmenter' not in tree:
+        return tree
+    if 'mask_model' in tree:
+        raise ProfileError('segmenter: the old name of mask_model, which is there too; remove it')
+    log.warning('profile: the key segmenter is called mask_model now; change the profile')
+    return {'mask_model' if key == 'segmenter' else key: value for key, value in tree.items()}
 
 
 def profile_folders() -> list[Path]:
@@ -288,10 +305,12 @@ def _check(profile: Profile) -> None:
     ):
         if not text:
             raise ProfileError(f'{path}: missing')
-    if profile.prompts.name and not profile.segmenter.name:
-        raise ProfileError('segmenter.name: missing; boxes of `prompts` need one to become masks')
-    if profile.segmenter.name and not profile.prompts.name:
-        raise ProfileError('prompts.name: missing; `segmenter` needs boxes')
+    if profile.prompts.name and not profile.mask_model.name:
+        raise ProfileError('mask_model.name: missing; boxes of `prompts` need one to become masks')
+    if profile.mask_model.name and not profile.prompts.name:
+        raise ProfileError('prompts.name: missing; `mask_model` needs boxes')
+    if unknown := [name for name in profile.ground_classes if name not in profile.classes]:
+        raise ProfileError(f'ground_classes: not among the classes: {", ".join(unknown)}')
     calibration = profile.calibration
     if calibration.kind == 'quantile':
         knots, values = calibration.knots, calibration.values

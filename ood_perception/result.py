@@ -29,7 +29,7 @@ class Result:
         heatmap: uint8 (H, W), 0..255 = calibrated probability 0..1 of being unknown.
         instances: uint16 (H, W), 0 = none, otherwise the id of the object that owns the pixel.
         boxes: float32 (N, 4), XYXY pixels of the input image, one row an instance.
-        box_scores: float32 (N,), 0..1, confidence that the box holds an unknown object.
+        confidences: float32 (N,), 0..1, that the box holds an unknown object.
         ids: int32 (N,), id of each row in `instances`; with tracking the same object keeps its id.
         areas: int32 (N,), pixels of each instance.
         mean_scores: float32 (N,), mean of `score` over each instance.
@@ -43,13 +43,18 @@ class Result:
     heatmap: Any = None
     instances: Any = None
     boxes: Any = None
-    box_scores: Any = None
+    confidences: Any = None
     ids: Any = None
     areas: Any = None
     mean_scores: Any = None
     surroundings: Any = None
     semantic: Any = None
     timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def box_scores(self) -> Any:
+        """Old name of `confidences`, for one release."""
+        return self.confidences
 
 
 class FramesFailed(RuntimeError):

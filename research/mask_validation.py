@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ood_perception.masks.base import MaskModel, PromptModel
 from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.fusion import Instances, fuse
 from research.score_scenes import Scene
@@ -103,16 +103,18 @@ class Tally:
         }
 
 
-def validate(scenes: Iterable[Scene], prompts: nn.Module, segmenter: Any) -> dict[str, float]:
-    """Numbers of `Tally` for a prompt generator and a segmenter on scenes."""
+def validate(
+    scenes: Iterable[Scene], prompts: PromptModel, mask_model: MaskModel
+) -> dict[str, float]:
+    """Numbers of `Tally` for a prompt model and a mask model on scenes."""
     tally = Tally()
     for scene in scenes:
         probability = torch.from_numpy(scene.probability).float()
         boxes = prompts(probability[None], probability[None])
         slots = boxes.valid[0]
         chosen = boxes.boxes[0][slots]
-        segmenter.set_frame(torch.from_numpy(scene.image), probability, probability)
-        found = fuse(segmenter.masks(chosen), boxes.scores[0][slots], slots[slots], probability)
+        logits = mask_model(torch.from_numpy(scene.image).permute(2, 0, 1), probability, chosen)
+        found = fuse(logits, boxes.confidences[0][slots], slots[slots], probability)
         tally.add(scene.labels, found, chosen, np.zeros(scene.labels.shape, bool))
     return tally.numbers()
 

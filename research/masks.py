@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ood_perception.checkpoints.store import sha256_of
-from ood_perception.masks import create_prompts, create_segmenter
+from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.training.cards import write_card
 from ood_perception.training.checkpointing import TrainingError
 from research.mask_head import train_mask_head
@@ -208,7 +208,7 @@ def _judge(profile: str) -> Callable[[np.ndarray], np.ndarray]:
     from ood_perception.pipeline import Pipeline
     from ood_perception.profile import Profile, StageConfig
 
-    bare = replace(Profile.load(profile), prompts=StageConfig(), segmenter=StageConfig())
+    bare = replace(Profile.load(profile), prompts=StageConfig(), mask_model=StageConfig())
     pipeline = Pipeline.from_profile(bare)
 
     def judge(image: np.ndarray) -> np.ndarray:
@@ -222,10 +222,10 @@ def _judge(profile: str) -> Callable[[np.ndarray], np.ndarray]:
 def _validated(written: dict[str, Path], scenes: Sequence[Scene]) -> dict[str, float]:
     """Figures of what was written last: light prompts without a head of their own, or the head."""
     if 'mask_head' in written:
-        head = create_segmenter('compact', weights=str(written['mask_head']))
+        head = create_mask_model('compact', weights=str(written['mask_head']))
         return validate(scenes, create_prompts('components'), head)
-    light = create_prompts('light', weights=str(written['light_prompts']))
-    numbers = validate(scenes, light, create_segmenter('guided'))
+    light = create_prompts('score_detector', weights=str(written['light_prompts']))
+    numbers = validate(scenes, light, create_mask_model('compact'))
     return {k: v for k, v in numbers.items() if 'mask' not in k and k != 'matched_iou'}
 
 
@@ -240,7 +240,7 @@ def _sources(data: MaskData) -> list[dict[str, Any]]:
 
 CARDS = {
     'light_prompts': 'A small detector that puts boxes around unknown objects in a calibrated '
-    'score map (ood_perception.masks.light_prompts).',
+    'score map (ood_perception.masks.score_detector).',
     'mask_head': 'A small network that outlines the object in a crop of picture and calibrated '
     'score map (ood_perception.masks.mask_head).',
 }

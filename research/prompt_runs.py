@@ -172,7 +172,7 @@ def _pipeline(profile: str) -> Any:
     from ood_perception.profile import Profile, StageConfig
 
     bare = dataclasses.replace(
-        Profile.load(profile), prompts=StageConfig(), segmenter=StageConfig()
+        Profile.load(profile), prompts=StageConfig(), mask_model=StageConfig()
     )
     return Pipeline.from_profile(bare)
 

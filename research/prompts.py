@@ -23,14 +23,14 @@ from torch.utils.data import Dataset
 from torchvision.ops import generalized_box_iou_loss
 
 from ood_perception.masks.boxes import overlaps
-from ood_perception.masks.light_prompts import (
+from ood_perception.masks.layers import log_odds
+from ood_perception.masks.score_detector import (
     STRIDE,
-    LightDetector,
+    ScoreDetector,
     cell_odds,
     cell_side,
     propose,
 )
-from ood_perception.masks.mask_head import log_odds
 from ood_perception.scores.calibration import Calibration
 from research.mask_validation import LEAST_AREA, match
 from research.score_scenes import Scene
@@ -103,7 +103,7 @@ def detection_loss(output: Tensor, heat: Tensor, sides: Tensor, weight: Tensor) 
     Loss of a batch.
 
     Args:
-        output: float32 (B, 5, h, w) of `LightDetector`.
+        output: float32 (B, 5, h, w) of `ScoreDetector`.
         heat: float32 (B, h, w) of `targets`.
         sides: float32 (B, 4, h, w) of `targets`.
         weight: float32 (B, h, w) of `targets`.
@@ -153,7 +153,7 @@ def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Ten
 
 
 @torch.no_grad()
-def calibrate(model: LightDetector, scenes: Iterable[Scene]) -> None:
+def calibrate(model: ScoreDetector, scenes: Iterable[Scene]) -> None:
     """
     Make the score of a box the probability that there is an object (Platt 1999), in the weights.
 
@@ -218,7 +218,7 @@ def train_prompts(
     learning_rate: float = 3e-3,
     seed: int = 0,
     start: Path | None = None,
-) -> LightDetector:
+) -> ScoreDetector:
     """
     Train the light prompt generator and save it as safetensors.
 
@@ -239,7 +239,7 @@ def train_prompts(
 
     """
     torch.manual_seed(seed)
-    model = LightDetector()
+    model = ScoreDetector()
     start_from(model, start)
     learnt, kept = split(scenes, np.random.default_rng(seed))
     train_small(

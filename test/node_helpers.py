@@ -50,7 +50,7 @@ PROFILE = {
     'score': {'name': 'llr'},
     'calibration': {'kind': 'platt', 'slope': 1.0, 'offset': 0.0},
     'prompts': {'name': 'components'},
-    'segmenter': {'name': 'compact'},
+    'mask_model': {'name': 'compact'},
 }
 
 

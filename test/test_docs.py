@@ -120,7 +120,7 @@ def test_every_profile_is_in_the_table():
         assert path.stem in profile_names()
         row = next(line for line in page.splitlines() if line.startswith(f'| `{path.stem}`'))
         profile = Profile.load(path)
-        for stage in (profile.segmentor, profile.score, profile.prompts, profile.segmenter):
+        for stage in (profile.segmentor, profile.score, profile.prompts, profile.mask_model):
             assert f'`{stage.name}`' in row, (path.stem, stage.name)
 
 
@@ -133,11 +133,11 @@ def test_index_names_every_page():
 
 def test_code_of_extending_runs(capsys: pytest.CaptureFixture[str]):
     from ood_perception.engines import ENGINES
-    from ood_perception.masks import PROMPTS, SEGMENTERS
+    from ood_perception.masks import MASK_MODELS, PROMPTS
     from ood_perception.models.registry import MODELS
     from ood_perception.scores import SCORES
 
-    tables: list[dict[str, Any]] = [MODELS, SCORES, PROMPTS, SEGMENTERS, ENGINES]
+    tables: list[dict[str, Any]] = [MODELS, SCORES, PROMPTS, MASK_MODELS, ENGINES]
     before = [dict(table) for table in tables]
     page = text_of(ROOT / 'docs' / 'extending.md')
     blocks = re.findall(r'```python\n(.*?)```', page, flags=re.DOTALL)

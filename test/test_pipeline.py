@@ -58,7 +58,7 @@ def test_every_output_has_the_frame_s_size(pipeline: Pipeline, size: tuple[int, 
     assert result.instances.dtype == np.uint16
     count = len(result.ids)
     assert result.boxes.shape == (count, 4)
-    for rows in (result.box_scores, result.areas, result.mean_scores, result.surroundings):
+    for rows in (result.confidences, result.areas, result.mean_scores, result.surroundings):
         assert rows.shape == (count,)
     assert set(np.unique(result.instances)) - {0} <= set(result.ids.tolist())
     assert np.isfinite(result.score).all()
@@ -128,7 +128,7 @@ def test_reset_and_warm_up_leave_no_trace(profile: Profile) -> None:
     pipeline(picture(96, 128), streams=['front'])
     assert list(pipeline._trackers) == ['front']
     pipeline.reset('front')
-    assert not pipeline._trackers
+    assert len(pipeline._trackers['front']) == 0
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_reset_and_warm_up_leave_no_trace(profile: Profile) -> None:
         ('segmentor', {'options': {'klasses': 3}}, r'segmentor \(compact\): .*klasses'),
         ('score', {'name': 'lrr'}, r"score \(lrr\): .*got 'lrr'"),
         ('prompts', {'name': 'boxes'}, r'prompts \(boxes\)'),
-        ('segmenter', {'name': 'sem'}, r'segmenter \(sem\)'),
+        ('mask_model', {'name': 'sem'}, r'mask_model \(sem\)'),
     ],
 )
 def test_a_wrong_stage_is_named(profile: Profile, stage: str, change: dict, message: str) -> None:
@@ -250,16 +250,16 @@ def test_out_of_memory_halves_the_batch(profile: Profile) -> None:
 
 
 def test_a_mask_model_that_fails_once_is_asked_again(watched: Pipeline) -> None:
-    watched._segmenter = Failing(watched._segmenter, times=1)
+    watched._mask_model = Failing(watched._mask_model, times=1)
     results = watched([marked(0), picture(96, 128, 1)])
     assert all(r.instances is not None for r in results)
-    assert watched._segmenter.calls == 3
+    assert watched._mask_model.calls == 3
     assert watched.score.seen == {'0': 1, '1': 1}
     assert 'masks broke' in watched.notes[-1]
 
 
 def test_a_frame_that_fails_leaves_the_others_and_their_past_alone(watched: Pipeline) -> None:
-    watched._segmenter = Failing(watched._segmenter, times=100)
+    watched._mask_model = Failing(watched._mask_model, times=100)
     with pytest.raises(FramesFailed, match='1 of 3 frames failed: masks broke') as failure:
         watched([picture(96, 128, 1), marked(0), picture(240, 320, 2)], streams=['a', 'b', 'c'])
     first, second, third = failure.value.results
@@ -278,7 +278,7 @@ def test_warm_up_prepares_every_batch_and_the_mask_model(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
-    pipeline._segmenter = mask_model = Failing(pipeline._segmenter, times=0)
+    pipeline._mask_model = mask_model = Failing(pipeline._mask_model, times=0)
     prepared: list[tuple[int, ...]] = []
     prepare = pipeline.engine.prepare
     monkeypatch.setattr(

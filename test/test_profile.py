@@ -41,8 +41,12 @@ GOOD = {'name': 'x', 'segmentor': {'name': 'compact'}, 'score': {'name': 'llr'}}
         ({'tracking': {'enabled': 'yes'}}, "tracking.enabled: expected bool, got 'yes'"),
         ({'image': {'short_side': 480.0}}, 'image.short_side: expected int, got 480.0'),
         ({'score': {}}, 'score.name: missing'),
-        ({'prompts': {'name': 'components'}}, 'segmenter.name: missing'),
-        ({'segmenter': {'name': 'compact'}}, 'prompts.name: missing'),
+        ({'prompts': {'name': 'components'}}, 'mask_model.name: missing'),
+        ({'mask_model': {'name': 'compact'}}, 'prompts.name: missing'),
+        ({'segmenter': {'nam': 'compact'}}, 'mask_model.nam: unknown key'),
+        ({'segmenter': {}, 'mask_model': {}}, 'segmenter: the old name of mask_model'),
+        ({'ground_classes': ['road']}, 'ground_classes: not among the classes: road'),
+        ({'classes': ['road'], 'ground_classes': 'road'}, 'ground_classes: expected a list'),
         ({'prompts': {'options': {1: 2}}}, r'prompts.options\[1\]: expected str, got 1'),
         ({'prompts': {'options': [1]}}, r'prompts.options: expected a mapping.*got \[1\]'),
     ],
@@ -61,10 +65,19 @@ def test_integers_are_numbers_and_defaults_fill_in() -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / 'p.yaml'
-    masks = {'prompts': {'name': 'components'}, 'segmenter': {'name': 'compact'}}
-    profile = Profile.from_dict({**GOOD, 'classes': ['road'], **masks})
+    masks = {'prompts': {'name': 'components'}, 'mask_model': {'name': 'compact'}}
+    classes = {'classes': ['road'], 'ground_classes': ['road']}
+    profile = Profile.from_dict({**GOOD, **classes, **masks})
     profile.save(path)
     assert Profile.load(path) == profile
+
+
+def test_old_name_of_the_mask_model_is_read_with_a_warning(caplog) -> None:
+    masks = {'prompts': {'name': 'components'}, 'segmenter': {'name': 'compact'}}
+    profile = Profile.from_dict({**GOOD, **masks})
+    assert profile.mask_model.name == 'compact'
+    assert 'segmenter is called mask_model now' in caplog.text
+    assert 'segmenter' not in profile.to_dict()
 
 
 @pytest.mark.parametrize('name', profile_names())

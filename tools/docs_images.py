@@ -63,7 +63,7 @@ def main() -> None:
         low, high = np.percentile(result.score, (1, 99.9))
         score = (np.clip((result.score - low) / (high - low), 0, 1) * 255).astype(np.uint8)
         truth = np.where(frame.anomaly == 1, 255, 0).astype(np.uint8)
-        labels = [f'{n}: {s:.2f}' for n, s in zip(result.ids, result.box_scores, strict=True)]
+        labels = [f'{n}: {s:.2f}' for n, s in zip(result.ids, result.confidences, strict=True)]
         overlay = draw(frame.image, result.heatmap, result.instances, result.boxes, labels)
         rows.append([panel(frame.image, 'camera'), panel(overlay, 'overlay')])
         if i == 0:

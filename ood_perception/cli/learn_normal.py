@@ -33,6 +33,7 @@ def learn_normal(
 
     from ood_perception.cli.progress import CONSOLE, bar, fail
     from ood_perception.pipeline import Pipeline
+    from ood_perception.scores import learns
 
     def frames() -> Iterator[np.ndarray]:
         if (Path(source) / 'metadata.yaml').is_file():
@@ -49,7 +50,7 @@ def learn_normal(
     try:
         pipeline = Pipeline.from_profile(profile, device)
         score = pipeline.score
-        if not hasattr(score, 'start'):
+        if not learns(score):
             raise ValueError(
                 f'the score of profile {profile!r} ({pipeline.profile.score.name}) does not '
                 'learn; take one with novelty, such as compact_novelty'

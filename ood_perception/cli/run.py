@@ -27,9 +27,9 @@ def run(
 
     from ood_perception.bags.sources import SourceError, open_source
     from ood_perception.cli.progress import CONSOLE, bar, fail
+    from ood_perception.detections import detections_json
     from ood_perception.drawing import draw
     from ood_perception.pipeline import Pipeline
-    from ood_perception.result import SURROUNDINGS
 
     try:
         opened = open_source(source)
@@ -48,17 +48,8 @@ def run(
             cv2.imwrite(str(output / f'{name}_overlay.jpg'), picture)
             cv2.imwrite(str(output / f'{name}_heatmap.png'), result.heatmap)
             cv2.imwrite(str(output / f'{name}_instances.png'), result.instances)
-            objects = [
-                {
-                    'id': int(result.ids[i]),
-                    'score': round(float(result.box_scores[i]), 4),
-                    'box_xyxy': [round(float(v), 1) for v in result.boxes[i]],
-                    'area_px': int(result.areas[i]),
-                    'surroundings': SURROUNDINGS[int(result.surroundings[i])],
-                }
-                for i in range(len(result.ids))
-            ]
-            (output / f'{name}.json').write_text(json.dumps(objects, indent=2) + '\n')
+            text = json.dumps(detections_json(result), indent=2) + '\n'
+            (output / f'{name}.json').write_text(text)
             count += 1
             show(count)
             if limit and count >= limit:

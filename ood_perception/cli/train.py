@@ -60,10 +60,10 @@ def uem(
     with errors_in_one_line():
         from ood_perception.training import finishing, run
         from ood_perception.training.objects import open_objects
-        from ood_perception.training.presets import find_preset, override
+        from ood_perception.training.presets import Preset, find_preset, override
         from ood_perception.training.sources import open_frames
 
-        chosen = find_preset(preset)
+        chosen: Preset = find_preset(preset)
         chosen = dataclasses.replace(
             chosen, model=model or chosen.model, uem=override(chosen.uem, set_)
         )

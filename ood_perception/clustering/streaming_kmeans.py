@@ -2,18 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Streaming K-means: clusters that live through the stream instead of being fitted anew.
+Streaming K-means: clusters that live through a stream instead of being fitted to every frame.
 
-Warm start from the last frame, one to three Lloyd steps, exponentially decayed counts; a dead
-cluster is revived from the farthest token, a scene cut starts afresh. The same id means the same
-cluster through time.
+Each frame starts from the centers of the last one and takes one to three Lloyd steps, with counts
+that decay exponentially. A cluster without tokens moves to the farthest token; a scene cut starts
+all clusters afresh. The same id means the same cluster through time.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,20 +27,20 @@ from ood_perception.clustering.kmeans import (
 )
 
 STARTS = 2
-"""Starts of which the best is kept."""
+"""Number of starts, of which the best is kept."""
 
 START_ITERATIONS = 12
-"""Lloyd steps after a start; from then on few are enough."""
+"""Lloyd steps after a start; later frames need few."""
 
 START_MOVES = 12
-"""Most merge-and-split moves after a start, each followed by two Lloyd steps."""
+"""Bound of the merge-and-split moves after a start; two Lloyd steps follow each."""
 
 MOVE_EVERY = 8
-"""Frames between looks for a merge-and-split move: a poor start would stay for ever."""
+"""Frames between attempts at a merge-and-split move, without which a poor start would stay."""
 
 
 class _State:
-    """What is known of a stream: centers (K, D), counts (K,), usual mean distance (), age."""
+    """State of one stream: centers (K, D), counts (K,), usual mean distance (), age in frames."""
 
     def __init__(self, centers: Tensor, counts: Tensor, usual: Tensor) -> None:
         self.centers, self.counts, self.usual = centers, counts, usual
@@ -49,7 +48,7 @@ class _State:
         self.age = 0
 
     def cut_seen(self) -> bool:
-        """Whether the last frame was a cut; on a GPU never waits, so a cut may be seen late."""
+        """Whether the last frame was a cut; never waits for a GPU, so it may report a cut late."""
         return self.cut is not None and bool(self.cut)
 
 
@@ -70,9 +69,6 @@ class StreamingKMeans:
 
     Attributes:
         centers: float32 (B, K, D) of the streams of the last step, None before.
-        restarts: starts so far, the first of each stream included.
-        model: identity of the model whose features are clustered, '' = not known; a state of
-            another model is refused.
 
     Memory: max_streams * K * (D + 1) float32.
 
@@ -105,8 +101,6 @@ class StreamingKMeans:
         self.metric, self.sample, self.cut_ratio = metric, sample, cut_ratio
         self.max_streams, self.seed = max_streams, seed
         self.centers: Tensor | None = None
-        self.restarts = 0
-        self.model = ''
         self._states: OrderedDict[str, _State] = OrderedDict()
 
     @torch.no_grad()
@@ -173,7 +167,7 @@ class StreamingKMeans:
         return ids
 
     def age(self, stream: str) -> int:
-        """Frames since a stream's clusters were started (ids mean the same since); 0 = unknown."""
+        """Frames since a stream's clusters were started, 0 = none; ids mean the same since."""
         state = self._states.get(stream)
         return state.age if state is not None else 0
 
@@ -184,54 +178,6 @@ class StreamingKMeans:
         else:
             self._states.pop(stream, None)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that is known, as tensors and plain values."""
-        streams = {
-            name: {'centers': s.centers, 'counts': s.counts, 'usual': s.usual}
-            for name, s in self._states.items()
-        }
-        return {
-            'n_clusters': self.n_clusters,
-            'metric': self.metric,
-            'model': self.model,
-            'streams': streams,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """
-        Take a state of :meth:`state_dict`.
-
-        Raises:
-            ValueError: it is of another number of clusters, metric, model or feature width, or
-                damaged; nothing changes.
-
-        """
-        for key in ('n_clusters', 'metric'):
-            if state.get(key) != getattr(self, key):
-                raise ValueError(f'{key}: expected {getattr(self, key)!r}, got {state.get(key)!r}')
-        made_with = state.get('model', '')
-        if made_with and self.model and made_with != self.model:
-            raise ValueError(f'model: the state is of {made_with!r}, this one is {self.model!r}')
-        width = 0 if self.centers is None else self.centers.shape[2]
-        loaded: OrderedDict[str, _State] = OrderedDict()
-        for name, s in state['streams'].items():
-            centers, counts, usual = s['centers'], s['counts'], s['usual']
-            if (
-                centers.ndim != 2
-                or len(centers) != self.n_clusters
-                or counts.shape != centers.shape[:1]
-            ):
-                raise ValueError(f'stream {name}: centers of shape {tuple(centers.shape)}')
-            if width and centers.shape[1] != width:
-                raise ValueError(
-                    f'stream {name}: the state holds {centers.shape[1]} features, the frames so '
-                    f'far had {width}; it is of another model'
-                )
-            if not bool(torch.isfinite(centers).all() & torch.isfinite(counts).all()):
-                raise ValueError(f'stream {name}: the state holds NaN or infinity')
-            loaded[name] = _State(centers.float(), counts.float(), usual.float())
-        self._states = loaded
-
     def _is_new(self, name: str, tokens: Tensor) -> bool:
         state = self._states.get(name)
         if state is None or state.centers.shape[1] != tokens.shape[2] or state.cut_seen():
@@ -241,7 +187,7 @@ class StreamingKMeans:
     def _start(
         self, tokens: Tensor, weights: Tensor, squares: Tensor, names: Sequence[str]
     ) -> None:
-        """Give streams new centers, converged on this frame."""
+        """Start streams with new centers that have converged on this frame."""
         generator = torch.Generator().manual_seed(self.seed)
         take = torch.randperm(tokens.shape[1], generator=generator)[: self.sample]
         take = take.to(tokens.device)
@@ -266,14 +212,13 @@ class StreamingKMeans:
         mean = mean_distance(distances, weights)
         for i, name in enumerate(names):
             self._states[name] = _State(centers[i], counts[i], mean[i])
-            self.restarts += 1
 
 
 def _better(
     new: tuple[Tensor, Tensor, Tensor, Tensor],
     old: tuple[Tensor, Tensor, Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of two results of `lloyd` keep, row by row, the one with the smaller distances."""
+    """Keep for each row the result of `lloyd` with the smaller sum of distances."""
     if old is None:
         return new
     better = new[3].sum(1) < old[3].sum(1)
@@ -285,7 +230,7 @@ def _better(
 
 
 def _to_host(flag: Tensor) -> Tensor:
-    """Send a flag to the host without waiting for it."""
+    """Copy a flag to the host without waiting for the copy."""
     if not flag.is_cuda:
         return flag
     host = torch.empty((), dtype=torch.bool, pin_memory=True)

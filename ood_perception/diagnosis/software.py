@@ -145,7 +145,7 @@ def check_profile(name: str) -> Iterator[Finding]:
         yield Finding('profile', ERROR, str(error), f'one of: {", ".join(profile_names())}')
         return
     yield Finding('profile', OK, f'{profile.name}: {profile.description}')
-    for stage in ('segmentor', 'score', 'prompts', 'segmenter'):
+    for stage in ('segmentor', 'score', 'prompts', 'mask_model'):
         reference = getattr(profile, stage).weights
         if not reference:
             continue

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.bags import rosbag2 as bags
+from ood_perception.detections import confidence_of
 from ood_perception.evaluation.evaluator import Frame
 from ood_perception.evaluation.label_folder import LabelFolder, name_stamps
 from ood_perception.frames.decode import BadImage, decode, stamp_ns
@@ -199,7 +200,7 @@ def _with_outputs(
     text = found.get(f'{topics.node}/detections_json')
     if text is not None:
         rows = json.loads(text.data)['detections']
-        frame.confidences = {int(row['id']): float(row['score']) for row in rows}
+        frame.confidences = {int(row['id']): confidence_of(row) for row in rows}
     return frame
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.bags import rosbag2 as bags
+from ood_perception.detections import detection_json
 from ood_perception.evaluation.evaluator import Frame
 
 
@@ -52,7 +53,7 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
                 if pixels is not None:
                     image = np.ascontiguousarray(pixels, dtype)
                     put(f'{node}/{name}', _image(kinds, header, image, encoding), stamp)
-            rows = [{'id': i, 'score': s} for i, s in (frame.confidences or {}).items()]
+            rows = [detection_json(*pair) for pair in (frame.confidences or {}).items()]
             whole = {'sec': stamp // 10**9, 'nanosec': stamp % 10**9}
             text = json.dumps({'header': {'stamp': whole}, 'detections': rows})
             put(f'{node}/detections_json', kinds['std_msgs/msg/String'](text), stamp)

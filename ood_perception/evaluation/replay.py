@@ -184,8 +184,8 @@ def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:
     result = pipeline([image], streams=[frame.stream], wants=wants)[0]
     frame.latency_ms = (time.monotonic() - begin) * 1e3
     frame.score, frame.heatmap, frame.instances = result.score, result.heatmap, result.instances
-    if result.ids is not None and result.box_scores is not None:
-        pairs = zip(result.ids.tolist(), result.box_scores.tolist(), strict=True)
+    if result.ids is not None and result.confidences is not None:
+        pairs = zip(result.ids.tolist(), result.confidences.tolist(), strict=True)
         frame.confidences = {int(i): float(s) for i, s in pairs}
     frame.image = lambda: image
     return True

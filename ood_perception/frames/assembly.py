@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.frames.resize import resize, resize_map
 from ood_perception.frames.transfer import download
 from ood_perception.masks.fusion import Instances, no_instances
 from ood_perception.models.output import SegmentorOutput
@@ -36,8 +37,7 @@ def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) ->
         return None
     logits = output.logits.float()
     if exact:
-        logits = F.interpolate(logits, size, mode='bilinear', align_corners=False)
-        return first_of_largest(logits)
+        return first_of_largest(resize(logits, size))
     classes = logits.argmax(1, keepdim=True).float()
     return F.interpolate(classes, size, mode='nearest')[:, 0].to(torch.uint8)
 
@@ -83,9 +83,9 @@ def assemble(
     h, w = score.shape
     result = Result()
     if 'score' in wants:
-        result.score = _resize(score, full)
+        result.score = resize_map(score, full)
     if 'heatmap' in wants:
-        heat = _resize(probability, full)
+        heat = resize_map(probability, full)
         result.heatmap = (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
     if 'semantic' in wants:
         result.semantic = (
@@ -104,19 +104,12 @@ def assemble(
         # Numbers of Python, not a tensor made from them: that copy would wait for the device.
         columns = [instances.boxes[:, i] * (down if i % 2 else across) for i in range(4)]
         result.boxes = torch.stack(columns, 1)
-        result.box_scores = instances.scores
+        result.confidences = instances.confidences
         result.ids = instances.ids
         result.areas = (instances.areas * (across * down)).round().to(torch.int32)
         result.mean_scores = instances.mean_scores
         result.surroundings = instances.surroundings
     return result
-
-
-def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a float32 (h, w) map bilinearly."""
-    if image.shape == size:
-        return image
-    return F.interpolate(image[None, None], size, mode='bilinear', align_corners=False)[0, 0]
 
 
 def _resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -111,7 +111,7 @@ def cloud_xyz(message: Any) -> Floats:
     ]
     xyz = np.stack(axes, axis=-1).astype(np.float32)
     xyz[~np.isfinite(xyz).all(-1)] = np.nan
-    return xyz
+    return np.asarray(xyz)
 
 
 def from_depth(

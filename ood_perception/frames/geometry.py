@@ -114,7 +114,7 @@ class Camera:
         centre, focal = np.array([self.cx, self.cy]), np.array([self.fx, self.fy])
         seen = (pixels - centre) / focal
         if not self.model or not len(seen):
-            return seen
+            return np.asarray(seen)
         undo, redo = (
             (_undo_fisheye, _redo_fisheye)
             if self.model == 'equidistant'
@@ -225,7 +225,8 @@ def _undo_polynomial(seen: NDArray[np.float64], d: NDArray[np.float64]) -> NDArr
 def _redo_polynomial(rays: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
     points = np.concatenate([rays, np.ones((len(rays), 1))], -1)
     origin = np.zeros(3)
-    return cv2.projectPoints(points, origin, origin, np.eye(3), d)[0].reshape(-1, 2)
+    pixels, _ = cv2.projectPoints(points, origin, origin, np.eye(3), d)
+    return np.asarray(pixels, np.float64).reshape(-1, 2)
 
 
 def _undo_fisheye(seen: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -235,4 +236,5 @@ def _undo_fisheye(seen: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[
 
 
 def _redo_fisheye(rays: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
-    return cv2.fisheye.distortPoints(rays.reshape(-1, 1, 2), np.eye(3), d).reshape(-1, 2)
+    pixels = cv2.fisheye.distortPoints(rays.reshape(-1, 1, 2), np.eye(3), d)
+    return np.asarray(pixels, np.float64).reshape(-1, 2)

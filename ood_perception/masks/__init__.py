@@ -3,19 +3,26 @@
 
 """S2M: from a score map to whole-object instance masks."""
 
+from ood_perception.masks.base import MaskModel, PromptModel
 from ood_perception.masks.boxes import Boxes
 from ood_perception.masks.fusion import Instances, fuse
-from ood_perception.masks.prompts import PROMPTS, create_prompts
-from ood_perception.masks.segmenters import SEGMENTERS, create_segmenter
+from ood_perception.masks.registry import (
+    MASK_MODELS,
+    PROMPTS,
+    create_mask_model,
+    create_prompts,
+)
 from ood_perception.masks.tracking import Tracker
 
 __all__ = [
+    'MASK_MODELS',
     'PROMPTS',
-    'SEGMENTERS',
     'Boxes',
     'Instances',
+    'MaskModel',
+    'PromptModel',
     'Tracker',
+    'create_mask_model',
     'create_prompts',
-    'create_segmenter',
     'fuse',
 ]

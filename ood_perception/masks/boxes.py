@@ -17,13 +17,13 @@ class Boxes(NamedTuple):
 
     Attributes:
         boxes: float32 (B, K, 4), XYXY pixels of the score map; zeros in empty slots.
-        scores: float32 (B, K), 0..1, confidence that the box holds an unknown object.
+        confidences: float32 (B, K), 0..1, that the box holds an unknown object.
         valid: bool (B, K), False in empty slots.
 
     """
 
     boxes: Tensor
-    scores: Tensor
+    confidences: Tensor
     valid: Tensor
 
 
@@ -53,8 +53,8 @@ def clean_boxes(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
     finite = torch.isfinite(boxes).all(-1)
     limit = boxes.new_tensor([width, height, width, height], dtype=torch.float32)
     clipped = torch.nan_to_num(boxes.float()).clamp(min=0).minimum(limit)
-    some = finite & (clipped[..., 2] > clipped[..., 0]) & (clipped[..., 3] > clipped[..., 1])
-    return torch.where(some[..., None], clipped, 0.0), some
+    valid = finite & (clipped[..., 2] > clipped[..., 0]) & (clipped[..., 3] > clipped[..., 1])
+    return torch.where(valid[..., None], clipped, 0.0), valid
 
 
 def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,44 +81,44 @@ def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def suppress(
     boxes: Tensor,
-    scores: Tensor,
+    confidences: Tensor,
     slots: int,
     iou: float,
     containment: float = 1.1,
-    worth: Tensor | None = None,
+    merit: Tensor | None = None,
 ) -> Boxes:
     """
     Greedy non-maximum suppression with static shapes.
 
     Args:
         boxes: float32 (B, M, 4) XYXY.
-        scores: float32 (B, M), not positive = empty slot.
+        confidences: float32 (B, M), not positive = empty slot.
         slots: boxes kept for each frame.
         iou: a box whose overlap with a better kept one is larger is dropped.
         containment: so is one of which a larger share than this lies in a better kept one (or
             holds it); above 1 = never.
-        worth: float32 (B, M), which of two boxes is the better one; default the scores.
+        merit: float32 (B, M), which of two boxes is the better one; default the confidences.
 
     """
-    worth = scores if worth is None else torch.where(scores > 0, worth, 0.0)
-    # Candidates beyond these would hardly be kept; each costs a step of the loop below.
-    most = min(worth.shape[1], max(64, 4 * slots))
-    if worth.device.type == 'cpu':
-        most = min(most, int((worth > 0).sum(1).amax()) if worth.numel() else 0)
-    worth, order = worth.sort(dim=1, descending=True, stable=True)
-    worth, order = worth[:, :most], order[:, :most]
-    scores = scores.gather(1, order)
+    merit = confidences if merit is None else torch.where(confidences > 0, merit, 0.0)
+    # Candidates beyond the limit would hardly be kept; each costs a step of the loop below.
+    limit = min(merit.shape[1], max(64, 4 * slots))
+    if merit.device.type == 'cpu':
+        limit = min(limit, int((merit > 0).sum(1).amax()) if merit.numel() else 0)
+    merit, order = merit.sort(dim=1, descending=True, stable=True)
+    merit, order = merit[:, :limit], order[:, :limit]
+    confidences = confidences.gather(1, order)
     boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     union, inside = overlaps(boxes, boxes)
     rivals = (union > iou) | (inside > containment)
-    keep = worth > 0
-    for i in range(most - 1):
+    keep = merit > 0
+    for i in range(limit - 1):
         keep[:, i + 1 :] &= ~(rivals[:, i, i + 1 :] & keep[:, i, None])
-    scores = torch.where(keep, scores, 0.0)
-    if most < slots:
-        scores = torch.nn.functional.pad(scores, (0, slots - most))
-        boxes = torch.nn.functional.pad(boxes, (0, 0, 0, slots - most))
-    best, chosen = scores.sort(dim=1, descending=True, stable=True)
+    confidences = torch.where(keep, confidences, 0.0)
+    if limit < slots:
+        confidences = torch.nn.functional.pad(confidences, (0, slots - limit))
+        boxes = torch.nn.functional.pad(boxes, (0, 0, 0, slots - limit))
+    best, chosen = confidences.sort(dim=1, descending=True, stable=True)
     best, chosen = best[:, :slots], chosen[:, :slots]
     valid = best > 0
     kept = boxes.gather(1, chosen[..., None].expand(-1, -1, 4))

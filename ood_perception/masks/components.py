@@ -5,7 +5,7 @@
 Connected components of a probability map at several levels, with fixed numbers of slots.
 
 On the CPU OpenCV labels the levels one by one; on a GPU all levels are labelled at once by
-spreading the largest index, with shapes that do not depend on what is seen.
+spreading the largest index, with shapes that do not depend on the picture.
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ class Regions(NamedTuple):
     Attributes:
         boxes: float32 (L, M, 4) XYXY in cells of the map, right and bottom edges exclusive.
         areas: float32 (L, M), cells; 0 = the slot is empty.
-        means: float32 (L, M), mean probability 0..1 over the component.
         peaks: float32 (L, M), largest probability 0..1 in the component.
 
     """
 
     boxes: Tensor
     areas: Tensor
-    means: Tensor
     peaks: Tensor
 
 
@@ -55,7 +53,7 @@ def find_regions(probability: Tensor, levels: Sequence[float], slots: int) -> Re
 
 def _regions_opencv(probability: Tensor, levels: Sequence[float], slots: int) -> Regions:
     image = probability.detach().numpy()
-    out = np.zeros((len(levels), slots, 7), np.float32)
+    out = np.zeros((len(levels), slots, 6), np.float32)
     for row, level in zip(out, levels, strict=True):
         mask = (image >= level).view(np.uint8)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -63,15 +61,14 @@ def _regions_opencv(probability: Tensor, levels: Sequence[float], slots: int) ->
             continue
         inside = labels > 0
         owner, values = labels[inside] - 1, image[inside]
-        sums = np.bincount(owner, values, count - 1)
         peaks = np.zeros(count - 1, np.float32)
         np.maximum.at(peaks, owner.astype(np.intp), values)
         x, y, w, h, area = stats[1:].T.astype(np.float32)
         order = np.lexsort((-area, -peaks))[:slots]
-        table = np.stack([x, y, x + w, y + h, area, sums / area, peaks], 1)
+        table = np.stack([x, y, x + w, y + h, area, peaks], 1)
         row[: len(order)] = table[order]
     table = torch.from_numpy(out)
-    return Regions(table[..., :4], table[..., 4], table[..., 5], table[..., 6])
+    return Regions(table[..., :4], table[..., 4], table[..., 5])
 
 
 def label_components(mask: Tensor) -> Tensor:
@@ -99,7 +96,7 @@ def label_components(mask: Tensor) -> Tensor:
         for _ in range(2):
             flat = torch.where(flat >= 0, flat.gather(1, flat.clamp(min=0)), -1)
         after = flat.view(count, h, w)
-        # Asking the device is dear, going on for nothing too: ask at every eighth step.
+        # A comparison waits for the device and a needless step costs too: compare every 8 steps.
         if step % 8 == 7 and torch.equal(after, labels):
             break
         labels = after
@@ -124,7 +121,6 @@ def _regions_device(probability: Tensor, levels: Sequence[float], slots: int) ->
 
     areas = gathered(torch.ones_like(values), 'sum', 0.0)
     peaks = gathered(values, 'amax', 0.0)
-    means = gathered(values, 'sum', 0.0) / areas.clamp(min=1)
     # Peak first, then area: areas are whole numbers, so a fraction of them only breaks ties.
     rank = torch.where(areas > 0, peaks.double() + areas.double() * 1e-12, -1.0)
     slots_here = min(slots, h * w)
@@ -138,9 +134,7 @@ def _regions_device(probability: Tensor, levels: Sequence[float], slots: int) ->
         ],
         -1,
     )
-    areas, means, peaks = (t.gather(1, chosen) for t in (areas, means, peaks))
+    areas, peaks = (t.gather(1, chosen) for t in (areas, peaks))
     boxes = torch.where(areas[..., None] > 0, boxes, 0.0)
     pad = slots - slots_here
-    return Regions(
-        F.pad(boxes, (0, 0, 0, pad)), *(F.pad(t, (0, pad)) for t in (areas, means, peaks))
-    )
+    return Regions(F.pad(boxes, (0, 0, 0, pad)), F.pad(areas, (0, pad)), F.pad(peaks, (0, pad)))

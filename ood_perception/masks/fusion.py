@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Fusion: from box-prompted masks to one map of scores and non-overlapping instances.
+Fusion: from box-prompted masks to instances that do not overlap.
 
-The union map is the paper's (S2M, section 3.3): masks are painted in descending order of score, so
-where masks overlap the lowest score stays. Closed form: the last covering mask, best first.
+As in the paper (S2M, arXiv 2411.16816, section 3.3), masks are painted in descending order of
+confidence, so the least confident of the masks that cover a pixel gets it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ood_perception.result import SURROUNDINGS
@@ -24,73 +23,52 @@ NONE, ON_ROAD, BESIDE, IN_AIR = range(len(SURROUNDINGS))
 
 class Instances(NamedTuple):
     """
-    The objects of one frame, N rows, best score first.
+    The objects of one frame, N rows, most confident first.
 
     Attributes:
         labels: int32 (H, W), id of the object that owns the pixel, 0 = none.
         ids: int32 (N,), 1..65535, the values in `labels`.
         boxes: float32 (N, 4), XYXY pixels, tight around the instance's pixels.
-        scores: float32 (N,), 0..1, score of the prompt.
+        confidences: float32 (N,), 0..1, of the prompt.
         areas: int32 (N,), pixels.
         mean_scores: float32 (N,), mean of the score map over the instance.
         surroundings: uint8 (N,), index into `result.SURROUNDINGS`.
-        union: float32 (H, W), 0..1, the paper's fused map: lowest score of the covering masks.
 
     """
 
     labels: Tensor
     ids: Tensor
     boxes: Tensor
-    scores: Tensor
+    confidences: Tensor
     areas: Tensor
     mean_scores: Tensor
     surroundings: Tensor
-    union: Tensor
-
-
-def union_map(masks: Tensor, scores: Tensor) -> Tensor:
-    """
-    Fuse masks as the paper does.
-
-    Args:
-        masks: bool (K, H, W).
-        scores: float32 (K,), 0..1.
-
-    Returns:
-        float32 (H, W): per pixel the lowest score of the masks that cover it, 0 where none does.
-
-    """
-    if not len(masks):
-        return scores.new_zeros(masks.shape[1:])
-    scores, order = scores.sort(descending=True, stable=True)
-    # Best first, so the last mask that covers a pixel has the lowest score there.
-    return F.pad(scores, (1, 0))[_last(masks[order])]
 
 
 def fuse(
     logits: Tensor,
-    scores: Tensor,
+    confidences: Tensor,
     valid: Tensor,
     score_map: Tensor,
     semantic: Tensor | None = None,
-    road_classes: Sequence[int] = (),
+    ground_classes: Sequence[int] = (),
     min_area: int = 16,
     duplicate: float = 0.6,
 ) -> Instances:
     """
-    Turn box-prompted masks into a union map and non-overlapping instances.
+    Turn box-prompted masks into instances that do not overlap.
 
     A mask that shares more than `duplicate` of the smaller area with a better one is its duplicate
-    and gives no instance of its own (it still counts in the union map). A pixel that several
-    remaining masks claim goes to the one with the lowest score, as in the union map.
+    and gives no instance of its own. A pixel that several remaining masks claim goes to the one
+    with the lowest confidence.
 
     Args:
         logits: float (K, H, W), > 0 = object; NaN counts as outside.
-        scores: float (K,), 0..1; NaN counts as 0.
+        confidences: float (K,), 0..1; NaN counts as 0.
         valid: bool (K,), False = an empty slot.
-        score_map: float (H, W), the frame's score, for the means.
+        score_map: float (H, W), the frame's raw score, for the means.
         semantic: uint8 (H, W) class ids, or None: surroundings are then 0.
-        road_classes: class ids that an object can stand on (road, pavement).
+        ground_classes: class ids that an object can stand on, such as road and pavement.
         min_area: instances of fewer pixels are dropped.
         duplicate: share of the smaller mask's area, 0..1.
 
@@ -99,20 +77,19 @@ def fuse(
     if not len(logits):
         return no_instances(height, width, score_map.device)
     # Empty slots go last and cover nothing, so nothing has to be asked of the device for them.
-    scores = torch.where(valid, torch.nan_to_num(scores.float(), nan=0.0).clamp(0, 1), -1.0)
-    scores, order = scores.sort(descending=True, stable=True)
+    clean = torch.nan_to_num(confidences.float(), nan=0.0).clamp(0, 1)
+    confidences, order = torch.where(valid, clean, -1.0).sort(descending=True, stable=True)
     masks = logits > 0
     window = _window(masks)
-    masks = masks[:, window[0], window[1]][order] & (scores >= 0)[:, None, None]
-    scores = scores.clamp(min=0)
+    masks = masks[:, window[0], window[1]][order] & (confidences >= 0)[:, None, None]
+    confidences = confidences.clamp(min=0)
     out = no_instances(height, width, score_map.device)
-    out.union[window] = union_map(masks, scores)
     chosen = _without_duplicates(masks, min_area, duplicate) if masks.numel() else []
     if not chosen:
         return out
     rows = torch.tensor(chosen, device=masks.device)
-    owner, scores, areas = _owners(masks[rows], scores[rows], min_area)
-    count = len(scores)
+    owner, confidences, areas = _owners(masks[rows], confidences[rows], min_area)
+    count = len(confidences)
     out.labels[window] = owner
     values = torch.nan_to_num(score_map[window].float(), nan=0.0, posinf=0.0, neginf=0.0)
     boxes = _bounds(owner, count)
@@ -120,15 +97,15 @@ def fuse(
     return out._replace(
         ids=torch.arange(1, count + 1, device=owner.device, dtype=torch.int32),
         boxes=boxes,
-        scores=scores,
+        confidences=confidences,
         areas=areas.int(),
         mean_scores=_summed(owner, values, count) / areas.clamp(min=1),
-        surroundings=_surroundings(boxes, out.labels, semantic, road_classes),
+        surroundings=_surroundings(boxes, out.labels, semantic, ground_classes),
     )
 
 
 def _window(masks: Tensor) -> tuple[slice, slice]:
-    """Rows and columns that hold all masks (K, H, W); on a device, where asking costs, all."""
+    """Rows and columns that hold all masks (K, H, W); the whole frame where asking would wait."""
     height, width = masks.shape[1:]
     if masks.device.type != 'cpu':
         return slice(0, height), slice(0, width)
@@ -158,12 +135,11 @@ def no_instances(height: int, width: int, device: torch.device | str = 'cpu') ->
         torch.zeros(0, dtype=torch.int32, device=device),
         torch.zeros(0, device=device),
         torch.zeros(0, dtype=torch.uint8, device=device),
-        torch.zeros(height, width, device=device),
     )
 
 
 def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> list[int]:
-    """Rows (best first) of masks that are large enough and no duplicate of a better one."""
+    """List the masks (best first) that are large enough and no duplicate of a better one."""
     # Every second pixel is enough to tell how much two masks share; tiny masks need them all.
     step = 2 if masks[0].numel() > 40_000 else 1
     flat = masks[:, ::step, ::step].reshape(len(masks), -1).float()
@@ -179,29 +155,29 @@ def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> list[
     return kept
 
 
-def _owners(masks: Tensor, scores: Tensor, min_area: int) -> tuple[Tensor, Tensor, Tensor]:
+def _owners(masks: Tensor, confidences: Tensor, min_area: int) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Give every pixel to one mask; masks that are left with too little go.
+    Give every pixel to one mask, and drop masks that are left with too few pixels.
 
     Args:
         masks: bool (N, h, w), best first.
-        scores: float32 (N,), descending.
+        confidences: float32 (N,), descending.
         min_area: pixels.
 
     Returns:
-        owner int32 (h, w), 1..M, 0 = none; scores and areas float32 (M,).
+        owner int32 (h, w), 1..M, 0 = none; confidences and areas float32 (M,).
 
     """
-    owner, count = _last(masks), len(scores)
+    owner, count = _last(masks), len(confidences)
     areas = _summed(owner, torch.ones(owner.shape, device=owner.device), count)
     large = [row for row, area in enumerate(areas.tolist()) if area >= min_area]
     if len(large) == count:
-        return owner, scores, areas
+        return owner, confidences, areas
     kept = torch.tensor(large, dtype=torch.long, device=owner.device)
     numbers = torch.zeros(count + 1, dtype=torch.int32, device=owner.device)
     numbers[kept + 1] = torch.arange(1, len(kept) + 1, device=owner.device).int()
-    # What a dropped mask claimed belongs to nobody.
-    return numbers[owner], scores[kept], areas[kept]
+    # The pixels of a dropped mask belong to nobody.
+    return numbers[owner], confidences[kept], areas[kept]
 
 
 def _summed(owner: Tensor, values: Tensor, count: int) -> Tensor:
@@ -225,23 +201,23 @@ def _bounds(owner: Tensor, count: int) -> Tensor:
 
 
 def _surroundings(
-    boxes: Tensor, labels: Tensor, semantic: Tensor | None, road_classes: Sequence[int]
+    boxes: Tensor, labels: Tensor, semantic: Tensor | None, ground_classes: Sequence[int]
 ) -> Tensor:
     """
     Say where each instance stands, from the semantic map.
 
-    Its foot is a strip below and beside the box's lowest fifth. At least half of the strip's
-    pixels that belong to no instance are road or pavement: on the road. Otherwise it is in the
-    air when its box ends above the highest road, and beside when not.
+    The foot of an instance is a strip below and beside the lowest fifth of its box. The instance
+    is on the road where at least half of the strip's pixels that belong to no instance are ground.
+    Otherwise it is in the air when its box ends above the highest ground, and beside when not.
     """
     codes = torch.zeros(len(boxes), dtype=torch.uint8, device=labels.device)
-    if semantic is None or not road_classes or not len(boxes):
+    if semantic is None or not ground_classes or not len(boxes):
         return codes
     height, width = labels.shape
-    road = torch.zeros(height, width, dtype=torch.bool, device=labels.device)
-    for index in road_classes:
-        road |= semantic == index
-    rows = road.any(1)
+    ground = torch.zeros(height, width, dtype=torch.bool, device=labels.device)
+    for index in ground_classes:
+        ground |= semantic == index
+    rows = ground.any(1)
     horizon = torch.where(rows.any(), rows.to(torch.uint8).argmax(), height)
     x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
     reach = torch.maximum((0.15 * (x2 - x1)).int(), (0.1 * (y2 - y1)).int()).clamp(min=3)
@@ -249,9 +225,9 @@ def _surroundings(
     x = torch.arange(width, device=labels.device)
     down = ((y >= (y2 - 0.2 * (y2 - y1)).int()) & (y < y2 + reach)).float()
     across = ((x >= x1 - reach) & (x < x2 + reach)).float()
-    # Sums over the strips as products of matrices: no loop, nothing asked of the device.
+    # Sums over the strips are products of matrices: no loop, nothing asked of the device.
     free = labels == 0
     seen = ((down @ free.float()) * across).sum(1)
-    on_road = ((down @ (road & free).float()) * across).sum(1)
+    grounded = ((down @ (ground & free).float()) * across).sum(1)
     elsewhere = torch.where(y2[:, 0] < horizon, IN_AIR, BESIDE)
-    return torch.where(2 * on_road >= seen.clamp(min=1), ON_ROAD, elsewhere).to(torch.uint8)
+    return torch.where(2 * grounded >= seen.clamp(min=1), ON_ROAD, elsewhere).to(torch.uint8)

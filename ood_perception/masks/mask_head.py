@@ -4,28 +4,26 @@
 """
 The mask head: a small network that outlines the one object in a crop.
 
-It sees the picture, the log-odds of the calibrated probability and the box, and draws the object:
-the probability tells what is meant, the picture where it ends. U-shaped (Ronneberger et al., arXiv
+It sees the picture, the log-odds of the calibrated probability and the box: the probability tells
+which object is meant, the picture where it ends. U-shaped (Ronneberger et al., arXiv
 1505.04597), at half of the crop's size between a pixel-unshuffle and a pixel-shuffle.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import fuse_conv_bn_eval
+
+from ood_perception.masks.layers import conv_bn_relu, log_odds
 
 SIZE = 96
-"""Side in pixels of the square crop that the head was made for."""
+"""Side in pixels of the square crop that the shipped weights were trained on."""
 MARGIN = 0.25
 """Share of the box's sides that the crop adds on every side."""
-Net = TypeVar('Net', bound=nn.Module)
 CHANNELS = 5
 """Red, green, blue, log-odds, inside of the box."""
 
@@ -41,12 +39,13 @@ class MaskHead(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 64)) -> None:
         super().__init__()
-        self.stem = _block(4 * CHANNELS, widths[0])
+        self.stem = conv_bn_relu(4 * CHANNELS, widths[0])
         self.down = nn.ModuleList(
-            nn.Sequential(_block(a, b, 2), _block(b, b)) for a, b in itertools.pairwise(widths)
+            nn.Sequential(conv_bn_relu(a, b, 2), conv_bn_relu(b, b))
+            for a, b in itertools.pairwise(widths)
         )
         self.lateral = nn.ModuleList(nn.Conv2d(c, widths[0], 1) for c in widths)
-        self.up = nn.ModuleList(_block(widths[0], widths[0]) for _ in widths)
+        self.up = nn.ModuleList(conv_bn_relu(widths[0], widths[0]) for _ in widths)
         self.out = nn.Conv2d(widths[0], 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,14 +59,6 @@ class MaskHead(nn.Module):
             coarse = F.interpolate(top, scale_factor=2.0, mode='nearest')
             top = self.up[i](self.lateral[i](levels[i]) + coarse)
         return F.pixel_shuffle(self.out(top), 2)[:, 0]
-
-
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 def cut(
@@ -100,24 +91,6 @@ def cut(
     y = torch.arange(size, device=part.device) * step_y + (y1 + step_y / 2)
     inside = ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))[None]
     return torch.cat([part, inside[None].float()])
-
-
-def log_odds(probability: Tensor) -> Tensor:
-    """Log-odds / 4 of a probability 0..1, within -2..2, float32 of its shape; NaN counts as 0."""
-    p = torch.nan_to_num(probability.float(), nan=0.0).clamp(3.4e-4, 1 - 3.4e-4)
-    return torch.logit(p) / 4
-
-
-def folded(network: Net) -> Net:
-    """Return a network for inference: batch norms in the convolutions, channels last."""
-    network = copy.deepcopy(network).eval()
-    for block in network.modules():
-        if isinstance(block, nn.Sequential) and isinstance(block[0], nn.Conv2d):
-            convolution, norm = block[0], block[1]
-            assert isinstance(norm, nn.BatchNorm2d)
-            block[0] = fuse_conv_bn_eval(convolution, norm)
-            block[1] = nn.Identity()
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def windows(

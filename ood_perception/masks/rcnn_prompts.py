@@ -13,12 +13,12 @@ from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes
 
 class RCNNPrompts(nn.Module):
     """
-    Boxes from the paper's detector, fed as the paper does: the raw score, native size.
+    Boxes of the paper's detector on the raw score at its own size; see `base.PromptModel`.
 
     Args:
         weights: path or catalogue name of the official checkpoint, '' = random weights.
-        slots: K, boxes kept for each frame; the paper keeps 100.
-        threshold: boxes that score less are dropped; the paper's 0.05.
+        slots: K, most boxes of each frame; the paper keeps 100.
+        threshold: boxes of less confidence are dropped; the paper's 0.05.
 
     Raises:
         ValueError: an option out of its range, or weights that do not fit.
@@ -50,16 +50,16 @@ class RCNNPrompts(nn.Module):
             score: float32 (B, H, W), raw, higher = more unknown; the official detector was
                 trained on the energy of a segmentor. NaN and infinities count as the map's least
                 and largest finite values.
-            probability: float32 (B, H, W); not used.
+            probability: not read.
 
         """
         batch, height, width = score.shape
         out = empty_boxes(batch, self.slots, score.device)
         for i, found in enumerate(self.detector(_finite(score))):
-            boxes, some = clean_boxes(found['boxes'][: self.slots], height, width)
-            boxes, scores = boxes[some], found['scores'][: self.slots][some]
+            boxes, valid = clean_boxes(found['boxes'][: self.slots], height, width)
+            boxes, confidences = boxes[valid], found['scores'][: self.slots][valid]
             out.boxes[i, : len(boxes)] = boxes
-            out.scores[i, : len(boxes)] = scores
+            out.confidences[i, : len(boxes)] = confidences
             out.valid[i, : len(boxes)] = True
         return out
 

@@ -4,9 +4,9 @@
 """
 Tracking: the same object keeps its id from frame to frame.
 
-One `Tracker` for each camera. An object is matched by the overlap of its mask with the track's
-last mask, moved by the track's own speed; what is left, small or fast, by boxes with a margin.
-Between two pictures that have nothing in common (a scene cut) nothing is matched.
+There is one `Tracker` for each camera. An object is matched by the overlap of its mask with the
+track's last mask, moved by the track's own speed; small and fast ones that are left are matched by
+boxes with a margin. Across a scene cut, between pictures without anything in common, nothing is.
 """
 
 from __future__ import annotations
@@ -33,14 +33,12 @@ class _Track:
     box: Tensor
     speed: Tensor
     mask: Tensor
-    score: float
     hits: int = 1
     missed: int = 0
-    soft: Tensor | None = None
 
     def predicted(self) -> Tensor:
         """Box (4,) expected in the coming frame."""
-        # Only its place is foreseen: what one edge does in a frame says little of the next.
+        # Only the place is predicted: what one edge does in a frame says little about the next.
         return self.box + (self.speed * (self.missed + 1)).repeat(2)
 
 
@@ -51,10 +49,7 @@ class Tracker:
     Args:
         min_iou: overlap (of masks, or of widened boxes) from which two are the same object.
         max_missed: frames for which an object may be hidden and still get its id back.
-        min_hits: frames in which an object must be seen before it is reported.
-        max_tracks: tracks kept at most; the longest unseen is dropped first.
-        smooth_scores: 0..1, share of the old score in the reported one; 0 = no smoothing.
-        smooth_masks: 0..1, share of the old mask in the reported one; 0 = no smoothing.
+        max_tracks: most tracks kept; the one unseen for longest is dropped first.
         cut: correlation of two successive pictures below which the scene was cut; -1 = never.
 
     Raises:
@@ -66,43 +61,33 @@ class Tracker:
         self,
         min_iou: float = 0.1,
         max_missed: int = 15,
-        min_hits: int = 1,
         max_tracks: int = 256,
-        smooth_scores: float = 0.0,
-        smooth_masks: float = 0.0,
         cut: float = 0.3,
     ) -> None:
-        for name, share in (
-            ('min_iou', min_iou),
-            ('smooth_scores', smooth_scores),
-            ('smooth_masks', smooth_masks),
-        ):
-            if not 0 <= share < 1:
-                raise ValueError(f'{name}: expected 0 <= {name} < 1, got {share}')
-        for name, number in (('min_hits', min_hits), ('max_tracks', max_tracks)):
-            if number < 1:
-                raise ValueError(f'{name}: expected at least 1, got {number}')
+        if not 0 <= min_iou < 1:
+            raise ValueError(f'min_iou: expected 0 <= min_iou < 1, got {min_iou}')
+        if max_tracks < 1:
+            raise ValueError(f'max_tracks: expected at least 1, got {max_tracks}')
         if not -1 <= cut < 1:
             raise ValueError(f'cut: expected -1 <= cut < 1, got {cut}')
         if max_missed < 0:
             raise ValueError(f'max_missed: expected 0 or more, got {max_missed}')
-        self.min_iou, self.max_missed, self.min_hits = min_iou, max_missed, min_hits
+        self.min_iou, self.max_missed, self.cut = min_iou, max_missed, cut
         self.max_tracks = min(max_tracks, LAST_ID)
-        self.smooth_scores, self.smooth_masks, self.cut = smooth_scores, smooth_masks, cut
         self._tracks: list[_Track] = []
         self._size: tuple[int, ...] = ()
         self._last_id = 0
         self._picture = torch.zeros(0)
 
     def __len__(self) -> int:
-        """Count the tracks that are alive, hidden ones included."""
+        """Count the tracks that are alive, those of hidden objects included."""
         return len(self._tracks)
 
     def reset(self) -> None:
-        """Forget everything: a new bag, a scene cut. Ids start at 1 again."""
+        """Forget all tracks. Ids go on where they were, so that none means two things."""
         self._tracks.clear()
+        self._picture = torch.zeros(0)
         self._size = ()
-        self._last_id = 0
 
     def update(self, instances: Instances, image: Tensor | None = None) -> Instances:
         """
@@ -110,11 +95,10 @@ class Tracker:
 
         Args:
             instances: of `fusion.fuse`; a frame of another size than the last resets the tracker.
-            image: uint8 (3, H, W) RGB, the frame, to notice scene cuts; None = they are not.
+            image: uint8 (3, H, W) RGB, the frame, to notice scene cuts; None = none are.
 
         Returns:
-            The instances with ids that last, 1..65535, in `ids` and `labels`; those of objects
-            seen in fewer than `min_hits` frames are left out.
+            The instances with ids that last, 1..65535, in `ids` and `labels`.
 
         """
         size = tuple(instances.labels.shape)
@@ -123,9 +107,8 @@ class Tracker:
             self._size = size
         if not len(instances.ids) and not self._tracks:
             return instances
-        boxes, scores, ids, masks, picture = _to_host(instances, image)
+        boxes, ids, masks, picture = _to_host(instances, image)
         if _correlation(self._picture, picture) < self.cut:
-            # What is seen now is new; the ids go on, so that none means two things.
             self._tracks.clear()
         self._picture = picture
         owners: list[_Track | None] = [None] * len(boxes)
@@ -133,7 +116,6 @@ class Tracker:
             track = owners[n] = self._tracks[t]
             step = (boxes[n] - track.box).view(2, 2).mean(0) / (track.missed + 1)
             track.speed = step if track.hits == 1 else 0.5 * (track.speed + step)
-            track.score += (1 - self.smooth_scores) * (scores[n] - track.score)
             track.box, track.mask = boxes[n], masks[n]
             track.hits, track.missed = track.hits + 1, -1
         for track in self._tracks:
@@ -141,7 +123,7 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track.missed <= self.max_missed]
         for n, owner in enumerate(owners):
             if owner is None:
-                track = _Track(self._next_id(), boxes[n], torch.zeros(2), masks[n], scores[n])
+                track = _Track(self._next_id(), boxes[n], torch.zeros(2), masks[n])
                 self._tracks.append(track)
                 owners[n] = track
         if len(self._tracks) > self.max_tracks:
@@ -173,45 +155,30 @@ class Tracker:
                 return self._last_id
 
     def _report(self, instances: Instances, ids: list[int], owners: list[_Track]) -> Instances:
-        shown = [n for n, track in enumerate(owners) if track.hits >= self.min_hits]
-        labels, count = instances.labels, len(owners)
+        labels = instances.labels
         after = torch.zeros_like(labels)
-        for n in shown:
-            if self.smooth_masks:
-                mask = _smoothed(owners[n], labels == ids[n], self.smooth_masks)
-                after[mask & (after == 0)] = owners[n].id
-            else:
-                x1, y1, x2, y2 = owners[n].box.int().tolist()
-                part = (slice(y1, y2), slice(x1, x2))
-                after[part].masked_fill_(labels[part] == ids[n], owners[n].id)
-        lasting = torch.tensor([owners[n].id for n in shown], dtype=torch.int32)
-        smooth = torch.tensor([owners[n].score for n in shown]).to(labels.device)
-        now = instances._replace(labels=after, ids=lasting.to(labels.device), scores=smooth)
-        if len(shown) == count:
-            return now
-        rows = torch.tensor(shown, dtype=torch.long).to(labels.device)
-        return now._replace(
-            boxes=instances.boxes[rows],
-            areas=instances.areas[rows],
-            mean_scores=instances.mean_scores[rows],
-            surroundings=instances.surroundings[rows],
-        )
+        for own, track in zip(ids, owners, strict=True):
+            x1, y1, x2, y2 = track.box.int().tolist()
+            part = (slice(y1, y2), slice(x1, x2))
+            after[part].masked_fill_(labels[part] == own, track.id)
+        lasting = torch.tensor([track.id for track in owners], dtype=torch.int32)
+        return instances._replace(labels=after, ids=lasting.to(labels.device))
 
 
 def _to_host(
     instances: Instances, image: Tensor | None
-) -> tuple[Tensor, list[float], list[int], Tensor, Tensor]:
-    """Boxes (N, 4), scores, ids, coarse masks bool (N, h, w) and a thumbnail, in one transfer."""
+) -> tuple[Tensor, list[int], Tensor, Tensor]:
+    """Boxes (N, 4), ids, coarse masks bool (N, h, w) and a thumbnail, in one transfer."""
     small = instances.labels[::CELL, ::CELL]
-    parts = [instances.boxes, instances.scores, instances.ids, small]
+    parts = [instances.boxes, instances.ids, small]
     if image is not None:
         parts.append(F.adaptive_avg_pool2d(image[:, ::CELL, ::CELL].float(), THUMBNAIL).mean(0))
     # Ids and labels are below 2^24, so they survive as floats.
     flat = torch.cat([part.flatten().float() for part in parts]).cpu()
-    boxes, scores, ids, labels, *rest = flat.split([part.numel() for part in parts])
+    boxes, ids, labels, *rest = torch.split(flat, [part.numel() for part in parts])
     masks = labels.view(1, *small.shape) == ids[:, None, None]
     picture = rest[0] if rest else torch.zeros(0)
-    return boxes.view(-1, 4), scores.tolist(), ids.int().tolist(), masks, picture
+    return boxes.view(-1, 4), ids.int().tolist(), masks, picture
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
@@ -238,16 +205,6 @@ def _roll(mask: Tensor, dx: int, dy: int) -> Tensor:
         source = mask[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
         out[max(0, dy) : height + min(0, dy), max(0, dx) : width + min(0, dx)] = source
     return out
-
-
-def _smoothed(track: _Track, mask: Tensor, share: float) -> Tensor:
-    """Mix a bool (H, W) mask with the track's moved past; the track keeps the mixture."""
-    soft = mask.float()
-    if track.soft is not None:
-        dx, dy = track.speed.round().int().tolist()
-        soft = share * _roll(track.soft, dx, dy) + (1 - share) * soft
-    track.soft = soft
-    return soft > 0.5
 
 
 def _widened(boxes: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.frames.resize import resize_like
 from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, build_efficientnet_lite0
 from ood_perception.models.int8 import quantised, shipped_ranges
 from ood_perception.models.output import InputSpec, SegmentorOutput
@@ -30,11 +31,6 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
-
-
-def resize_like(x: Tensor, like: Tensor) -> Tensor:
-    """Resize (B, C, h, w) bilinearly to the height and width of `like`."""
-    return F.interpolate(x, like.shape[2:], mode='bilinear', align_corners=False)
 
 
 def channels_last(maps: Sequence[Tensor]) -> list[Tensor]:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.models.folding import Foldable
 from ood_perception.models.heads import MLP
 
 
@@ -42,20 +43,19 @@ def _smooth(channels: int, doublings: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _enlarge_and_project(enlarge: Any, project: Any, x: Tensor) -> Tensor:
+def multiply(enlarge: Any, project: Any) -> tuple[Tensor, Tensor]:
     """
-    Transposed convolution and the 1x1 convolution after it as one, their kernels multiplied first.
+    Weight and bias of a transposed convolution and the 1x1 convolution after it as one.
 
     Both are linear, so the result is the same; the wide map between them, at up to 16 times the
-    pixels of `x`, is never computed.
+    pixels of the input, is never computed.
     """
     mix = project.weight[:, :, 0, 0]
     weight = torch.einsum('iokl,po->ipkl', enlarge.weight, mix)
-    bias = F.linear(enlarge.bias, mix, project.bias)
-    return F.conv_transpose2d(x, weight, bias, stride=enlarge.stride)
+    return weight, F.linear(enlarge.bias, mix, project.bias)
 
 
-class FPN(nn.Module):
+class FPN(Foldable):
     """
     Four maps of one resolution -> a pyramid -> one map at four times the resolution.
 
@@ -99,8 +99,8 @@ class FPN(nn.Module):
         """
         extra = self.dino_mlp(final.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         laterals = [
-            _enlarge_and_project(self.fpn1[4], self.lateral_convs[0], self.fpn1[:4](features[0])),
-            _enlarge_and_project(self.fpn2[1], self.lateral_convs[1], self.fpn2[:1](features[1])),
+            self._enlarge(0, self.fpn1, features[0]),
+            self._enlarge(1, self.fpn2, features[1]),
             self.lateral_convs[2](torch.cat([self.fpn3(features[2]), extra], dim=1)),
             self.lateral_convs[3](self.fpn4(features[3])),
         ]
@@ -118,3 +118,27 @@ class FPN(nn.Module):
             total = total + x
         assert total is not None
         return total
+
+    def _enlarge(self, level: int, stages: nn.Sequential, x: Tensor) -> Tensor:
+        """Run the stages of a level, the last of which doubles the size, and its lateral."""
+        lateral = self.lateral_convs[level]
+        if isinstance(lateral, nn.ConvTranspose2d):
+            return lateral(stages(x))  # type: ignore[no-any-return]
+        weight, bias = multiply(stages[-1], lateral)
+        return F.conv_transpose2d(stages[:-1](x), weight, bias, stride=2)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Multiply the kernels of the two enlarging levels once, see `multiply`."""
+        for level, name in enumerate(('fpn1', 'fpn2')):
+            lateral = self.lateral_convs[level]
+            if isinstance(lateral, nn.ConvTranspose2d):
+                continue
+            stages = getattr(self, name)
+            weight, bias = multiply(stages[-1], lateral)
+            folded = nn.ConvTranspose2d(
+                weight.shape[0], weight.shape[1], 2, stride=2, device=weight.device
+            )
+            folded.weight, folded.bias = nn.Parameter(weight), nn.Parameter(bias)
+            setattr(self, name, stages[:-1])
+            self.lateral_convs[level] = folded.train(self.training)

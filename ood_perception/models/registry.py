@@ -41,12 +41,6 @@ def _uem(form: str, **options: Any) -> nn.Module:
     return build_uem(form, **options)
 
 
-def _with_uem(**options: Any) -> nn.Module:
-    from ood_perception.models.with_uem import build_with_uem
-
-    return build_with_uem(**options)
-
-
 def _s2m_prompt_rcnn(**options: Any) -> nn.Module:
     from ood_perception.models.faster_rcnn import PromptRCNN
 
@@ -71,7 +65,6 @@ SEGMENTORS: dict[str, Factory] = {
         for suffix in ('', '_reg')
     },
     **{f'uem_{form}': partial(_uem, form) for form in ('dd', 'gd', 'gg')},
-    'with_uem': _with_uem,
 }
 """Name -> factory; what it builds has `.spec` and maps normalised images to SegmentorOutput."""
 

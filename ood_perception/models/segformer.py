@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ood_perception.models.upernet import ConvBNReLU, resize_to
+from ood_perception.frames.resize import resize_like
+from ood_perception.models.upernet import ConvBNReLU
 
 
 class SegformerHead(nn.Module):
@@ -46,5 +47,5 @@ class SegformerHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Map the backbone's maps to class logits (N, K, h_0, w_0)."""
         maps = [conv(x) for conv, x in zip(self.convs, features, strict=True)]
-        maps[1:] = [resize_to(x, maps[0]) for x in maps[1:]]
+        maps[1:] = [resize_like(x, maps[0]) for x in maps[1:]]
         return self.conv_seg(self.dropout(self.fusion_conv(torch.cat(maps, dim=1))))

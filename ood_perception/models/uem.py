@@ -13,15 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ood_perception.models.dinov2 import PATCH, VARIANTS, DINOv2, check_size
 from ood_perception.models.fpn import FPN
 from ood_perception.models.heads import MLP, build_head
 from ood_perception.models.output import InputSpec, SegmentorOutput
-from ood_perception.models.windows import logits_over_windows, resize
+from ood_perception.models.windows import logits_over_windows
 
 WINDOW = (518, 1036)
 """Height and width of the published windows in pixels."""
@@ -168,74 +166,6 @@ class UEM(nn.Module):
     def forward(self, images: Tensor) -> SegmentorOutput:
         """Run :meth:`single` or :meth:`sliding`, as :attr:`mode` says."""
         return self.sliding(images) if self.mode == 'sliding' else self.single(images)
-
-    @torch.inference_mode()
-    def score(self, image: Any, size: Sequence[int] | None = None) -> Tensor:
-        """
-        Likelihood ratio from a single pass.
-
-        Args:
-            image: normalised float (B, 3, H, W), or uint8 (H, W, 3) RGB (array or tensor), which
-                is normalised first.
-            size: height and width to compute at; None takes the nearest multiples of 14.
-
-        Returns:
-            float32 (B, H, W), or (H, W) for a uint8 image; nats, higher = more unknown.
-
-        """
-        images, one = self._images(image)
-        shape = images.shape[2:]
-        target = [max(2, round(side / PATCH)) * PATCH for side in (size or shape)]
-        out = self.single(resize(images, target))
-        ratio = likelihood_ratio(out, shape)
-        return ratio[0] if one else ratio
-
-    @torch.inference_mode()
-    def score_sliding(self, image: Any) -> Tensor:
-        """Likelihood ratio from :meth:`sliding` windows; image and result as in :meth:`score`."""
-        images, one = self._images(image)
-        ratio = likelihood_ratio(self.sliding(images), images.shape[2:])
-        return ratio[0] if one else ratio
-
-    def _images(self, image: Any) -> tuple[Tensor, bool]:
-        # Normalised (B, 3, H, W) on the model's device, and whether it was one uint8 image.
-        tensor = torch.from_numpy(image) if isinstance(image, np.ndarray) else image
-        parameter = next(self.parameters())
-        if tensor.dtype == torch.uint8:
-            if tensor.ndim != 3 or tensor.shape[-1] != 3:
-                raise ValueError(
-                    f'expected a uint8 image (H, W, 3) or a normalised float (B, 3, H, W), '
-                    f'got uint8 {tuple(tensor.shape)}'
-                )
-            scaled = tensor.to(parameter.device, parameter.dtype) / 255
-            mean, std = (scaled.new_tensor(v) for v in (self.spec.mean, self.spec.std))
-            return ((scaled - mean) / std).permute(2, 0, 1).unsqueeze(0), True
-        if tensor.ndim != 4 or tensor.shape[1] != 3 or not tensor.is_floating_point():
-            raise ValueError(
-                f'expected a uint8 image (H, W, 3) or a normalised float (B, 3, H, W), '
-                f'got {tensor.dtype} {tuple(tensor.shape)}'
-            )
-        return tensor.to(parameter.device, parameter.dtype), False
-
-
-def likelihood_ratio(output: SegmentorOutput, size: Sequence[int]) -> Tensor:
-    """
-    Log-likelihood ratio u1 - u0 - max_k F_k (eq. 11), on raw head outputs.
-
-    Both maps are resized to `size` first, bilinear without aligned corners, then combined.
-
-    Args:
-        output: with `logits` (B, K, h, w) and `ood` (B, 2, h', w').
-        size: height and width of the result in pixels.
-
-    Returns:
-        float32 (B, *size), higher = more unknown.
-
-    """
-    if output.logits is None or output.ood is None:
-        raise ValueError('the likelihood ratio needs class logits and UEM logits')
-    ood = resize(output.ood.float(), size)
-    return ood[:, 1] - ood[:, 0] - resize(output.logits.float(), size).amax(dim=1)
 
 
 def build_uem(

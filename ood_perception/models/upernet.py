@@ -15,10 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def resize_to(x: Tensor, like: Tensor) -> Tensor:
-    """Resize (N, C, h, w) bilinearly (align_corners False) to the height and width of `like`."""
-    return F.interpolate(x, size=like.shape[2:], mode='bilinear', align_corners=False)
+from ood_perception.frames.resize import resize_like
 
 
 class ConvBNReLU(nn.Module):
@@ -71,14 +68,14 @@ class UPerHead(nn.Module):
     def fuse(self, features: Sequence[Tensor]) -> Tensor:
         """Map the backbone's maps to one float (N, channels, h_0, w_0) map."""
         coarsest = features[-1]
-        pooled = [resize_to(module(coarsest), coarsest) for module in self.psp_modules]
+        pooled = [resize_like(module(coarsest), coarsest) for module in self.psp_modules]
         laterals = [conv(x) for conv, x in zip(self.lateral_convs, features, strict=False)]
         laterals.append(self.bottleneck(torch.cat([coarsest, *pooled], dim=1)))
         for i in range(len(laterals) - 1, 0, -1):
-            laterals[i - 1] = laterals[i - 1] + resize_to(laterals[i], laterals[i - 1])
+            laterals[i - 1] = laterals[i - 1] + resize_like(laterals[i], laterals[i - 1])
         maps = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
         maps.append(laterals[-1])
-        maps[1:] = [resize_to(x, maps[0]) for x in maps[1:]]
+        maps[1:] = [resize_like(x, maps[0]) for x in maps[1:]]
         return self.fpn_bottleneck(torch.cat(maps, dim=1))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
 
 
@@ -118,15 +118,8 @@ def logits_over_windows(
     return SegmentorOutput(logits=mean[:, :-2], ood=mean[:, -2:])
 
 
-def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize (B, C, h, w) bilinearly, without aligned corners; as it is where it has the size."""
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
-
-
 def _hits(size: int, window: int, starts: Sequence[int], device: torch.device) -> Tensor:
-    """How many windows lie over each pixel of one axis, float32 (size,); nothing is copied."""
+    """Count the windows over each pixel of one axis: float32 (size,)."""
     hits = torch.zeros(size, device=device)
     for start in starts:
         hits[start : start + window] += 1

@@ -11,11 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ood_perception.detections import CLASS_ID, detection_json
 from ood_perception.frames.depth import Place
 from ood_perception.result import SURROUNDINGS, Result
-
-CLASS_ID = 'unknown'
-"""class_id of every detection: the node names no class."""
 
 
 @dataclass(slots=True)
@@ -25,7 +23,7 @@ class Detection:
 
     Attributes:
         id: value of its pixels in the instances image, 1..65535.
-        score: 0..1, confidence that it is unknown.
+        confidence: 0..1, that it is unknown.
         box: x1, y1, x2, y2 in pixels of the camera image.
         area: pixels.
         mean_score: mean raw score over its pixels.
@@ -35,7 +33,7 @@ class Detection:
     """
 
     id: int
-    score: float
+    confidence: float
     box: tuple[float, float, float, float]
     area: int = 0
     mean_score: float = 0.0
@@ -53,7 +51,7 @@ def rows(result: Result) -> list[Detection]:
         found.append(
             Detection(
                 id=int(result.ids[i]),
-                score=float(result.box_scores[i]),
+                confidence=float(result.confidences[i]),
                 box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
                 area=0 if result.areas is None else int(result.areas[i]),
                 mean_score=0.0 if result.mean_scores is None else float(result.mean_scores[i]),
@@ -64,17 +62,17 @@ def rows(result: Result) -> list[Detection]:
 
 
 def select(result: Result, threshold: float, min_area: int) -> Result:
-    """Leave out the objects of a lower score or of fewer pixels, from rows and instances alike."""
+    """Leave out objects of lower confidence or fewer pixels, from rows and instances alike."""
     if result.boxes is None or not len(result.boxes):
         return result
-    keep = np.asarray(result.box_scores) >= threshold
+    keep = np.asarray(result.confidences) >= threshold
     if result.areas is not None:
         keep &= np.asarray(result.areas) >= min_area
     if keep.all():
         return result
     chosen = {
         name: value[keep]
-        for name in ('boxes', 'box_scores', 'ids', 'areas', 'mean_scores', 'surroundings')
+        for name in ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
         if (value := getattr(result, name)) is not None
     }
     if result.instances is not None:
@@ -107,15 +105,11 @@ def to_json(header: Any, camera: str, size: tuple[int, ...], found: list[Detecti
         'detections': [],
     }
     for item in found:
-        row: dict[str, Any] = {
-            'id': item.id,
-            'class_id': CLASS_ID,
-            'score': round(item.score, 4),
-            'box': [round(v, 2) for v in item.box],
-            'area': item.area,
-            'mean_score': round(item.mean_score, 4),
-            'surroundings': item.surroundings,
-        }
+        row = detection_json(
+            item.id, item.confidence, item.mean_score, item.box, item.area, item.surroundings
+        )
+        # The old names, for one release.
+        row |= {'score': row['confidence'], 'box': row['box_xyxy'], 'area': row['area_px']}
         if item.place is not None:
             row['position'] = [round(v, 4) for v in item.place.position]
             row['size'] = [round(v, 4) for v in item.place.size]
@@ -156,7 +150,7 @@ def to_vision(messages: Any, header: Any, found: list[Detection]) -> Any:
         detection.bbox.size_y = y2 - y1
         hypothesis = messages.ObjectHypothesisWithPose()
         hypothesis.hypothesis.class_id = CLASS_ID
-        hypothesis.hypothesis.score = item.score
+        hypothesis.hypothesis.score = item.confidence
         if item.place is not None:
             point = hypothesis.pose.pose.position
             point.x, point.y, point.z = item.place.position

@@ -309,7 +309,7 @@ class CameraOutputs:
     ) -> None:
         labels = None
         if settings.overlay_labels:
-            labels = [f'{d.id}: {d.score:.2f}' + _metres(d) for d in found]
+            labels = [f'{d.id}: {d.confidence:.2f}' + _metres(d) for d in found]
         pixels = draw(
             image,
             result.heatmap,

@@ -88,6 +88,7 @@ class Services:
 
     def learn_normal(self, request: Any) -> tuple[bool, str]:
         """Start or stop learning what is normal here."""
+
         worker = self._node.worker
         if worker is None or worker.pipeline is None:
             return False, 'the node is not configured'

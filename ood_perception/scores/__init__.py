@@ -8,25 +8,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 from ood_perception.scores import logits
+from ood_perception.scores.base import LearningScore, Score, ScoreModule, learns
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.clusters import ClusterScore
-from ood_perception.scores.features import Mahalanobis, StandardizedMaxLogit
-from ood_perception.scores.fusion import FusionScore
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
+from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore, log_likelihood_ratio
 from ood_perception.scores.logits import LogitScore
 from ood_perception.scores.novelty import KnnScore, NoveltyScore
 
-__all__ = ['SCORES', 'Calibration', 'create_score']
+__all__ = [
+    'SCORES',
+    'Calibration',
+    'LearningScore',
+    'Score',
+    'ScoreModule',
+    'create_score',
+    'learns',
+    'log_likelihood_ratio',
+]
 
 
-def _of_logits(function: Callable[..., Any]) -> Callable[..., nn.Module]:
+def _of_logits(function: Callable[..., Any]) -> Callable[..., Score]:
     return lambda **options: LogitScore(function, **options)
 
 
-SCORES: dict[str, Callable[..., nn.Module]] = {
+SCORES: dict[str, Callable[..., Score]] = {
     'llr': LikelihoodRatio,
     'uem': UemScore,
     'max_logit': _of_logits(logits.max_logit),
@@ -34,22 +40,24 @@ SCORES: dict[str, Callable[..., nn.Module]] = {
     'entropy': _of_logits(logits.entropy),
     'energy': _of_logits(logits.energy),
     'max_logit_minus_mean': _of_logits(logits.max_logit_minus_mean),
-    'sml': StandardizedMaxLogit,
-    'mahalanobis': Mahalanobis,
     'knn': KnnScore,
     'clusters': ClusterScore,
     'novelty': NoveltyScore,
-    'fusion': FusionScore,
 }
-"""One table of scores; an entry makes a module `(output, size, streams) -> float32 (B, H, W)`."""
+"""Name -> what builds the score, see `Score`; derive a new one from `ScoreModule`."""
 
 
-def create_score(name: str, **options: Any) -> Any:
+def create_score(name: str, **options: Any) -> Score:
     """
-    Make a score by name.
+    Build a score by name.
+
+    Args:
+        name: entry of `SCORES`.
+        **options: keyword arguments of the entry.
 
     Raises:
-        ValueError: unknown name; the message lists what there is.
+        ValueError: no such entry, or an option out of its range.
+        TypeError: an option that the entry does not have.
 
     """
     if name not in SCORES:

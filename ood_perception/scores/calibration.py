@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from ood_perception.profile import CalibrationConfig
+
+Array = npt.NDArray[Any]
 
 
 class Calibration(nn.Module):
@@ -74,7 +78,7 @@ class Calibration(nn.Module):
         return torch.lerp(self.values[cell], self.values[cell + 1], share)
 
     @classmethod
-    def fit_platt(cls, score: np.ndarray, label: np.ndarray, iterations: int = 50) -> Calibration:
+    def fit_platt(cls, score: Array, label: Array, iterations: int = 50) -> Calibration:
         """
         Fit slope and offset by maximum likelihood (Platt 1999, with his smoothed targets).
 
@@ -113,7 +117,7 @@ class Calibration(nn.Module):
         return cls('platt', slope, float(w[1] - slope * centre))
 
     @classmethod
-    def fit_quantile(cls, score: np.ndarray, label: np.ndarray, knots: int = 33) -> Calibration:
+    def fit_quantile(cls, score: Array, label: Array, knots: int = 33) -> Calibration:
         """
         Fit a monotone piecewise linear map through quantiles of the score (isotonic regression).
 
@@ -143,17 +147,17 @@ class Calibration(nn.Module):
         return cls('quantile', knots=centres.tolist(), values=values.tolist())
 
 
-def _finite(score: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _finite(score: Array, label: Array) -> tuple[Array, Array]:
     score, label = np.asarray(score, np.float64).ravel(), np.asarray(label).ravel()
     keep = ((label == 0) | (label == 1)) & np.isfinite(score)
     return score[keep], label[keep].astype(np.int64)
 
 
-def _log_loss(logit: np.ndarray, target: np.ndarray) -> float:
+def _log_loss(logit: Array, target: Array) -> float:
     return float(np.sum(np.logaddexp(0, logit) - target * logit))
 
 
-def _pool_adjacent_violators(mean: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _pool_adjacent_violators(mean: Array, weight: Array) -> Array:
     """Closest non-decreasing sequence in the weighted least-squares sense."""
     blocks: list[list[float]] = []
     for m, w in zip(mean, weight, strict=True):

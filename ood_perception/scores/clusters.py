@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ood_perception.clustering import StreamingKMeans
+from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.likelihood_ratio import need, upsample
+from ood_perception.scores.base import ScoreModule, need, upsample
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
 
-class ClusterScore(nn.Module):
+class ClusterScore(ScoreModule):
     """
     Minus a mix of the cluster's mean confidence and the pixel's own.
 
@@ -94,7 +94,7 @@ class ClusterScore(nn.Module):
             self.kmeans.reset()
         names = list(streams) or [str(i) for i in range(len(logits))]
         ids = self.kmeans.step(as_tokens(grid), names)
-        coarse = F.interpolate(confidence, grid.shape[2:], mode='bilinear', align_corners=False)
+        coarse = resize(confidence, grid.shape[2:])
         means, counts = cluster_means(coarse.flatten(1), ids, self.kmeans.n_clusters)
         if self.streaming and self.memory:
             means = self._remember(means, counts, names)
@@ -115,10 +115,6 @@ class ClusterScore(nn.Module):
         known = {name: past for name, past in self._past.items() if self.kmeans.age(name)}
         self._past = {**known, **dict(zip(names, rows, strict=True))}
         return torch.stack(rows)
-
-    def identify(self, model: str) -> None:
-        """Say which model's features come; a saved state of the clusters carries it."""
-        self.kmeans.model = model
 
     def reset(self, stream: str | None = None) -> None:
         """Forget the clusters of one camera, or of all."""

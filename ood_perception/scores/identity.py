@@ -2,27 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Whose features a state was made of: what is learnt on one model says nothing about another's.
+Identity of a model: rejects learnt state that was fitted on a different one.
 
-A score that keeps learnt features carries the identity of the model that feeds it, writes it into
-its files, and refuses a file of another model when it is read, not while frames pass.
+A score that keeps learnt features knows the identity of the model that feeds it, writes it into
+its files, and refuses a file of another model when it reads the file, not while frames pass.
 """
 
 from __future__ import annotations
 
-import hashlib
-
 from ood_perception.checkpoints.report import WeightsMissing
-from ood_perception.checkpoints.store import resolve
+from ood_perception.checkpoints.store import resolve, sha256_of
 from ood_perception.profile import Profile
 
 
 def model_identity(profile: Profile) -> str:
     """
-    Name the model of a profile and its weights.
-
-    Args:
-        profile: whose segmentor is meant.
+    Name the segmentor of a profile and its weights.
 
     Returns:
         The segmentor's name, and the first 12 hex digits of its weight file's sha256 where there
@@ -31,25 +26,21 @@ def model_identity(profile: Profile) -> str:
     """
     if not profile.segmentor.weights:
         return profile.segmentor.name
-    digest = hashlib.sha256()
     try:
         path = resolve(profile.segmentor.weights)
     except WeightsMissing:
         return profile.segmentor.name
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return f'{profile.segmentor.name} {digest.hexdigest()[:12]}'
+    return f'{profile.segmentor.name} {sha256_of(path)[:12]}'
 
 
 def check_model(score: str, made_with: str, model: str) -> None:
     """
-    Refuse a state of another model.
+    Refuse state of another model.
 
     Args:
         score: name of the score, for the message.
-        made_with: identity the state was made with, '' = not known.
-        model: identity of the model that is used now, '' = not known.
+        made_with: identity of the model that the state was learnt with, '' = not known.
+        model: identity of the model in use, '' = not known.
 
     Raises:
         ValueError: both are known and differ.
@@ -63,7 +54,7 @@ def check_model(score: str, made_with: str, model: str) -> None:
 
 
 def check_width(score: str, held: int, given: int) -> None:
-    """Refuse a state of `held` features where the model gives `given` (0 = not known)."""
+    """Refuse state of `held` features where the model gives `given` (0 = not known)."""
     if held and given and held != given:
         raise ValueError(
             f'score {score}: the state holds {held} features, the model gives {given}; it was '

@@ -2,48 +2,52 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Likelihood-ratio scores from the UEM's two outputs and the segmentor's class logits.
+The log-likelihood ratio, from the UEM's two outputs and the segmentor's class logits.
 
-Paper: Nayal et al., "A Likelihood Ratio-Based Approach to Segmenting Unknown Objects", IJCV 2025,
-eq. 11, as its code computes it: raw outputs, and the maximum over classes after upsampling.
+Paper: Nayal, Shoeb, Güney, "A Likelihood Ratio-Based Approach to Segmenting Unknown Objects",
+IJCV 2025, equation 11.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.base import ScoreModule, full, need, upsample
 
 
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize float (B, C, h, w) to `size` = (H, W), bilinear with align_corners=False, float32."""
-    maps = maps.float()
-    if maps.shape[2:] == size:
-        return maps
-    return F.interpolate(maps, size, mode='bilinear', align_corners=False)
-
-
-def need(tensor: Tensor | None, score: str, what: str) -> Tensor:
-    """Return the tensor, or raise ValueError saying what the segmentor lacks."""
-    if tensor is None:
-        raise ValueError(f'score {score}: the segmentor gives no {what}; choose another score')
-    return tensor
-
-
-class LikelihoodRatio(nn.Module):
+def log_likelihood_ratio(logits: Tensor | None, ood: Tensor, size: Sequence[int]) -> Tensor:
     """
-    LLR = u_1 - u_0 - max_k F_k, in nats: how much likelier an unknown object than any class.
+    Log-likelihood ratio u_1 - u_0 - max_k F_k: how much likelier an unknown object than any class.
+
+    Equation 11 of the paper as its code computes it: on raw network outputs, and with the maximum
+    over classes taken after both maps were upsampled (bilinear, align_corners=False).
+
+    Args:
+        logits: float (B, K, h, w), class logits F_k; None = the UEM alone, u_1 - u_0.
+        ood: float (B, 2, h', w'), outputs u of the UEM: channel 0 = inlier, 1 = outlier.
+        size: (H, W) of the result in pixels.
+
+    Returns:
+        float32 (float64 from float64) (B, H, W), in nats, higher = more unknown.
+
+    """
+    u = upsample(ood, size)
+    ratio = u[:, 1] - u[:, 0]
+    return ratio if logits is None else ratio - upsample(logits, size).amax(1)
+
+
+class LikelihoodRatio(ScoreModule):
+    """
+    The log-likelihood ratio as a score, in nats.
 
     Args:
         exact: True takes the maximum over classes after upsampling, as the paper; False before,
             which is several times faster on a CPU and differs at class borders only.
 
     """
-
-    needs_features = False
 
     def __init__(self, exact: bool = True) -> None:
         super().__init__()
@@ -52,42 +56,20 @@ class LikelihoodRatio(nn.Module):
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
     ) -> Tensor:
-        """
-        Score a batch.
-
-        Args:
-            output: with `logits` (B, K, h, w) and `ood` (B, 2, h', w').
-            size: (H, W) of the score.
-            streams: not used.
-
-        Returns:
-            float32 (B, H, W).
-
-        """
+        """Score a batch with `logits` and `ood`: float32 (B, H, W); see `Score.__call__`."""
         logits = need(output.logits, 'llr', 'class logits')
         ood = need(output.ood, 'llr', 'UEM outputs')
         if self.exact:
-            known, u = upsample(logits, size).amax(1), upsample(ood, size)
-            return u[:, 1] - u[:, 0] - known
-        ratio = ood[:, 1:].float() - ood[:, :1].float()
-        known = upsample(logits.float().amax(1, keepdim=True), (ratio.shape[2], ratio.shape[3]))
-        return upsample(ratio - known, size)[:, 0]
-
-    def reset(self, stream: str | None = None) -> None:
-        """Nothing lives through time."""
+            return log_likelihood_ratio(logits, ood, size)
+        best = full(logits).amax(1, keepdim=True)
+        return upsample(log_likelihood_ratio(best, ood, ood.shape[2:])[:, None], size)[:, 0]
 
 
-class UemScore(nn.Module):
+class UemScore(ScoreModule):
     """The UEM alone: u_1 - u_0, its own log ratio of outlier to inlier."""
-
-    needs_features = False
 
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
     ) -> Tensor:
-        """Score a batch: float32 (B, H, W); arguments as of `LikelihoodRatio.forward`."""
-        u = upsample(need(output.ood, 'uem', 'UEM outputs'), size)
-        return u[:, 1] - u[:, 0]
-
-    def reset(self, stream: str | None = None) -> None:
-        """Nothing lives through time."""
+        """Score a batch with `ood`: float32 (B, H, W); see `Score.__call__`."""
+        return log_likelihood_ratio(None, need(output.ood, 'uem', 'UEM outputs'), size)

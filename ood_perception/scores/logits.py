@@ -6,8 +6,7 @@ Scores from the class logits alone: no outlier data, no training.
 
 All are signed so that higher = more unknown. Sources: max-logit, Hendrycks et al., "Scaling
 Out-of-Distribution Detection for Real-World Settings", ICML 2022; maximum softmax, Hendrycks &
-Gimpel, ICLR 2017; energy, Liu et al., NeurIPS 2020; standardized max-logits (SML), Jung et al.,
-ICCV 2021.
+Gimpel, ICLR 2017; energy, Liu et al., NeurIPS 2020.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.likelihood_ratio import need, upsample
+from ood_perception.scores.base import ScoreModule, need, upsample
 
 
 def max_logit(logits: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ def max_logit_minus_mean(logits: Tensor) -> Tensor:
     return logits.mean(1) - logits.amax(1)
 
 
-class LogitScore(nn.Module):
+class LogitScore(ScoreModule):
     """
     A function of the class logits as a score.
 
@@ -56,8 +55,6 @@ class LogitScore(nn.Module):
         exact: True upsamples the logits first, as the papers; False the score, which is faster.
 
     """
-
-    needs_features = False
 
     def __init__(self, function: Callable[[Tensor], Tensor], exact: bool = True) -> None:
         super().__init__()
@@ -71,6 +68,3 @@ class LogitScore(nn.Module):
         if self.exact:
             return self.function(upsample(logits, size))
         return upsample(self.function(logits.float())[:, None], size)[:, 0]
-
-    def reset(self, stream: str | None = None) -> None:
-        """Nothing lives through time."""

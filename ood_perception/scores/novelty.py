@@ -17,12 +17,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ood_perception.checkpoints.tensors import read_tensors
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.features import read_origin, read_statistics
+from ood_perception.scores.base import ScoreModule, upsample
 from ood_perception.scores.identity import check_model, check_width
-from ood_perception.scores.likelihood_ratio import upsample
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
 GROWTH = 1.25
@@ -34,7 +34,7 @@ SAMPLE = 512
 log = logging.getLogger(__name__)
 
 
-class NoveltyScore(nn.Module):
+class NoveltyScore(ScoreModule):
     """
     Distance to a learnt memory of normal, in standard deviations of the normal distances.
 
@@ -49,12 +49,14 @@ class NoveltyScore(nn.Module):
         bank: float32 (size, D), the tokens kept, None before anything was learnt.
         model: identity of the model whose features come, '' = not known.
         made_with: identity of the model the memory was learnt with, '' = not known.
+        learning: whether it learns from every frame that it scores.
 
     Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
 
     """
 
     needs_features = True
+    learns = True
 
     def __init__(
         self,
@@ -81,12 +83,24 @@ class NoveltyScore(nn.Module):
 
     @property
     def size(self) -> int:
-        """Tokens kept."""
+        """Number of tokens in the memory, 0 = nothing was learnt."""
         return 0 if self.bank is None else len(self.bank)
+
+    @property
+    def problem(self) -> str:
+        """Why every score is 0, with the remedy; '' where the memory is in use."""
+        if self.bank is None:
+            return 'nothing normal was learnt yet; run `ood learn-normal` or call ~/learn_normal'
+        if self._width and self.bank.shape[1] != self._width:
+            return (
+                f'the memory holds {self.bank.shape[1]} features, the model gives {self._width}; '
+                'it was learnt with another model, learn anew'
+            )
+        return ''
 
     def identify(self, model: str) -> None:
         """
-        Say which model's features come, as `scores.identity.model_identity` names it.
+        Tell which model's features come, as `scores.identity.model_identity` names it.
 
         Raises:
             ValueError: the memory was learnt with another model.
@@ -101,7 +115,7 @@ class NoveltyScore(nn.Module):
         self.learning = True
 
     def stop(self) -> None:
-        """Stop learning; from now on the distances are standardised by those of learning."""
+        """Stop learning; from now on scores are standardised by the distances met so far."""
         self.learning = False
 
     @torch.no_grad()
@@ -197,18 +211,22 @@ class NoveltyScore(nn.Module):
         Read a memory.
 
         Raises:
-            ValueError: damaged, of another model, of other stages, or of another feature width
-                than the frames so far; the present memory stays.
+            OSError: there is no such file.
+            ValueError: the file is damaged, or of another model, of other stages, or of another
+                feature width than the frames so far; the present memory stays.
 
         """
         keys = ('bank', 'moments', 'radius', 'stages')
-        state = read_statistics(str(path), keys, 'novelty')
+        try:
+            state, metadata = read_tensors(str(path), keys)
+        except ValueError as error:
+            raise ValueError(f'score novelty: {error}') from error
         if state['stages'].tolist() != self.stages or state['bank'].ndim != 2:
             raise ValueError(
                 f'score novelty: {path} was learnt on stages {state["stages"].tolist()}, '
                 f'expected {self.stages}'
             )
-        made_with = read_origin(str(path))
+        made_with = metadata.get('model', '')
         check_model('novelty', made_with, self.model)
         check_width('novelty', state['bank'].shape[1], self._width)
         self.made_with, self._warned = made_with, False
@@ -216,7 +234,7 @@ class NoveltyScore(nn.Module):
         self.radius, self.learning = float(state['radius']), False
 
     def reset(self, stream: str | None = None) -> None:
-        """Keep the memory: it is of the site, not of a moment."""
+        """Keep the memory: it belongs to the site, not to one camera's past."""
 
     def _fits(self, width: int) -> bool:
         """Whether features of this width can be compared with the memory; log once if not."""
@@ -225,12 +243,7 @@ class NoveltyScore(nn.Module):
             return True
         if not self._warned:
             self._warned = True
-            log.warning(
-                'score novelty: the memory holds %d features, the model gives %d; it was learnt '
-                'with another model, so the score is 0 until it is learnt anew',
-                self.bank.shape[1],
-                width,
-            )
+            log.warning('score novelty: every score is 0: %s', self.problem)
         return False
 
     def _forget(self) -> None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
 
 
@@ -49,8 +50,8 @@ def feature_grid(
     for x in maps:
         if x.shape[2] > grid[0] or x.shape[3] > grid[1]:
             x = F.adaptive_avg_pool2d(x, grid)
-        elif x.shape[2:] != grid:
-            x = F.interpolate(x, grid, mode='bilinear', align_corners=False)
+        else:
+            x = resize(x, grid)
         resized.append(F.normalize(x, dim=1) / math.sqrt(len(maps)))
     return torch.cat(resized, 1)
 

@@ -112,7 +112,7 @@ def profile_scores(
     from ood_perception.pipeline import Pipeline
     from ood_perception.profile import StageConfig
 
-    bare = dataclasses.replace(profile, prompts=StageConfig(), segmenter=StageConfig())
+    bare = dataclasses.replace(profile, prompts=StageConfig(), mask_model=StageConfig())
     pipeline = Pipeline.from_profile(bare, device)
     scores, labels = [], []
     for image, label in samples:

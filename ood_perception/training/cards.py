@@ -106,8 +106,8 @@ def make_profile(
     Put together the profile of a trained model.
 
     Args:
-        base: keys of the profile that the preset gives (image size, prompts, segmenter; options of
-            its score count where it is the score).
+        base: keys of the profile that the preset gives (image size, prompts, mask model; options
+            of its score count where it is the score).
         name: of the profile.
         model: entry of `models.SEGMENTORS`.
         options: of the model.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ood_perception.labels import Label
+from ood_perception.scores.base import full
 
 UNKNOWN, IGNORE = Label.UNKNOWN, Label.VOID
 
@@ -124,15 +125,3 @@ def cross_entropy(
     valid = target != ignore
     count = valid.sum() if weight is None else weight[target[valid]].sum()
     return summed / torch.clamp(count, min=1e-6)
-
-
-def full(x: Tensor) -> Tensor:
-    """Return x in float32, or as it is where it has that precision or more."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, h, w) maps to `size` (bilinear, align_corners=False)."""
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, size, mode='bilinear', align_corners=False)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ood_perception.frames.transfer import normalise as normalise
 from ood_perception.models.output import InputSpec
 from ood_perception.training.checkpointing import TrainingError
 
@@ -73,14 +73,6 @@ def split(model: Any) -> Parts:
     return SPLITS[kind](model)
 
 
-def normalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """Turn uint8 (B, 3, H, W) RGB into the float32 images that the model wants."""
-    mean, std = (
-        torch.tensor(v, device=images.device).view(3, 1, 1) for v in (spec.mean, spec.std)
-    )
-    return (images.float() / 255 - mean) / std
-
-
 def _uem(model: Any) -> Parts:
     backbone = model.segmentor.backbone
     head = model.segmentor.segmentation_head
@@ -129,22 +121,6 @@ def _dinov2(model: Any) -> Parts:
     return Parts(model, model.spec, features, None, None, backbone=model)
 
 
-def _with_uem(model: Any) -> Parts:
-    inner = split(model.segmentor)
-    return Parts(
-        model,
-        model.spec,
-        inner.features,
-        inner.logits,
-        model.uem,
-        inner.decoder,
-        [model.uem],
-        inner.class_head,
-        model.uem.head,
-        inner.backbone,
-    )
-
-
 def _compact(model: Any) -> Parts:
     return Parts(
         model,
@@ -162,7 +138,6 @@ SPLITS: dict[str, Callable[[Any], Parts]] = {
     'UEM': _uem,
     'EncoderDecoder': _encoder_decoder,
     'DINOv2': _dinov2,
-    'WithUEM': _with_uem,
     'Compact': _compact,
 }
 """Class of a model -> function that finds its parts."""

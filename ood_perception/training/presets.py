@@ -59,7 +59,7 @@ class Preset:
         options: keyword arguments of the model; the number of classes follows the weights.
         weights: reference of the weights to start from, where the user names none.
         uem: training of the UEM.
-        profile: keys of the profile that the run writes (image size, prompts, segmenter).
+        profile: keys of the profile that the run writes (image size, prompts, mask model).
         source: paper, section or page the numbers come from.
 
     """
@@ -75,14 +75,14 @@ class Preset:
 COMPACT_PROFILE: dict[str, Any] = {
     'image': {'short_side': 432, 'max_long_side': 768},
     'score': {'name': 'llr', 'options': {'exact': False}},
-    'prompts': {'name': 'light'},
-    'segmenter': {'name': 'compact'},
+    'prompts': {'name': 'score_detector'},
+    'mask_model': {'name': 'compact'},
 }
 """Keys of a profile of the compact network."""
 
 DINOV2_PROFILE: dict[str, Any] = {
     'prompts': {'name': 'components'},
-    'segmenter': {'name': 'sam_vit_b', 'weights': 'sam_vit_b'},
+    'mask_model': {'name': 'sam_vit_b', 'weights': 'sam_vit_b'},
 }
 """Keys of a profile of a DINOv2 network."""
 

@@ -177,7 +177,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
         self._average()
-        return {**values, 'lr': rate}
+        return {**values, 'lr': float(rate)}
 
     def _stop_for_nan(self, values: dict[str, float], batches: list[dict[str, Any]]) -> None:
         names = [name for batch in batches for name in batch.get('name', [])]

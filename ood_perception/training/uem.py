@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ood_perception.labels import truth_of
 from ood_perception.models.compact import channels_last
 from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.base import upsample
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import llr_loss, object_weights, upsample, without_specks
+from ood_perception.training.losses import llr_loss, object_weights, without_specks
 from ood_perception.training.parts import Parts, normalise
 from ood_perception.training.settings import Task
 
@@ -142,7 +143,7 @@ class UemTask(StageTask):
         exact: bool = True,
     ) -> None:
         if parts.ood is None:
-            raise TrainingError(f'{type(parts.model).__name__} has no UEM; use with_uem')
+            raise TrainingError(f'{type(parts.model).__name__} has no UEM')
         super().__init__(parts, parts.uem, validate, label_stride)
         self.alpha, self.unknown_weight = alpha, unknown_weight
         self.object_area, self.object_least = object_area, object_least

@@ -48,7 +48,7 @@ class Brightness:
                 heatmap=score.astype(np.uint8),
                 instances=ids.astype(np.uint16),
                 ids=np.arange(1, count),
-                box_scores=np.linspace(0.5, 1, count - 1),
+                confidences=np.linspace(0.5, 1, count - 1),
             )
         ]
 

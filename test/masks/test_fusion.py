@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from ood_perception.masks.fusion import BESIDE, IN_AIR, ON_ROAD, fuse, no_instances, union_map
+from ood_perception.masks.fusion import BESIDE, IN_AIR, ON_ROAD, fuse, no_instances
 
 
 def painted(masks, scores):
@@ -15,18 +15,17 @@ def painted(masks, scores):
     return out
 
 
-def test_union_equals_sequential_overwriting_on_a_thousand_cases():
+def test_pixels_go_as_the_paper_paints_them_on_a_thousand_cases():
     generator = torch.Generator().manual_seed(0)
     for case in range(1000):
         count = case % 7
         masks = torch.rand(count, 9, 11, generator=generator) < 0.4
         # few distinct values, so that ties happen
-        scores = torch.randint(1, 6, (count,), generator=generator) / 5
-        expected = painted(masks, scores)
-        assert torch.equal(union_map(masks, scores), expected)
-        logits = torch.where(masks, 1.0, -1.0)
-        fused = fuse(logits, scores, torch.ones(count, dtype=torch.bool), torch.zeros(9, 11))
-        assert torch.equal(fused.union, expected)
+        confidences = torch.randint(1, 6, (count,), generator=generator) / 5
+        logits, valid = torch.where(masks, 1.0, -1.0), torch.ones(count, dtype=torch.bool)
+        found = fuse(logits, confidences, valid, torch.zeros(9, 11), min_area=0, duplicate=1.1)
+        union = torch.cat([torch.zeros(1), found.confidences])[found.labels]
+        assert torch.equal(union, painted(masks, confidences))
 
 
 def boxes_as_logits(*rectangles, size=(60, 80)):
@@ -43,7 +42,7 @@ def test_instances_do_not_overlap_and_are_measured():
     score[20:50, 50:60] = 4.0
     found = fuse(logits, torch.tensor([0.5, 0.9]), torch.tensor([True, True]), score)
     assert found.ids.tolist() == [1, 2]
-    assert found.scores.tolist() == pytest.approx([0.9, 0.5])
+    assert found.confidences.tolist() == pytest.approx([0.9, 0.5])
     assert found.boxes.tolist() == [[50, 20, 70, 50], [10, 10, 30, 30]]
     assert found.areas.tolist() == [600, 400]
     assert found.mean_scores.tolist() == pytest.approx([2.0, 2.0])
@@ -56,8 +55,6 @@ def test_a_part_of_a_better_object_is_no_object_of_its_own():
     valid = torch.ones(3, dtype=torch.bool)
     found = fuse(logits, torch.tensor([0.9, 0.8, 0.7]), valid, torch.zeros(60, 80))
     assert len(found.ids) == 2
-    # the union map still knows all three
-    assert found.union[20, 20] == pytest.approx(0.8)
     # the common strip belongs to the lower score, as when painting
     assert found.labels[20, 49] == 2
 
@@ -79,7 +76,7 @@ def test_surroundings():
     semantic[30:, 60:] = 7
     logits = boxes_as_logits((30, 30, 40, 45), (66, 30, 76, 45), (5, 2, 15, 12))
     scores, valid = torch.tensor([0.9, 0.8, 0.7]), torch.ones(3, dtype=torch.bool)
-    found = fuse(logits, scores, valid, torch.zeros(60, 80), semantic, road_classes=(3,))
+    found = fuse(logits, scores, valid, torch.zeros(60, 80), semantic, ground_classes=(3,))
     assert found.surroundings.tolist() == [ON_ROAD, BESIDE, IN_AIR]
     plain = fuse(logits, scores, valid, torch.zeros(60, 80))
     assert plain.surroundings.tolist() == [0, 0, 0]
@@ -93,7 +90,6 @@ def test_bad_numbers_give_empty_or_clean_results():
     found = fuse(logits, torch.tensor([0.9, float('nan')]), valid, score)
     assert found.areas.tolist() == [600]
     assert torch.isfinite(found.mean_scores).all()
-    assert torch.isfinite(found.union).all()
     specks = boxes_as_logits((10, 10, 12, 12))
     assert len(fuse(specks, torch.tensor([0.9]), valid[:1], score).ids) == 0
 
@@ -108,7 +104,6 @@ def test_a_thousand_masks():
     valid = torch.ones(1000, dtype=torch.bool)
     found = fuse(logits, scores, valid, torch.zeros(40, 60))
     assert 0 < len(found.ids) <= 1000
-    assert torch.equal(found.union, painted(logits > 0, scores))
     covered = torch.zeros(40, 60, dtype=torch.bool)
     for i in found.ids:
         mask = found.labels == i
@@ -130,7 +125,7 @@ def test_measures_equal_scipy_and_a_plain_count_of_surroundings():
         semantic = torch.randint(0, 2, (50, 70), generator=generator).to(torch.uint8)
         semantic[: case % 40] = 0
         valid = torch.ones(6, dtype=torch.bool)
-        found = fuse(logits, scores, valid, score_map, semantic, road_classes=(1,))
+        found = fuse(logits, scores, valid, score_map, semantic, ground_classes=(1,))
         labels = found.labels.numpy()
         assert found.ids.tolist() == list(range(1, len(found.ids) + 1))
         index = found.ids.numpy()
@@ -142,7 +137,7 @@ def test_measures_equal_scipy_and_a_plain_count_of_surroundings():
             [s[1].start, s[0].start, s[1].stop, s[0].stop] for s in ndimage.find_objects(labels)
         ]
         assert found.boxes.tolist() == places
-        assert (found.scores[:-1] >= found.scores[1:]).all()
+        assert (found.confidences[:-1] >= found.confidences[1:]).all()
         road = semantic.numpy() == 1
         horizon = road.any(1).argmax()
         for box, code in zip(places, found.surroundings.tolist(), strict=True):

@@ -11,20 +11,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from ood_perception import Pipeline, Profile
 from ood_perception.masks.rcnn_prompts import RCNNPrompts
 from ood_perception.models import create_model
 from ood_perception.profile import StageConfig
+from ood_perception.result import SURROUNDINGS
+from ood_perception.scores import ScoreModule
 
 torch.set_num_threads(1)
 
 
-class Painted(nn.Module):
+class Painted(ScoreModule):
     """Score that is high where the frame is red, whatever the network says."""
-
-    needs_features = False
 
     def __init__(self, images: list[torch.Tensor]) -> None:
         super().__init__()
@@ -33,9 +32,6 @@ class Painted(nn.Module):
     def forward(self, output: object, size: tuple[int, int], streams: object) -> torch.Tensor:
         red = torch.stack([i[0].float() - i[1].float() for i in self.images])
         return torch.where(red > 100, 8.0, -8.0)
-
-    def reset(self, stream: str | None = None) -> None:
-        """Nothing to forget."""
 
 
 @pytest.fixture(scope='module')
@@ -95,14 +91,13 @@ def test_an_object_keeps_its_id_until_the_scene_is_cut(profile):
     assert cut.ids.tolist() == [2]
     pipeline.reset('a')
     (fresh,) = pipeline(red_thing(32), streams=['a'])
-    assert fresh.ids.tolist() == [1]
+    assert fresh.ids.tolist() == [3]
 
 
 def test_nothing_runs_when_nothing_is_anomalous(profile):
     pipeline = painted(profile)
     calls = []
-    pipeline._segmenter.set_frame = lambda *_: calls.append('frame')
-    pipeline._segmenter.masks = lambda *_: calls.append('masks')
+    pipeline._mask_model.forward = lambda *_: calls.append('masks')
     (result,) = pipeline(np.full((96, 128, 3), 90, np.uint8))
     assert not calls
     assert not result.instances.any()
@@ -133,7 +128,7 @@ def test_the_paper_s_prompts_from_end_to_end(profile):
     boxes = pipeline._prompts(score, score)
     assert boxes.boxes.shape == (2, 6, 4)
     assert boxes.valid.all()
-    assert boxes.scores.flatten().tolist() == pytest.approx([1 / 3] * 12)
+    assert boxes.confidences.flatten().tolist() == pytest.approx([1 / 3] * 12)
     assert torch.isfinite(boxes.boxes).all()
     limit = torch.tensor([128, 96, 128, 96])
     assert (boxes.boxes <= limit).all()
@@ -146,3 +141,26 @@ def test_the_paper_s_prompts_from_end_to_end(profile):
     for flat in (0.0, float('nan'), float('inf')):
         same = pipeline._prompts(torch.full((1, 40, 50), flat), score)
         assert torch.isfinite(same.boxes).all()
+
+
+@pytest.mark.parametrize(
+    ('classes', 'ground', 'expected'),
+    [
+        (['sky', 'road', 'pavement'], ['road', 'pavement'], 'on_road'),
+        (['sky', 'road', 'sidewalk'], ['road', 'sidewalk'], 'on_road'),
+        (['sky', 'ground', 'other_ground'], ['ground', 'other_ground'], 'on_road'),
+        (['sky', 'ground', 'other_ground'], ['sky'], 'beside'),
+        (['sky', 'road', 'pavement'], [], 'none'),
+    ],
+)
+def test_surroundings_follow_the_ground_classes_of_the_profile(
+    profile, monkeypatch, classes, ground, expected
+):
+    names = [*classes, *(f'class {i}' for i in range(8))]
+    named = dataclasses.replace(profile, classes=names, ground_classes=ground)
+    pipeline = painted(named)
+    semantic = torch.full((1, 96, 128), 2, dtype=torch.uint8)
+    semantic[:, :10] = 0
+    monkeypatch.setattr('ood_perception.pipeline.semantic_map', lambda *_, **__: semantic)
+    (result,) = pipeline(red_thing(20))
+    assert [SURROUNDINGS[code] for code in result.surroundings] == [expected]

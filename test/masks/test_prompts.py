@@ -11,11 +11,12 @@ from scipy import ndimage
 from torchvision.ops import nms
 
 from ood_perception.checkpoints.store import resolve
-from ood_perception.masks import create_prompts, create_segmenter
+from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
 from ood_perception.masks.components import _regions_device, find_regions, label_components
-from ood_perception.masks.light_prompts import cell_odds, decode, peaks
-from ood_perception.masks.mask_head import MaskHead, cut, folded, windows
+from ood_perception.masks.layers import fuse_conv_bn
+from ood_perception.masks.mask_head import MaskHead, cut, windows
+from ood_perception.masks.score_detector import cell_odds, decode, largest_inside
 
 
 def scene():
@@ -29,7 +30,7 @@ def test_boxes_hold_the_objects_best_first():
     boxes = create_prompts('components', slots=8)(scene()[None], scene()[None])
     assert boxes.boxes.shape == (1, 8, 4)
     assert boxes.valid[0].tolist() == [True] * 2 + [False] * 6
-    assert boxes.scores[0, 0] > boxes.scores[0, 1] > 0
+    assert boxes.confidences[0, 0] > boxes.confidences[0, 1] > 0
     for box, (x1, y1, x2, y2) in zip(
         boxes.boxes[0].tolist(), [(30, 20, 90, 60), (120, 80, 140, 96)], strict=False
     ):
@@ -37,46 +38,46 @@ def test_boxes_hold_the_objects_best_first():
 
 
 @pytest.mark.parametrize('height', [120, 360, 720])
-def test_shipped_light_prompts_box_the_objects(height):
+def test_shipped_score_detector_boxes_the_objects(height):
     scale = height / 120
     large = F.interpolate(scene()[None, None], scale_factor=scale, mode='nearest')[0]
-    boxes = create_prompts('light')(large, large)
+    boxes = create_prompts('score_detector')(large, large)
     found = boxes.boxes[0][boxes.valid[0]]
     real = torch.tensor([[30.0, 20, 90, 60], [120, 80, 140, 96]]) * scale
     # At 120 lines the objects are as small as they are at 360 lines from three times as far.
     assert (overlaps(real, found)[0].amax(1) > 0.6).all()
-    assert (boxes.scores[0].diff() <= 0).all()
+    assert (boxes.confidences[0].diff() <= 0).all()
     assert resolve('package:light_prompts.safetensors').stat().st_size <= 2_000_000
 
 
-def test_light_scores_are_those_of_either_judge():
+def test_confidences_are_those_of_network_or_map():
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(2, 90, 130, generator=generator) * 0.9
-    prompts = create_prompts('light', weights='', threshold=0.0, slots=6)
+    prompts = create_prompts('score_detector', weights='', threshold=0.0, seed=0.0, slots=6)
     boxes = prompts(maps, maps)
     with torch.no_grad():
         raw, network = decode(prompts.network(cell_odds(maps)), 24)
-    inside, some = clean_boxes(raw * 4, 90, 130)
-    kept = suppress(inside, network * some, 6, 0.5, 0.8)
+    inside, valid = clean_boxes(raw * 4, 90, 130)
+    kept = suppress(inside, network * valid, 6, 0.5, 0.8)
     assert boxes.valid.all()
     for image in range(2):
         expected = {}
-        for box, alone in zip(kept.boxes[image], kept.scores[image], strict=True):
+        for box, alone in zip(kept.boxes[image], kept.confidences[image], strict=True):
             x1, y1, x2, y2 = (box / 4).tolist()
             rows = slice(4 * int(y1), 4 * math.ceil(y2))
             part = maps[image, rows, 4 * int(x1) : 4 * math.ceil(x2)]
             expected[tuple(box.tolist())] = 1 - (1 - float(alone)) * (1 - float(part.max()))
-        for box, score in zip(boxes.boxes[image], boxes.scores[image], strict=True):
+        for box, score in zip(boxes.boxes[image], boxes.confidences[image], strict=True):
             assert float(score) == pytest.approx(expected[tuple(box.tolist())], abs=1e-4)
-        assert (boxes.scores[image].diff() <= 0).all()
-    nowhere = peaks(cell_odds(maps), torch.zeros(2, 3, 4))
+        assert (boxes.confidences[image].diff() <= 0).all()
+    nowhere = largest_inside(cell_odds(maps), torch.zeros(2, 3, 4))
     assert nowhere.tolist() == [[0.0] * 3] * 2
 
 
-@pytest.mark.parametrize('name', ['components', 'light'])
+@pytest.mark.parametrize('name', ['components', 'score_detector'])
 @pytest.mark.parametrize('value', [0.0, 0.5, 1.0, float('nan')])
 def test_flat_maps_and_nan_do_no_harm(name, value):
-    options = {'weights': ''} if name == 'light' else {}
+    options = {'weights': ''} if name == 'score_detector' else {}
     flat = torch.full((2, 37, 51), value)
     boxes = create_prompts(name, slots=4, **options)(flat, flat)
     assert boxes.boxes.shape == (2, 4, 4)
@@ -102,50 +103,46 @@ def test_labels_and_regions_agree_with_scipy_and_opencv():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['compact', 'guided', 'grabcut'])
-def test_segmenters_clip_bad_boxes(name):
-    options = {'weights': ''} if name == 'compact' else {}
-    segmenter = create_segmenter(name, **options)
-    image = torch.randint(0, 256, (120, 160, 3), dtype=torch.uint8)
-    segmenter.set_frame(image, scene(), scene())
-    assert segmenter.masks(torch.zeros(0, 4)).shape == (0, 120, 160)
+def test_compact_mask_model_clips_bad_boxes():
+    model = create_mask_model('compact', weights='')
+    image = torch.randint(0, 256, (3, 120, 160), dtype=torch.uint8)
+    assert model(image, scene(), torch.zeros(0, 4)).shape == (0, 120, 160)
     nan = float('nan')
     bad = [[500.0, 5, 600, 50], [10, 10, 10, 40], [nan, 0, 5, 5], [30, 30, 10, 10]]
-    masks = segmenter.masks(torch.tensor([*bad, [-50.0, -50, 900, 900]]))
+    masks = model(image, scene(), torch.tensor([*bad, [-50.0, -50, 900, 900]]))
     assert masks.shape == (5, 120, 160)
     assert (masks[:4] < 0).all()
     assert torch.isfinite(masks).all()
 
 
+TILES = 'ood_perception.masks.crop_masks.has_bfloat16_tiles'
+
+
 @pytest.mark.parametrize('tiles', [True, False])
 def test_shipped_mask_head_finds_an_object_on_plain_ground(monkeypatch, tiles):
-    monkeypatch.setattr('ood_perception.masks.compact_segmenter.has_bfloat16_tiles', lambda: tiles)
-    image = torch.full((120, 160, 3), 90, dtype=torch.uint8)
-    image[20:60, 30:90] = torch.tensor([220, 40, 30], dtype=torch.uint8)
-    segmenter = create_segmenter('compact')
-    segmenter.set_frame(image, scene(), scene())
-    mask = segmenter.masks(torch.tensor([[28.0, 19.0, 93.0, 62.0]]))[0] > 0
+    monkeypatch.setattr(TILES, lambda: tiles)
+    image = torch.full((3, 120, 160), 90, dtype=torch.uint8)
+    image[:, 20:60, 30:90] = torch.tensor([220, 40, 30], dtype=torch.uint8)[:, None, None]
+    box = torch.tensor([[28.0, 19.0, 93.0, 62.0]])
+    mask = create_mask_model('compact')(image, scene(), box)[0] > 0
     truth = torch.zeros(120, 160, dtype=torch.bool)
     truth[20:60, 30:90] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.8
 
 
 def test_bfloat16_draws_nearly_the_same(monkeypatch):
-    image = torch.randint(0, 256, (120, 160, 3), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, 120, 160), dtype=torch.uint8)
     boxes = torch.tensor([[28.0, 19.0, 93.0, 62.0], [5.0, 70.0, 40.0, 110.0]])
     drawn = []
     for tiles in (False, True):
-        module = 'ood_perception.masks.compact_segmenter'
-        monkeypatch.setattr(f'{module}.has_bfloat16_tiles', lambda tiles=tiles: tiles)
-        segmenter = create_segmenter('compact')
-        segmenter.set_frame(image, scene(), scene())
-        drawn.append(segmenter.masks(boxes))
+        monkeypatch.setattr(TILES, lambda tiles=tiles: tiles)
+        drawn.append(create_mask_model('compact')(image, scene(), boxes))
     assert drawn[1].dtype == torch.float32
     assert not torch.equal(*drawn)
     assert ((drawn[0] > 0) == (drawn[1] > 0)).float().mean() > 0.99
 
 
-def test_folded_head_in_channels_last_draws_the_same():
+def test_fused_head_in_channels_last_draws_the_same():
     torch.manual_seed(0)
     head = MaskHead()
     for module in head.modules():
@@ -155,7 +152,7 @@ def test_folded_head_in_channels_last_draws_the_same():
             torch.nn.init.uniform_(module.weight, 0.5, 2)
             torch.nn.init.uniform_(module.bias, -1, 1)
     head.eval()
-    quick = folded(head)
+    quick = fuse_conv_bn(head)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quick.modules())
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in head.modules())
     pictures = torch.randn(3, 5, 96, 96)
@@ -196,21 +193,21 @@ def test_suppression_equals_torchvision():
         kept = suppress(boxes[None], scores[None], 50, iou=0.3)
         expected = nms(boxes, scores, 0.3)
         assert torch.equal(kept.boxes[0][kept.valid[0]], boxes[expected])
-        assert torch.equal(kept.scores[0][kept.valid[0]], scores[expected])
+        assert torch.equal(kept.confidences[0][kept.valid[0]], scores[expected])
         assert kept.boxes.shape == (1, 50, 4)
 
 
-def test_worth_decides_which_box_stays_and_scores_are_reported():
+def test_merit_decides_which_box_stays_and_scores_are_reported():
     boxes = torch.tensor([[[0.0, 0, 20, 20], [1, 1, 19, 19], [40, 40, 50, 50]]])
-    scores, worth = torch.tensor([[0.9, 0.8, 0.95]]), torch.tensor([[0.5, 0.7, 0.1]])
-    kept = suppress(boxes, scores, 4, iou=0.5, worth=worth)
+    scores, merit = torch.tensor([[0.9, 0.8, 0.95]]), torch.tensor([[0.5, 0.7, 0.1]])
+    kept = suppress(boxes, scores, 4, iou=0.5, merit=merit)
     assert kept.boxes[0, :2].tolist() == [[40, 40, 50, 50], [1, 1, 19, 19]]
-    assert kept.scores[0].tolist() == pytest.approx([0.95, 0.8, 0, 0])
+    assert kept.confidences[0].tolist() == pytest.approx([0.95, 0.8, 0, 0])
 
 
 def test_nothing_is_labelled_where_nothing_reaches_the_seed(monkeypatch):
     prompts = create_prompts('components')
-    monkeypatch.setattr('ood_perception.masks.prompts.find_regions', None)
+    monkeypatch.setattr('ood_perception.masks.component_prompts.find_regions', None)
     quiet = torch.full((1, 90, 120), 0.39)
     assert not prompts(quiet, quiet).valid.any()
 
@@ -244,10 +241,43 @@ def test_wrong_names_and_options_are_errors():
     with pytest.raises(ValueError, match='components'):
         create_prompts('nonsense')
     with pytest.raises(ValueError, match='compact'):
-        create_segmenter('nonsense')
+        create_mask_model('nonsense')
     with pytest.raises(ValueError, match='slots'):
         create_prompts('components', slots=0)
     with pytest.raises(ValueError, match='threshold'):
-        create_prompts('light', weights='', threshold=1.5)
+        create_prompts('score_detector', weights='', threshold=1.5)
     with pytest.raises(TypeError):
         create_prompts('components', nonsense=1)
+
+
+def bumps(*peaks: float) -> torch.Tensor:
+    """Frames (B, 96, 128) of probability 0.01 with one smooth bump of each peak."""
+    y, x = torch.meshgrid(torch.arange(96.0), torch.arange(128.0), indexing='ij')
+    bump = torch.exp(-((y - 50) ** 2 + (x - 60) ** 2) / 200)
+    return torch.stack([0.01 + (peak - 0.01) * bump for peak in peaks])
+
+
+@pytest.mark.parametrize('peak', [0.05, 0.25, 0.299999, 0.30001, 0.5, 0.9])
+def test_host_and_device_paths_of_the_score_detector_agree(peak):
+    """Without the early return, which only the host takes, the boxes are the same."""
+    prompts = create_prompts('score_detector')
+    maps = bumps(peak)
+    host, device = prompts(maps, maps), prompts.propose(maps)
+    assert all(torch.equal(a, b) for a, b in zip(host, device, strict=True))
+    assert bool(host.valid.any()) == (peak >= prompts.seed)
+
+
+@pytest.mark.parametrize('name', ['score_detector', 'components'])
+def test_boxes_of_a_frame_do_not_hang_on_the_rest_of_its_batch(name):
+    prompts = create_prompts(name)
+    maps = bumps(0.9, 0.25, 0.02, 0.6)
+    together = prompts(maps, maps)
+    for i in range(len(maps)):
+        alone = prompts(maps[i : i + 1], maps[i : i + 1])
+        for whole, part in zip(together, alone, strict=True):
+            torch.testing.assert_close(whole[i], part[0], rtol=1e-5, atol=1e-5)
+
+
+def test_old_name_of_the_score_detector_is_read_with_a_warning(caplog):
+    assert type(create_prompts('light')) is type(create_prompts('score_detector'))
+    assert "'light' is called 'score_detector' now" in caplog.text

@@ -83,15 +83,16 @@ def test_crossing_objects_do_not_swap():
         assert id_at(now, 148 - 4 * i, 75) == 2
 
 
-def test_new_size_or_reset_begins_anew():
+def test_new_size_or_reset_starts_tracks_but_no_ids_afresh():
     tracker = Tracker()
     for _ in range(3):
         tracker.update(frame((10, 10, 40, 40), (60, 60, 90, 90)))
     assert len(tracker) == 2
-    assert tracker.update(frame((5, 5, 30, 30), size=(60, 60))).ids.tolist() == [1]
+    assert tracker.update(frame((5, 5, 30, 30), size=(60, 60))).ids.tolist() == [3]
     tracker.update(frame((35, 35, 55, 55), size=(60, 60)))
     tracker.reset()
-    assert tracker.update(frame((35, 35, 55, 55), size=(60, 60))).ids.tolist() == [1]
+    assert len(tracker) == 0
+    assert tracker.update(frame((35, 35, 55, 55), size=(60, 60))).ids.tolist() == [5]
 
 
 def noise(seed, size=(120, 160)):
@@ -150,25 +151,6 @@ def test_ids_stay_within_16_bits_and_skip_those_in_use():
     assert sorted(three.ids.tolist()) == [1, 2, LAST_ID]
 
 
-def test_reported_only_after_enough_sightings():
-    tracker = Tracker(min_hits=3)
-    counts = [len(tracker.update(frame((10, 10, 40, 40))).ids) for _ in range(4)]
-    assert counts == [0, 0, 1, 1]
-    hidden = Tracker(min_hits=2).update(frame((10, 10, 40, 40)))
-    assert int(hidden.labels.max()) == 0
-
-
-def test_smoothing():
-    tracker = Tracker(smooth_scores=0.5)
-    tracker.update(frame((10, 10, 40, 40), scores=[1.0]))
-    assert tracker.update(frame((10, 10, 40, 40), scores=[0.0])).scores.tolist() == [0.5]
-    tracker = Tracker(smooth_masks=0.6)
-    for _ in range(4):
-        tracker.update(frame((10, 10, 40, 40)))
-    flicker = tracker.update(frame((10, 10, 40, 30)))
-    assert int((flicker.labels > 0).sum()) == 900
-
-
 @pytest.mark.parametrize('count', [0, 1, 1000])
 def test_any_number_of_instances(count):
     rng = np.random.default_rng(1)
@@ -186,7 +168,7 @@ def test_any_number_of_instances(count):
 
 @pytest.mark.parametrize(
     'options',
-    [{'min_iou': 1.0}, {'max_missed': -1}, {'min_hits': 0}, {'cut': 1.0}, {'smooth_masks': -0.1}],
+    [{'min_iou': 1.0}, {'max_missed': -1}, {'max_tracks': 0}, {'cut': 1.0}],
 )
 def test_wrong_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -45,6 +45,7 @@ print('equal')
 """
 
 
+@pytest.mark.slow
 def test_kernel_equals_the_operator() -> None:
     # a process of its own: Triton reads the variable when it is imported
     environment = {**os.environ, 'TRITON_INTERPRET': '1', 'OMP_NUM_THREADS': '1'}

@@ -3,11 +3,11 @@
 
 import pytest
 import torch
+from mmseg_pipeline import TestPipeline, segment_image
 from official_weights import assert_close, golden, mmseg_value, weights_by_rule
 
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.models import create_model
-from ood_perception.models.preprocess import TestPipeline, segment_image
 
 SMALL = golden('internimage_small.pt')
 HEADS = golden('internimage_heads_small.pt')

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ood_perception.checkpoints.store import catalogue
-from ood_perception.masks import PROMPTS, SEGMENTERS
+from ood_perception.masks import MASK_MODELS, PROMPTS
 from ood_perception.models import SEGMENTORS
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import Profile, ProfileError, StageConfig
@@ -44,9 +44,9 @@ def test_names_are_those_of_registries_and_catalogue(name):
     assert profile.name == name
     assert profile.segmentor.name in SEGMENTORS
     assert profile.prompts.name in PROMPTS
-    assert profile.segmenter.name in SEGMENTERS
+    assert profile.mask_model.name in MASK_MODELS
     assert len(profile.classes) == 19
-    for stage in (profile.segmentor, profile.prompts, profile.segmenter):
+    for stage in (profile.segmentor, profile.prompts, profile.mask_model):
         assert stage.weights in catalogue()
     assert catalogue()[profile.segmentor.weights].model == profile.segmentor.name
 
@@ -79,7 +79,7 @@ def test_runs_end_to_end_with_random_weights(name, mode):
         image=dataclasses.replace(profile.image, short_side=56, max_long_side=112),
         segmentor=StageConfig(profile.segmentor.name, '', options),
         prompts=StageConfig('components'),
-        segmenter=StageConfig('guided'),
+        mask_model=StageConfig('compact'),
     )
     pipeline = Pipeline.from_profile(profile, device='cpu', engine='eager')
     frames = [np.random.default_rng(i).integers(0, 256, (90, 150, 3), np.uint8) for i in range(2)]

@@ -43,7 +43,7 @@ def test_every_name_that_is_promised_is_there():
     names = {f'internimage_{v}_upernet' for v in ('t', 's', 'b', 'l', 'xl', 'h', 'g')}
     names |= {f'internimage_{v}_segformer' for v in ('l', 'xl')}
     names |= {f'dinov2_vit{v}14{r}' for v in 'sblg' for r in ('', '_reg')}
-    names |= {'uem_dd', 'uem_gd', 'uem_gg', 'with_uem', 'compact'}
+    names |= {'uem_dd', 'uem_gd', 'uem_gg', 'compact'}
     assert set(SEGMENTORS) >= names
     assert set(MODELS) == {*SEGMENTORS, 's2m_prompt_rcnn'}
 

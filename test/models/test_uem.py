@@ -10,6 +10,9 @@ from official_weights import assert_close, golden, uem_value
 
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.models import create_model
+from ood_perception.models.folding import fold
+from ood_perception.models.output import InputSpec
+from ood_perception.scores import log_likelihood_ratio
 
 SMALL = {
     'embed_dim': 24,
@@ -65,10 +68,19 @@ def test_sliding_windows_equal_the_official_code(official):
     exec(recipe.strip(), names)  # builds an image from integers, no data of its own
     image = names['image'].contiguous()
     assert hashlib.sha256(image.numpy().tobytes()).hexdigest() == case['image_sha256']
-    score = model.score_sliding(image)
+    spec = InputSpec()
+    mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+    score = sliding(model, ((image / 255 - mean) / std).permute(2, 0, 1)[None])
     assert score.dtype == torch.float32
-    assert tuple(score.shape) == tuple(case['slide']['size'])
-    assert_close(score[None, ::8, ::8], case['slide']['llr_8'], 5e-4)
+    assert tuple(score.shape[1:]) == tuple(case['slide']['size'])
+    assert_close(score[:, ::8, ::8], case['slide']['llr_8'], 5e-4)
+
+
+@torch.inference_mode()
+def sliding(model, images):
+    """Likelihood ratio (B, H, W) of the mean over the published windows."""
+    out = model.sliding(images)
+    return log_likelihood_ratio(out.logits, out.ood, images.shape[2:])
 
 
 def small(form, **options):
@@ -104,8 +116,8 @@ def test_sliding_is_the_mean_of_upsampled_windows_before_the_score(form):
                 hits[y : y + 56, x : x + 70] += 1
         mean = total / hits
         expected = mean[6] - mean[5] - mean[:5].amax(0)
-        score = model.score_sliding(images)
-        batched = small(form, window_batch=4).score_sliding(images)
+        score = sliding(model, images)
+        batched = sliding(small(form, window_batch=4), images)
         as_forward = small(form, mode='sliding')(images)
     assert_close(score, expected[None], 1e-5)
     assert_close(batched, expected[None], 1e-5)
@@ -116,31 +128,24 @@ def test_sliding_is_the_mean_of_upsampled_windows_before_the_score(form):
 @pytest.mark.parametrize('size', [(56, 70), (84, 84), (40, 200), (29, 31), (56, 98)])
 def test_sliding_handles_every_size(size):
     """Equal to the window, a multiple of the stride beyond it, smaller than it in one or both."""
-    score = small('gd').score_sliding(torch.randn(2, 3, *size))
+    score = sliding(small('gd'), torch.randn(2, 3, *size))
     assert score.shape == (2, *size)
     assert score.isfinite().all()
 
 
-def test_single_pass_equals_forward_where_the_size_fits_and_resizes_elsewhere():
-    model = small('gg')
-    images = torch.randn(1, 3, 56, 84)
+@pytest.mark.parametrize('form', ['dd', 'gd', 'gg'])
+def test_folded_decoder_gives_the_same_numbers(form):
+    model, images = small(form), torch.randn(1, 3, 56, 84)
     with torch.inference_mode():
-        out = model(images)
-    ood = F.interpolate(out.ood, (56, 84), mode='bilinear')
-    expected = ood[:, 1] - ood[:, 0] - F.interpolate(out.logits, (56, 84), mode='bilinear').amax(1)
-    assert_close(model.score(images), expected, 1e-5)
-    assert model.score(torch.randn(1, 3, 61, 99)).shape == (1, 61, 99)
-    assert model.score(images, size=(112, 168)).shape == (1, 56, 84)
-
-
-def test_uint8_image_is_normalised_first():
-    model = small('dd')
-    image = torch.randint(0, 256, (56, 70, 3), dtype=torch.uint8)
-    mean, std = torch.tensor(model.spec.mean), torch.tensor(model.spec.std)
-    images = ((image / 255 - mean) / std).permute(2, 0, 1)[None]
-    assert_close(model.score(image), model.score(images)[0], 1e-5)
-    assert_close(model.score(image.numpy()), model.score(images)[0], 1e-5)
-    assert_close(model.score_sliding(image), model.score_sliding(images)[0], 1e-5)
+        expected = model(images)
+        keys = set(model.state_dict())
+        assert fold(fold(model)) is model
+        got = model(images)
+    assert torch.equal(got.logits, expected.logits)
+    assert torch.equal(got.ood, expected.ood)
+    decoder = 'segmentor.backbone.learnable_layers.'
+    assert all(key.startswith(decoder) for key in keys ^ set(model.state_dict()))
+    assert f'{decoder}fpn1.4.weight' not in model.state_dict()
 
 
 @pytest.mark.parametrize('mode', ['single', 'sliding'])
@@ -155,11 +160,7 @@ def test_wrong_inputs_are_named():
     with pytest.raises(ValueError, match='28 pixels'):
         model(torch.zeros(1, 3, 14, 70))
     with pytest.raises(ValueError, match='28 pixels'):
-        model.score_sliding(torch.zeros(1, 3, 27, 70))
-    with pytest.raises(ValueError, match=r'uint8 \(56, 70, 4\)'):
-        model.score(torch.zeros(56, 70, 4, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r'torch.int64'):
-        model.score(torch.zeros(1, 3, 56, 70, dtype=torch.int64))
+        model.sliding(torch.zeros(1, 3, 27, 70))
 
 
 @pytest.mark.parametrize(

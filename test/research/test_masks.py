@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ood_perception.evaluation.component_metrics import TRACKS, component_figures
-from ood_perception.masks import create_prompts, create_segmenter
+from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.fusion import fuse
 from ood_perception.masks.mask_head import MaskHead
 from ood_perception.training.checkpointing import TrainingError
@@ -212,12 +212,12 @@ def test_both_networks_are_written_with_cards_and_load(data, tmp_path):
     card = (out / 'mask_head.md').read_text()
     for text in ('the command', '| steps | 2 |', 'validation objects', 'leave_out: two'):
         assert text in card
-    segmenter = create_segmenter('compact', weights=str(written['mask_head']))
-    prompts = create_prompts('light', weights=str(written['light_prompts']))
+    mask_model = create_mask_model('compact', weights=str(written['mask_head']))
+    prompts = create_prompts('score_detector', weights=str(written['light_prompts']))
     maps = torch.from_numpy(simple_scene().probability).float()[None]
     assert prompts(maps, maps).boxes.shape == (1, 16, 4)
-    segmenter.set_frame(torch.zeros(96, 128, 3, dtype=torch.uint8), maps[0], maps[0])
-    assert segmenter.masks(torch.tensor([[5.0, 5, 50, 50]])).shape == (1, 96, 128)
+    image = torch.zeros(3, 96, 128, dtype=torch.uint8)
+    assert mask_model(image, maps[0], torch.tensor([[5.0, 5, 50, 50]])).shape == (1, 96, 128)
     only = train_masks(
         dataclasses.replace(data, validation=0), tmp_path / 'head', 0, 1, start=out,
     )  # fmt: skip

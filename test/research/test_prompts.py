@@ -14,9 +14,9 @@ import torch
 from torchvision.ops import generalized_box_iou
 
 from ood_perception.masks.boxes import overlaps
-from ood_perception.masks.light_prompts import (
+from ood_perception.masks.score_detector import (
     STRIDE,
-    LightDetector,
+    ScoreDetector,
     cell_odds,
     cell_side,
     decode,
@@ -164,7 +164,7 @@ def test_scores_are_calibrated_in_order(tmp_path):
         with torch.no_grad():
             output = model(cell_odds(probability))
         kept = propose(output, 96, 128, CANDIDATES, CANDIDATES)
-        expected += float(kept.scores.sum())
+        expected += float(kept.confidences.sum())
         overlap = overlaps(torch.from_numpy(one.boxes(40)), kept.boxes[0][kept.valid[0]])[0]
         hits += len(match(overlap.numpy(), 0.5))
     assert expected == pytest.approx(hits, rel=0.05, abs=1.0)
@@ -195,7 +195,7 @@ class Same(torch.utils.data.Dataset):
 
 
 def fit_briefly(scenes, folder):
-    model = LightDetector(8)
+    model = ScoreDetector(8)
     path = folder / 'l.safetensors'
     train_small(model, Examples(scenes, 0), detection_loss, path, 40, 4, 0.01)
     return model
@@ -218,7 +218,7 @@ def test_it_learns_and_is_repeatable(tmp_path):
         return loss
 
     path = tmp_path / 'o.safetensors'
-    train_small(LightDetector(8), Same(same), loss_of, path, 40, 1, 0.01)
+    train_small(ScoreDetector(8), Same(same), loss_of, path, 40, 1, 0.01)
     assert losses[-1] < 0.3 * losses[0]
 
 

@@ -32,8 +32,6 @@ from ood_perception.frames.depth import Place
 from ood_perception.result import Result
 from ood_perception.ros import detections
 
-SCORES = 'box_scores'
-
 
 @pytest.fixture(scope='module')
 def client(ros, tmp_path_factory):
@@ -310,7 +308,7 @@ def test_vision_messages_have_the_published_shape():
             boxes=np.array([[10, 20, 30, 60], [0, 0, 4, 2]], np.float32),
             ids=np.array([9, 3]),
             areas=np.array([500, 8]),
-            **{SCORES: np.array([0.75, 0.5], np.float32)},
+            confidences=np.array([0.75, 0.5], np.float32),
         )
     )
     found[0].place = Place((1.0, 2.0, 3.0), (0.1, 0.2, 0.3), 3.7)

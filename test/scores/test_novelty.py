@@ -119,24 +119,23 @@ def test_empty_memory_scores_zero() -> None:
     assert not NoveltyScore(stages=(0,))(normal(0), (4, 4)).any()
 
 
-@pytest.mark.parametrize('name', ['novelty', 'knn', 'mahalanobis'])
+@pytest.mark.parametrize('name', ['novelty', 'knn'])
 def test_another_feature_width_scores_zero_and_is_logged_once(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     score = create_score(name, stages=(0,))
     known, other = normal(0), SegmentorOutput([torch.randn(1, 9, 4, 4)])
-    known.logits = torch.randn(1, 3, 8, 10)
-    if name == 'mahalanobis':
-        score.fit([known])
-    else:
-        score.learn(known)
+    assert 'nothing normal was learnt' in score.problem
+    score.learn(known)
+    assert score.problem == ''
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert torch.equal(score(other, (6, 6)), torch.zeros(1, 6, 6))
     assert len(caplog.records) == 1
-    assert '16' in caplog.text
-    assert 'another model' in caplog.text
+    assert 'holds 16 features, the model gives 9' in caplog.text
+    assert 'another model' in score.problem
     assert score(known, (8, 10)).any()
+    assert score.problem == ''
 
 
 def test_learning_leaves_another_feature_width_out() -> None:
@@ -170,25 +169,10 @@ def test_memory_of_another_model_is_refused_when_read(tmp_path: Path) -> None:
     unnamed.load(path)
     with pytest.raises(ValueError, match='novelty: the state was learnt with the model'):
         unnamed.identify('dinov2 4567')
-    parts = [{'name': 'novelty', 'options': {'stages': [0], 'weights': path}}]
-    with pytest.raises(ValueError, match='compact 0123'):
-        create_score('fusion', parts=parts).identify('dinov2 4567')
     narrow = NoveltyScore(stages=(0,))
     narrow(SegmentorOutput([torch.randn(1, 9, 4, 4)]), (4, 4))
     with pytest.raises(ValueError, match='holds 16 features, the model gives 9'):
         narrow.load(path)
-
-
-def test_statistics_of_another_model_are_refused(tmp_path: Path) -> None:
-    path = str(tmp_path / 'statistics.safetensors')
-    score = create_score('mahalanobis', stages=(0,))
-    score.identify('compact 0123')
-    output = normal(0)
-    output.logits = torch.randn(1, 3, 8, 10)
-    score.fit([output])
-    score.save(path)
-    with pytest.raises(ValueError, match='mahalanobis: the state was learnt with the model'):
-        create_score('mahalanobis', stages=(0,), weights=path).identify('compact 9999')
 
 
 class Tiny(torch.nn.Module):

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores import SCORES, create_score
-from ood_perception.scores.features import fit_sml
+from ood_perception.scores import SCORES, ScoreModule, create_score, learns, log_likelihood_ratio
 
 SIZE = (24, 32)
 
@@ -63,19 +62,9 @@ def test_inexact_is_the_same_where_nothing_is_resized(name: str) -> None:
     torch.testing.assert_close(exact(o, SIZE), fast(o, SIZE), atol=1e-5, rtol=1e-5)
 
 
-def options(name: str) -> dict:
-    if name == 'sml':
-        return {'means': [1.0] * 5, 'stds': [2.0] * 5}
-    if name == 'fusion':
-        return {'parts': [{'name': 'llr'}, {'name': 'clusters', 'options': {'n_clusters': 3}}]}
-    return {'n_clusters': 4} if name == 'clusters' else {}
-
-
 def ready(name: str):
-    score = create_score(name, **options(name))
-    if name == 'mahalanobis':
-        score.fit([output(i) for i in range(5)])
-    if name in ('novelty', 'knn'):
+    score = create_score(name, **({'n_clusters': 4} if name == 'clusters' else {}))
+    if learns(score):
         score.start()
         score(output(), SIZE)
         score.stop()
@@ -89,8 +78,43 @@ def test_every_score_has_the_same_signature(name: str) -> None:
     assert got.shape == (2, *SIZE)
     assert got.dtype == torch.float32
     assert torch.isfinite(got).all()
+    score.identify('a model')
     score.reset('a')
     score.reset()
+    without = output(1)
+    without.features = []
+    if not score.needs_features:
+        assert torch.equal(score(without, SIZE, ['a', 'b']), got)
+
+
+def test_a_score_of_twenty_lines_runs_in_the_pipeline() -> None:
+    """A new score derives from `ScoreModule`, stands in the table and is named in a profile."""
+    from ood_perception import Pipeline, Profile
+
+    class Brightness(ScoreModule):
+        def forward(self, output, size, streams=()):
+            return torch.full((len(streams), *size), 7.0)
+
+    tree = {**Profile.load('compact').to_dict(), 'score': {'name': 'brightness'}}
+    SCORES['brightness'] = Brightness
+    try:
+        pipeline = Pipeline.from_profile(Profile.from_dict(tree), 'cpu', 'eager')
+    finally:
+        del SCORES['brightness']
+    (result,) = pipeline(np.zeros((64, 96, 3), np.uint8), wants={'score'})
+    assert (result.score == 7).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('with_classes', [True, False])
+def test_log_likelihood_ratio_is_that_of_the_paper_in_float64(dtype, with_classes) -> None:
+    o = output()
+    logits, ood = o.logits.to(dtype), o.ood.to(dtype)
+    got = log_likelihood_ratio(logits if with_classes else None, ood, SIZE)
+    assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    u, f = up(ood.double()), up(logits.double())
+    want = u[:, 1] - u[:, 0] - (f.amax(1) if with_classes else 0)
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', [n for n in SCORES if n not in ('llr', 'uem')])
@@ -111,38 +135,6 @@ def test_what_the_segmentor_lacks_is_named(name: str) -> None:
 def test_unknown_score() -> None:
     with pytest.raises(ValueError, match=r"expected one of llr.*got 'lrr'"):
         create_score('lrr')
-
-
-def test_sml_standardises_by_the_winning_class() -> None:
-    outputs = [output(i) for i in range(4)]
-    statistics = fit_sml(outputs)
-    logits = torch.cat([o.logits for o in outputs]).movedim(1, -1).reshape(-1, 5).double()
-    best, winner = logits.max(1)
-    for k in range(5):
-        assert statistics['means'][k] == pytest.approx(float(best[winner == k].mean()))
-        assert statistics['stds'][k] == pytest.approx(float(best[winner == k].std(correction=0)))
-    score = create_score('sml', **statistics)
-    got = torch.cat([score(o, (6, 8)) for o in outputs])
-    assert float(got.mean()) == pytest.approx(0, abs=1e-4)
-    assert float(got.std()) == pytest.approx(1, abs=0.01)
-    with pytest.raises(ValueError, match='fit_sml'):
-        create_score('sml')
-
-
-def test_mahalanobis_equals_scipy() -> None:
-    from scipy.spatial.distance import cdist
-
-    outputs = [output(i) for i in range(8)]
-    score = create_score('mahalanobis', stages=(1,))
-    score.fit(outputs, shrinkage=0.0)
-    tokens = torch.cat([F.normalize(o.features[1], dim=1) for o in outputs])
-    flat = tokens.movedim(1, -1).reshape(-1, 10).double().numpy()
-    classes = torch.cat([o.logits for o in outputs]).argmax(1).flatten().numpy()
-    means = np.stack([flat[classes == k].mean(0) for k in range(5)])
-    covariance = np.cov((flat - means[classes]).T, bias=True)
-    want = cdist(flat, means, 'mahalanobis', VI=np.linalg.inv(covariance)).min(1) ** 2
-    got = torch.cat([score(o, (6, 8)) for o in outputs]).flatten().numpy()
-    np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2)
 
 
 def test_clusters_give_a_region_its_mean_confidence() -> None:
@@ -214,21 +206,6 @@ def test_streaming_clusters_flicker_less_than_clusters_of_each_image() -> None:
             before = now
         flicker[streaming] = np.mean(change)
     assert flicker[True] < flicker[False]
-
-
-def test_fusion_is_the_mean_of_log_odds() -> None:
-    o = output()
-    parts = [
-        {'name': 'llr', 'calibration': {'slope': 0.5, 'offset': -1.0}, 'weight': 3},
-        {'name': 'entropy', 'calibration': {'slope': 2.0}},
-    ]
-    got = create_score('fusion', parts=parts)(o, SIZE)
-    want = 0.75 * (0.5 * create_score('llr')(o, SIZE) - 1) + 0.25 * 2 * create_score('entropy')(
-        o, SIZE
-    )
-    torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
-    with pytest.raises(ValueError, match='a part has the keys'):
-        create_score('fusion', parts=[{'nome': 'llr'}])
 
 
 def test_score_of_the_documentation_works() -> None:

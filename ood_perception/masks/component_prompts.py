@@ -1,17 +1,12 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""
-Prompt generators: from a score map to the boxes of what may be unknown objects.
-
-Adding one is one class or function and one entry of `PROMPTS`.
-"""
+"""Prompts without a network: boxes around connected components of the probability map."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -19,19 +14,18 @@ from torch import Tensor, nn
 
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, overlaps, suppress
 from ood_perception.masks.components import Regions, find_regions
-from ood_perception.masks.light_prompts import LightPrompts
 
 
 class ComponentPrompts(nn.Module):
     """
-    Boxes around connected components of the calibrated probability at several levels.
+    Boxes around connected components of the probability at several levels; see `base.PromptModel`.
 
     No threshold to choose: the levels are probabilities. A component counts when its peak reaches
     `seed` (hysteresis), and of nested components the one that changes least from level to level
-    wins (non-maximum suppression by overlap and containment). A box's score is that peak.
+    wins (non-maximum suppression by overlap and containment). A box's confidence is that peak.
 
     Args:
-        slots: K, boxes kept for each frame.
+        slots: K, most boxes of each frame.
         levels: probabilities 0..1 at which the map is cut, increasing.
         seed: probability that a component must reach somewhere.
         min_side: components smaller than this many pixels in either direction are noise.
@@ -65,14 +59,7 @@ class ComponentPrompts(nn.Module):
 
     @torch.no_grad()
     def forward(self, score: Tensor, probability: Tensor) -> Boxes:
-        """
-        Propose boxes.
-
-        Args:
-            score: float32 (B, H, W); not used, the probability says it all.
-            probability: float32 (B, H, W), 0..1; NaN counts as 0.
-
-        """
+        """Propose boxes; see `base.PromptModel`. Reads the probability only."""
         batch, height, width = probability.shape
         if not probability.numel():
             return empty_boxes(batch, self.slots, probability.device)
@@ -88,16 +75,17 @@ class ComponentPrompts(nn.Module):
         found = [
             self._candidates(find_regions(p, self.levels, 4 * self.slots), cell) for p in small
         ]
-        boxes, scores, worth = (torch.stack(part) for part in zip(*found, strict=True))
-        kept = suppress(boxes, scores, self.slots, iou=0.5, containment=0.7, worth=worth)
+        boxes, confidences, merit = (torch.stack(part) for part in zip(*found, strict=True))
+        kept = suppress(boxes, confidences, self.slots, iou=0.5, containment=0.7, merit=merit)
         grow = (kept.boxes[..., 2:] - kept.boxes[..., :2]).repeat(1, 1, 2) * self.margin
         sign = grow.new_tensor([-1, -1, 1, 1])
-        clipped, some = clean_boxes(kept.boxes + sign * grow, height, width)
-        valid = kept.valid & some
-        return Boxes(clipped * valid[..., None], kept.scores * valid, valid)
+        clipped, inside = clean_boxes(kept.boxes + sign * grow, height, width)
+        # The same rule as the early return above, frame by frame and on every device.
+        valid = kept.valid & inside & (probability.amax((1, 2)) >= self.seed)[:, None]
+        return Boxes(clipped * valid[..., None], kept.confidences * valid, valid)
 
     def _candidates(self, regions: Regions, cell: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Flatten the levels to pixel boxes (L * M, 4), scores and merits (L * M,) 0..1."""
+        """Flatten the levels: pixel boxes (L * M, 4), confidences and merits (L * M,) 0..1."""
         boxes = regions.boxes * cell
         count = len(self.levels)
         stability = torch.ones_like(regions.areas)
@@ -110,38 +98,5 @@ class ComponentPrompts(nn.Module):
         counts = (
             (regions.areas > 0) & (regions.peaks >= self.seed) & (sides.amin(-1) >= self.min_side)
         )
-        scores = (regions.peaks * counts).flatten()
-        return boxes.flatten(0, 1), scores, scores * (0.5 + 0.5 * stability.flatten())
-
-
-def faster_rcnn_prompts(weights: str = '', **options: Any) -> nn.Module:
-    """Build the paper's Faster R-CNN R50-FPN on the raw score map, see `masks.rcnn_prompts`."""
-    from ood_perception.masks.rcnn_prompts import RCNNPrompts
-
-    return RCNNPrompts(weights=weights, **options)
-
-
-PROMPTS: dict[str, Callable[..., nn.Module]] = {
-    'components': ComponentPrompts,
-    'light': LightPrompts,
-    'faster_rcnn': faster_rcnn_prompts,
-}
-"""Prompt generators by name: ``(score (B, H, W), probability (B, H, W)) -> Boxes``."""
-
-
-def create_prompts(name: str, **options: Any) -> nn.Module:
-    """
-    Build a prompt generator.
-
-    Args:
-        name: entry of `PROMPTS`.
-        **options: keyword arguments of the entry.
-
-    Raises:
-        ValueError: no such entry, or an option out of its range.
-        TypeError: an option that the entry does not have.
-
-    """
-    if name not in PROMPTS:
-        raise ValueError(f'no prompt generator named {name!r}; there are: {", ".join(PROMPTS)}')
-    return PROMPTS[name](**options)
+        confidences = (regions.peaks * counts).flatten()
+        return boxes.flatten(0, 1), confidences, confidences * (0.5 + 0.5 * stability.flatten())

@@ -4,9 +4,9 @@
 """
 The uint8 test pipeline of mmsegmentation 0.27, for numbers equal to the published ones.
 
-The pipeline of this package resizes on the device and in floating point, which is faster and as
-good, but not bit for bit what the InternImage numbers were made with. This is: OpenCV resizes of
-uint8 images, one or two of them, then the normalisation; and two resizes of the logits back.
+The package resizes on the device and in floating point; the published InternImage numbers were
+made with OpenCV resizes of uint8 images, one or two of them, then the normalisation, and two
+resizes of the logits back. The tests of the golden numbers need that.
 """
 
 from __future__ import annotations

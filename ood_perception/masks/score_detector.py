@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Light prompts: a small detector on the calibrated score map, for CPUs and small GPUs.
+The score detector: a small network that finds objects in the calibrated score map.
 
-It sees only the log-odds of the calibrated probability, so it works with any score. Architecture:
-a small U-shaped network whose map at 8 pixels tells for each place how likely it is the centre of
-an unknown object and how far the object's sides are (after CenterNet, arXiv 1904.07850, and FCOS,
-arXiv 1904.01355).
+It sees only the log-odds of the calibrated probability, so it works with any score, and it is
+small enough for CPUs. The network is U-shaped; its output at 8 pixels tells for each place how
+likely it is the centre of an unknown object and how far away the object's sides are (after
+CenterNet, arXiv 1904.07850, and FCOS, arXiv 1904.01355).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.checkpoints.tensors import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress
-from ood_perception.masks.mask_head import folded, log_odds
+from ood_perception.masks.layers import conv_bn_relu, fuse_conv_bn, log_odds
 
 CELL = 4
 """Pixels of the score map that make one cell of the network's input (at 480x360)."""
@@ -30,7 +31,7 @@ IOU, CONTAINMENT = 0.5, 0.8
 WEIGHTS = 'package:light_prompts.safetensors'
 
 
-class LightDetector(nn.Module):
+class ScoreDetector(nn.Module):
     """
     The network: (B, 2, h, w) log-odds of `cell_odds` -> (B, 5, h / 2, w / 2).
 
@@ -41,12 +42,13 @@ class LightDetector(nn.Module):
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         widths = [width, 2 * width, 3 * width, 4 * width]
-        self.stem = _block(2, widths[0])
+        self.stem = conv_bn_relu(2, widths[0])
         self.down = nn.ModuleList(
-            nn.Sequential(_block(a, b, 2), _block(b, b)) for a, b in itertools.pairwise(widths)
+            nn.Sequential(conv_bn_relu(a, b, 2), conv_bn_relu(b, b))
+            for a, b in itertools.pairwise(widths)
         )
         self.lateral = nn.ModuleList(nn.Conv2d(c, widths[1], 1) for c in widths[1:])
-        self.smooth = _block(widths[1], widths[1])
+        self.smooth = conv_bn_relu(widths[1], widths[1])
         self.head = nn.Conv2d(widths[1], 5, 1)
         assert self.head.bias is not None
         # A centre is rare: start from a probability of 2 %, as focal losses want it.
@@ -64,14 +66,6 @@ class LightDetector(nn.Module):
             top = lateral(level) + F.interpolate(top, level.shape[2:], mode='nearest')
         out = self.head(self.smooth(top))
         return torch.cat([out[:, :1], F.softplus(out[:, 1:]) * 4], 1)
-
-
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
 
 
 def cell_side(height: int, width: int) -> int:
@@ -104,7 +98,7 @@ def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     Read boxes off the network's output.
 
     Args:
-        output: float32 (B, 5, h, w) of `LightDetector`.
+        output: float32 (B, 5, h, w) of `ScoreDetector`.
         limit: most boxes of each frame.
 
     Returns:
@@ -130,7 +124,7 @@ def propose(
     Boxes of a frame from the network's output, without those that overlap a better one.
 
     Args:
-        output: float32 (B, 5, h, w) of `LightDetector` on `cell_odds`.
+        output: float32 (B, 5, h, w) of `ScoreDetector` on `cell_odds`.
         height: of the frame in pixels.
         width: of the frame in pixels.
         slots: K, boxes kept of each frame; their scores are the network's.
@@ -139,12 +133,12 @@ def propose(
 
     """
     boxes, scores = decode(output, limit)
-    boxes, some = clean_boxes(boxes * cell_side(height, width), height, width)
-    scores = torch.where(some & (scores >= threshold), scores, 0.0)
+    boxes, valid = clean_boxes(boxes * cell_side(height, width), height, width)
+    scores = torch.where(valid & (scores >= threshold), scores, 0.0)
     return suppress(boxes, scores, slots, IOU, CONTAINMENT)
 
 
-def peaks(odds: Tensor, boxes: Tensor) -> Tensor:
+def largest_inside(odds: Tensor, boxes: Tensor) -> Tensor:
     """
     Largest probability in each box.
 
@@ -162,25 +156,25 @@ def peaks(odds: Tensor, boxes: Tensor) -> Tensor:
     rows = (y >= y1.floor()) & (y < y2)
     columns = (x >= x1.floor()) & (x < x2)
     inside = rows[..., :, None] & columns[..., None, :]
-    # The odds are a quarter of the logit, see `mask_head.log_odds`.
+    # The odds are a quarter of the logit, see `layers.log_odds`.
     return torch.where(inside, odds[:, 1:], -torch.inf).flatten(2).amax(2).mul(4).sigmoid()
 
 
-class LightPrompts(nn.Module):
+class ScoreDetectorPrompts(nn.Module):
     """
-    Boxes from `LightDetector`.
+    Boxes of `ScoreDetector`, see `base.PromptModel`; reads the probability only.
 
-    A box's score is that of either judge, 1 - (1 - network) (1 - peak): the network knows what
-    objects look like in the map, and the map's peak in the box how strange the thing itself is.
+    A box's confidence is 1 - (1 - network) (1 - peak): the network knows what objects look like in
+    the map, and the largest probability in the box tells how strange the thing itself is.
 
     Args:
         weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
-        slots: K, boxes kept for each frame.
-        threshold: boxes that the network gives a lower probability 0..1 are dropped.
-        seed: probability that the map must reach somewhere for the network to run (CPU only).
+        slots: K, most boxes of each frame.
+        threshold: boxes to which the network gives a lower probability 0..1 are dropped.
+        seed: a frame whose map stays below this probability 0..1 has no boxes.
 
     Raises:
-        OSError: no such weight file.
+        OSError: there is no such weight file.
         ValueError: an option out of its range, or weights that do not fit.
 
     """
@@ -199,56 +193,32 @@ class LightPrompts(nn.Module):
             if not 0 <= value <= 1:
                 raise ValueError(f'{name}: expected 0..1, got {value}')
         self.slots, self.threshold, self.seed = slots, threshold, seed
-        network = LightDetector()
+        network = ScoreDetector()
         if weights:
-            load_package_weights(network, weights)
-        self.network = folded(network)
+            load_exactly(network, weights)
+        self.network = fuse_conv_bn(network)
         self.eval()
 
     @torch.no_grad()
     def forward(self, score: Tensor, probability: Tensor) -> Boxes:
-        """
-        Propose boxes.
+        """Propose boxes; see `base.PromptModel`."""
+        if probability.device.type == 'cpu' and not bool((probability >= self.seed).any()):
+            # Saves the host the network; `propose` drops all boxes by the same rule.
+            return empty_boxes(len(probability), self.slots)
+        return self.propose(probability)
 
-        Args:
-            score: float32 (B, H, W); not used.
-            probability: float32 (B, H, W), 0..1; NaN counts as 0.
-
-        """
-        batch, height, width = probability.shape
-        on_host = probability.device.type == 'cpu'
-        if on_host and not bool((probability >= self.seed).any()):
-            return empty_boxes(batch, self.slots)
+    @torch.no_grad()
+    def propose(self, probability: Tensor) -> Boxes:
+        """Run the network on float32 (B, H, W), also where no frame reaches the seed."""
+        height, width = probability.shape[1:]
         odds = cell_odds(probability).contiguous(memory_format=torch.channels_last)
-        kept = propose(
+        found = propose(
             self.network(odds), height, width, self.slots, 4 * self.slots, self.threshold
         )
-        peak = peaks(odds, kept.boxes / cell_side(height, width))
-        either = 1 - (1 - kept.scores) * (1 - peak)
-        scores, order = (either * kept.valid).sort(dim=1, descending=True, stable=True)
-        chosen = order[..., None].expand(-1, -1, 4)
-        return Boxes(kept.boxes.gather(1, chosen), scores, kept.valid.gather(1, order))
-
-
-def load_package_weights(module: nn.Module, weights: str) -> None:
-    """
-    Load a safetensors file into a module, every key and shape equal.
-
-    Args:
-        module: to be filled.
-        weights: ``package:FILE`` for a file in ``ood_perception/weights``, or a path.
-
-    Raises:
-        OSError: no such file.
-        ValueError: keys or shapes differ; the message names them.
-
-    """
-    from safetensors.torch import load_file
-
-    from ood_perception.checkpoints.store import resolve
-
-    path = resolve(weights)
-    try:
-        module.load_state_dict(load_file(path), strict=True)
-    except RuntimeError as error:
-        raise ValueError(f'weights {path}: {error}') from error
+        peak = largest_inside(odds, found.boxes / cell_side(height, width))
+        valid = found.valid & (probability >= self.seed).flatten(1).any(1, keepdim=True)
+        either = 1 - (1 - found.confidences) * (1 - peak)
+        confidences, order = (either * valid).sort(dim=1, descending=True, stable=True)
+        valid = valid.gather(1, order)
+        boxes = found.boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return Boxes(torch.where(valid[..., None], boxes, 0.0), confidences, valid)

@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Resizing of maps: one convention for networks, scores and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """
+    Resize maps bilinearly, with pixel centres at half coordinates (align_corners=False).
+
+    Args:
+        maps: float (B, C, h, w).
+        size: (H, W) wanted.
+
+    Returns:
+        (B, C, H, W) of the same dtype; the maps themselves where they have that size already.
+
+    """
+    if tuple(maps.shape[2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, tuple(size), mode='bilinear', align_corners=False)
+
+
+def resize_like(maps: Tensor, like: Tensor) -> Tensor:
+    """
+    Resize maps (B, C, h, w) as :func:`resize` to the height and width of `like`.
+
+    Inside networks: nothing is asked of the shapes, so an exporter traces the resize itself.
+    """
+    return F.interpolate(maps, like.shape[2:], mode='bilinear', align_corners=False)
+
+
+def resize_map(image: Tensor, size: Sequence[int], mode: str = 'bilinear') -> Tensor:
+    """
+    Resize one (h, w) map of any dtype.
+
+    Args:
+        image: (h, w); integers go through float32, which is exact up to 2^24.
+        size: (H, W) wanted.
+        mode: 'bilinear' (align_corners=False) for measures, 'nearest' for labels.
+
+    Returns:
+        (H, W) of the same dtype.
+
+    """
+    if tuple(image.shape) == tuple(size):
+        return image
+    align = None if mode == 'nearest' else False
+    values = image[None, None].float()
+    return F.interpolate(values, tuple(size), mode=mode, align_corners=align)[0, 0].to(image.dtype)

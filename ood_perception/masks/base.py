@@ -1,0 +1,55 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the masks stage is made of: protocols of the prompt model and of the mask model."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ood_perception.masks.boxes import Boxes
+
+
+class PromptModel(Protocol):
+    """Proposes boxes of what may be unknown objects; an nn.Module, entry of `PROMPTS`."""
+
+    def __call__(self, score: Tensor, probability: Tensor) -> Boxes:
+        """
+        Propose boxes in a batch of B frames.
+
+        Args:
+            score: float32 (B, H, W), the raw score, higher = more unknown.
+            probability: float32 (B, H, W), 0..1, the calibrated score; NaN counts as 0.
+
+        Returns:
+            Boxes in a fixed number of slots. A model reads the map that it was made for.
+
+        """
+
+    def to(self, device: torch.device) -> PromptModel:
+        """Move the model to a device."""
+
+
+class MaskModel(Protocol):
+    """Outlines the object in each box; an nn.Module, entry of `MASK_MODELS`."""
+
+    def __call__(self, image: Tensor, probability: Tensor, boxes: Tensor) -> Tensor:
+        """
+        Outline the objects of one frame.
+
+        Args:
+            image: uint8 (3, H, W) RGB, on the model's device.
+            probability: float32 (H, W), 0..1, the calibrated score; NaN counts as 0.
+            boxes: float (N, 4) XYXY pixels of the frame; N may be 0. Outside, empty or NaN boxes
+                give an empty mask.
+
+        Returns:
+            float32 (N, H, W) logits, > 0 = object.
+
+        """
+
+    def to(self, device: torch.device) -> MaskModel:
+        """Move the model to a device."""

@@ -1,0 +1,81 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The compact mask model: outlines objects in crops around their boxes, without a download.
+
+Each box is cut out of the frame with a margin and brought to a fixed size, together with the
+log-odds of the calibrated probability; a small network (`mask_head.MaskHead`) outlines the object
+in it. What the crop does not reach is background.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.checkpoints.tensors import load_exactly
+from ood_perception.frames.resize import resize
+from ood_perception.host_cpu import has_bfloat16_tiles
+from ood_perception.masks.boxes import clean_boxes
+from ood_perception.masks.layers import fuse_conv_bn
+from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, cut, windows
+
+OUTSIDE = -20.0
+"""Logit of the pixels that a box's crop does not reach."""
+WEIGHTS = 'package:mask_head.safetensors'
+
+
+class CompactMaskModel(nn.Module):
+    """
+    Masks of boxes by the mask head, see `base.MaskModel`.
+
+    Args:
+        weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
+        batch: most crops that go through the network together.
+
+    Raises:
+        OSError: there is no such weight file.
+        ValueError: an option out of its range, or weights that do not fit.
+
+    """
+
+    def __init__(self, weights: str = WEIGHTS, batch: int = 16) -> None:
+        super().__init__()
+        if batch < 1:
+            raise ValueError(f'batch: expected at least 1, got {batch}')
+        head = MaskHead()
+        if weights:
+            load_exactly(head, weights)
+        self.head, self.batch = fuse_conv_bn(head), batch
+        self._bfloat16 = has_bfloat16_tiles()
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, probability: Tensor, boxes: Tensor) -> Tensor:
+        """Outline the object in each box; see `base.MaskModel`."""
+        height, width = probability.shape
+        out = torch.full((len(boxes), height, width), OUTSIDE, device=boxes.device)
+        clipped, valid = clean_boxes(boxes, height, width)
+        # The only transfer: where to cut is decided on the host.
+        table = torch.cat([clipped, valid[:, None].float()], 1).tolist()
+        rows = [row for row, (*_, usable) in enumerate(table) if usable]
+        for start in range(0, len(rows), self.batch):
+            part = rows[start : start + self.batch]
+            places = [table[row][:4] for row in part]
+            crops = windows(places, height, width, MARGIN)
+            pairs = zip(crops, places, strict=True)
+            pictures = [cut(image, probability, crop, box, SIZE) for crop, box in pairs]
+            logits = self._outline(torch.stack(pictures))
+            for row, (x1, y1, x2, y2), logit in zip(part, crops, logits, strict=True):
+                whole = resize(logit[None, None], (y2 - y1, x2 - x1))
+                out[row, y1:y2, x1:x2] = whole[0, 0]
+        return out
+
+    def _outline(self, pictures: Tensor) -> Tensor:
+        """Outline the object in each crop (N, 5, size, size) of `mask_head.cut`: logits."""
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        rounded = self._bfloat16 and pictures.device.type == 'cpu'
+        with torch.autocast('cpu', torch.bfloat16, enabled=rounded):
+            logits: Tensor = self.head(pictures).float()
+        return logits

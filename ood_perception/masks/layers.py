@@ -1,0 +1,42 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the two small networks of the masks stage share: their input, block and preparation."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
+
+Net = TypeVar('Net', bound=nn.Module)
+
+
+def log_odds(probability: Tensor) -> Tensor:
+    """Log-odds / 4 of a probability 0..1, within -2..2, float32 of its shape; NaN counts as 0."""
+    p = torch.nan_to_num(probability.float(), nan=0.0).clamp(3.4e-4, 1 - 3.4e-4)
+    return torch.logit(p) / 4
+
+
+def conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def fuse_conv_bn(network: Net) -> Net:
+    """Copy a network for inference: batch norms fused into convolutions, channels last."""
+    network = copy.deepcopy(network).eval()
+    for block in network.modules():
+        if isinstance(block, nn.Sequential) and isinstance(block[0], nn.Conv2d):
+            convolution, norm = block[0], block[1]
+            assert isinstance(norm, nn.BatchNorm2d)
+            block[0] = fuse_conv_bn_eval(convolution, norm)
+            block[1] = nn.Identity()
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,95 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Registries of prompt models and mask models by name.
+
+Adding one is one class or function and one entry of `PROMPTS` or `MASK_MODELS`. What needs a
+package or weights of its own is imported when it is built.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ood_perception.masks.base import MaskModel, PromptModel
+from ood_perception.masks.component_prompts import ComponentPrompts
+from ood_perception.masks.crop_masks import CompactMaskModel
+from ood_perception.masks.score_detector import ScoreDetectorPrompts
+
+log = logging.getLogger(__name__)
+
+
+def _faster_rcnn(**options: Any) -> PromptModel:
+    from ood_perception.masks.rcnn_prompts import RCNNPrompts
+
+    return RCNNPrompts(**options)
+
+
+def _sam(kind: str, **options: Any) -> MaskModel:
+    from ood_perception.masks.sam import create_sam
+
+    return create_sam(kind, **options)
+
+
+PROMPTS: dict[str, Callable[..., PromptModel]] = {
+    'components': ComponentPrompts,
+    'score_detector': ScoreDetectorPrompts,
+    'faster_rcnn': _faster_rcnn,
+}
+"""Prompt models by name, see `PromptModel`."""
+
+RENAMED = {'light': 'score_detector'}
+"""Old names of prompt models, read for one release with a warning."""
+
+MASK_MODELS: dict[str, Callable[..., MaskModel]] = {
+    'compact': CompactMaskModel,
+    'sam_vit_b': partial(_sam, 'vit_b'),
+    'sam_vit_l': partial(_sam, 'vit_l'),
+    'sam_vit_h': partial(_sam, 'vit_h'),
+    'mobile_sam': partial(_sam, 'mobile'),
+}
+"""Mask models by name, see `MaskModel`. The SAM family needs weights and a package of its own."""
+
+
+def create_prompts(name: str, **options: Any) -> PromptModel:
+    """
+    Build a prompt model.
+
+    Args:
+        name: entry of `PROMPTS`.
+        **options: keyword arguments of the entry.
+
+    Raises:
+        ValueError: no such entry, or an option out of its range.
+        TypeError: an option that the entry does not have.
+
+    """
+    if name in RENAMED:
+        log.warning('prompts: %r is called %r now; change the profile', name, RENAMED[name])
+        name = RENAMED[name]
+    if name not in PROMPTS:
+        raise ValueError(f'no prompt model named {name!r}; there are: {", ".join(PROMPTS)}')
+    return PROMPTS[name](**options)
+
+
+def create_mask_model(name: str, **options: Any) -> MaskModel:
+    """
+    Build a mask model.
+
+    Args:
+        name: entry of `MASK_MODELS`.
+        **options: keyword arguments of the entry.
+
+    Raises:
+        ValueError: no such entry, or an option out of its range.
+        TypeError: an option that the entry does not have.
+        ImportError: the model's package is not installed; the message names it.
+
+    """
+    if name not in MASK_MODELS:
+        raise ValueError(f'no mask model named {name!r}; there are: {", ".join(MASK_MODELS)}')
+    return MASK_MODELS[name](**options)

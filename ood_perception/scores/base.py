@@ -1,0 +1,136 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a score is: the protocol that the pipeline calls, and a base class with its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.frames.resize import resize
+from ood_perception.models.output import SegmentorOutput
+
+
+class Score(Protocol):
+    """
+    What the pipeline asks of a score.
+
+    Attributes:
+        needs_features: whether it reads `SegmentorOutput.features`; where it does not, the engine
+            need not return them.
+        learns: whether it learns what is normal on site, see `LearningScore`.
+
+    """
+
+    needs_features: bool
+    learns: bool
+
+    def __call__(
+        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
+    ) -> Tensor:
+        """
+        Score a batch of B frames.
+
+        Args:
+            output: of the segmentor.
+            size: (H, W) of the score in pixels.
+            streams: name of each frame's camera, for scores that live through time.
+
+        Returns:
+            float32 (B, H, W), higher = more unknown.
+
+        Raises:
+            ValueError: the segmentor lacks what the score reads.
+
+        """
+
+    def to(self, device: torch.device) -> Score:
+        """Move the score to a device."""
+
+    def identify(self, model: str) -> None:
+        """
+        Tell the score which model feeds it, as `scores.identity.model_identity` names it.
+
+        Raises:
+            ValueError: the score holds state that was learnt with another model.
+
+        """
+
+    def reset(self, stream: str | None = None) -> None:
+        """Forget one camera's past, or that of all."""
+
+
+class LearningScore(Score, Protocol):
+    """
+    A score with a memory of what is normal, learnt on site and kept in a file.
+
+    Attributes:
+        learning: whether it learns from every frame that it scores.
+
+    """
+
+    learning: bool
+
+    @property
+    def size(self) -> int:
+        """Number of tokens in the memory, 0 = nothing was learnt."""
+
+    @property
+    def problem(self) -> str:
+        """Why the score says nothing, with the remedy; '' where the memory is in use."""
+
+    def start(self) -> None:
+        """Forget everything and learn from every frame that is scored until :meth:`stop`."""
+
+    def stop(self) -> None:
+        """Stop learning."""
+
+    def save(self, path: str) -> None:
+        """Write the memory to a file. Raises ValueError where nothing was learnt."""
+
+    def load(self, path: str) -> None:
+        """Read a memory. Raises ValueError where it does not fit; the present one stays."""
+
+
+def learns(score: Score) -> TypeGuard[LearningScore]:
+    """Whether a score learns what is normal on site."""
+    return score.learns
+
+
+class ScoreModule(nn.Module):
+    """
+    Base class of scores: reads no features, learns nothing, remembers nothing.
+
+    A subclass writes `forward` with the arguments of `Score.__call__`, and overrides what is
+    different about it.
+    """
+
+    needs_features = False
+    learns = False
+
+    def identify(self, model: str) -> None:
+        """Ignore the model's name: nothing was learnt on any."""
+
+    def reset(self, stream: str | None = None) -> None:
+        """Do nothing: there is no past."""
+
+
+def full(x: Tensor) -> Tensor:
+    """Return `x` in float32, or as it is where it has more precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize float (B, C, h, w) to (H, W), bilinear with align_corners=False, float32 at least."""
+    return resize(full(maps), size)
+
+
+def need(tensor: Tensor | None, score: str, what: str) -> Tensor:
+    """Return the tensor, or raise ValueError saying what the segmentor lacks."""
+    if tensor is None:
+        raise ValueError(f'score {score}: the segmentor gives no {what}; choose another score')
+    return tensor
