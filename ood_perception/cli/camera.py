@@ -31,12 +31,15 @@ def camera(
 
     Topics: /camera/image_raw, /camera/image_raw/compressed and /camera/camera_info.
     """
-    from ood_perception.cli.progress import CONSOLE, bar, fail, stopped_by_signals
+    from ood_perception.cli.progress import (
+        CONSOLE,
+        bar,
+        fail,
+        parse_size,
+        stopped_by_signals,
+    )
 
-    try:
-        width, height = (int(side) for side in size.split('x')) if size else (0, 0)
-    except ValueError:
-        raise typer.BadParameter(f'expected WIDTHxHEIGHT, got {size!r}') from None
+    width, height = parse_size(size)
     try:
         from ood_perception.ros.tools.camera import open_source, run_camera
 

@@ -20,12 +20,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> None:
     """Check versions, device, ROS, transport, clock and weights; exit 1 if something is broken."""
-    try:
-        width, height = (int(side) for side in size.split('x'))
-    except ValueError:
-        raise typer.BadParameter(
-            f'expected WIDTHxHEIGHT, got {size!r}', param_hint='size'
-        ) from None
+    width, height = parse_size(size)
     from ood_perception.diagnosis import ERROR, OK, cheap_checks
 
     findings = cheap_checks(profile, width * height * 3)

@@ -33,10 +33,10 @@ def play(
     if any(not (a and sign and b) for a, sign, b in pairs):
         raise typer.BadParameter(f'expected RECORDED:=PUBLISHED, got {remap}', param_hint='remap')
     try:
-        from ood_perception.bags import rosbag2 as bag
+        from ood_perception.ros.tools.playing import play as play_bag
 
         with stopped_by_signals() as stop, bar(f'play {path} [s]', None) as show:
-            sent = bag.play(
+            sent = play_bag(
                 path,
                 topics=topics or (),
                 rate=rate,

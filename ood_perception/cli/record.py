@@ -19,7 +19,7 @@ def record(
     everything: Annotated[bool, typer.Option('--all', '-a', help='Record every topic.')] = False,
     seconds: Annotated[float, typer.Option(help='Longest duration, 0 = until Ctrl-C.')] = 0.0,
     messages: Annotated[int, typer.Option(help='End after this many in all, 0 = never.')] = 0,
-    storage: Annotated[str, typer.Option(help='sqlite3 or mcap.')] = 'sqlite3',
+    storage: Annotated[str, typer.Option(help='mcap or sqlite3.')] = 'mcap',
 ) -> None:
     """Record messages, untouched, until Ctrl-C."""
     from ood_perception.cli.progress import CONSOLE, bar, fail, stopped_by_signals
@@ -28,10 +28,10 @@ def record(
     if bool(names) == everything:
         raise typer.BadParameter('give either --topics or --all')
     try:
-        from ood_perception.bags import rosbag2 as bag
+        from ood_perception.ros.tools.recording import record as record_bag
 
         with stopped_by_signals() as stop, bar('record [messages]', messages or None) as show:
-            counts = bag.record(
+            counts = record_bag(
                 path,
                 names,
                 (lambda done: sum(done.values()) >= messages) if messages else None,

@@ -95,7 +95,7 @@ class Intensity:
 
     def _follow(self, values: NDArray[Any], name: str, warn: Warn | None) -> None:
         low, high, kind = estimate(values)
-        if self.range is None or self._is_far(low, high):
+        if self.range is None or self._is_far(values, low, high):
             self.range = low, high
             if warn is not None and kind:
                 warn(_text(name, values.dtype, low, high, kind))
@@ -112,13 +112,13 @@ class Intensity:
         if not fits and not (old_low == 0 and high <= old_high and meant):
             self.range = old_low + STEP * (low - old_low), old_high + STEP * (high - old_high)
 
-    def _is_far(self, low: float, high: float) -> bool:
-        """Whether most of a frame's range lies outside the one in use, or that one is too wide."""
+    def _is_far(self, values: NDArray[Any], low: float, high: float) -> bool:
+        """Whether most pixels lie outside the range in use, or it is far too wide for them."""
         assert self.range is not None
         old_low, old_high = self.range
-        inside = min(high, old_high) - max(low, old_low)
-        wide = old_low != 0 and old_high - old_low > 8 * (high - low)
-        return inside < 0.5 * (high - low) or wide
+        sample = _sample(values)
+        inside = float(np.mean((sample >= old_low) & (sample <= old_high)))
+        return inside < 0.5 or (old_low != 0 and old_high - old_low > 8 * (high - low))
 
     def _map(self, values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
         if values.dtype == np.uint16:
@@ -142,8 +142,7 @@ def estimate(values: NDArray[Any]) -> tuple[float, float, str]:
 
     """
     whole = 65535.0 if values.dtype == np.uint16 else 0.0
-    step = max(1, math.isqrt(values.size // SAMPLES))
-    sample = values[::step, ::step].ravel()
+    sample = _sample(values)
     if values.dtype.kind == 'u':
         # 0 and the largest value often mean 'no value'.
         inner = sample[(sample > 0) & (sample < np.iinfo(values.dtype).max)]
@@ -169,6 +168,12 @@ def estimate(values: NDArray[Any]) -> tuple[float, float, str]:
         middle = (low + high) / 2
         low, high = middle - narrowest / 2, middle + narrowest / 2
     return low, high, 'stretched'
+
+
+def _sample(values: NDArray[Any]) -> NDArray[Any]:
+    """Evenly chosen values of an image, (n,)."""
+    step = max(1, math.isqrt(values.size // SAMPLES))
+    return values[::step, ::step].ravel()
 
 
 def _finite(values: NDArray[Any], name: str, warn: Warn | None) -> NDArray[Any]:

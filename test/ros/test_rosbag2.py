@@ -22,6 +22,8 @@ from std_msgs.msg import String
 
 from ood_perception.bags import rosbag2 as bag
 from ood_perception.frames.decode import decode
+from ood_perception.ros.tools.playing import play
+from ood_perception.ros.tools.recording import record
 from ood_perception.simulation import ProvingGround
 
 IMAGE, INFO = '/camera/image_raw', '/camera/camera_info'
@@ -115,10 +117,13 @@ def test_errors_name_what_is_wrong(tmp_path, drive):
     with pytest.raises(bag.BagError, match=r"no topic '/other'; it has /camera"):
         list(bag.read_topic(drive, '/other'))
     with pytest.raises(bag.BagError, match='has no topic /other'):
-        bag.play(drive, topics=['/other'])
+        play(drive, topics=['/other'])
     (tmp_path / 'text.bag').write_text('not a bag')
     with pytest.raises(bag.BagError, match='not a rosbag2 bag'):
         bag.topics(tmp_path / 'text.bag')
+    (tmp_path / 'old.bag').write_bytes(b'#ROSBAG V2.0\n')
+    with pytest.raises(bag.BagError, match='rosbags-convert --src .*old.bag --dst'):
+        bag.topics(tmp_path / 'old.bag')
     folder = tmp_path / 'broken'
     folder.mkdir()
     (folder / 'metadata.yaml').write_text('rosbag2_bagfile_information: 3\n')
@@ -129,7 +134,7 @@ def test_errors_name_what_is_wrong(tmp_path, drive):
         bag.topics(tmp_path / 'cut.mcap')
     for options in ({'rate': 0.0}, {'clock': -1.0}, {'loop': -1}, {'start': -1.0}):
         with pytest.raises(ValueError, match='expected'):
-            bag.play(drive, **options)
+            play(drive, **options)
 
 
 def collect(node, kind, topic: str, **options) -> list:
@@ -142,7 +147,7 @@ def play_in_thread(path: Path, **options) -> tuple[threading.Thread, dict]:
     result: dict = {}
 
     def work() -> None:
-        result.update(bag.play(path, **options))
+        result.update(play(path, **options))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -200,9 +205,9 @@ def test_play_stops_and_gives_up(drive):
     assert not thread.is_alive()
     assert result[IMAGE] > 0
     with pytest.raises(bag.BagError, match='nobody subscribed to /camera/image_raw'):
-        bag.play(drive, wait_for=[IMAGE], wait_timeout=0.2)
+        play(drive, wait_for=[IMAGE], wait_timeout=0.2)
     with pytest.raises(bag.BagError, match='not played'):
-        bag.play(drive, wait_for=['/other'], wait_timeout=0.2)
+        play(drive, wait_for=['/other'], wait_timeout=0.2)
 
 
 @pytest.mark.parametrize('storage', bag.STORAGES)
@@ -212,7 +217,7 @@ def test_record_what_play_sends(drive, tmp_path, storage):
 
     def work() -> None:
         counts.update(
-            bag.record(
+            record(
                 tmp_path / 'copy',
                 topics,
                 lambda done: all(done[t] >= 10 for t in topics),
@@ -226,7 +231,7 @@ def test_record_what_play_sends(drive, tmp_path, storage):
     thread = threading.Thread(target=work)
     thread.start()
     assert ready.wait(20)
-    bag.play(drive, wait_for=topics)
+    play(drive, wait_for=topics)
     thread.join(timeout=60)
     assert not thread.is_alive()
     assert counts == dict.fromkeys(topics, 10)
@@ -247,7 +252,7 @@ def test_record_discovers_topics_and_their_qos(tmp_path, ros_node, spin_until):
 
     def work() -> None:
         enough = lambda done: done['/jpeg'] >= 5 and done['/info'] >= 1  # noqa: E731
-        counts.update(bag.record(tmp_path / 'found', ['/jpeg', '/info'], enough, seconds=60))
+        counts.update(record(tmp_path / 'found', ['/jpeg', '/info'], enough, seconds=60))
 
     thread = threading.Thread(target=work)
     thread.start()
