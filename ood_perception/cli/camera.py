@@ -13,7 +13,9 @@ import typer
 def camera(
     source: Annotated[
         str,
-        typer.Argument(help='Folder, video, picture, webcam number or proving-ground[:SEED].'),
+        typer.Argument(
+            help='Folder, video, picture, rosbag2, webcam number or proving-ground[:SEED].'
+        ),
     ],
     namespace: Annotated[str, typer.Option(help='Namespace of the topics.')] = 'camera',
     rate: Annotated[float, typer.Option(help="Frames per second, 0 = the source's own.")] = 0.0,
@@ -39,7 +41,7 @@ def camera(
         stopped_by_signals,
     )
 
-    width, height = parse_size(size)
+    width, height = parse_size(size, empty=True)
     try:
         from ood_perception.ros.tools.camera import open_source, run_camera
 

@@ -20,6 +20,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> None:
     """Check versions, device, ROS, transport, clock and weights; exit 1 if something is broken."""
+    from ood_perception.cli.progress import parse_size
+
     width, height = parse_size(size)
     from ood_perception.diagnosis import ERROR, OK, cheap_checks
 

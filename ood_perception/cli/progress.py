@@ -77,9 +77,9 @@ def left_out(rows: list[tuple[str, str]], most: int = 10) -> None:
         CONSOLE.print(f'  and {len(rows) - most} more', highlight=False)
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, empty: bool = False) -> tuple[int, int]:
     """
-    Width and height of a text such as ``640x480``; '' = (0, 0).
+    Width and height of a text such as ``640x480``; with `empty`, (0, 0) of ''.
 
     Raises:
         typer.BadParameter: something else.
@@ -90,7 +90,7 @@ def parse_size(text: str) -> tuple[int, int]:
     import typer
 
     match = re.fullmatch(r'([1-9]\d*)[xX]([1-9]\d*)', text.strip())
-    if not match and text:
+    if not match and (text or not empty):
         raise typer.BadParameter(f'expected WIDTHxHEIGHT such as 640x480, got {text!r}')
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
