@@ -177,7 +177,7 @@ def _opened(path: Path, file: Any) -> Any:
     av.logging.set_level(av.logging.PANIC)  # what matters of it arrives as an exception
     try:
         return av.open(file, 'r', metadata_errors='replace')
-    except (av.error.FFmpegError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError, OSError) as error:
         raise VideoError(
             f'{shown(path)} is no picture, video or bag that can be read ({_reason(error)})'
         ) from error

@@ -26,7 +26,7 @@ def demo(
     seed: Annotated[int, typer.Option(help='Seed of the rendered drive.')] = SEED,
     source: Annotated[
         str,
-        typer.Option('--input', help='Your own folder of pictures, picture, video or rosbag2.'),
+        typer.Option('--input', help='Your own pictures, video or rosbag2.'),
     ] = '',
     topic: Annotated[
         str, typer.Option(help="Image topic of your rosbag2; '' = the only one.")
