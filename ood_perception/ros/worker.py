@@ -12,6 +12,7 @@ frame is processed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -149,7 +150,9 @@ class Worker:
             raw = raw_frame(message, limit) if self.pipeline.device.type == 'cuda' else None
             if raw is not None:
                 return raw
-            return decode(message, limit, lambda text: self._complain(stream, 'warn', text))
+            stream.fix_intensity(self.settings.intensity_range)
+            warn = functools.partial(self._complain, stream, 'warn')
+            return decode(message, limit, warn, stream.intensity)
         except BadImage as error:
             text = str(error)
         except Exception as error:

@@ -73,7 +73,14 @@ def test_a_folder_as_people_have_them(tmp_path, rgb):
     assert len({i.name for i in items if i.image is not None}) == len(good)
     assert {i.name for i in good} >= {'twice.jpg', 'twice.png', 'b2', 'b10'}
     reasons = {i.file: i.reason for i in items if i.image is None}
-    assert set(reasons) == {'half.jpg', 'empty.jpg', 'text.jpg', 'notes.txt', 'link.jpg', 'sub.jpg'}
+    assert set(reasons) == {
+        'half.jpg',
+        'empty.jpg',
+        'text.jpg',
+        'notes.txt',
+        'link.jpg',
+        'sub.jpg',
+    }
     assert 'cut off' in reasons['half.jpg']
     assert all(reasons.values())
     assert len(list(source.frames())) == len(good)

@@ -182,7 +182,9 @@ def test_what_is_no_picture_says_what_to_do(form, data, text):
     [('BayerRG8', 'bayer'), ('rgb', 'rgb8'), ('mono12', 'mono16'), ('yuv420', 'yuv422')],
 )
 def test_a_wrong_name_of_an_encoding_gets_the_nearest(encoding, near):
-    image = types.SimpleNamespace(height=20, width=20, encoding=encoding, step=60, data=bytes(1200))
+    image = types.SimpleNamespace(
+        height=20, width=20, encoding=encoding, step=60, data=bytes(1200)
+    )
     image.is_bigendian = 0
     with pytest.raises(BadImage, match=f"should call it '{near}"):
         decode_raw(image)
