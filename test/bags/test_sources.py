@@ -309,7 +309,7 @@ def test_labels_of_one_bit_and_of_colours(tmp_path):
     with pytest.raises(BadImage, match=r'red.png: .*\(0, 0, 0\) 48 px, \(255, 0, 0\) 24 px'):
         read_label(tmp_path / 'red.png')
     (tmp_path / 'text.png').write_text('x')
-    with pytest.raises(BadImage, match='text.png cannot be read'):
+    with pytest.raises(BadImage, match=r'text.png cannot be read'):
         read_label(tmp_path / 'text.png')
     with pytest.raises(OSError, match='absent'):
         read_label(tmp_path / 'absent.png')

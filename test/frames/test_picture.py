@@ -110,7 +110,7 @@ def test_a_jpeg_without_its_end_marker(tail, options, rgb):
     np.testing.assert_array_equal(decode_compressed(topic(body + tail, 'jpeg')), want)
     for share in (0.98, 0.9, 0.6, 0.3) if not options else (0.8, 0.5):
         # What a progressive file lacks at its end are the last bits of the coefficients.
-        with pytest.raises(BadImage, match='cut off|damaged'):
+        with pytest.raises(BadImage, match=r'cut off|damaged'):
             complete_jpeg(whole[: int(len(whole) * share)] + tail)
 
 
