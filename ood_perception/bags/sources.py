@@ -66,6 +66,7 @@ class Source:
         live: whether it sets its own pace (webcam).
         items: function that starts it anew and yields its `Item`s, unusable ones too.
         notes: what was found out while reading: the range of deep images, a video's early end.
+        skipped: file and reason of what :meth:`frames` could not use.
         kind: 'pictures', 'video', 'bag', 'webcam' or 'proving-ground'.
 
     """
@@ -77,6 +78,7 @@ class Source:
     live: bool
     items: Callable[[], Iterator[Item]]
     notes: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
     kind: str = 'pictures'
 
     def frames(self) -> Iterator[Rgb]:
@@ -87,20 +89,22 @@ class Source:
             SourceError: there is not one.
 
         """
-        count, reason = 0, ''
+        self.skipped.clear()
+        count = 0
         for item in self.items():
             if item.image is not None:
                 count += 1
                 yield item.image
             else:
-                reason = reason or f'{item.file}: {item.reason}'
+                self.skipped.append((item.file, item.reason))
         if not count:
-            raise nothing(self, reason)
+            raise nothing(self)
 
 
-def nothing(source: Source, reason: str = '') -> SourceError:
-    """Error of a source without one usable picture."""
-    why = reason or '; '.join(source.notes) or 'it is empty'
+def nothing(source: Source) -> SourceError:
+    """Error of a source without one usable picture; its first reasons are named."""
+    reasons = [*source.notes, *(f'{shown(file)}: {why}' for file, why in source.skipped)]
+    why = '; '.join(reasons[:3]) or 'it is empty'
     return SourceError(f'{source.name}: not one picture could be read ({why})')
 
 
@@ -263,7 +267,7 @@ def _video(path: Path, intensity: tuple[float, float] | None) -> Source:
         if number + 1 < info.length:
             note(f'{number + 1} of the {info.length} frames that it announces ({info.codec})')
 
-    return Source(name, info.rate, info.length, 0.0, False, items, notes, 'video')
+    return Source(name, info.rate, info.length, 0.0, False, items, notes, kind='video')
 
 
 def _bag(path: Path, topic: str, intensity: tuple[float, float] | None) -> Source:
@@ -289,7 +293,8 @@ def _bag(path: Path, topic: str, intensity: tuple[float, float] | None) -> Sourc
             note(f'{number + 1} of {count} messages could be read')
 
     name = f'{shown(path)} {topic}'
-    return Source(name, rate if rate < 1000 else 0.0, count, 0.0, False, items, notes, 'bag')
+    rate = rate if rate < 1000 else 0.0
+    return Source(name, rate, count, 0.0, False, items, notes, kind='bag')
 
 
 def _stamp(message: Any) -> int:

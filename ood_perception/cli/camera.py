@@ -37,6 +37,8 @@ def camera(
         CONSOLE,
         bar,
         fail,
+        left_out,
+        note,
         parse_size,
         stopped_by_signals,
     )
@@ -64,4 +66,7 @@ def camera(
             )
     except (ValueError, ImportError) as error:
         raise fail(error) from None
+    left_out(opened.skipped)
+    for text in opened.notes:
+        note(text)
     CONSOLE.print(f'{sent} frames sent', highlight=False)

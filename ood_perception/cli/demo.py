@@ -122,7 +122,6 @@ def write_bag(
         return False
     opened = open_source(source, intensity=intensity)
     step = 1 / (opened.rate or rate)
-    skipped: list[tuple[str, str]] = []
 
     def frames() -> Iterator[Any]:
         index = 0
@@ -131,7 +130,7 @@ def write_bag(
                 note(f'only the first {MOST} frames of {opened.name} are taken')
                 return
             if item.image is None:
-                skipped.append((item.file, item.reason))
+                opened.skipped.append((item.file, item.reason))
                 continue
             image = _within(item.image, item.file)
             yield SimulatedFrame(image, None, None, None, index * step)  # type: ignore[arg-type]
@@ -139,11 +138,11 @@ def write_bag(
 
     with bar(f'reading {opened.name}', opened.length or None) as show:
         count = bags.write_drive(path, frames(), labels='', on_frame=show)
-    left_out(skipped)
+    left_out(opened.skipped)
     for text in opened.notes:
         note(text)
     if not count:
-        raise nothing(opened, '; '.join(f'{f}: {r}' for f, r in skipped[:3]))
+        raise nothing(opened)
     return not opened.rate
 
 

@@ -34,7 +34,7 @@ def learn_normal(
     import itertools
 
     from ood_perception.bags.sources import open_source
-    from ood_perception.cli.progress import CONSOLE, bar, fail, note, parse_range
+    from ood_perception.cli.progress import CONSOLE, bar, fail, left_out, note, parse_range
     from ood_perception.pipeline import Pipeline
 
     try:
@@ -61,6 +61,7 @@ def learn_normal(
         score.save(str(output))
     except ValueError as error:
         raise fail(error) from None
+    left_out(opened.skipped)
     for text in opened.notes:
         note(text)
     stage = dataclasses.replace(pipeline.profile.score, weights=str(output.absolute()))

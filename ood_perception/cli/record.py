@@ -42,5 +42,8 @@ def record(
             )
     except (ValueError, ImportError) as error:
         raise fail(error) from None
+    if not any(counts.values()):
+        what = ', '.join(names) or 'any topic'
+        raise fail(f'{path}: not one message arrived on {what}; ros2 topic list shows the topics')
     for topic, count in sorted(counts.items()):
         CONSOLE.print(f'{count:7d}  {topic}', highlight=False)

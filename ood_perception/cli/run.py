@@ -51,7 +51,15 @@ def run(
     from ood_perception.bags.rosbag2 import BagError
     from ood_perception.bags.sources import SourceError, nothing, open_source
     from ood_perception.bags.video import VideoWriter
-    from ood_perception.cli.progress import CONSOLE, bar, fail, left_out, note, parse_range
+    from ood_perception.cli.progress import (
+        CONSOLE,
+        bar,
+        fail,
+        left_out,
+        note,
+        parse_range,
+        stopped_by_signals,
+    )
     from ood_perception.drawing import draw
     from ood_perception.pipeline import Pipeline
 
@@ -64,16 +72,16 @@ def run(
         raise fail(error) from None
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    skipped: list[tuple[str, str]] = []
     count = 0
     with contextlib.ExitStack() as stack:
         film = None
         if video:
             film = stack.enter_context(VideoWriter(output / VIDEO, rate or opened.rate or 10.0))
+        stop = stack.enter_context(stopped_by_signals())
         show = stack.enter_context(bar(opened.name, limit or opened.length or None))
         for item in opened.items():
             if item.image is None:
-                skipped.append((item.file, item.reason))
+                opened.skipped.append((item.file, item.reason))
                 rows.append(_row(item, 'left out'))
                 continue
             # Pictures have nothing to do with each other; frames of a stream are tracked.
@@ -89,14 +97,14 @@ def run(
             rows.append(_row(item, 'ok', len(result.ids)))
             count += 1
             show(len(rows))
-            if count == limit:
+            if count == limit or stop.is_set():
                 break
     _index(output / INDEX, opened.name, profile, rows, opened.notes)
-    left_out(skipped)
+    left_out(opened.skipped)
     for text in opened.notes:
         note(text)
     if not count:
-        raise fail(nothing(opened, '; '.join(f'{f}: {r}' for f, r in skipped[:3])))
+        raise fail(nothing(opened))
     CONSOLE.print(f'{count} frames in {output} (list: {INDEX})', highlight=False, markup=False)
 
 

@@ -173,7 +173,7 @@ def test_a_turned_picture_and_its_label(exif, tmp_path):
     ('dataset', 'label', 'image'),
     [
         ('road_anomaly_jpg', 'labels/a.png', 'original/a.jpg'),
-        ('cityscapes', 'gtFine/val/x/1_gtFine_labelIds.png', 'leftImg8bit/val/x/1_leftImg8bit.png'),
+        ('cityscapes', 'gtFine/v/x/1_gtFine_labelIds.png', 'leftImg8bit/v/x/1_leftImg8bit.png'),
         ('smiyc_anomaly', 'labels_masks/a_labels_semantic.png', 'images/a.webp'),
     ],
 )  # fmt: skip
