@@ -17,6 +17,7 @@ import numpy as np
 
 from ood_perception.bags.files import natural, shown
 from ood_perception.bags.unfinished import UnfinishedMcap
+from ood_perception.frames.decode import BadImage, stored_values
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
@@ -309,36 +310,23 @@ def read_topic(path: str | Path, topic: str) -> Iterator[tuple[int, Any]]:
 
 def to_array(message: Any) -> np.ndarray:
     """
-    Pixels of a label or camera image read with :func:`read_topic`.
+    Values of an image read with :func:`read_topic`, as they are stored: of labels, of depth.
 
     Args:
-        message: sensor_msgs/Image in rgb8, mono8, mono16 or 32FC1.
+        message: sensor_msgs/Image of any encoding but the YUV ones.
 
     Returns:
-        uint8 (H, W, 3) for rgb8, else uint8, uint16 or float32 (H, W).
+        (H, W) or (H, W, C) of the encoding's own type; :mod:`ood_perception.frames.decode` makes
+        pictures of them.
 
     Raises:
         BagError: another encoding, or too few bytes.
 
     """
-    kinds = {'rgb8': ('u1', 3), 'mono8': ('u1', 1), 'mono16': ('u2', 1), '32FC1': ('f4', 1)}
-    if message.encoding not in kinds:
-        raise BagError(
-            f'encoding: expected one of {", ".join(kinds)}, got {message.encoding!r}; '
-            'ood_perception.frames.decode.decode reads camera images of any encoding'
-        )
-    kind, channels = kinds[message.encoding]
-    dtype = np.dtype(('>' if message.is_bigendian else '<') + kind)
-    row = message.width * channels * dtype.itemsize
-    data = np.frombuffer(message.data, np.uint8)
-    if message.step < row or data.size < message.step * message.height:
-        raise BagError(f'image of {message.width}x{message.height} has only {data.size} bytes')
-    rows = data[: message.step * message.height].reshape(message.height, message.step)[:, :row]
-    pixels = np.ascontiguousarray(rows).view(dtype).astype(dtype.newbyteorder('='), copy=False)
-    shape = (
-        (message.height, message.width, 3) if channels == 3 else (message.height, message.width)
-    )
-    return pixels.reshape(shape)
+    try:
+        return np.ascontiguousarray(stored_values(message))
+    except BadImage as error:
+        raise BagError(str(error)) from error
 
 
 def _plain(raw: Any) -> Any:

@@ -44,7 +44,7 @@ def demo(
 
     from ood_perception.bags import rosbag2 as bags
     from ood_perception.bags.sources import SourceError
-    from ood_perception.cli.progress import bar, fail, note, parse_range
+    from ood_perception.cli.progress import bar, fail, note, parse_range, printable
     from ood_perception.ros.tools.live import LiveError, run_live
 
     console = Console()
@@ -89,7 +89,8 @@ def demo(
     if dropped > 0:
         note(f'{dropped} of {run.frames_in} frames were dropped: they came faster than the node '
              'takes them; ood run processes every frame')  # fmt: skip
-    console.print(f'Open [bold]{output / "report.html"}[/bold]; numbers: {output}/summary.json')
+    text = printable(f'Open {output / "report.html"}; numbers: {output}/summary.json')
+    console.print(text, markup=False)
 
 
 def write_bag(

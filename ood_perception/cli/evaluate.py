@@ -58,6 +58,7 @@ class BagWork:
 
     def __call__(self, bag: str) -> Evaluator:
         """Evaluate one bag with a pipeline of this process."""
+        from ood_perception.bags.files import shown
         from ood_perception.evaluation.evaluator import Evaluator
         from ood_perception.evaluation.joining import Topics
         from ood_perception.evaluation.label_folder import LabelFolder
@@ -73,7 +74,7 @@ class BagWork:
         folder = Path(self.labels) / Path(bag).stem if self.labels else None
         labels = LabelFolder(folder, values) if folder else None
         frames = bag_frames(
-            pipeline, bag, topics, evaluator.problems, str(bag), labels, values, self.intensity
+            pipeline, bag, topics, evaluator.problems, shown(bag), labels, values, self.intensity
         )
         return evaluate_records(frames, evaluator)
 

@@ -58,6 +58,7 @@ def run(
         left_out,
         note,
         parse_range,
+        printable,
         stopped_by_signals,
     )
     from ood_perception.drawing import draw
@@ -105,7 +106,8 @@ def run(
         note(text)
     if not count:
         raise fail(nothing(opened))
-    CONSOLE.print(f'{count} frames in {output} (list: {INDEX})', highlight=False, markup=False)
+    text = printable(f'{count} frames in {output} (list: {INDEX})')
+    CONSOLE.print(text, highlight=False, markup=False)
 
 
 def _row(item: Item, status: str, objects: int = 0) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -262,11 +262,10 @@ def _metres(message: Any, problems: Counter[str]) -> np.ndarray | None:
     """Depth image in metres, by REP-118: 32FC1 in metres or 16UC1 in millimetres."""
     if message is None:
         return None
-    if message.encoding == '16UC1':
-        message = replace(message, encoding='mono16')
-        depth = _array(message, problems)
-        return None if depth is None else depth.astype(np.float32) / 1000
-    return _array(message, problems)
+    depth = _array(message, problems)
+    if depth is None or depth.ndim != 2 or depth.dtype.kind not in 'uf':
+        return None
+    return depth.astype(np.float32) / 1000 if depth.dtype.kind == 'u' else depth
 
 
 def _array(message: Any, problems: Counter[str]) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ood_perception.bags.files import shown
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
 from ood_perception.evaluation.joining import Topics, grouped, join, source_frame, source_topics
 from ood_perception.evaluation.labels import LabelValues
@@ -125,7 +126,7 @@ def evaluate_bag(
 
     """
     evaluator = Evaluator(name or pipeline.profile.name, mode, track)
-    stream = stream or Path(source).stem
+    stream = stream or shown(Path(source).stem)
     frames: Any = bag_frames(
         pipeline,
         source,

@@ -134,23 +134,35 @@ def decode_raw(
         rows = _rows(data, round(height * _SEMI_PLANAR[name]), width, int(message.step))
         return _semi_planar(name, rows, height, width)
     kind, channels, conversion = _INTERLEAVED[name]
-    itemsize = int(kind[1])
-    rows = _rows(data, height, width * itemsize * channels, int(message.step))
-    if itemsize == 1:
+    stored = _stored(message, name, data)
+    if kind == 'u1':
         if (image := bridge.to_rgb(message)) is not None:
             return image
-        image = _split(rows, (height, width, channels) if channels > 1 else (height, width))
-    if kind != 'u1':
-        order = '>' if message.is_bigendian else '<'
-        values = np.ascontiguousarray(rows).view(order + kind).reshape(height, width, channels)
-        values = values.astype(values.dtype.newbyteorder('='), copy=False)
-        values = values[..., 0] if channels == 1 else values
-        image = _to_8_bit(values, name, warn, intensity)
+        image = stored
+    else:
+        image = _to_8_bit(stored, name, warn, intensity)
         if channels == 4:  # the mapping leaves alpha out
             conversion = {cv2.COLOR_BGRA2RGB: cv2.COLOR_BGR2RGB}.get(conversion or 0)
     if conversion is None:
         return np.ascontiguousarray(image)
     return _rgb(image, conversion)
+
+
+def stored_values(message: Any) -> NDArray[Any]:
+    """
+    Values of a sensor_msgs/Image as they are stored: of labels, of depth.
+
+    Returns:
+        (H, W) or (H, W, C) of the encoding's own type, in this machine's byte order.
+
+    Raises:
+        BadImage: unknown or planar encoding, too few bytes.
+
+    """
+    name = _known(str(message.encoding).strip())
+    if name in _SEMI_PLANAR or name in _PACKED_YUV:
+        raise BadImage(f'{name} holds no values of pixels, but luma and shared chroma')
+    return _stored(message, name, np.frombuffer(message.data, np.uint8))
 
 
 def decode_compressed(
@@ -255,6 +267,18 @@ def _known(encoding: str) -> str:
     if near:
         text += f'; the driver should call it {near[0]!r} if that is what it is'
     raise BadImage(f'{text}; this node reads {", ".join(ENCODINGS)}')
+
+
+def _stored(message: Any, name: str, data: NDArray[np.uint8]) -> NDArray[Any]:
+    height, width = int(message.height), int(message.width)
+    kind, channels, _ = _INTERLEAVED[name]
+    rows = _rows(data, height, width * int(kind[1]) * channels, int(message.step))
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    if kind == 'u1':
+        return _split(rows, shape)
+    order = '>' if message.is_bigendian else '<'
+    values = np.ascontiguousarray(rows).view(order + kind).reshape(shape)
+    return values.astype(values.dtype.newbyteorder('='), copy=False)
 
 
 def _not_a_picture(data: bytes, form: str) -> str:
