@@ -211,8 +211,10 @@ class Bag:
             if not storage.connections:
                 what = storage.damage or str(error)
                 raise BagError(f'{shown(path)} cannot be read: {what}') from error
-            left = sum(c.msgcount for c in storage.connections)
-            self._damaged(f'bag is cut off: {storage.damage}; the {left} messages before it count')
+            if storage.damage:
+                left = sum(c.msgcount for c in storage.connections)
+                text = f'bag is cut off: {storage.damage}; the {left} messages before it count'
+                self._damaged(text)
         return storage
 
     def _compare_with_promise(self) -> None:

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from ood_perception.bags import reading
-from ood_perception.bags.files import is_picture, read_picture, shown, visible
+from ood_perception.bags.files import SUFFIXES, is_picture, read_picture, shown, visible
 from ood_perception.bags.video import VideoError, probe, read_video
 from ood_perception.frames.decode import decode, stamp_ns
 from ood_perception.frames.intensity import Intensity
@@ -152,6 +152,8 @@ def open_source(
         source = _bag(path, topic, intensity)
     elif is_picture(path) and path.suffix.lower() != '.gif':
         source = _pictures([path], shown(path), intensity)
+    elif path.suffix.lower() in set(SUFFIXES) - {'.gif'}:
+        raise SourceError(f'{shown(path)} is no picture, video or bag that can be read')
     else:
         source = _video(path, intensity)
     return _resized(source, width, height) if width else source

@@ -91,9 +91,9 @@ class UnfinishedMcap:
             for record in records:
                 if isinstance(record, Schema):
                     schemas[record.id] = record.name
-                elif isinstance(record, Channel):
+                elif isinstance(record, Channel) and record.message_encoding in ('cdr', ''):
                     channels[record.id] = record.topic, schemas.get(record.schema_id, '')
-                elif isinstance(record, Message):
+                elif isinstance(record, Message) and record.channel_id in channels:
                     found.append((record.channel_id, record.log_time, record.data))
             return sorted(found, key=lambda m: m[1])
 

@@ -231,6 +231,30 @@ def test_metadata_that_says_zero_does_not_hide_messages(tmp_path, rgb):
     assert len(list(open_source(str(path)).frames())) == 6
 
 
+def test_an_mcap_of_another_recorder(tmp_path, rgb):
+    """Without the profile 'ros2', and with a channel that is not CDR."""
+    from mcap.writer import Writer
+
+    path, store = tmp_path / 'x.mcap', bags.typestore()
+    with bags.open_writer(tmp_path / 'other') as writer:
+        out = bags.MessageWriter(writer)
+        message = out.image(out.header(7), rgb, 'rgb8')
+    with path.open('wb') as file:
+        writer = Writer(file)
+        writer.start(profile='', library='somebody')
+        schema = writer.register_schema('sensor_msgs/msg/Image', 'ros2msg', b'')
+        image = writer.register_channel(CAMERA, 'cdr', schema)
+        text = writer.register_channel('/text', 'json', 0)
+        data = bytes(store.serialize_cdr(message, 'sensor_msgs/msg/Image'))
+        for number in range(3):
+            writer.add_message(image, 5 + number, data, 5 + number)
+            writer.add_message(text, 5 + number, b'{}', 5 + number)
+        writer.finish()
+    source = open_source(str(path))
+    assert len(list(source.frames())) == 3
+    assert source.notes == []
+
+
 def test_a_missing_part_is_named_and_the_rest_read(tmp_path, rgb):
     path = tmp_path / 'bag'
     bags.write_drive(path, frames(rgb), labels='')
