@@ -39,6 +39,7 @@ def draw(
     alpha: float = 0.6,
     colormap: str = 'turbo',
     out: Image | None = None,
+    colour: tuple[int, int, int] = OUTLINE,
 ) -> Image:
     """
     Draw what was found into an image.
@@ -46,12 +47,13 @@ def draw(
     Args:
         image: uint8 (H, W, 3) RGB; left as it is.
         heatmap: uint8 (H, W), 0..255 = probability of being unknown, or None.
-        instances: uint16 (H, W), 0 = none, or None; outlined in white on black.
+        instances: uint16 (H, W), 0 = none, or None; outlined on black.
         boxes: float32 (N, 4) XYXY pixels, where the labels go.
         labels: one text a box.
         alpha: opacity 0..1 of the colours where the probability is high.
         colormap: an OpenCV colour map's name in lower case.
         out: uint8 (H, W, 3) that is written to, or None.
+        colour: RGB of the outlines.
 
     Returns:
         uint8 (H, W, 3) RGB, `out` where given.
@@ -69,7 +71,7 @@ def draw(
         thin = outline(instances)
         thick = cv2.dilate(thin, np.ones((3, 3), np.uint8))
         out[thick > 0] = SHADOW
-        out[thin > 0] = OUTLINE
+        out[thin > 0] = colour
     for box, text in zip(boxes if boxes is not None else (), labels or (), strict=False):
         _write(out, text, int(box[0]), int(box[1]))
     return out

@@ -8,10 +8,10 @@ cd "$(dirname "$0")/.."
 lock() {
     python -m uv pip compile --quiet --universal --python-version 3.10 --no-header --no-annotate "$@"
 }
-run='--extra cpu --extra report --extra sam --extra onnx'
+run='--extra cpu --extra report --extra sam'
 lock pyproject.toml $run -o requirements/run.txt "$@"
 lock --group pyproject.toml:ros -c requirements/run.txt -o requirements/ros.txt "$@"
-lock pyproject.toml $run --extra train --extra ray --extra dev -c requirements/run.txt \
+lock pyproject.toml $run --extra onnx --extra train --extra dev -c requirements/run.txt \
     -o requirements/test.txt "$@"
 # PyTorch's build for CPUs comes from its own index and needs none of these.
 grep -vE '^(nvidia-|cuda-|triton)' requirements/run.txt >requirements/cpu.txt

@@ -51,6 +51,7 @@ def bench(
     from rich.console import Console
     from rich.progress import track
 
+    from ood_perception.cli.progress import parse_size
     from ood_perception.evaluation.speed import measure, write_rows
     from ood_perception.pipeline import Pipeline
     from ood_perception.simulation.proving_ground import ProvingGround
@@ -64,7 +65,7 @@ def bench(
     ]
     rows: list[Row] = []
     for size, count, engine in track(cases, description='Measuring', console=console):
-        width, height = (int(side) for side in size.split('x'))
+        width, height = parse_size(size)
         ground = ProvingGround(seed=seed, width=width, height=height)
         frames = [np.ascontiguousarray(ground.frame(i * 5).image) for i in range(20)]
         pipeline = Pipeline.from_profile(profile, device, engine)

@@ -13,7 +13,9 @@ import typer
 def camera(
     source: Annotated[
         str,
-        typer.Argument(help='Folder, video, picture, webcam number or proving-ground[:SEED].'),
+        typer.Argument(
+            help='Folder, video, picture, rosbag2, webcam number or proving-ground[:SEED].'
+        ),
     ],
     namespace: Annotated[str, typer.Option(help='Namespace of the topics.')] = 'camera',
     rate: Annotated[float, typer.Option(help="Frames per second, 0 = the source's own.")] = 0.0,
@@ -31,12 +33,17 @@ def camera(
 
     Topics: /camera/image_raw, /camera/image_raw/compressed and /camera/camera_info.
     """
-    from ood_perception.cli.progress import CONSOLE, bar, fail, stopped_by_signals
+    from ood_perception.cli.progress import (
+        CONSOLE,
+        bar,
+        fail,
+        left_out,
+        note,
+        parse_size,
+        stopped_by_signals,
+    )
 
-    try:
-        width, height = (int(side) for side in size.split('x')) if size else (0, 0)
-    except ValueError:
-        raise typer.BadParameter(f'expected WIDTHxHEIGHT, got {size!r}') from None
+    width, height = parse_size(size, empty=True)
     try:
         from ood_perception.ros.tools.camera import open_source, run_camera
 
@@ -59,4 +66,7 @@ def camera(
             )
     except (ValueError, ImportError) as error:
         raise fail(error) from None
+    left_out(opened.skipped)
+    for text in opened.notes:
+        note(text)
     CONSOLE.print(f'{sent} frames sent', highlight=False)

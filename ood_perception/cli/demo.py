@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,38 +16,52 @@ import typer
 SEED = 1007
 """Of the rendered drive; training uses seeds below 1000."""
 
+MOST = 3000
+"""Frames of a source that are played, at most."""
+
 
 def demo(
     output: Annotated[Path, typer.Option(help='Folder of the results.')] = Path('demo_output'),
     seconds: Annotated[float, typer.Option(help='Length of the drive.', min=1.0)] = 12.0,
     seed: Annotated[int, typer.Option(help='Seed of the rendered drive.')] = SEED,
     source: Annotated[
-        str, typer.Option('--input', help='Your own folder of pictures, video or rosbag2.')
+        str,
+        typer.Option('--input', help='Your own pictures, video or rosbag2.'),
     ] = '',
     topic: Annotated[
         str, typer.Option(help="Image topic of your rosbag2; '' = the only one.")
     ] = '',
     profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
-    rate: Annotated[float, typer.Option(help='Frames per second of pictures.')] = 10.0,
+    rate: Annotated[
+        float, typer.Option(help='Frames per second in the stamps of pictures.', min=0.01)
+    ] = 10.0,
+    intensity_range: Annotated[
+        str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
+    ] = '',
 ) -> None:
     """Play a drive (or your frames) to the node and write report.html and summary.json."""
     from rich.console import Console
 
     from ood_perception.bags import rosbag2 as bags
     from ood_perception.bags.sources import SourceError
-    from ood_perception.cli.progress import bar, fail
+    from ood_perception.cli.progress import bar, fail, note, parse_range, printable
     from ood_perception.ros.tools.live import LiveError, run_live
 
     console = Console()
+    output.mkdir(parents=True, exist_ok=True)
     for name in ('drive', 'run'):
         shutil.rmtree(output / name, ignore_errors=True)
-    output.mkdir(parents=True, exist_ok=True)
+    intensity, parameters = parse_range(intensity_range), []
+    if intensity is not None:
+        parameters = [f'intensity_range:=[{intensity[0]}, {intensity[1]}]']
+    lockstep = False
     try:
-        if source and (Path(source) / 'metadata.yaml').is_file():
-            bag, image_topic = Path(source), topic or only_image_topic(source)
+        given = Path(source).expanduser()
+        if source and given.exists() and bags.is_bag(given):
+            bag, image_topic = given, bags.image_topic(given, topic)
         else:
             bag, image_topic = output / 'drive', '/camera/image_raw'
-            write_bag(bag, source, seconds, seed, rate)
+            lockstep = write_bag(bag, source, seconds, seed, rate, intensity)
         console.print(f'Starting the node with profile {profile} (loads and warms up)')
         with bar('playing to the node', None) as show:
             run = run_live(
@@ -57,6 +70,8 @@ def demo(
                 profile=profile,
                 image_topic=image_topic,
                 on_progress=lambda done, total: show(round(done)),
+                parameters=parameters,
+                lockstep=lockstep,
             )
     except (bags.BagError, SourceError, LiveError, ValueError) as error:
         raise fail(error) from None
@@ -68,48 +83,84 @@ def demo(
         write_report(output / 'report.html', [evaluated])
     (output / 'summary.json').write_text(json.dumps(evaluated.summary, indent=2) + '\n')
     show_table(console, evaluated.summary)
-    console.print(f'Open [bold]{output / "report.html"}[/bold]; numbers: {output}/summary.json')
+    for problem, count in evaluated.problems.items():
+        note(f'{problem} ({count}x)')
+    dropped = run.frames_in - int(evaluated.summary['frames_out'])
+    if dropped > 0:
+        note(f'{dropped} of {run.frames_in} frames were dropped: they came faster than the node '
+             'takes them; ood run processes every frame')  # fmt: skip
+    text = printable(f'Open {output / "report.html"}; numbers: {output}/summary.json')
+    console.print(text, markup=False)
 
 
-def write_bag(path: Path, source: str, seconds: float, seed: int, rate: float) -> None:
-    """Write the rendered drive with labels, or somebody's pictures without, as a rosbag2."""
+def write_bag(
+    path: Path,
+    source: str,
+    seconds: float,
+    seed: int,
+    rate: float,
+    intensity: tuple[float, float] | None = None,
+) -> bool:
+    """
+    Write the rendered drive with labels, or somebody's pictures without, as a rosbag2.
+
+    Returns:
+        True where the source has no rate of its own, so that no frame need be dropped.
+
+    Raises:
+        SourceError: the source cannot be opened, or yields nothing.
+
+    """
     from ood_perception.bags import rosbag2 as bags
-    from ood_perception.bags.sources import open_source
-    from ood_perception.cli.progress import bar
+    from ood_perception.bags.sources import nothing, open_source
+    from ood_perception.cli.progress import bar, left_out, note
     from ood_perception.simulation import ProvingGround, SimulatedFrame
 
     if not source:
         ground = ProvingGround(seed)
         with bar(f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)) as show:
             bags.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
-        return
-    opened = open_source(source)
+        return False
+    opened = open_source(source, intensity=intensity)
     step = 1 / (opened.rate or rate)
 
     def frames() -> Iterator[Any]:
-        for index, image in enumerate(opened.frames()):
+        index = 0
+        for item in opened.items():
+            if index == MOST:
+                note(f'only the first {MOST} frames of {opened.name} are taken')
+                return
+            if item.image is None:
+                opened.skipped.append((item.file, item.reason))
+                continue
+            image = _within(item.image, item.file)
             yield SimulatedFrame(image, None, None, None, index * step)  # type: ignore[arg-type]
+            index += 1
 
-    most = itertools.islice(frames(), 3000)
     with bar(f'reading {opened.name}', opened.length or None) as show:
-        bags.write_drive(path, most, labels='', on_frame=show)
+        count = bags.write_drive(path, frames(), labels='', on_frame=show)
+    left_out(opened.skipped)
+    for text in opened.notes:
+        note(text)
+    if not count:
+        raise nothing(opened)
+    return not opened.rate
 
 
-def only_image_topic(bag: str) -> str:
-    """
-    Topic of a bag's images.
+def _within(image: Any, name: str) -> Any:
+    """Picture of no more pixels than the node takes."""
+    import cv2
 
-    Raises:
-        BagError: there is none, or several to choose from.
+    from ood_perception.cli.progress import note
+    from ood_perception.frames.picture import MAX_PIXELS
 
-    """
-    from ood_perception.bags import rosbag2 as bags
-
-    kinds = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-    names = [t.name for t in bags.topics(bag) if t.type in kinds and 'depth' not in t.name.lower()]
-    if len(names) != 1:
-        raise bags.BagError(f'{bag}: choose --topic from {", ".join(names) or "no image topic"}')
-    return names[0]
+    height, width = image.shape[:2]
+    if height * width <= MAX_PIXELS:
+        return image
+    scale = (MAX_PIXELS / (height * width)) ** 0.5
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    note(f'{name}: {width}x{height} is scaled to {size[0]}x{size[1]} for the node')
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def show_table(console: Any, summary: dict[str, Any]) -> None:

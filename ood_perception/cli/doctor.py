@@ -21,12 +21,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> None:
     """Check versions, device, engines, ROS, transport, clock, weights; exit 1 if one is broken."""
-    try:
-        width, height = (int(side) for side in size.split('x'))
-    except ValueError:
-        raise typer.BadParameter(
-            f'expected WIDTHxHEIGHT, got {size!r}', param_hint='size'
-        ) from None
+    from ood_perception.cli.progress import parse_size
+
+    width, height = parse_size(size)
     from ood_perception.diagnosis import ERROR, OK, cheap_checks, thorough_checks
 
     findings = cheap_checks(profile, width * height * 3)

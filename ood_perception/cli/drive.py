@@ -22,7 +22,7 @@ def drive(
     weather: Annotated[
         str, typer.Option(help="sun, haze, overcast, dusk, rain; '' = the seed's.")
     ] = '',
-    storage: Annotated[str, typer.Option(help='sqlite3 or mcap.')] = 'sqlite3',
+    storage: Annotated[str, typer.Option(help='mcap or sqlite3.')] = 'mcap',
     compressed: Annotated[bool, typer.Option(help='JPEG instead of raw images.')] = False,
 ) -> None:
     """
@@ -30,12 +30,9 @@ def drive(
 
     Topics: /camera/image_raw, /camera/camera_info and /labels/{anomaly,instances,semantic}.
     """
-    from ood_perception.cli.progress import CONSOLE, bar, fail
+    from ood_perception.cli.progress import CONSOLE, bar, fail, parse_size
 
-    try:
-        width, height = (int(side) for side in size.split('x'))
-    except ValueError:
-        raise typer.BadParameter(f'expected WIDTHxHEIGHT, got {size!r}') from None
+    width, height = parse_size(size)
     if seconds <= 0:
         raise typer.BadParameter(f'expected more than 0 seconds, got {seconds}')
     try:

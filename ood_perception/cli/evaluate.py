@@ -31,6 +31,12 @@ Labels = Annotated[
 ]
 Depth = Annotated[str, typer.Option(help='Topic of registered depth images, for distances.')]
 Workers = Annotated[int, typer.Option(help='Bags evaluated at a time.', min=1)]
+Values = Annotated[
+    str, typer.Option(help='Meaning of label values, VALUE=0, 1 or 255 by commas, as in 255=1.')
+]
+IntensityRange = Annotated[
+    str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
+]
 Backend = Annotated[str, typer.Option(help='With several bags: none or processes.')]
 
 
@@ -47,20 +53,29 @@ class BagWork:
     instances: str
     depth: str = '/camera/depth/image_raw'
     labels: str = ''
+    values: str = ''
+    intensity: tuple[float, float] | None = None
 
     def __call__(self, bag: str) -> Evaluator:
         """Evaluate one bag with a pipeline of this process."""
+        from ood_perception.bags.files import shown
         from ood_perception.evaluation.evaluator import Evaluator
         from ood_perception.evaluation.joining import Topics
         from ood_perception.evaluation.label_folder import LabelFolder
+        from ood_perception.evaluation.labels import LabelValues, parse_values
         from ood_perception.evaluation.replay import bag_frames, evaluate_records
         from ood_perception.pipeline import Pipeline
+
+        values = LabelValues(more=parse_values(self.values))
 
         pipeline = Pipeline.from_profile(self.profile, self.device)
         evaluator = Evaluator(pipeline.profile.name, self.mode, self.track)
         topics = Topics(self.image, self.anomaly, self.instances, depth=self.depth)
-        labels = LabelFolder(Path(self.labels) / Path(bag).stem) if self.labels else None
-        frames = bag_frames(pipeline, bag, topics, evaluator.problems, str(bag), labels)
+        folder = Path(self.labels) / Path(bag).stem if self.labels else None
+        labels = LabelFolder(folder, values) if folder else None
+        frames = bag_frames(
+            pipeline, bag, topics, evaluator.problems, shown(bag), labels, values, self.intensity
+        )
         return evaluate_records(frames, evaluator)
 
 
@@ -76,21 +91,26 @@ def bag(
     anomaly: Annotated[str, typer.Option(help='Topic of the labels.')] = '/labels/anomaly',
     instances: Annotated[str, typer.Option(help='Topic of true ids.')] = '/labels/instances',
     labels: Labels = '',
+    values: Values = '',
     depth: Depth = '/camera/depth/image_raw',
     mode: Mode = 'streaming',
     track: Track = '',
     write: Annotated[bool, typer.Option(help='Write the outputs as a bag, too.')] = False,
     workers: Workers = 1,
     backend: Backend = 'processes',
+    intensity_range: IntensityRange = '',
 ) -> None:
     """Evaluate bags: every frame in this process, or live over DDS."""
-    from ood_perception.cli.progress import bar, fail
+    from ood_perception.cli.progress import bar, fail, parse_range
     from ood_perception.evaluation.joining import Topics
     from ood_perception.evaluation.label_folder import LabelFolder
+    from ood_perception.evaluation.labels import LabelValues, parse_values
 
+    intensity = parse_range(intensity_range)
     topics = Topics(image, anomaly, instances, depth=depth)
     try:
-        stamped = LabelFolder(labels) if labels and len(bags) == 1 else None
+        meaning = LabelValues(more=parse_values(values))
+        stamped = LabelFolder(labels, meaning) if labels and len(bags) == 1 else None
         if live:
             if len(bags) != 1:
                 raise ValueError(f'live: expected one bag, got {len(bags)}')
@@ -108,7 +128,14 @@ def bag(
                     on_progress=lambda done, total: show(round(done)),
                 )
             found = evaluate_live(
-                run, bags[0], image, profile, topics=topics, labels=stamped, track=track
+                run,
+                bags[0],
+                image,
+                profile,
+                topics=topics,
+                labels=stamped,
+                values=meaning,
+                track=track,
             )
         elif len(bags) == 1:
             from ood_perception.evaluation.replay import evaluate_bag
@@ -121,6 +148,8 @@ def bag(
                     bags[0],
                     topics=topics,
                     labels=stamped,
+                    values=meaning,
+                    intensity=intensity,
                     track=track,
                     mode=mode,
                     write=output / 'outputs' if write else None,
@@ -130,14 +159,26 @@ def bag(
             from ood_perception.evaluation.distributed import evaluate_shards
 
             folder = str(Path(labels).absolute()) if labels else ''
-            work = BagWork(profile, device, mode, track, image, anomaly, instances, depth, folder)
+            work = BagWork(
+                profile,
+                device,
+                mode,
+                track,
+                image,
+                anomaly,
+                instances,
+                depth,
+                folder,
+                values,
+                intensity,
+            )
             paths = [str(path.absolute()) for path in bags]
             with bar('evaluating bags', len(bags)) as show:
                 merged = evaluate_shards(
                     paths, work, workers, backend if workers > 1 else 'none', on_progress=show
                 )
             found = merged.compute(profile=profile, bags=len(bags))
-    except (RuntimeError, ValueError, OSError, ImportError) as error:
+    except (RuntimeError, ValueError, ImportError) as error:
         raise fail(error) from None
     _report(output, found)
 
@@ -150,25 +191,34 @@ def folder(
     profile: ProfileName = 'compact',
     device: Device = 'auto',
     mode: Mode = 'smiyc',
+    values: Values = '',
+    intensity_range: IntensityRange = '',
 ) -> None:
     """Evaluate a benchmark or a folder of images and labels."""
-    from ood_perception.cli.progress import bar, fail
+    from ood_perception.cli.progress import bar, fail, parse_range
     from ood_perception.evaluation.datasets import open_dataset
     from ood_perception.evaluation.evaluator import Evaluator
+    from ood_perception.evaluation.labels import LabelValues, parse_values
     from ood_perception.evaluation.replay import predicted
     from ood_perception.pipeline import Pipeline
 
+    intensity = parse_range(intensity_range)
     try:
+        more = parse_values(values)
         data = open_dataset(dataset, root)
         pipeline = Pipeline.from_profile(profile, device)
         evaluator = Evaluator(pipeline.profile.name, mode, data.layout.track)
         with bar('evaluating images', len(data)) as show:
-            for number, frame in enumerate(data.frames(evaluator.problems)):
+            meaning = LabelValues(data.layout.values, more)
+            frames = data.frames(evaluator.problems, meaning, intensity)
+            for number, frame in enumerate(frames):
                 if predicted(pipeline, frame, evaluator.problems):
                     evaluator.update(frame)
                 pipeline.reset(frame.stream)
                 show(number + 1)
-    except (RuntimeError, ValueError, OSError) as error:
+        if not evaluator.frames:
+            raise ValueError(f'{root}: not one image could be used: {_problems(evaluator)}')
+    except (RuntimeError, ValueError) as error:
         raise fail(error) from None
     _report(output, evaluator.compute(profile=profile, dataset=dataset))
 
@@ -204,7 +254,7 @@ def drive(
                 if predicted(pipeline, frame, Counter()):
                     evaluator.update(frame)
                 show(number + 1)
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError) as error:
         raise fail(error) from None
     _report(output, evaluator.compute(profile=profile, drive=seed))
 
@@ -218,7 +268,12 @@ def list_datasets() -> None:
         typer.echo(f'{name}: {layout.title}\n  labels {layout.labels}\n  from {layout.where}')
 
 
+def _problems(evaluator: Evaluator) -> str:
+    return '; '.join(list(evaluator.problems)[:3])
+
+
 def _report(output: Path, found: Evaluation) -> None:
+    from ood_perception.cli.progress import printable
     from ood_perception.evaluation.report import text, write_report
 
     path = write_report(output / 'report.html', [found])
@@ -226,5 +281,6 @@ def _report(output: Path, found: Evaluation) -> None:
     for key, value in chosen.items():
         typer.echo(f'{key:24} {text(value)}')
     for problem, count in found.problems.items():
-        typer.secho(f'problem ({count}x): {problem}', fg='yellow', err=True)
+        text_of = printable(f'problem ({count}x): {problem}')
+        typer.secho(text_of, fg='yellow', err=True)
     typer.echo(f'report: {path}')

@@ -19,6 +19,7 @@ def export(
     tolerance: Annotated[float, typer.Option(help='Largest relative difference to eager.')] = 1e-3,
 ) -> None:
     """Export the network of a profile and check the export against eager."""
+    from ood_perception.cli.progress import parse_size
     from ood_perception.engines.export import export as export_model
     from ood_perception.pipeline import image_size, load_segmentor
     from ood_perception.profile import Profile, ProfileError
@@ -26,7 +27,7 @@ def export(
     try:
         loaded = Profile.load(profile)
         segmentor = load_segmentor(loaded)
-        width, height = (int(side) for side in size.split('x'))
+        width, height = parse_size(size)
         gap = export_model(segmentor, image_size(loaded, segmentor, height, width), path, format)
     except (ProfileError, ValueError, ImportError) as error:
         raise typer.BadParameter(str(error)) from error

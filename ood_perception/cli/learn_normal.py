@@ -19,35 +19,28 @@ def learn_normal(
     profile: Annotated[
         str, typer.Option(help='A profile whose score is novelty (or knn).')
     ] = 'compact_novelty',
-    topic: Annotated[str, typer.Option(help='Image topic of a bag.')] = '/camera/image_raw',
+    topic: Annotated[str, typer.Option(help="Image topic of a bag; '' = the only one.")] = '',
     device: Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')] = 'auto',
-    every: Annotated[int, typer.Option(help='Take every n-th frame.', min=1)] = 5,
-    limit: Annotated[int, typer.Option(help='Most frames taken, 0 = all.')] = 0,
+    every: Annotated[
+        int, typer.Option(help='Take every n-th frame; 0 = all pictures, each 5th of a stream.')
+    ] = 0,
+    limit: Annotated[int, typer.Option(help='Most frames taken, 0 = all.', min=0)] = 0,
+    intensity_range: Annotated[
+        str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
+    ] = '',
 ) -> None:
     """Learn what is normal from frames without unknown objects; writes memory and profile."""
     import dataclasses
     import itertools
-    from collections.abc import Iterator
 
-    import numpy as np
-
-    from ood_perception.cli.progress import CONSOLE, bar, fail
+    from ood_perception.bags.sources import open_source
+    from ood_perception.cli.progress import CONSOLE, bar, fail, left_out, note, parse_range
     from ood_perception.pipeline import Pipeline
     from ood_perception.scores import learns
 
-    def frames() -> Iterator[np.ndarray]:
-        if (Path(source) / 'metadata.yaml').is_file():
-            from ood_perception.bags.rosbag2 import read_topic
-            from ood_perception.frames.decode import decode
-
-            for _, message in read_topic(source, topic):
-                yield decode(message)
-        else:
-            from ood_perception.bags.sources import open_source
-
-            yield from open_source(source).frames()
-
     try:
+        opened = open_source(source, topic=topic, intensity=parse_range(intensity_range))
+        step = every or (1 if opened.kind == 'pictures' else 5)
         pipeline = Pipeline.from_profile(profile, device)
         score = pipeline.score
         if not learns(score):
@@ -58,7 +51,7 @@ def learn_normal(
         score.start()
         count = 0
         with bar('learning what is normal', limit or None) as show:
-            for image in itertools.islice(frames(), 0, None, every):
+            for image in itertools.islice(opened.frames(), 0, None, step):
                 pipeline([image], streams=['camera'], wants=('score',))
                 count += 1
                 show(count)
@@ -67,8 +60,11 @@ def learn_normal(
         score.stop()
         output.parent.mkdir(parents=True, exist_ok=True)
         score.save(str(output))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise fail(error) from None
+    left_out(opened.skipped)
+    for text in opened.notes:
+        note(text)
     stage = dataclasses.replace(pipeline.profile.score, weights=str(output.absolute()))
     path = output.with_suffix('.yaml')
     name = f'{pipeline.profile.name}_{output.stem}'

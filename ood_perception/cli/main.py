@@ -99,6 +99,28 @@ def main() -> None:
         build(arguments[0] if arguments else None)(args=arguments, prog_name='ood')
     except KeyboardInterrupt:  # while the libraries are still being loaded
         sys.exit(130)
+    except expected_errors() as error:
+        from ood_perception.cli.progress import fail
+
+        fail(one_line(error))
+        sys.exit(1)
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Errors of the outer world: files, disks, data bases. Each becomes one line."""
+    import sqlite3
+
+    from safetensors import SafetensorError
+
+    return OSError, sqlite3.Error, SafetensorError
+
+
+def one_line(error: Exception) -> str:
+    """What happened, and to which file."""
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(n) for n in (error.filename, error.filename2) if n is not None]
+        return ': '.join([*names, error.strerror])
+    return f'{type(error).__name__}: {error}'.splitlines()[0]
 
 
 if __name__ == '__main__':

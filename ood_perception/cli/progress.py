@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 CONSOLE = Console(stderr=True)
@@ -24,7 +25,7 @@ def bar(text: str, total: float | None) -> Iterator[Callable[[float], None]]:
         TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
     with Progress(*columns, console=CONSOLE, transient=not CONSOLE.is_terminal) as progress:
-        task = progress.add_task(text, total=total)
+        task = progress.add_task(escape(text), total=total)
         yield lambda done: progress.update(task, completed=done)
 
 
@@ -44,9 +45,72 @@ def stopped_by_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def fail(error: Exception) -> Any:
+def fail(error: Exception | str) -> Any:
     """Say what is wrong and end with exit code 1."""
     import typer
 
-    CONSOLE.print(f'[red]error[/red]: {error}', highlight=False, soft_wrap=True)
+    text = escape(printable(str(error)))
+    CONSOLE.print(f'[red]error[/red]: {text}', highlight=False, soft_wrap=True)
     return typer.Exit(1)
+
+
+def note(text: str) -> None:
+    """Say something that is worth a look, on stderr."""
+    line = f'[yellow]note[/yellow]: {escape(printable(text))}'
+    CONSOLE.print(line, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Text whose file names may not be UTF-8, as it can be printed."""
+    return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+
+
+def left_out(rows: list[tuple[str, str]], most: int = 10) -> None:
+    """List what of a source was not used, and why."""
+    if not rows:
+        return
+    note(f'{len(rows)} left out:')
+    for name, reason in rows[:most]:
+        text = escape(printable(f'  {name}: {reason}'))
+        CONSOLE.print(text, highlight=False, soft_wrap=True)
+    if len(rows) > most:
+        CONSOLE.print(f'  and {len(rows) - most} more', highlight=False)
+
+
+def parse_size(text: str, empty: bool = False) -> tuple[int, int]:
+    """
+    Width and height of a text such as ``640x480``; with `empty`, (0, 0) of ''.
+
+    Raises:
+        typer.BadParameter: something else.
+
+    """
+    import re
+
+    import typer
+
+    match = re.fullmatch(r'([1-9]\d*)[xX]([1-9]\d*)', text.strip())
+    if not match and (text or not empty):
+        raise typer.BadParameter(f'expected WIDTHxHEIGHT such as 640x480, got {text!r}')
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def parse_range(text: str) -> tuple[float, float] | None:
+    """
+    Low and high of a text such as ``7600,8600``; '' = None.
+
+    Raises:
+        typer.BadParameter: something else.
+
+    """
+    import typer
+
+    if not text:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(','))
+        if low < high:
+            return low, high
+    except ValueError:
+        pass
+    raise typer.BadParameter(f'expected LOW,HIGH with LOW below HIGH, got {text!r}')

@@ -19,7 +19,7 @@ def record(
     everything: Annotated[bool, typer.Option('--all', '-a', help='Record every topic.')] = False,
     seconds: Annotated[float, typer.Option(help='Longest duration, 0 = until Ctrl-C.')] = 0.0,
     messages: Annotated[int, typer.Option(help='End after this many in all, 0 = never.')] = 0,
-    storage: Annotated[str, typer.Option(help='sqlite3 or mcap.')] = 'sqlite3',
+    storage: Annotated[str, typer.Option(help='mcap or sqlite3.')] = 'mcap',
 ) -> None:
     """Record messages, untouched, until Ctrl-C."""
     from ood_perception.cli.progress import CONSOLE, bar, fail, stopped_by_signals
@@ -42,6 +42,9 @@ def record(
             )
     except (ValueError, ImportError) as error:
         raise fail(error) from None
+    if not any(counts.values()):
+        what = ', '.join(names) or 'any topic'
+        raise fail(f'{path}: not one message arrived on {what}; ros2 topic list shows the topics')
     for topic, count in sorted(counts.items()):
         CONSOLE.print(f'{count:7d}  {topic}', highlight=False)
     if not any(counts.values()):

@@ -1,57 +1,144 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""`ood run`: pictures or a video through a profile, without ROS."""
+"""`ood run`: pictures, a video or a bag through a profile, without ROS."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from ood_perception.bags.sources import Item
+    from ood_perception.result import Result
+
+INDEX = 'index.json'
+VIDEO = 'overlay.mp4'
+
 
 def run(
-    source: Annotated[str, typer.Argument(help='Folder of pictures, a picture or a video.')],
+    source: Annotated[
+        str, typer.Argument(help='Folder of pictures, picture, video, rosbag2, webcam number.')
+    ],
     output: Annotated[Path, typer.Argument(help='Folder of the results.')] = Path('ood_output'),
     profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
     device: Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')] = 'auto',
     engine: Annotated[str, typer.Option(help='auto or an engine.')] = 'auto',
-    limit: Annotated[int, typer.Option(help='Most frames, 0 = all.')] = 0,
+    limit: Annotated[int, typer.Option(help='Most frames, 0 = all.', min=0)] = 0,
+    topic: Annotated[str, typer.Option(help="Image topic of a bag; '' = the only one.")] = '',
+    video: Annotated[
+        bool, typer.Option('--video', help=f'Write the overlays as a video too, {VIDEO}.')
+    ] = False,
+    pictures: Annotated[bool, typer.Option(help='Write the files of each frame.')] = True,
+    rate: Annotated[
+        float, typer.Option(help="Frames per second of that video, 0 = the source's.", min=0)
+    ] = 0.0,
+    intensity_range: Annotated[
+        str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
+    ] = '',
 ) -> None:
-    """Write for every frame: NAME_overlay.jpg, NAME_heatmap.png, NAME_instances.png, NAME.json."""
-    import json
+    """
+    Find unknown objects in every picture of a source.
 
-    import cv2
-    import numpy as np
-
-    from ood_perception.bags.sources import SourceError, open_source
-    from ood_perception.cli.progress import CONSOLE, bar, fail
-    from ood_perception.detections import detections_json
+    Writes NAME_overlay.jpg, NAME_heatmap.png, NAME_instances.png and NAME.json for each picture,
+    NAME being that of its file (or the number of its frame), and index.json: file, size, status
+    and reason of every picture, the unusable ones included.
+    """
+    from ood_perception.bags.rosbag2 import BagError
+    from ood_perception.bags.sources import SourceError, nothing, open_source
+    from ood_perception.bags.video import VideoWriter
+    from ood_perception.cli.progress import (
+        CONSOLE,
+        bar,
+        fail,
+        left_out,
+        note,
+        parse_range,
+        printable,
+        stopped_by_signals,
+    )
     from ood_perception.drawing import draw
     from ood_perception.pipeline import Pipeline
 
     try:
-        opened = open_source(source)
+        opened = open_source(source, topic=topic, intensity=parse_range(intensity_range))
+        if Path(source).is_dir() and output.resolve() == Path(source).resolve():
+            raise SourceError(f'{output}: results need another folder than the pictures')
         pipeline = Pipeline.from_profile(profile, device, engine)
-    except (SourceError, ValueError) as error:
+    except (SourceError, BagError, ValueError) as error:
         raise fail(error) from None
     output.mkdir(parents=True, exist_ok=True)
-    wants = ('heatmap', 'instances')
+    rows: list[dict[str, Any]] = []
     count = 0
-    with bar(f'{opened.name}', limit or opened.length or None) as show:
-        for image in opened.frames():
-            result = pipeline([image], streams=['camera'], wants=wants)[0]
-            name = f'{count:06d}'
-            overlay = draw(image, result.heatmap, result.instances)
-            picture = np.ascontiguousarray(overlay[..., ::-1])
-            cv2.imwrite(str(output / f'{name}_overlay.jpg'), picture)
-            cv2.imwrite(str(output / f'{name}_heatmap.png'), result.heatmap)
-            cv2.imwrite(str(output / f'{name}_instances.png'), result.instances)
-            text = json.dumps(detections_json(result), indent=2) + '\n'
-            (output / f'{name}.json').write_text(text)
+    with contextlib.ExitStack() as stack:
+        film = None
+        if video:
+            film = stack.enter_context(VideoWriter(output / VIDEO, rate or opened.rate or 10.0))
+        stop = stack.enter_context(stopped_by_signals())
+        show = stack.enter_context(bar(opened.name, limit or opened.length or None))
+        for item in opened.items():
+            if item.image is None:
+                opened.skipped.append((item.file, item.reason))
+                rows.append(_row(item, 'left out'))
+                continue
+            # Pictures have nothing to do with each other; frames of a stream are tracked.
+            if opened.kind == 'pictures':
+                pipeline.reset('camera')
+            wants = ('heatmap', 'instances')
+            result = pipeline([item.image], streams=['camera'], wants=wants)[0]
+            overlay = draw(item.image, result.heatmap, result.instances)
+            if pictures:
+                _write(output, item, overlay, result)
+            if film is not None:
+                film.write(overlay)
+            rows.append(_row(item, 'ok', len(result.ids)))
             count += 1
-            show(count)
-            if limit and count >= limit:
+            show(len(rows))
+            if count == limit or stop.is_set():
                 break
-    CONSOLE.print(f'{count} frames in {output}', highlight=False)
+    _index(output / INDEX, opened.name, profile, rows, opened.notes)
+    left_out(opened.skipped)
+    for text in opened.notes:
+        note(text)
+    if not count:
+        raise fail(nothing(opened))
+    text = printable(f'{count} frames in {output} (list: {INDEX})')
+    CONSOLE.print(text, highlight=False, markup=False)
+
+
+def _row(item: Item, status: str, objects: int = 0) -> dict[str, Any]:
+    row: dict[str, Any] = {'file': item.file, 'status': status, 'reason': item.reason}
+    if item.image is not None:
+        row |= {'name': item.name, 'size': [item.image.shape[1], item.image.shape[0]]}
+        row['objects'] = objects
+    if item.stamp_ns is not None:
+        row['stamp_ns'] = item.stamp_ns
+    return row
+
+
+def _index(
+    path: Path, source: str, profile: str, rows: list[dict[str, Any]], notes: list[str]
+) -> None:
+    # Names that are not UTF-8 are written as escapes, which json reads back.
+    tree = {'source': source, 'profile': profile, 'notes': notes, 'files': rows}
+    path.write_text(json.dumps(tree, indent=1) + '\n', encoding='ascii')
+
+
+def _write(output: Path, item: Item, overlay: Any, result: Result) -> None:
+    """Write the four files of a frame; encoded in memory, so that a full disk is an error."""
+    from ood_perception.detections import detections_json
+    from ood_perception.frames.picture import encode
+
+    assert result.heatmap is not None
+    assert result.instances is not None
+    # A JPEG's side has at most 65500 pixels.
+    suffix = '.jpg' if max(overlay.shape) <= 65500 else '.png'
+    (output / f'{item.name}_overlay{suffix}').write_bytes(encode(overlay, suffix))
+    (output / f'{item.name}_heatmap.png').write_bytes(encode(result.heatmap, '.png'))
+    (output / f'{item.name}_instances.png').write_bytes(encode(result.instances, '.png'))
+    text = json.dumps(detections_json(result), indent=2) + '\n'
+    (output / f'{item.name}.json').write_text(text, encoding='utf-8')

@@ -9,18 +9,27 @@ Nothing is ever downloaded; a folder that lacks what a layout needs is an error 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.bags.files import (
+    SUFFIXES,
+    in_step,
+    read_label,
+    read_picture,
+    shown,
+    visible,
+    with_any_suffix,
+)
 from ood_perception.evaluation.evaluator import Frame
-from ood_perception.evaluation.pixel_metrics import IGNORE
-
-PICTURES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
+from ood_perception.evaluation.labels import PLAIN, LabelValues
+from ood_perception.frames.intensity import Intensity
+from ood_perception.frames.picture import BadImage, orientation
 
 
 class DatasetError(ValueError):
@@ -40,6 +49,7 @@ class Layout:
             it exists; any picture suffix is tried.
         values: label value in the file -> 0, 1 or 255; None = as it is, others become 255.
         track: 'anomaly' or 'obstacle', sizes for its component metrics.
+        any_label: whether labels may be of any kind of picture where none fits the pattern.
 
     """
 
@@ -47,8 +57,9 @@ class Layout:
     where: str
     labels: str
     image: Callable[[Path, Path], Path]
-    values: Mapping[int, int] = field(default_factory=lambda: {0: 0, 1: 1, 255: 255})
+    values: Mapping[int, int] = field(default_factory=lambda: dict(PLAIN))
     track: str = 'anomaly'
+    any_label: bool = False
 
 
 def _smiyc(root: Path, label: Path) -> Path:
@@ -67,6 +78,11 @@ def _lost_and_found(root: Path, label: Path) -> Path:
     return Path(str(label.parent).replace('gtCoarse', 'leftImg8bit')) / name
 
 
+def _cityscapes(root: Path, label: Path) -> Path:
+    name = label.name.replace('gtFine_labelIds', 'leftImg8bit')
+    return root / 'leftImg8bit' / label.parent.relative_to(root / 'gtFine') / name
+
+
 def _beside(folder: str, images: str, ending: str = '') -> Callable[[Path, Path], Path]:
     def image(root: Path, label: Path) -> Path:
         relative = label.relative_to(root / folder)
@@ -83,6 +99,14 @@ DATASETS: dict[str, Layout] = {
         'your own',
         'labels/**/*.png',
         _beside('labels', 'images'),
+        any_label=True,
+    ),
+    'road_anomaly_jpg': Layout(
+        'RoadAnomaly as RbA and others repack it: original/ and labels/ with the same names',
+        'https://www.epfl.ch/labs/cvlab/data/road-anomaly/',
+        'labels/**/*.png',
+        _beside('labels', 'original'),
+        {0: 0, 1: 1, 2: 1, 255: 255},
     ),
     'road_anomaly': Layout(
         'RoadAnomaly (Lis et al.)',
@@ -114,6 +138,12 @@ DATASETS: dict[str, Layout] = {
         '**/*_labels.png',
         lambda root, label: label.with_name(label.name.replace('_labels.png', '_rgb.png')),
     ),
+    'cityscapes': Layout(
+        'Cityscapes layout with gtFine_labelIds of your own: 0 known, 1 unknown, 255 ignore',
+        'your own',
+        'gtFine/**/*_gtFine_labelIds.png',
+        _cityscapes,
+    ),
     'lost_and_found': Layout(
         'Lost and Found test',
         'http://www.6d-vision.com/lostandfounddataset',
@@ -133,7 +163,7 @@ DATASETS: dict[str, Layout] = {
         'https://github.com/hendrycks/anomaly-seg',
         'annotations/test/**/*.png',
         _beside('annotations', 'images'),
-        {**dict.fromkeys(range(1, 14), 0), 14: 1},
+        {0: 255, **dict.fromkeys(range(1, 14), 0), 14: 1},
     ),
 }
 """Name -> layout. Layouts were written from the data sets' descriptions."""
@@ -156,17 +186,41 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def frames(self, problems: Any = None) -> Iterator[Frame]:
-        """Frames with image and label; unreadable labels are counted in `problems`."""
+    def frames(
+        self,
+        problems: Counter[str] | None = None,
+        values: LabelValues | None = None,
+        intensity: tuple[float, float] | None = None,
+    ) -> Iterator[Frame]:
+        """
+        Frames with image and label, both upright.
+
+        Args:
+            problems: gets labels that cannot be read, and values that mean nothing.
+            values: meaning of the labels' values, None for the layout's.
+            intensity: (low, high) of images of more than 8 bits, None = estimated and held.
+
+        """
+        problems = Counter() if problems is None else problems
+        values = LabelValues(self.layout.values) if values is None else values
+        mapping = Intensity(intensity)
         for number, (image, label) in enumerate(self.pairs):
-            frame = Frame(number * 10**9, label.stem)
-            frame.image = lambda image=image: read_image(image)  # type: ignore[misc]
+            frame = Frame(number * 10**9, shown(label.stem))
+            frame.image = lambda image=image: read_picture(image, mapping).rgb  # type: ignore[misc]
             try:
-                frame.anomaly = read_label(label, self.layout.values)
-            except DatasetError as error:
-                if problems is not None:
-                    problems[str(error)] += 1
+                pixels = values(read_label(label), shown(label.name))
+                frame.anomaly = _upright(pixels, image)
+            except (BadImage, OSError) as error:
+                problems[str(error)] += 1
             yield frame
+        values.finish(problems)
+
+
+def _upright(label: NDArray[np.uint8], image: Path) -> NDArray[np.uint8]:
+    """Label of a picture that is shown upright, turned with it where it was drawn on its side."""
+    data = image.read_bytes()
+    turned = orientation(data)
+    return label if turned == 1 else in_step(label, read_picture(image).rgb.shape, turned)
 
 
 def open_dataset(name: str, root: str | Path) -> Dataset:
@@ -188,45 +242,32 @@ def open_dataset(name: str, root: str | Path) -> Dataset:
     source = f'{layout.title}; obtained from {layout.where}'
     if not root.is_dir():
         raise DatasetError(f'no folder {root} ({source})')
-    labels = sorted(root.glob(layout.labels))
+    labels = _labels(root, layout)
     if not labels:
         raise DatasetError(f'{root} has no {layout.labels} ({source})')
     pairs, missing = [], []
     for label in labels:
         wanted = layout.image(root, label)
-        image = next((p for s in PICTURES if (p := wanted.with_suffix(s)).is_file()), None)
+        image = with_any_suffix(wanted)
         if image is None:
             missing.append(wanted)
         else:
             pairs.append((image, label))
     if missing:
         raise DatasetError(
-            f'{root}: {len(missing)} of {len(labels)} labels have no image, first missing '
-            f'{missing[0]} ({source})'
+            f'{shown(root)}: {len(missing)} of {len(labels)} labels have no image, first missing '
+            f'{shown(missing[0])} or with another suffix ({source})'
         )
     return Dataset(layout, pairs)
 
 
-def read_label(path: Path, values: Mapping[int, int]) -> NDArray[np.uint8]:
-    """Label file as 0, 1, 255; of a colour file the first channel. Raises DatasetError."""
-    import cv2
-
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise DatasetError(f'{path} cannot be read as an image')
-    if pixels.ndim == 3:
-        pixels = pixels[..., 2]  # OpenCV's order is blue, green, red
-    table = np.full(1 << 16, IGNORE, np.uint8)
-    for value, meaning in values.items():
-        table[value] = meaning
-    return table[pixels]
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Picture as uint8 (H, W, 3) RGB. Raises DatasetError."""
-    import cv2
-
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DatasetError(f'{path} cannot be read as an image')
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+def _labels(root: Path, layout: Layout) -> list[Path]:
+    """Visible label files of a layout, whatever the case of their suffix."""
+    pattern, dot, suffix = layout.labels.rpartition('.')
+    cased = ''.join(f'[{c.lower()}{c.upper()}]' for c in suffix)
+    found = visible(root.glob(f'{pattern}{dot}{cased}'), root)
+    if not found and layout.any_label:
+        found = visible(
+            (p for p in root.glob(f'{pattern}.*') if p.suffix.lower() in SUFFIXES), root
+        )
+    return found

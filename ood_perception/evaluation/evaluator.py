@@ -232,6 +232,9 @@ class Evaluator:
         if self.labelled:
             figures: dict[str, Any] = self.pixels.compute()
             del figures['frames']
+            if not figures['positives']:  # nothing unknown in any label: nothing to be found
+                undefined = ('ap', 'fpr95', 'auroc', 'f1_star', 'best_f1')
+                figures |= {name: None for name in undefined if name in figures}
             summary |= figures | self.calibration.compute()
             summary['mode'] = self.mode
         if self.labelled and self.components is not None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from ood_perception.bags import rosbag2 as bags
 from ood_perception.detections import confidence_of
 from ood_perception.evaluation.evaluator import Frame
 from ood_perception.evaluation.label_folder import LabelFolder, name_stamps
-from ood_perception.frames.decode import BadImage, decode, stamp_ns
+from ood_perception.evaluation.labels import LabelValues
+from ood_perception.frames.decode import decode, stamp_ns
+from ood_perception.frames.intensity import Intensity
 
 WINDOW = 64
 """Stamps that may be incomplete at a time before the oldest is taken as it is."""
@@ -54,14 +56,20 @@ class Topics:
         return [n for n in (self.anomaly, self.instances, self.depth) if n in have]
 
 
-def grouped(path: str | Path, topics: list[str], problems: Counter[str]) -> Iterator[Group]:
+def grouped(
+    path: str | Path, topics: list[str], problems: Counter[str], image: str = ''
+) -> Iterator[Group]:
     """
     Messages of some topics by header stamp, in ascending order of stamps.
+
+    Images are never lost to their stamps: those that are zero, or not later than the one before,
+    are keyed by the time at which they were recorded, which is told.
 
     Args:
         path: of the bag.
         topics: which; those that the bag lacks are named in `problems`.
         problems: what was wrong, and how often.
+        image: the topic whose messages must all be kept, '' = none.
 
     Yields:
         Stamp in ns, and the messages by topic; a topic may be missing.
@@ -71,8 +79,8 @@ def grouped(path: str | Path, topics: list[str], problems: Counter[str]) -> Iter
 
     """
     with bags.opened(path) as reader:
-        if damage := getattr(reader, 'damage', ''):
-            problems[damage] += 1
+        if reader.damage:
+            problems[reader.damage] += 1
         chosen = [c for c in reader.connections if c.topic in topics and c.msgcount]
         present = {c.topic for c in chosen}
         for name in topics:
@@ -81,12 +89,12 @@ def grouped(path: str | Path, topics: list[str], problems: Counter[str]) -> Iter
         if not chosen:
             return
         store = bags.typestore()
-        waiting: dict[int, dict[str, Any]] = {}
-        done = -1
+        groups = _Groups(len(present), image, problems)
+        read: Counter[str] = Counter()
         messages = reader.messages(connections=chosen)
         while True:
             try:
-                connection, _, raw = next(messages)
+                connection, written, raw = next(messages)
                 message = store.deserialize_cdr(raw, connection.msgtype)
                 stamp = _stamp(message)
             except StopIteration:
@@ -94,18 +102,48 @@ def grouped(path: str | Path, topics: list[str], problems: Counter[str]) -> Iter
             except Exception as error:  # every storage plugin has its own exceptions
                 problems[f'bag is damaged, the rest of it is missing: {error}'] += 1
                 break
-            if stamp <= done:
-                problems['stamps that went back'] += 1
-                continue
-            waiting.setdefault(stamp, {})[connection.topic] = message
-            while waiting:
-                oldest = min(waiting)
-                if len(waiting[oldest]) < len(present) and len(waiting) <= WINDOW:
-                    break
-                yield oldest, waiting.pop(oldest)
-                done = oldest
-        for stamp in sorted(waiting):
-            yield stamp, waiting[stamp]
+            read[connection.topic] += 1
+            yield from groups.add(connection.topic, stamp, written, message)
+        yield from groups.rest()
+        for connection in chosen:
+            if (got := read[connection.topic]) < connection.msgcount:
+                lost = connection.msgcount - got
+                problems[f'messages on {connection.topic} that could not be read'] += lost
+
+
+class _Groups:
+    """Messages that wait for those of the same stamp on other topics."""
+
+    def __init__(self, topics: int, image: str, problems: Counter[str]) -> None:
+        self.topics, self.image, self.problems = topics, image, problems
+        self.waiting: dict[int, dict[str, Any]] = {}
+        self.done = -1
+
+    def add(self, topic: str, stamp: int, written: int, message: Any) -> Iterator[Group]:
+        """Put a message into its group; yields the groups that are complete by that."""
+        if stamp == 0:
+            self.problems[f'{topic}: stamp 0, the time of recording is taken'] += 1
+            stamp = written
+        if topic == self.image and (stamp <= self.done or topic in self.waiting.get(stamp, {})):
+            self.problems[f'{topic}: repeated stamp, the time of recording is taken'] += 1
+            stamp = max(written, self.done + 1)
+            while topic in self.waiting.get(stamp, {}):
+                stamp += 1
+        if stamp <= self.done:
+            self.problems['stamps that went back'] += 1
+            return
+        self.waiting.setdefault(stamp, {})[topic] = message
+        while self.waiting:
+            oldest = min(self.waiting)
+            if len(self.waiting[oldest]) < self.topics and len(self.waiting) <= WINDOW:
+                break
+            yield oldest, self.waiting.pop(oldest)
+            self.done = oldest
+
+    def rest(self) -> Iterator[Group]:
+        """Yield what still waits."""
+        for stamp in sorted(self.waiting):
+            yield stamp, self.waiting[stamp]
 
 
 def join(
@@ -115,6 +153,7 @@ def join(
     problems: Counter[str],
     stream: str = '',
     labels: LabelFolder | None = None,
+    values: LabelValues | None = None,
 ) -> Iterator[Frame]:
     """
     Frames of a recorded run: the node's outputs with images and labels of the same stamp.
@@ -126,11 +165,13 @@ def join(
         problems: gets what was wrong, and how often.
         stream: name of the sequence.
         labels: of a folder, instead of the bag's.
+        values: meaning of the label values of the bag, None = 0, 1 and 255 as they are.
 
     Raises:
         BagError: a bag cannot be opened.
 
     """
+    values = LabelValues() if values is None else values
     names = [f'{topics.node}/{n}' for n in ('heatmap', 'score', 'instances', 'detections_json')]
     given = {t.name for t in bags.topics(outputs) if t.count}
     wanted = [name for name in names if name in given or name.endswith(('heatmap', 'instances'))]
@@ -138,7 +179,7 @@ def join(
     results = grouped(outputs, wanted, problems)
     result = next(results, None)
     foreign, unlabelled = [], []
-    for stamp, messages in grouped(source, asked, problems):
+    for stamp, messages in grouped(source, asked, problems, topics.image):
         while result is not None and result[0] < stamp:
             foreign.append(result[0])
             result = next(results, None)
@@ -146,7 +187,7 @@ def join(
             if labels is not None and topics.image in messages:
                 labels.saw(stamp)
             continue
-        frame = source_frame(stamp, messages, topics, problems, stream, labels)
+        frame = source_frame(stamp, messages, topics, problems, stream, labels, values)
         if topics.anomaly in asked and topics.anomaly not in messages:
             unlabelled.append(stamp)
         yield _with_outputs(frame, result[1], topics, problems)
@@ -156,6 +197,7 @@ def join(
         result = next(results, None)
     name_stamps(foreign, 'outputs whose stamp no image has', problems)
     name_stamps(unlabelled, 'frames whose stamp no label has', problems)
+    values.finish(problems)
     if labels is not None:
         labels.finish(problems)
 
@@ -177,18 +219,31 @@ def source_frame(
     problems: Counter[str],
     stream: str = '',
     labels: LabelFolder | None = None,
+    values: LabelValues | None = None,
+    intensity: Intensity | None = None,
 ) -> Frame:
     """Frame with image, labels and distances only."""
     frame = Frame(stamp, stream)
     image = messages.get(topics.image)
     if image is not None:
-        frame.image = lambda: decode(image)
-    frame.anomaly = _array(messages.get(topics.anomaly), problems)
+        frame.image = lambda: decode(image, warn=_once(problems), intensity=intensity)
+    anomaly = _array(messages.get(topics.anomaly), problems)
+    if anomaly is not None and anomaly.ndim == 2 and anomaly.dtype.kind == 'u':
+        frame.anomaly = (LabelValues() if values is None else values)(anomaly, topics.anomaly)
+    elif anomaly is not None:
+        problems[f'{topics.anomaly}: labels need one whole number a pixel'] += 1
     frame.truth = _array(messages.get(topics.instances), problems)
     frame.distance = _metres(messages.get(topics.depth), problems)
     if labels is not None and image is not None:
         labels.fill(frame, problems)
     return frame
+
+
+def _once(problems: Counter[str]) -> Callable[[str], None]:
+    def warn(text: str) -> None:
+        problems[text] = 1
+
+    return warn
 
 
 def _with_outputs(
@@ -208,11 +263,10 @@ def _metres(message: Any, problems: Counter[str]) -> np.ndarray | None:
     """Depth image in metres, by REP-118: 32FC1 in metres or 16UC1 in millimetres."""
     if message is None:
         return None
-    if message.encoding == '16UC1':
-        message = replace(message, encoding='mono16')
-        depth = _array(message, problems)
-        return None if depth is None else depth.astype(np.float32) / 1000
-    return _array(message, problems)
+    depth = _array(message, problems)
+    if depth is None or depth.ndim != 2 or depth.dtype.kind not in 'uf':
+        return None
+    return depth.astype(np.float32) / 1000 if depth.dtype.kind == 'u' else depth
 
 
 def _array(message: Any, problems: Counter[str]) -> np.ndarray | None:
@@ -220,7 +274,7 @@ def _array(message: Any, problems: Counter[str]) -> np.ndarray | None:
         return None
     try:
         return bags.to_array(message)
-    except (bags.BagError, BadImage) as error:
+    except bags.BagError as error:
         problems[str(error)] += 1
         return None
 

@@ -19,12 +19,14 @@ from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ood_perception.evaluation.datasets import PICTURES, DatasetError
+from ood_perception.bags.files import SUFFIXES, pictures_in, read_label, shown, visible
+from ood_perception.evaluation.datasets import DatasetError
+from ood_perception.evaluation.labels import LabelValues
+from ood_perception.frames.picture import BadImage
 
 if TYPE_CHECKING:
     from ood_perception.evaluation.evaluator import Frame
@@ -40,6 +42,7 @@ class LabelFolder:
 
     Args:
         root: folder, or a CSV file.
+        values: meaning of the values of anomaly labels, None = 0, 1 and 255 as they are.
 
     Attributes:
         files: stamp in ns -> label file, for each kind there is.
@@ -50,8 +53,9 @@ class LabelFolder:
 
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, values: LabelValues | None = None) -> None:
         self.root = root = Path(root)
+        self.values = LabelValues() if values is None else values
         if not root.exists():
             raise DatasetError(f'labels: no folder or CSV file at {root}')
         folders = {kind: root / kind for kind in KINDS if (root / kind).is_dir()}
@@ -75,12 +79,12 @@ class LabelFolder:
             if stamp not in files:
                 continue
             try:
-                pixels = read_pixels(files[stamp])
-            except DatasetError as error:
+                pixels = read_label(files[stamp])
+            except (BadImage, OSError) as error:
                 problems[str(error)] += 1
                 continue
             if kind == 'anomaly':
-                frame.anomaly = np.minimum(pixels, 255).astype(np.uint8)
+                frame.anomaly = self.values(pixels, shown(files[stamp].name))
             elif kind == 'instances':
                 frame.truth = pixels
             else:
@@ -97,6 +101,7 @@ class LabelFolder:
         """Name and count what did not match, once all images of the recording were seen."""
         name_stamps(self.stamps - self._seen, 'labels whose stamp no image has', problems)
         name_stamps(self._without, 'frames whose stamp no label has', problems)
+        self.values.finish(problems)
 
 
 def name_stamps(stamps: Iterable[int], what: str, problems: Counter[str]) -> None:
@@ -115,13 +120,14 @@ def stamped_files(folder: Path) -> dict[int, Path]:
         DatasetError: see `LabelFolder`.
 
     """
-    tables = [folder] if folder.is_file() else sorted(folder.glob('*.csv'))
+    tables = [folder]
+    if folder.is_dir():
+        tables = visible(p for p in folder.iterdir() if p.suffix.lower() == '.csv')
     rows: list[tuple[str, Path]] = []
     for table in tables:
         rows += _table(table)
     if not tables:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
-        rows = [(p.stem, p) for p in files]
+        rows = [(p.stem, p) for p in pictures_in(folder)]
     found: dict[int, Path] = {}
     for text, path in rows:
         try:
@@ -135,7 +141,7 @@ def stamped_files(folder: Path) -> dict[int, Path]:
         found[stamp] = path
     if not found:
         raise DatasetError(
-            f'labels: {folder} has no {", ".join(PICTURES)} and no CSV of stamp,file'
+            f'labels: {folder} has no {", ".join(SUFFIXES)} and no CSV of stamp,file'
         )
     return found
 
@@ -152,16 +158,6 @@ def parse_stamp(text: str) -> int:
     if not nanoseconds.is_finite() or nanoseconds < 0:
         raise ValueError(f'no stamp: {text!r}')
     return int(nanoseconds.to_integral_value())
-
-
-def read_pixels(path: Path) -> NDArray[Any]:
-    """Values of a label file, (H, W), 8 or 16 bit. Raises DatasetError."""
-    import cv2
-
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise DatasetError(f'{path} cannot be read as an image')
-    return pixels[..., 0] if pixels.ndim == 3 else pixels
 
 
 def _table(path: Path) -> list[tuple[str, Path]]:

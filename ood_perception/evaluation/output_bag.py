@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,21 +29,11 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
         BagError: the path exists already.
 
     """
-    store = bags.typestore()
-    kinds = store.types
-    connections: dict[str, Any] = {}
     with bags.open_writer(path) as writer:
-
-        def put(topic: str, message: Any, stamp: int) -> None:
-            kind = message.__msgtype__
-            if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=store)
-            writer.write(connections[topic], stamp, store.serialize_cdr(message, kind))
-
+        out = bags.MessageWriter(writer)
         for frame in frames:
             stamp = frame.stamp_ns
-            time = kinds['builtin_interfaces/msg/Time'](stamp // 10**9, stamp % 10**9)
-            header = kinds['std_msgs/msg/Header'](time, bags.CAMERA_FRAME)
+            header = out.header(stamp)
             for name, pixels, encoding, dtype in (
                 ('heatmap', frame.heatmap, 'mono8', np.uint8),
                 ('score', frame.score, '32FC1', np.float32),
@@ -52,22 +41,9 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
             ):
                 if pixels is not None:
                     image = np.ascontiguousarray(pixels, dtype)
-                    put(f'{node}/{name}', _image(kinds, header, image, encoding), stamp)
+                    out.put(f'{node}/{name}', out.image(header, image, encoding), stamp)
             rows = [detection_json(*pair) for pair in (frame.confidences or {}).items()]
             whole = {'sec': stamp // 10**9, 'nanosec': stamp % 10**9}
             text = json.dumps({'header': {'stamp': whole}, 'detections': rows})
-            put(f'{node}/detections_json', kinds['std_msgs/msg/String'](text), stamp)
+            out.put(f'{node}/detections_json', out.kinds['std_msgs/msg/String'](text), stamp)
             yield frame
-
-
-def _image(kinds: Any, header: Any, pixels: np.ndarray, encoding: str) -> Any:
-    height, width = pixels.shape
-    return kinds['sensor_msgs/msg/Image'](
-        header=header,
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=0,
-        step=width * pixels.itemsize,
-        data=pixels.view(np.uint8).ravel(),
-    )

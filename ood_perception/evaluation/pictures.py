@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.drawing import draw
+from ood_perception.frames.picture import encode
+
 if TYPE_CHECKING:
     from ood_perception.evaluation.evaluator import Frame
 
@@ -18,7 +21,6 @@ WIDTH = 480
 """Pixels of each half of a panel."""
 
 TRUTH = (0, 230, 118)
-FOUND = (255, 255, 255)
 
 
 def panel(frame: Frame) -> NDArray[np.uint8]:
@@ -29,47 +31,34 @@ def panel(frame: Frame) -> NDArray[np.uint8]:
         uint8 (h, 2 * WIDTH, 3) RGB.
 
     Raises:
-        ValueError: the image cannot be read, or sizes differ.
+        ValueError: the image cannot be read.
 
     """
     assert frame.image is not None
-    image = np.ascontiguousarray(frame.image())
-    left, right = image.copy(), image.copy()
-    if frame.heatmap is not None:
-        heatmap: Any = np.ascontiguousarray(frame.heatmap)
-        if heatmap.shape != image.shape[:2]:
-            heatmap = cv2.resize(heatmap, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        colours = cv2.cvtColor(cv2.applyColorMap(heatmap, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-        weight = 0.65 * np.clip((heatmap.astype(np.float32) - 16) / 112, 0, 1)[..., None]
-        right = np.rint(right * (1 - weight) + colours * weight).astype(np.uint8)
+    image = frame.image()
+    height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
+    image = _resized(image, height, cv2.INTER_AREA)
     truth = frame.truth
     if truth is None and frame.anomaly is not None:
         truth = frame.anomaly == 1
-    if truth is not None:
-        left[_edge(truth, image.shape[:2])] = TRUTH
-    if frame.instances is not None:
-        right[_edge(frame.instances, image.shape[:2])] = FOUND
-    both = np.hstack([left, right])
-    height = max(1, round(both.shape[0] * 2 * WIDTH / both.shape[1]))
-    return np.asarray(
-        cv2.resize(both, (2 * WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8
+    ids = [
+        None if i is None else _resized(np.asarray(i, np.uint16), height, cv2.INTER_NEAREST)
+        for i in (truth, frame.instances)
+    ]
+    heatmap = frame.heatmap
+    if heatmap is not None:
+        heatmap = _resized(heatmap, height, cv2.INTER_LINEAR)
+    return np.hstack(
+        [draw(image, None, ids[0], colour=TRUTH), draw(image, heatmap, ids[1], alpha=0.65)]
     )
+
+
+def _resized(pixels: NDArray[Any], height: int, how: int) -> NDArray[Any]:
+    return np.asarray(cv2.resize(np.ascontiguousarray(pixels), (WIDTH, height), interpolation=how))
 
 
 def jpeg_uri(picture: NDArray[np.uint8], quality: int = 82) -> str:
     """RGB picture as a data: address."""
     from base64 import b64encode
 
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    _, data = cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-    return 'data:image/jpeg;base64,' + b64encode(data.tobytes()).decode()
-
-
-def _edge(ids: Any, size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Pixels where an id map changes, three pixels wide, on the side that is an object."""
-    ids = np.ascontiguousarray(ids).astype(np.uint16)
-    if ids.shape != size:
-        ids = cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST)
-    kernel = np.ones((3, 3), np.uint8)
-    inner = cv2.erode(ids, kernel) != cv2.dilate(ids, kernel)
-    return cv2.dilate(inner.astype(np.uint8), kernel).astype(bool) & (ids > 0)
+    return 'data:image/jpeg;base64,' + b64encode(encode(picture, '.jpg', quality)).decode()

@@ -20,8 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ood_perception.bags.files import shown
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
 from ood_perception.evaluation.joining import Topics, grouped, join, source_frame, source_topics
+from ood_perception.evaluation.labels import LabelValues
+from ood_perception.frames.intensity import Intensity
 
 if TYPE_CHECKING:
     from ood_perception.evaluation.label_folder import LabelFolder
@@ -44,6 +47,7 @@ def evaluate_live(
     *,
     topics: Topics | None = None,
     labels: LabelFolder | None = None,
+    values: LabelValues | None = None,
     name: str = '',
     track: str = '',
 ) -> Evaluation:
@@ -57,6 +61,7 @@ def evaluate_live(
         profile: for the summary.
         topics: names of labels and node, None for the usual ones.
         labels: of a folder, instead of those in the bag.
+        values: meaning of the label values in the bag, None = 0, 1 and 255 as they are.
         name: of the run in the report, '' = the profile.
         track: 'anomaly' or 'obstacle' for component metrics too.
 
@@ -73,7 +78,7 @@ def evaluate_live(
     names = replace(names, image=image_topic)
     evaluator = Evaluator(name or profile, track=track)
     frames = 0
-    for frame in join(run.bag, source, names, evaluator.problems, labels=labels):
+    for frame in join(run.bag, source, names, evaluator.problems, labels=labels, values=values):
         if frame.stamp_ns in run.sent_ns and frame.stamp_ns in run.received_ns:
             lag = run.received_ns[frame.stamp_ns] - run.sent_ns[frame.stamp_ns]
             frame.latency_ms = lag / 1e6
@@ -91,6 +96,8 @@ def evaluate_bag(
     *,
     topics: Topics | None = None,
     labels: LabelFolder | None = None,
+    values: LabelValues | None = None,
+    intensity: tuple[float, float] | None = None,
     name: str = '',
     track: str = '',
     mode: str = 'streaming',
@@ -107,6 +114,8 @@ def evaluate_bag(
         source: bag with images and, where there are any, labels.
         topics: names, None for the usual ones.
         labels: of a folder, instead of those in the bag.
+        values: meaning of the label values in the bag, None = 0, 1 and 255 as they are.
+        intensity: (low, high) of images of more than 8 bits, None = estimated and held.
         name: of the run, '' = the pipeline's profile.
         track: 'anomaly' or 'obstacle' for component metrics too.
         mode: of the pixel metrics.
@@ -120,9 +129,16 @@ def evaluate_bag(
 
     """
     evaluator = Evaluator(name or pipeline.profile.name, mode, track)
-    stream = stream or Path(source).stem
+    stream = stream or shown(Path(source).stem)
     frames: Any = bag_frames(
-        pipeline, source, topics or Topics(), evaluator.problems, stream, labels
+        pipeline,
+        source,
+        topics or Topics(),
+        evaluator.problems,
+        stream,
+        labels,
+        values,
+        intensity,
     )
     if limit:
         frames = itertools.islice(frames, limit)
@@ -148,23 +164,40 @@ def bag_frames(
     problems: Counter[str],
     stream: str,
     labels: LabelFolder | None = None,
+    values: LabelValues | None = None,
+    intensity: tuple[float, float] | None = None,
 ) -> Iterator[Any]:
-    """Frames of a bag with a pipeline's outputs; those without a usable image are counted."""
+    """
+    Frames of a bag with a pipeline's outputs; those without a usable image are counted.
+
+    Raises:
+        BagError: the bag cannot be opened, has no images, or not one that is usable.
+
+    """
     from ood_perception.bags import rosbag2 as bags
 
     have = {t.name for t in bags.topics(source) if t.count}
     if topics.image not in have:
         raise bags.BagError(
-            f'{source} has no messages on {topics.image!r}; it has {", ".join(sorted(have))}'
+            f'{source} has no messages on {topics.image!r}; '
+            f'it has {", ".join(sorted(have)) or "no messages at all"}'
         )
     pipeline.reset(stream)
-    for stamp, messages in grouped(source, source_topics(topics, source, labels), problems):
-        if set(messages) == {topics.depth}:
-            problems['depth images whose stamp no image has'] += 1
+    values, mapping = LabelValues() if values is None else values, Intensity(intensity)
+    wanted = source_topics(topics, source, labels)
+    count = 0
+    for stamp, messages in grouped(source, wanted, problems, topics.image):
+        if topics.image not in messages:
+            problems[f'{", ".join(sorted(messages))}: stamps that no image has'] += 1
             continue
-        frame = source_frame(stamp, messages, topics, problems, stream, labels)
+        frame = source_frame(stamp, messages, topics, problems, stream, labels, values, mapping)
         if predicted(pipeline, frame, problems):
+            count += 1
             yield frame
+    if not count:
+        why = '; '.join(problems) or 'it is empty'
+        raise bags.BagError(f'{source}: not one image of {topics.image} could be used ({why})')
+    values.finish(problems)
     if labels is not None:
         labels.finish(problems)
 

@@ -11,66 +11,83 @@ came and what would be right. Conversions follow the definitions in
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
+import difflib
+import re
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.frames import bridge
 from ood_perception.frames.colour import ENCODINGS as DEVICE_ENCODINGS
 from ood_perception.frames.colour import RawFrame
+from ood_perception.frames.intensity import Intensity, Warn
+from ood_perception.frames.picture import (
+    MAX_PIXELS,
+    MIN_SIDE,
+    BadImage,
+    Rgb,
+    check_size,
+    decode_file,
+    kind_of,
+    to_rgb8,
+)
 
-MIN_SIDE = 16
-"""Pixels; a smaller image cannot hold an object that the networks could see."""
-
-MAX_PIXELS = 16_000_000
-"""Default upper bound of an image's pixels (4K has 8.3 million)."""
-
-Rgb = NDArray[np.uint8]
-Warn = Callable[[str], None]
-
-
-class BadImage(ValueError):
-    """A message that holds no usable image; the text says why and what to do."""
-
-
-# encoding -> (bytes per channel, channels, OpenCV conversion to RGB or None)
-_INTERLEAVED: dict[str, tuple[int, int, int | None]] = {
-    'rgb8': (1, 3, None),
-    'bgr8': (1, 3, cv2.COLOR_BGR2RGB),
-    '8UC3': (1, 3, cv2.COLOR_BGR2RGB),
-    'rgba8': (1, 4, cv2.COLOR_RGBA2RGB),
-    'bgra8': (1, 4, cv2.COLOR_BGRA2RGB),
-    '8UC4': (1, 4, cv2.COLOR_BGRA2RGB),
-    'mono8': (1, 1, cv2.COLOR_GRAY2RGB),
-    '8UC1': (1, 1, cv2.COLOR_GRAY2RGB),
-    'rgb16': (2, 3, None),
-    'bgr16': (2, 3, cv2.COLOR_BGR2RGB),
-    '16UC3': (2, 3, cv2.COLOR_BGR2RGB),
-    'rgba16': (2, 4, cv2.COLOR_RGBA2RGB),
-    'bgra16': (2, 4, cv2.COLOR_BGRA2RGB),
-    'mono16': (2, 1, cv2.COLOR_GRAY2RGB),
-    '16UC1': (2, 1, cv2.COLOR_GRAY2RGB),
-    '32FC1': (4, 1, cv2.COLOR_GRAY2RGB),
-    # ROS names the pattern by its first row, OpenCV by the second row from the second column.
-    'bayer_rggb8': (1, 1, cv2.COLOR_BayerBG2RGB),
-    'bayer_bggr8': (1, 1, cv2.COLOR_BayerRG2RGB),
-    'bayer_gbrg8': (1, 1, cv2.COLOR_BayerGR2RGB),
-    'bayer_grbg8': (1, 1, cv2.COLOR_BayerGB2RGB),
-    'yuv422': (1, 2, cv2.COLOR_YUV2RGB_UYVY),
-    'uyvy': (1, 2, cv2.COLOR_YUV2RGB_UYVY),
-    'yuv422_yuy2': (1, 2, cv2.COLOR_YUV2RGB_YUY2),
-    'yuyv': (1, 2, cv2.COLOR_YUV2RGB_YUY2),
+# encoding -> (numpy type, channels, OpenCV conversion to RGB or None); more than 8 bits are
+# brought to 8 bits before the conversion.
+_INTERLEAVED: dict[str, tuple[str, int, int | None]] = {
+    'rgb8': ('u1', 3, None),
+    'bgr8': ('u1', 3, cv2.COLOR_BGR2RGB),
+    'rgba8': ('u1', 4, cv2.COLOR_RGBA2RGB),
+    'bgra8': ('u1', 4, cv2.COLOR_BGRA2RGB),
+    'mono8': ('u1', 1, cv2.COLOR_GRAY2RGB),
+    'rgb16': ('u2', 3, None),
+    'bgr16': ('u2', 3, cv2.COLOR_BGR2RGB),
+    'rgba16': ('u2', 4, cv2.COLOR_RGBA2RGB),
+    'bgra16': ('u2', 4, cv2.COLOR_BGRA2RGB),
+    'mono16': ('u2', 1, cv2.COLOR_GRAY2RGB),
+    'yuv422': ('u1', 2, cv2.COLOR_YUV2RGB_UYVY),
+    'uyvy': ('u1', 2, cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': ('u1', 2, cv2.COLOR_YUV2RGB_YUY2),
+    'yuyv': ('u1', 2, cv2.COLOR_YUV2RGB_YUY2),
 }
-_SEMI_PLANAR = {'nv12': cv2.COLOR_YUV2RGB_NV12, 'nv21': cv2.COLOR_YUV2RGB_NV21}
+# ROS names the pattern by its first row, OpenCV by the second row from the second column.
+_BAYER = {
+    'rggb': cv2.COLOR_BayerBG2RGB,
+    'bggr': cv2.COLOR_BayerRG2RGB,
+    'gbrg': cv2.COLOR_BayerGR2RGB,
+    'grbg': cv2.COLOR_BayerGB2RGB,
+}
+for _pattern, _code in _BAYER.items():
+    _INTERLEAVED[f'bayer_{_pattern}8'] = ('u1', 1, _code)
+    _INTERLEAVED[f'bayer_{_pattern}16'] = ('u2', 1, _code)
+# OpenCV's own names of types: one channel is grey, three are BGR, four BGRA.
+for _name, _kind in (
+    ('8U', 'u1'), ('8S', 'i1'), ('16U', 'u2'), ('16S', 'i2'), ('32S', 'i4'),
+    ('32F', 'f4'), ('64F', 'f8'),
+):  # fmt: skip
+    _INTERLEAVED[f'{_name}C1'] = (_kind, 1, cv2.COLOR_GRAY2RGB)
+    _INTERLEAVED[f'{_name}C3'] = (_kind, 3, cv2.COLOR_BGR2RGB)
+    _INTERLEAVED[f'{_name}C4'] = (_kind, 4, cv2.COLOR_BGRA2RGB)
+
+# YUV planes: rows of luma, then rows of interleaved chroma, as multiples of the height.
+_SEMI_PLANAR = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3.0}
 
 ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)
 """Encodings of sensor_msgs/Image that :func:`decode_raw` understands."""
 
+_PACKED_YUV = ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
 
-def decode(message: Any, max_pixels: int = MAX_PIXELS, warn: Warn | None = None) -> Rgb:
+_VIDEO = ('h264', 'h265', 'hevc', 'av1', 'vp8', 'vp9', 'mpeg4', 'theora', 'ffmpeg')
+
+
+def decode(
+    message: Any,
+    max_pixels: int = MAX_PIXELS,
+    warn: Warn | None = None,
+    intensity: Intensity | None = None,
+) -> Rgb:
     """
     Decode a sensor_msgs Image or CompressedImage; see :func:`decode_raw` and the other.
 
@@ -79,22 +96,27 @@ def decode(message: Any, max_pixels: int = MAX_PIXELS, warn: Warn | None = None)
 
     """
     if hasattr(message, 'encoding'):
-        return decode_raw(message, max_pixels, warn)
-    return decode_compressed(message, max_pixels)
+        return decode_raw(message, max_pixels, warn, intensity)
+    return decode_compressed(message, max_pixels, warn, intensity)
 
 
-def decode_raw(message: Any, max_pixels: int = MAX_PIXELS, warn: Warn | None = None) -> Rgb:
+def decode_raw(
+    message: Any,
+    max_pixels: int = MAX_PIXELS,
+    warn: Warn | None = None,
+    intensity: Intensity | None = None,
+) -> Rgb:
     """
     Decode a sensor_msgs/Image.
 
-    Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured.
-    16-bit images keep their upper byte, except 16UC1 and 32FC1 which carry no fixed range: 32FC1
-    within 0..1 is taken as such, everything else is stretched from its minimum to its maximum.
+    Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured. How
+    more than 8 bits become 8 is described in :mod:`ood_perception.frames.intensity`.
 
     Args:
         message: the sensor_msgs/Image (any object with its fields).
         max_pixels: larger images are refused.
         warn: is told what was odd about an image that could still be used.
+        intensity: mapping to 8 bits, one for each stream; None estimates it for this image alone.
 
     Returns:
         uint8 (H, W, 3) RGB. For unpadded rgb8 a view of the message's own bytes, not a copy.
@@ -104,70 +126,97 @@ def decode_raw(message: Any, max_pixels: int = MAX_PIXELS, warn: Warn | None = N
 
     """
     height, width = int(message.height), int(message.width)
-    encoding = str(message.encoding).strip()
-    name = encoding if encoding in _INTERLEAVED else encoding.lower()
-    _check_size(height, width, max_pixels)
+    name = _known(str(message.encoding).strip())
+    check_size(height, width, max_pixels)
     data = np.frombuffer(message.data, np.uint8)
-    if name in _SEMI_PLANAR:
-        _check_even(name, height, width)
-        rows = _rows(data, height * 3 // 2, width, int(message.step))
-        return _rgb(rows, _SEMI_PLANAR[name])
-    if name not in _INTERLEAVED:
-        raise BadImage(
-            f'unknown encoding {encoding[:40]!r}; this node reads {", ".join(ENCODINGS)}'
-        )
     _check_even(name, height, width)
-    itemsize, channels, conversion = _INTERLEAVED[name]
-    rows = _rows(data, height, width * itemsize * channels, int(message.step))
-    if itemsize == 1:
-        shape = (height, width, channels) if channels > 1 else (height, width)
-        image = _split(rows, shape)
+    if name in _SEMI_PLANAR:
+        rows = _rows(data, round(height * _SEMI_PLANAR[name]), width, int(message.step))
+        return _semi_planar(name, rows, height, width)
+    kind, channels, conversion = _INTERLEAVED[name]
+    stored = _stored(message, name, data)
+    if kind == 'u1':
+        if (image := bridge.to_rgb(message)) is not None:
+            return image
+        image = stored
     else:
-        kind = ('>' if message.is_bigendian else '<') + ('f4' if name == '32FC1' else 'u2')
-        values = np.ascontiguousarray(rows).view(kind).reshape(height, width, channels)
-        values = values[..., 0] if channels == 1 else values
-        image = _to_8_bit(values, stretch=name in ('16UC1', '32FC1'), warn=warn)
+        image = _to_8_bit(stored, name, warn, intensity)
+        if channels == 4:  # the mapping leaves alpha out
+            conversion = {cv2.COLOR_BGRA2RGB: cv2.COLOR_BGR2RGB}.get(conversion or 0)
     if conversion is None:
         return np.ascontiguousarray(image)
     return _rgb(image, conversion)
 
 
-def decode_compressed(message: Any, max_pixels: int = MAX_PIXELS) -> Rgb:
+def stored_values(message: Any) -> NDArray[Any]:
     """
-    Decode a sensor_msgs/CompressedImage that holds a JPEG or a PNG.
+    Values of a sensor_msgs/Image as they are stored: of labels, of depth.
+
+    Returns:
+        (H, W) or (H, W, C) of the encoding's own type, in this machine's byte order.
+
+    Raises:
+        BadImage: unknown or planar encoding, too few bytes.
+
+    """
+    name = _known(str(message.encoding).strip())
+    if name in _SEMI_PLANAR or name in _PACKED_YUV:
+        raise BadImage(f'{name} holds no values of pixels, but luma and shared chroma')
+    return _stored(message, name, np.frombuffer(message.data, np.uint8))
+
+
+def decode_compressed(
+    message: Any,
+    max_pixels: int = MAX_PIXELS,
+    warn: Warn | None = None,
+    intensity: Intensity | None = None,
+) -> Rgb:
+    """
+    Decode a sensor_msgs/CompressedImage that holds a picture file: JPEG, PNG, TIFF, ...
 
     The file's own first bytes decide what it is, since drivers disagree about `format`
-    (``rgb8; jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``).
+    (``rgb8; jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``). What stands before its first
+    semicolon is heeded where it is a Bayer pattern and the file has one channel. Pixels stay as
+    they are stored, whatever EXIF says, since camera_info describes those.
 
     Args:
         message: the sensor_msgs/CompressedImage (any object with its fields).
         max_pixels: larger images are refused before they are decoded.
+        warn: is told what was odd about an image that could still be used.
+        intensity: as for :func:`decode_raw`.
 
     Returns:
         uint8 (H, W, 3) RGB.
 
     Raises:
-        BadImage: neither JPEG nor PNG, cut off, damaged, or of a size that cannot be.
+        BadImage: no picture, cut off, damaged, or of a size that cannot be.
 
     """
     data = bytes(message.data)
     form = str(message.format)[:60]
     if 'compressedDepth' in form:
         raise BadImage(f'format {form!r} is a depth image, not a camera picture')
-    if data[:2] == b'\xff\xd8':
-        height, width = _jpeg_size(data)
-    elif data[:8] == b'\x89PNG\r\n\x1a\n':
-        height, width = _png_size(data)
-    else:
-        raise BadImage(f'{len(data)} bytes of format {form!r} are neither JPEG nor PNG')
-    _check_size(height, width, max_pixels)
+    if not kind_of(data[:32]):
+        raise BadImage(_not_a_picture(data, form))
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise BadImage(f'damaged image of format {form!r}: {error.err}') from error
-    if image is None:
-        raise BadImage(f'damaged image of format {form!r} ({len(data)} bytes)')
-    return _rgb(image, cv2.COLOR_BGR2RGB)
+        image = decode_file(data, max_pixels, MIN_SIDE)
+    except BadImage as error:
+        raise BadImage(f'{error} (format {form!r})') from error
+    original, _, target = (part.strip().lower() for part in form.partition(';'))
+    pattern = re.fullmatch(r'bayer_(rggb|bggr|gbrg|grbg)(8|16)', original)
+    grey = image.ndim == 2
+    if pattern and not grey and not re.search(r'(rgb|bgr)', target) and _is_grey(image):
+        image, grey = np.ascontiguousarray(image[..., 0]), True
+    if pattern and grey:
+        if image.dtype != np.uint8:
+            image = _to_8_bit(image, original, warn, intensity, colour=True)
+        return _rgb(image, _BAYER[pattern[1]])
+    if warn is not None and grey and original[:3] in ('rgb', 'bgr'):
+        warn(f'format {form!r} says colour, the file is grey; a Bayer mosaic has to say bayer_*')
+    if image.dtype == np.uint8:
+        return to_rgb8(image)
+    image = _to_8_bit(image, form or 'compressed', warn, intensity)
+    return to_rgb8(image)
 
 
 def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
@@ -186,12 +235,12 @@ def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
     if encoding not in DEVICE_ENCODINGS:
         return None
     height, width, step = int(message.height), int(message.width), int(message.step)
-    _check_size(height, width, max_pixels)
+    check_size(height, width, max_pixels)
     _check_even(encoding, height, width)
     data = np.frombuffer(message.data, np.uint8)
     raw = RawFrame(data, height, width, step, encoding)
-    itemsize, channels, _ = _INTERLEAVED.get(encoding, (1, 1, None))
-    _rows(data, raw.rows, width * itemsize * channels, step)
+    kind, channels, _ = _INTERLEAVED.get(encoding, ('u1', 1, None))
+    _rows(data, raw.rows, width * int(kind[1]) * channels, step)
     return raw
 
 
@@ -200,21 +249,59 @@ def stamp_ns(header: Any) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def _check_size(height: int, width: int, max_pixels: int) -> None:
-    if min(height, width) < MIN_SIDE:
-        raise BadImage(f'image of {width}x{height}; the smallest is {MIN_SIDE}x{MIN_SIDE}')
-    if height * width > max_pixels:
-        raise BadImage(
-            f'image of {width}x{height} has more than {max_pixels / 1e6:g} megapixels; '
-            'scale it down in the driver or raise the parameter max_megapixels'
-        )
+def republish(codec: str) -> str:
+    """Command that turns a transport's topic into raw images."""
+    return (
+        f'ros2 run image_transport republish --ros-args -p in_transport:={codec} '
+        f'-p out_transport:=raw -r in/{codec}:=TOPIC/{codec} -r out:=TOPIC/decoded'
+    )
+
+
+def _known(encoding: str) -> str:
+    """Entry of `ENCODINGS` for a message's encoding. Raises BadImage."""
+    for name in (encoding, encoding.lower(), encoding.upper()):
+        if name in _INTERLEAVED or name in _SEMI_PLANAR:
+            return name
+    text = f'unknown encoding {encoding[:40]!r}'
+    near = difflib.get_close_matches(encoding.lower()[:40], ENCODINGS, 1, 0.6)
+    if near:
+        text += f'; the driver should call it {near[0]!r} if that is what it is'
+    raise BadImage(f'{text}; this node reads {", ".join(ENCODINGS)}')
+
+
+def _stored(message: Any, name: str, data: NDArray[np.uint8]) -> NDArray[Any]:
+    height, width = int(message.height), int(message.width)
+    kind, channels, _ = _INTERLEAVED[name]
+    rows = _rows(data, height, width * int(kind[1]) * channels, int(message.step))
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    if kind == 'u1':
+        return _split(rows, shape)
+    order = '>' if message.is_bigendian else '<'
+    values = np.ascontiguousarray(rows).view(order + kind).reshape(shape)
+    return values.astype(values.dtype.newbyteorder('='), copy=False)
+
+
+def _not_a_picture(data: bytes, form: str) -> str:
+    """Why the bytes of a CompressedImage cannot be read, and what to do."""
+    text = f'{len(data)} bytes of format {form!r}'
+    named = next((v for v in _VIDEO if v in form.lower()), '')
+    if not named and data.startswith((b'\0\0\0\1', b'\0\0\1')):
+        named = 'h264'
+    if not named and data[:7] in (b'\x80theora', b'\x81theora', b'\x82theora'):
+        named = 'theora'
+    if named:
+        transport = 'theora' if named == 'theora' else 'ffmpeg'
+        return f'{text} are video, not pictures; turn them into images: {republish(transport)}'
+    if data.startswith(b'\x28\xb5\x2f\xfd'):
+        return f'{text} are zstd; turn them into images: {republish("zstd")}'
+    return f'{text} are no picture (JPEG, PNG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000, PNM)'
 
 
 def _check_even(name: str, height: int, width: int) -> None:
     """Pixels share their colour with the next one, and with nv12 and nv21 with those below."""
-    if name in _SEMI_PLANAR and (height % 2 or width % 2):
+    if name in ('nv12', 'nv21') and (height % 2 or width % 2):
         raise BadImage(f'{name} needs even sides, got {width}x{height}')
-    if name in ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv') and width % 2:
+    if name in _PACKED_YUV and width % 2:
         raise BadImage(f'{name} needs an even width, got {width}')
 
 
@@ -229,6 +316,18 @@ def _rows(data: NDArray[np.uint8], count: int, row: int, step: int) -> NDArray[n
     return np.lib.stride_tricks.as_strided(data, (count, row), (step, 1))
 
 
+def _semi_planar(name: str, rows: NDArray[np.uint8], height: int, width: int) -> Rgb:
+    if name != 'nv24':
+        return _rgb(rows, cv2.COLOR_YUV2RGB_NV12 if name == 'nv12' else cv2.COLOR_YUV2RGB_NV21)
+    # Every pixel has its own chroma: as YUY2 of twice the width OpenCV converts it exactly.
+    chroma = np.ascontiguousarray(rows[height:]).reshape(height, width, 2)
+    packed = np.empty((height, width, 4), np.uint8)
+    packed[..., 0] = packed[..., 2] = rows[:height]
+    packed[..., 1], packed[..., 3] = chroma[..., 0], chroma[..., 1]
+    wide = _rgb(packed.reshape(height, 2 * width, 2), cv2.COLOR_YUV2RGB_YUY2)
+    return np.ascontiguousarray(wide[:, ::2])
+
+
 def _rgb(image: NDArray[Any], conversion: int) -> Rgb:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), conversion), np.uint8)
 
@@ -241,55 +340,23 @@ def _split(rows: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]
     return np.lib.stride_tricks.as_strided(rows, shape, strides)
 
 
-def _to_8_bit(values: NDArray[Any], stretch: bool, warn: Warn | None) -> NDArray[np.uint8]:
-    if not stretch:
-        return (values >> 8).astype(np.uint8)
-    if values.dtype.kind == 'u':
-        low, high = float(values.min()), float(values.max())
-    else:
-        finite = np.isfinite(values)
-        bad = values.size - int(np.count_nonzero(finite))
-        if bad == values.size:
-            raise BadImage('32FC1 image without one finite value')
-        if bad:
-            if warn is not None:
-                warn(f'{bad} of {values.size} values of a 32FC1 image are NaN or infinite')
-            values = np.where(finite, values, values[finite].min())
-        low, high = float(values.min()), float(values.max())
-        if low >= 0.0 and high <= 1.0:
-            low, high = 0.0, 1.0
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    scaled = (values.astype(np.float64) - low) * (255.0 / (high - low))
-    return np.clip(scaled + 0.5, 0, 255).astype(np.uint8)
+def _to_8_bit(
+    values: NDArray[Any],
+    name: str,
+    warn: Warn | None,
+    intensity: Intensity | None,
+    colour: bool = False,
+) -> NDArray[np.uint8]:
+    """8 bits, without alpha; a mosaic's values are those of a colour image."""
+    if values.ndim == 3 and values.shape[2] == 4:
+        values = np.ascontiguousarray(values[..., :3])
+    mosaic = colour or name.startswith('bayer')
+    try:
+        mapped = (intensity or Intensity())(values[..., None] if mosaic else values, name, warn)
+    except ValueError as error:
+        raise BadImage(str(error)) from error
+    return mapped[..., 0] if mosaic else mapped
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
-    if len(data) < 33 or data[12:16] != b'IHDR':
-        raise BadImage('PNG without a header')
-    if data.rfind(b'IEND', 33) < 0:
-        raise BadImage(f'PNG is cut off after {len(data)} bytes')
-    width, height = struct.unpack('>II', data[16:24])
-    return height, width
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Size by the frame header; decoders fill a cut-off scan with grey, so its end is checked."""
-    position, size = 2, None
-    while position + 4 <= len(data):
-        marker, length = data[position + 1], struct.unpack_from('>H', data, position + 2)[0]
-        if data[position] != 0xFF:
-            raise BadImage('damaged JPEG header')
-        if marker == 0xFF:  # a fill byte before a marker
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if position + 9 > len(data):
-                break
-            size = struct.unpack_from('>HH', data, position + 5)
-        if marker == 0xDA:
-            if size is None or data.rfind(b'\xff\xd9', position) < 0:
-                break
-            return size
-        position += 2 + max(length, 2)
-    raise BadImage(f'JPEG is cut off after {len(data)} bytes')
+def _is_grey(image: NDArray[Any]) -> bool:
+    return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())

@@ -13,12 +13,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ood_perception.frames.decode import stamp_ns
+from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.pairing import DepthPairing, Match
 from ood_perception.frames.stamps import StampWatch
 
@@ -100,6 +102,7 @@ class CameraStream:
         rectified: whether the topic's images are rectified already.
         camera_info: newest sensor_msgs/CameraInfo.
         newest: last message that was processed and its result, for a snapshot.
+        intensity: mapping of its images of more than 8 bits.
 
     """
 
@@ -120,6 +123,7 @@ class CameraStream:
     rectified: bool = False
     camera_info: Any = None
     newest: tuple[Any, Any] | None = None
+    intensity: Intensity = field(default_factory=Intensity)
 
     @property
     def label(self) -> str:
@@ -139,6 +143,12 @@ class CameraStream:
     def answered(self) -> None:
         """Note that what has come so far got its result, or needs none."""
         self.owed_since = 0.0
+
+    def fix_intensity(self, values: Sequence[float]) -> None:
+        """Use a range of values given as (low, high), or with (0, 0) an estimated one."""
+        fixed = (float(values[0]), float(values[1])) if any(values) else None
+        if fixed != self.intensity.fixed:
+            self.intensity = Intensity(fixed)
 
     def measure(self, timings: dict[str, float]) -> None:
         """Remember the milliseconds that the stages of one frame took."""

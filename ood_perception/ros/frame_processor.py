@@ -11,6 +11,7 @@ the next frame is processed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from typing import Any
@@ -142,7 +143,9 @@ class FrameProcessor:
             raw = raw_frame(message, limit) if pipeline.device.type == 'cuda' else None
             if raw is not None:
                 return raw
-            return decode(message, limit, lambda text: self._warn(stream, 'decoding', text))
+            stream.fix_intensity(self.settings.intensity_range)
+            warn = functools.partial(self._warn, stream, 'decoding')
+            return decode(message, limit, warn, stream.intensity)
         except BadImage as error:
             text = str(error)
         except Exception as error:

@@ -279,6 +279,8 @@ def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
                 return f'cameras: expected letters, digits and _, got {camera!r}'
     if name == 'warm_up_size' and value != [0, 0] and not _is_size(value):
         return f'warm_up_size: expected width and height of 16 to 16384 px, got {value}'
+    if name == 'intensity_range' and not _is_range(value):
+        return f'intensity_range: expected low < high, or [0, 0] for automatic, got {value}'
     if name == 'device' and not re.fullmatch(r'auto|cpu|cuda(:\d+)?', value):
         return f'device: expected auto, cpu, cuda or cuda:N, got {value!r}'
     if name == 'profile' and not value.strip():
@@ -286,3 +288,10 @@ def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
     if name == 'memory_file' and value and Path(value).expanduser().is_dir():
         return f'memory_file: expected a file, got the folder {value!r}'
     return ''
+
+
+def _is_range(value: Any) -> bool:
+    """Whether a value is [0, 0], or two finite numbers in ascending order."""
+    if len(value) != 2 or not all(math.isfinite(v) for v in value):
+        return False
+    return value[0] < value[1] or not any(value)

@@ -134,7 +134,7 @@ class Services:
             if stream.newest is None:
                 continue
             message, result = stream.newest
-            image = decode(message, sys.maxsize)
+            image = decode(message, sys.maxsize, intensity=stream.intensity)
             missing = [n for n in ('score', 'heatmap', 'instances') if not _has(result, n)]
             if missing or result.semantic is None:
                 # A stream of its own, so that the camera's tracks do not see a frame twice.

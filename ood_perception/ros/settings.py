@@ -133,6 +133,11 @@ class Settings:
     max_megapixels: float = _parameter(
         16.0, 'Larger images are refused.', unit='Mpx', low=0.01, high=1000.0
     )
+    intensity_range: list[float] = _parameter(  # noqa: RUF009
+        [0.0, 0.0],
+        'Values of images of more than 8 bits (mono16, 16UC1, 32FC1, ...) that become black and '
+        'white; [0, 0] = estimated from the images and held.',
+    )
     warm_up_size: list[int] = _parameter(  # noqa: RUF009
         [0, 0],
         'Width and height of the images to get ready for while configuring; 0, 0: learnt from '

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ood_perception.bags.files import pictures_in, read_label
 from ood_perception.training.checkpointing import TrainingError
 
 APART = 300_000_000
@@ -89,8 +90,10 @@ def _images(
     """Stamps and uint8 (H, W, 3) images of a topic, only those with a label where they are."""
     from ood_perception.bags import rosbag2 as bag
     from ood_perception.frames.decode import BadImage, decode
+    from ood_perception.frames.intensity import Intensity
 
     last = None
+    intensity = Intensity()
     for written, message in bag.read_topic(root, topic):
         stamp = _stamp(message) or written
         if last is not None and 0 <= stamp - last < APART:
@@ -98,7 +101,7 @@ def _images(
         if partners is not None and _nearest(partners, stamp) is None:
             continue
         try:
-            image = np.asarray(decode(message))
+            image = np.asarray(decode(message, intensity=intensity))
         except BadImage as error:
             raise TrainingError(f'{root}: {topic} at {stamp}: {error}') from error
         last = stamp
@@ -118,7 +121,7 @@ def _label_files(root: Path, labels: str) -> dict[int, Any]:
     if not folder.is_dir():
         raise TrainingError(f'{folder}: no such folder of labels')
     found = {}
-    for path in sorted(folder.iterdir()):
+    for path in pictures_in(folder):
         if match := re.search(r'(\d{6,})$', path.stem):
             found[int(match[1])] = path
     if not found:
@@ -136,8 +139,7 @@ def _nearest(partners: dict[int, Any], stamp: int) -> Any:
 
 def _write_label(label: Any, path: Path) -> None:
     if isinstance(label, Path):
-        with Image.open(label) as image:
-            image.save(path)
+        Image.fromarray(read_label(label)).save(path)
     else:
         Image.fromarray(label).save(path)
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from ood_perception.bags import files
+from ood_perception.frames.picture import BadImage
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.label_maps import LabelMap
 
@@ -28,7 +29,7 @@ Array = np.ndarray
 Recipe = Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]
 """(random numbers, image uint8 (H, W, 3) RGB, label uint8 (H, W)) -> the same, augmented."""
 
-IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
+IMAGE_ENDINGS = files.SUFFIXES
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +67,11 @@ class Frames:
                 outside the map; the message names the file.
 
         """
-        image = read_image(self.images[index])
+        image, turned = _read(files.read_picture, self.images[index])
         path = self.labels[index]
         if path is None:
             return image, np.zeros(image.shape[:2], np.uint8)
-        label = read_label(path)
+        label = files.in_step(read_label(path), image.shape, turned)
         if label.shape != image.shape[:2]:
             raise TrainingError(
                 f'{path}: label is {label.shape[1]}x{label.shape[0]} pixels, its image '
@@ -99,40 +100,27 @@ class Frames:
 
 
 def read_image(path: Path) -> Array:
-    """Read an image as uint8 (H, W, 3) RGB. Raises TrainingError naming the file."""
-    with _open(path) as image:
-        return np.array(image.convert('RGB'))
+    """Read an image upright as uint8 (H, W, 3) RGB. Raises TrainingError naming the file."""
+    return _read(files.read_picture, path).rgb
 
 
 def read_rgba(path: Path) -> Array:
     """Read a cut-out object as uint8 (H, W, 4) RGBA. Raises TrainingError naming the file."""
-    with _open(path) as image:
-        if 'A' not in image.getbands() and 'transparency' not in image.info:
-            raise TrainingError(f'{path}: a cut-out needs an alpha channel, got mode {image.mode}')
-        return np.array(image.convert('RGBA'))
+    return _read(files.read_rgba, path)
 
 
 def read_label(path: Path) -> Array:
     """Read label values as uint8 or uint16 (H, W); of palette files the indices."""
-    with _open(path) as image:
-        values = np.array(image)
-    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16, np.int32, np.bool_):
-        raise TrainingError(
-            f'{path}: expected one channel of label values, got {values.dtype} '
-            f'{values.shape}; convert colours to indices first'
-        )
-    if values.dtype == np.int32 and (values.min() < 0 or values.max() > 65535):
-        raise TrainingError(f'{path}: label values outside 0..65535')
-    return values if values.dtype == np.uint8 else values.astype(np.uint16)
+    return _read(files.read_label, path)
 
 
-def _open(path: Path) -> Any:
+def _read(how: Callable[[Path], Any], path: Path) -> Any:
     try:
-        image = Image.open(path)
-        image.load()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise TrainingError(f'{path}: cannot be read as an image: {error}') from error
-    return image
+        return how(path)
+    except BadImage as error:
+        raise TrainingError(str(error)) from error
+    except OSError as error:
+        raise TrainingError(f'{files.shown(path)}: {error.strerror or error}') from error
 
 
 class TrainingSet(Dataset):

@@ -10,8 +10,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from ood_perception.bags.files import pictures_in
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import IMAGE_ENDINGS, Frames
+from ood_perception.training.data import Frames
 from ood_perception.training.label_maps import LabelMap, load_label_map
 
 
@@ -142,14 +143,14 @@ def fingerprint(frames: Frames) -> str:
 def _images(where: Path) -> list[Path]:
     if not where.is_dir():
         raise TrainingError(f'{where}: no such folder')
-    return sorted(p for p in where.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+    return pictures_in(where)
 
 
 def _partners(images: list[Path], labels: Path) -> list[Path]:
     """Label of each image: the same stem, any image ending but JPEG's."""
     if not labels.is_dir():
         raise TrainingError(f'{labels}: no such folder')
-    by_stem = {p.stem: p for p in sorted(labels.iterdir()) if p.suffix.lower() in IMAGE_ENDINGS}
+    by_stem = {p.stem: p for p in pictures_in(labels)}
     missing = [image for image in images if image.stem not in by_stem]
     if missing:
         raise TrainingError(

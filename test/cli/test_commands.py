@@ -28,31 +28,6 @@ def test_all_commands_are_listed() -> None:
     assert all(name in result.output for name in COMMANDS)
 
 
-def test_run_writes_what_was_found(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    source = tmp_path / 'in'
-    source.mkdir()
-    for i in range(2):
-        cv2.imwrite(str(source / f'{i}.png'), rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
-    result = RUNNER.invoke(
-        build('run'), ['run', str(source), str(tmp_path / 'out'), '--engine', 'eager']
-    )
-    assert result.exit_code == 0, result.output
-    names = sorted(p.name for p in (tmp_path / 'out').iterdir())
-    assert len(names) == 8
-    heat = cv2.imread(str(tmp_path / 'out/000001_heatmap.png'), cv2.IMREAD_UNCHANGED)
-    assert heat.shape == (60, 80)
-    ids = cv2.imread(str(tmp_path / 'out/000001_instances.png'), cv2.IMREAD_UNCHANGED)
-    assert ids.dtype == np.uint16
-    objects = json.loads((tmp_path / 'out/000001.json').read_text())
-    assert {o['id'] for o in objects} >= set(np.unique(ids).tolist()) - {0}
-
-
-def test_run_names_a_missing_source(tmp_path: Path) -> None:
-    result = RUNNER.invoke(build('run'), ['run', str(tmp_path / 'nothing')])
-    assert result.exit_code == 1
-
-
 def test_learn_normal_makes_a_memory_and_a_profile(tmp_path: Path) -> None:
     source = tmp_path / 'in'
     source.mkdir()

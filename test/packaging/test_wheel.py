@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = 'report,onnx'
+EXTRAS = 'report'
 """Everything else that the commands below need, the base installation has to bring."""
 COMPILED = ('openvino', 'openvino_bf16', 'openvino_int8')
 

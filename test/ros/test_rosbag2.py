@@ -121,6 +121,9 @@ def test_errors_name_what_is_wrong(tmp_path, drive):
     (tmp_path / 'text.bag').write_text('not a bag')
     with pytest.raises(bag.BagError, match='not a rosbag2 bag'):
         bag.topics(tmp_path / 'text.bag')
+    (tmp_path / 'old.bag').write_bytes(b'#ROSBAG V2.0\n')
+    with pytest.raises(bag.BagError, match=r'rosbags-convert --src .*old\.bag --dst'):
+        bag.topics(tmp_path / 'old.bag')
     folder = tmp_path / 'broken'
     folder.mkdir()
     (folder / 'metadata.yaml').write_text('rosbag2_bagfile_information: 3\n')

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 from rclpy.context import Context
 from rclpy.duration import Duration
@@ -21,6 +20,7 @@ from std_msgs.msg import Header
 
 from ood_perception.bags.rosbag2 import CAMERA_FRAME
 from ood_perception.bags.sources import Source, SourceError, open_source
+from ood_perception.frames.picture import encode
 from ood_perception.ros import qos
 from ood_perception.ros.image_message import ImageMessage
 from ood_perception.ros.tools.session import SETTLE, tool_node, wait_until
@@ -104,13 +104,11 @@ class CameraPublisher:
                 self._message = ImageMessage(image.shape[0], image.shape[1], 'rgb8')
             self.raw.publish(self._message.write(image, header))
         if self.compressed is not None and self.compressed.get_subscription_count():
-            options = [cv2.IMWRITE_JPEG_QUALITY, self.quality]
-            data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1]
             self.compressed.publish(
                 CompressedImage(
                     header=header,
                     format='rgb8; jpeg compressed bgr8',
-                    data=array.array('B', data.tobytes()),
+                    data=array.array('B', encode(image, '.jpg', self.quality)),
                 )
             )
         self.info.publish(self._camera_info(header, *image.shape[:2]))

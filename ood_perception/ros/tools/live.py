@@ -82,6 +82,7 @@ def run_live(
     start_timeout: float = 240.0,
     on_progress: Callable[[float, float], None] | None = None,
     parameters: Sequence[str] = (),
+    lockstep: bool = False,
 ) -> LiveRun:
     """
     Play a bag to a node of its own and record what the node publishes.
@@ -97,6 +98,8 @@ def run_live(
         start_timeout: seconds for the node to load and warm up.
         on_progress: is told (seconds played, seconds in all).
         parameters: more of the node's parameters, each ``name:=value``.
+        lockstep: send each image after the outputs of the one before, instead of by the clock;
+            for pictures, which have no rate, so that none is dropped.
 
     Raises:
         LiveError: the node did not start or died; the message holds its last lines.
@@ -130,10 +133,15 @@ def run_live(
     stop, ready = threading.Event(), threading.Event()
     with private_domain(), _node(settings, raw, output / 'node.log') as process:
         failure: list[Exception] = []
+        counts: dict[str, int] = {}
+
+        def follow(done: dict[str, int]) -> bool:
+            counts.update(done)
+            return False
 
         def keep() -> None:
             try:
-                record(recorded, list(types), types=types, stop=stop, ready=ready)
+                record(recorded, list(types), follow, types=types, stop=stop, ready=ready)
             except Exception as error:
                 failure.append(error)
                 ready.set()
@@ -144,6 +152,7 @@ def run_live(
         watcher = threading.Event()
         watch = threading.Thread(target=_watch, args=(process, watcher), daemon=True)
         watch.start()
+        turn = _Turn(image_topic, counts, watcher) if lockstep else None
         begin = time.monotonic()
         try:
             sent = play(
@@ -154,7 +163,10 @@ def run_live(
                 wait_timeout=start_timeout,
                 stop=watcher,
                 on_progress=on_progress,
+                hold=turn,
             )
+            if turn is not None:
+                turn(image_topic)
         except bags.BagError as error:
             raise LiveError(f'{error}\n{_tail(output / "node.log")}') from error
         finally:
@@ -171,6 +183,28 @@ def run_live(
     _read_times(run, info, recorded)
     _read_engine(run, recorded)
     return run
+
+
+class _Turn:
+    """Waits before each image until the node has answered those before it."""
+
+    PATIENCE = 60.0  # seconds; a new size may be compiled meanwhile
+
+    def __init__(self, topic: str, counts: dict[str, int], stop: threading.Event) -> None:
+        self.topic, self.counts, self.stop = topic, counts, stop
+        self.sent = 0
+
+    def __call__(self, topic: str) -> None:
+        if topic != self.topic:
+            return
+        end = time.monotonic() + self.PATIENCE
+        while self._answered() < self.sent and time.monotonic() < end:
+            if self.stop.wait(0.02):
+                return
+        self.sent += 1
+
+    def _answered(self) -> int:
+        return min((self.counts.get(name, 0) for name in OUTPUTS), default=0)
 
 
 def _read_times(run: LiveRun, info: str, recorded: Path) -> None:

@@ -43,6 +43,7 @@ def play(
     context: Context | None = None,
     stop: threading.Event | None = None,
     on_progress: Progress | None = None,
+    hold: Callable[[str], None] | None = None,
 ) -> dict[str, int]:
     """
     Publish a bag's messages.
@@ -60,6 +61,7 @@ def play(
         context: an initialised context, None for a fresh one.
         stop: ends the replay when set.
         on_progress: see `Progress`.
+        hold: is called with the published topic before each message, and may wait.
 
     Returns:
         Messages sent per published topic.
@@ -108,6 +110,8 @@ def play(
                 if not pace.wait(stamp):
                     break
                 publisher = publishers[connection.id]
+                if hold is not None:
+                    hold(publisher.topic_name)
                 publisher.publish(bytes(raw))
                 sent[publisher.topic_name] += 1
                 if on_progress is not None:

@@ -35,7 +35,7 @@ def record(
     until: Callable[[dict[str, int]], bool] | None = None,
     *,
     seconds: float = 0.0,
-    storage: str = 'sqlite3',
+    storage: str = 'mcap',
     types: dict[str, str] | None = None,
     context: Context | None = None,
     stop: threading.Event | None = None,
@@ -53,7 +53,7 @@ def record(
         topics: to be recorded, empty for all there are and will be.
         until: ends the recording when it returns True for the counts so far.
         seconds: longest duration, 0 = without end.
-        storage: 'sqlite3' or 'mcap'.
+        storage: 'mcap' or 'sqlite3'.
         types: topic -> message type, for topics whose publisher comes later; saves the discovery.
         context: an initialised context, None for a fresh one.
         stop: ends the recording when set.

@@ -1,0 +1,331 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Bytes of a picture file (JPEG, PNG, TIFF, BMP, WebP, AVIF, ...) to arrays and back.
+
+The bytes themselves decide what they are, never a name. One policy of orientation: a topic's
+pictures stay as they are stored, since camera_info and depth describe the stored pixels; files
+are shown upright, as a person sees them (:func:`upright`).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ood_perception.frames.intensity import Intensity, Warn
+
+MIN_SIDE = 16
+"""Pixels; a smaller image cannot hold an object that the networks could see."""
+
+MAX_PIXELS = 16_000_000
+"""Default upper bound of the pixels of a topic's image (4K has 8.3 million)."""
+
+MAX_FILE_PIXELS = 250_000_000
+"""Upper bound of the pixels of a file's picture; phones have up to 200 million."""
+
+Rgb = NDArray[np.uint8]
+
+
+class BadImage(ValueError):
+    """A message or file that holds no usable image; the text says why and what to do."""
+
+
+_MAGIC = (
+    (b'\xff\xd8', 'JPEG'),
+    (b'\x89PNG\r\n\x1a\n', 'PNG'),
+    (b'II*\0', 'TIFF'),
+    (b'MM\0*', 'TIFF'),
+    (b'II+\0', 'TIFF'),
+    (b'GIF8', 'GIF'),
+    (b'\0\0\0\x0cjP  ', 'JPEG 2000'),
+    (b'\xff\x4f\xff\x51', 'JPEG 2000'),
+)
+_BRANDS = {b'avif': 'AVIF', b'avis': 'AVIF', b'heic': 'HEIC', b'heix': 'HEIC', b'mif1': 'HEIC'}
+_OPENCV = ('JPEG', 'PNG', 'TIFF', 'BMP', 'WebP', 'JPEG 2000', 'PNM')
+
+KINDS = ('JPEG', 'PNG', 'TIFF', 'BMP', 'WebP', 'AVIF', 'GIF', 'JPEG 2000', 'PNM')
+"""Kinds of files that :func:`decode_file` reads."""
+
+
+def kind_of(data: bytes) -> str:
+    """Kind of a picture by its first 32 bytes, an entry of `KINDS` or 'HEIC'; '' = no picture."""
+    for magic, kind in _MAGIC:
+        if data.startswith(magic):
+            return kind
+    if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
+        return 'WebP'
+    if data[:2] == b'BM' and data[6:10] == b'\0\0\0\0':
+        return 'BMP'
+    if data[:1] == b'P' and data[1:2] in b'123456' and data[2:3] in b' \t\r\n#' and data[2:3]:
+        return 'PNM'
+    return _BRANDS.get(data[8:12], '') if data[4:8] == b'ftyp' else ''
+
+
+def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 1) -> NDArray[Any]:
+    """
+    Decode a picture as it is stored.
+
+    Args:
+        data: the whole file.
+        max_pixels: larger pictures are refused before they are decoded.
+        min_side: pictures with a shorter side are refused.
+
+    Returns:
+        (H, W) or (H, W, 3) RGB, without alpha; uint8, uint16 or a float type.
+
+    Raises:
+        BadImage: no picture, cut off, damaged, or of a size that cannot be.
+
+    """
+    kind = kind_of(data[:32])
+    if kind not in KINDS:
+        raise BadImage(_no_picture(data, kind))
+    height, width = _size(data, kind)
+    check_size(height, width, max_pixels, min_side)
+    if kind == 'JPEG':
+        data = complete_jpeg(data)
+    elif kind == 'PNG' and data.rfind(b'IEND', 33) < 0:
+        raise BadImage(f'PNG is cut off after {len(data)} bytes')
+    image = _opencv(data) if kind in _OPENCV else None
+    if image is None:
+        image = _pillow(data, kind)
+    elif kind == 'TIFF' and (turned := orientation(data)) != 1:
+        image = _as_stored(image, turned)  # OpenCV turns this kind by itself
+    if image.ndim == 3 and image.shape[2] in (2, 4):
+        image = image[..., : image.shape[2] - 1]
+    return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+
+
+def to_rgb8(
+    image: NDArray[Any], intensity: Intensity | None = None, warn: Warn | None = None
+) -> Rgb:
+    """
+    Bring a decoded picture to 8 bits and three channels.
+
+    Args:
+        image: (H, W) or (H, W, 3) RGB of any number type.
+        intensity: mapping of the stream for more than 8 bits, None for one of its own.
+        warn: see `Intensity`.
+
+    Raises:
+        BadImage: nothing finite in it.
+
+    """
+    if image.dtype == np.bool_:
+        image = image.astype(np.uint8) * 255
+    if image.dtype != np.uint8:
+        name = f'{image.dtype.name} picture'
+        try:
+            image = (intensity or Intensity())(image, name, warn)
+        except ValueError as error:
+            raise BadImage(str(error)) from error
+    if image.ndim == 2:
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+    return np.ascontiguousarray(image)
+
+
+def orientation(data: bytes) -> int:
+    """EXIF orientation 1..8 of a picture's bytes; 1 = upright, also where nothing is said."""
+    from PIL import Image
+
+    if kind_of(data[:32]) not in ('JPEG', 'PNG', 'WebP', 'TIFF'):
+        return 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(io.BytesIO(data)) as image:
+                value = image.getexif().get(0x0112, 1)
+        return int(value) if int(value) in _TURNS else 1
+    except Exception:  # damaged EXIF says nothing of the pixels
+        return 1
+
+
+# EXIF orientation -> (quarter turns counterclockwise, then mirrored left to right)
+_TURNS = {
+    1: (0, False),
+    2: (0, True),
+    3: (2, False),
+    4: (2, True),
+    5: (3, True),
+    6: (3, False),
+    7: (1, True),
+    8: (1, False),
+}
+
+
+def upright(image: NDArray[Any], exif: int) -> NDArray[Any]:
+    """Turn stored pixels, (H, W) or (H, W, 3), as their EXIF orientation 1..8 says."""
+    turns, mirrored = _TURNS[exif]
+    image = np.rot90(image, turns) if turns else image
+    return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
+
+
+def _as_stored(image: NDArray[Any], exif: int) -> NDArray[Any]:
+    """Undo :func:`upright`."""
+    turns, mirrored = _TURNS[exif]
+    return np.ascontiguousarray(np.rot90(image[:, ::-1] if mirrored else image, -turns))
+
+
+def check_size(height: int, width: int, max_pixels: int, min_side: int = MIN_SIDE) -> None:
+    """Raise BadImage for an image that is too small to see in, or larger than allowed."""
+    if min(height, width) < min_side:
+        raise BadImage(f'image of {width}x{height}; the smallest is {min_side}x{min_side}')
+    if height * width > max_pixels:
+        raise BadImage(
+            f'image of {width}x{height} has more than {max_pixels / 1e6:g} megapixels; '
+            'scale it down in the driver or raise the parameter max_megapixels'
+        )
+
+
+def complete_jpeg(data: bytes) -> bytes:
+    """
+    Give a JPEG its end marker where only that is missing, as with some USB and IP cameras.
+
+    Whether all rows came is seen by decoding it with two different tails: where pixels depend on
+    the tail, they were missing. (libjpeg itself fills them with grey and only prints a line.)
+
+    Raises:
+        BadImage: rows are missing.
+
+    """
+    start = _scan_start(data)
+    if start < 0:
+        raise BadImage(f'JPEG is cut off after {len(data)} bytes')
+    if data.rfind(b'\xff\xd9', start) >= 0:
+        return data
+    # Padding by zeros would be taken for rows; 0xff 0x00 is a byte of the picture.
+    body = data.rstrip(b'\0')
+    body = body + b'\0' if body.endswith(b'\xff') else body
+    noise = np.random.default_rng(0).integers(0, 255, 4096, np.uint8).tobytes()
+    # By Pillow, whose libjpeg prints nothing.
+    first, *others = (_pillow(body + t + b'\xff\xd9', 'JPEG') for t in (b'', bytes(4096), noise))
+    if not all(np.array_equal(first, other) for other in others):
+        raise BadImage(f'JPEG is cut off after {len(data)} bytes')
+    return body + b'\xff\xd9'
+
+
+def encode(image: NDArray[Any], suffix: str, quality: int = 90) -> bytes:
+    """
+    Encode a picture in memory.
+
+    Args:
+        image: uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W).
+        suffix: '.jpg' or '.png'.
+        quality: 1..100 of a JPEG.
+
+    Raises:
+        ValueError: the encoder refuses it (a JPEG's side is at most 65500 pixels).
+
+    """
+    if image.ndim == 3:
+        image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == '.jpg' else []
+    try:
+        done, data = cv2.imencode(suffix, np.ascontiguousarray(image), options)
+    except cv2.error as error:
+        raise ValueError(f'{suffix[1:]} of {image.shape} {image.dtype}: {error.err}') from error
+    if not done:
+        raise ValueError(f'{suffix[1:]} of {image.shape} {image.dtype} cannot be encoded')
+    return bytes(data)
+
+
+def _opencv(data: bytes) -> Any:
+    """RGB, grey, or either with alpha; None where OpenCV cannot."""
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None or image.ndim == 2:
+            return image
+        code = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(image.shape[2])
+        if code is None:
+            return image
+        if image.dtype in (np.uint8, np.uint16, np.float32):
+            return np.asarray(cv2.cvtColor(image, code))
+        return np.ascontiguousarray(image[..., [2, 1, 0, 3][: image.shape[2]]])
+    except cv2.error:
+        return None
+
+
+def _pillow(data: bytes, kind: str) -> NDArray[Any]:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(io.BytesIO(data)) as image:
+                deep = image.mode in ('L', 'I', 'I;16', 'I;16B', 'F', 'RGB')
+                return np.array(image if deep else image.convert('RGB'))
+    except Exception as error:  # each of its plugins has its own exceptions
+        raise BadImage(f'damaged {kind} ({len(data)} bytes): {error}') from error
+
+
+def _size(data: bytes, kind: str) -> tuple[int, int]:
+    """Stored (height, width) by the file's header."""
+    from PIL import Image
+
+    if kind == 'JPEG':
+        return _jpeg_size(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(io.BytesIO(data)) as image:
+                return image.height, image.width
+    except Exception as error:
+        if kind in ('TIFF', 'JPEG 2000'):  # kinds of pixels that Pillow does not know
+            return _decoded_size(data, kind)
+        raise BadImage(f'damaged {kind} ({len(data)} bytes): {error}') from error
+
+
+def _decoded_size(data: bytes, kind: str) -> tuple[int, int]:
+    image = _opencv(data)
+    if image is None:
+        raise BadImage(f'damaged {kind} ({len(data)} bytes)')
+    return image.shape[0], image.shape[1]
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    for marker, at in _jpeg_segments(data):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):
+            size = (
+                int.from_bytes(data[at + 5 : at + 7], 'big'),
+                int.from_bytes(data[at + 7 : at + 9], 'big'),
+            )
+            if data[at + 4] != 8:
+                raise BadImage(f'JPEG of {data[at + 4]} bits a channel; 8 bits can be read')
+            return size
+    raise BadImage(f'JPEG is cut off after {len(data)} bytes')
+
+
+def _scan_start(data: bytes) -> int:
+    """Offset of a JPEG's first scan, -1 where there is none."""
+    return next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), -1)
+
+
+def _jpeg_segments(data: bytes) -> Any:
+    """Yield (marker, offset) of the segments up to the first scan. Raises BadImage."""
+    at = 2
+    while at + 4 <= len(data):
+        marker = data[at + 1]
+        if data[at] != 0xFF:
+            raise BadImage('damaged JPEG header')
+        if marker == 0xFF:  # a fill byte before a marker
+            at += 1
+            continue
+        yield marker, at
+        if marker == 0xDA:
+            return
+        at += 2 + max(int.from_bytes(data[at + 2 : at + 4], 'big'), 2)
+
+
+def _no_picture(data: bytes, kind: str) -> str:
+    if not data:
+        return 'empty: 0 bytes'
+    if kind == 'HEIC':
+        return 'HEIC pictures cannot be read; convert them (heif-convert IN.heic OUT.jpg)'
+    return f'{len(data)} bytes that begin with {data[:8]!r} are no picture ({", ".join(KINDS)})'
