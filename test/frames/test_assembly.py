@@ -59,12 +59,11 @@ def test_the_area_is_that_of_the_published_pixels(full):
     instances = Instances(
         labels=labels,
         boxes=torch.tensor([[5.0, 3, 23, 14], [30, 20, 61, 41], [1, 44, 2, 45]]),
-        scores=torch.ones(3),
+        confidences=torch.ones(3),
         ids=ids,
         areas=torch.tensor([(labels == i).sum() for i in ids]),
         mean_scores=torch.ones(3),
         surroundings=torch.zeros(3, dtype=torch.uint8),
-        union=torch.zeros(h, w),
     )
     score = torch.zeros(h, w)
     (result,) = to_host([assemble(score, score, instances, None, full, frozenset({'instances'}))])
