@@ -138,7 +138,7 @@ def write_calibration(source: Path, target: Path, calibration: CalibrationConfig
     """
     block = yaml.safe_dump({'calibration': dataclasses.asdict(calibration)}, sort_keys=False)
     try:
-        text = source.read_text(encoding='utf-8')
+        text = source.read_text(encoding='utf-8').rstrip('\n') + '\n'
         # A block ends where the next key begins; in flow style it is one line.
         replaced, count = BLOCK.subn(lambda _: block, text, count=1)
         if not count:

@@ -125,6 +125,7 @@ def test_comments_and_order_of_a_profile_stay(tmp_path, name, position):
     write_calibration(path, path, CALIBRATION)
     text = path.read_text()
     assert Profile.load(path) == dataclasses.replace(old, calibration=CALIBRATION)
+    assert text.count('calibration') == 1
     for line in ('# A comment.', 'name: x  # mine', '# The classes.', 'classes: [a, b]'):
         assert line in text.splitlines()
 
