@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -347,7 +348,7 @@ class AdaptiveEngine:
         for name in self._order[: self._order.index(self.name)]:
             fault = self._faults.get(name)
             if fault is None or fault.retry_at <= self._clock():
-                self._background.add(name, lambda name=name: self._climb(name, shape))
+                self._background.add(name, functools.partial(self._climb, name, shape))
                 return
 
     def _climb(self, name: str, shape: Shape) -> None:

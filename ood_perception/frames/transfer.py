@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_perception.frames.colour import RawFrame, check_raw, to_rgb
@@ -46,7 +47,8 @@ def as_frame(frame: Any) -> Tensor | RawFrame:
         )
     if frame.shape[0] < 1 or frame.shape[1] < 1:
         raise ValueError(f'frame: expected at least 1x1 pixels, got {tuple(frame.shape[:2])}')
-    return frame
+    tensor: Tensor = frame
+    return tensor
 
 
 def network_size(
@@ -165,7 +167,7 @@ def _constants(spec: InputSpec, device: torch.device) -> tuple[Tensor, Tensor]:
     return 255 * mean, 1 / (255 * std)
 
 
-def download(tensors: Sequence[Tensor]) -> list[np.ndarray]:
+def download(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
     """
     Bring tensors to the host as numpy arrays of the same shapes and dtypes.
 
