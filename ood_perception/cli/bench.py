@@ -98,8 +98,9 @@ def tables(rows: Sequence[Row], names: Sequence[str], profile: str) -> list[Any]
     """
     from rich.table import Table
 
-    whole = Table(title=f'{profile}: milliseconds a batch (median)')
-    stages = Table(title='milliseconds by stage (median)')
+    plain: dict[str, Any] = {'box': None, 'padding': (0, 1, 0, 0), 'title_justify': 'left'}
+    whole = Table(title=f'\n{profile}: milliseconds a batch (median)', **plain)
+    stages = Table(title='\nmilliseconds by stage (median)', **plain)
     whole_head = ('engine', 'size', 'cameras', 'ms', 'p95', 'frames/s', 'ratio', 'MB')
     for table, head in ((whole, whole_head), (stages, ('engine', 'size', *STAGES))):
         for name in head:

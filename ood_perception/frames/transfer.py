@@ -47,7 +47,8 @@ def as_frame(frame: Any) -> Tensor | RawFrame:
         )
     if frame.shape[0] < 1 or frame.shape[1] < 1:
         raise ValueError(f'frame: expected at least 1x1 pixels, got {tuple(frame.shape[:2])}')
-    return frame  # type: ignore[no-any-return]
+    tensor: Tensor = frame
+    return tensor
 
 
 def network_size(

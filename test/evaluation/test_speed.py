@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_tables_fit_a_terminal_of_80_columns() -> None:
         Row('p', engine, 'cpu', 'avx2', 'int8', '1920x1080', 4, 1234.5, 2345.6, 17.3, 1234, stages)
         for engine in ('eager', 'openvino_int8')
     ]
-    console = Console(width=80, record=True, file=open('/dev/null', 'w'))  # noqa: SIM115
+    console = Console(width=80, record=True, file=io.StringIO())
     for table in tables(rows, ['eager', 'auto'], 'compact'):
         console.print(table)
     text = console.export_text()
