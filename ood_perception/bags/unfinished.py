@@ -104,8 +104,8 @@ class UnfinishedMcap:
                 for record in StreamReader(file, emit_chunks=True).records:
                     if isinstance(record, DataEnd):
                         return
-                    whole = isinstance(record, Chunk)
-                    yield from messages(breakup_chunk(record) if whole else [record])
+                    inner = breakup_chunk(record) if isinstance(record, Chunk) else [record]
+                    yield from messages(inner)
                     at = file.tell()
             except (McapError, ValueError, RuntimeError, KeyError, EOFError, MemoryError) as error:
                 how = f'ends at byte {size}' if at < size else 'has no end'

@@ -100,7 +100,7 @@ def test_video(tmp_path, ros_node, spin_until):
 
 def test_errors_name_what_is_wrong(tmp_path):
     for text, words in (
-        ('nowhere', 'no folder, video or picture'),
+        ('nowhere', 'no folder, picture, video or bag'),
         (str(tmp_path), 'no pictures'),
         ('proving-ground:x', "got 'x'"),
         ('97', 'no webcam'),
