@@ -165,8 +165,8 @@ class Bag:
         if not path.exists():
             raise BagError(f'no bag at {shown(path)}')
         if path.is_file():
-            with path.open('rb') as file:
-                if file.read(8) == b'#ROSBAG ':
+            with path.open('rb') as stream:
+                if stream.read(8) == b'#ROSBAG ':
                     raise BagError(ROS_1.format(shown(path), shown(path.with_suffix(''))))
             self._storages = [self._storage(path)]
             return

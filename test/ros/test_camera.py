@@ -113,7 +113,7 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(SourceError, match='can be read'):
         open_source(str(tmp_path))
     (tmp_path / 'film.mp4').write_bytes(b'damaged')
-    with pytest.raises(SourceError, match='not a video'):
+    with pytest.raises(SourceError, match='no picture, video or bag'):
         open_source(str(tmp_path / 'film.mp4'))
     for options in ({'transport': 'smoke'}, {'quality': 0}, {'qos_name': 'x'}, {'rate': -1.0}):
         with pytest.raises(ValueError, match='got'):
