@@ -203,6 +203,9 @@ def _folder(path: Path, intensity: tuple[float, float] | None, topic: str) -> So
         hint = f'; it has videos, give one of them: {shown(films[0])}' if films else ''
         folders = [e.name for e in entries if e.is_dir()]
         hint = hint or (f'; it has folders, give one: {shown(folders[0])}' if folders else '')
+        named = [e.name for e in entries if e.suffix.lower() in SUFFIXES and e.is_file()]
+        if named:
+            hint = f'; none of {len(named)} files such as {shown(named[0])} can be read as one'
         raise SourceError(f'no pictures in {shown(path)}{hint}')
     return _pictures(entries, shown(path), intensity)
 

@@ -101,7 +101,7 @@ def test_video(tmp_path, ros_node, spin_until):
 
 def test_errors_name_what_is_wrong(tmp_path):
     for text, words in (
-        ('nowhere', 'no folder, video or picture'),
+        ('nowhere', 'no folder, picture, video or bag'),
         (str(tmp_path), 'no pictures'),
         ('proving-ground:x', "got 'x'"),
         ('97', 'no webcam'),
@@ -114,7 +114,7 @@ def test_errors_name_what_is_wrong(tmp_path):
     with pytest.raises(SourceError, match='can be read'):
         open_source(str(tmp_path))
     (tmp_path / 'film.mp4').write_bytes(b'damaged')
-    with pytest.raises(SourceError, match='not a video'):
+    with pytest.raises(SourceError, match='no picture, video or bag'):
         open_source(str(tmp_path / 'film.mp4'))
     for options in ({'transport': 'smoke'}, {'quality': 0}, {'qos_name': 'x'}, {'rate': -1.0}):
         with pytest.raises(ValueError, match='got'):

@@ -155,18 +155,19 @@ def broken(site: Path, what: str) -> None:
     elif what == 'value':
         write_pair(site, 'frame2', np.full((6, 8), 99))
     else:
-        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(site / 'labels' / 'frame2.png')
+        red = np.full((6, 8, 3), (255, 0, 0), np.uint8)
+        Image.fromarray(red).save(site / 'labels' / 'frame2.png')
 
 
 @pytest.mark.parametrize(
     ('what', 'message'),
     [
         ('partner', r'frame2\.png: has no label .*1 of 5'),
-        ('corrupt', r'images/frame2\.png: cannot be read as an image'),
-        ('not an image', r'labels/frame2\.png: cannot be read as an image'),
+        ('corrupt', r'images/frame2\.png cannot be read as an image'),
+        ('not an image', r'labels/frame2\.png cannot be read as an image'),
         ('size', r'labels/frame2\.png: label is 8x5 pixels, its image .* is 8x6'),
         ('value', r'labels/frame2\.png: label value 99 is not in the label map'),
-        ('colours', r'labels/frame2\.png: expected one channel'),
+        ('colours', r'labels/frame2\.png: a label needs one value'),
     ],
 )
 def test_bad_data_is_named_before_training(site, what, message):
