@@ -21,7 +21,7 @@ from dataclasses import dataclass
 MOMENT = 5.0
 """Seconds for which a problem of a single frame is shown."""
 
-REMIND = 60.0
+REMIND = 300.0
 """Seconds after which the log is told again of an issue that stands."""
 
 Report = Callable[[str, str], None]

@@ -75,7 +75,7 @@ def test_an_event_is_over_by_itself(patient, monkeypatch):
 def test_an_issue_that_stands_is_repeated_in_the_log_now_and_then(patient, lines, monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(health.time, 'monotonic', lambda: now)
-    for _ in range(130):
+    for _ in range(650):
         patient.warn('x', 'still so')
         now += 1.0
     assert len(lines) == 3
