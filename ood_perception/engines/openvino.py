@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape
 from ood_perception.engines.choices import cache_folder, keep, network_key, versions
+from ood_perception.engines.crowding import CrowdedRequest
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
@@ -114,7 +115,11 @@ class OpenVINOEngine:
         if network is None:
             network = convert(self._network, shape)
             keep_network(path, network)
-        return compile_network(network, shape, torch.get_num_threads(), self.bfloat16)
+        threads = torch.get_num_threads()
+        request = compile_network(network, shape, threads, self.bfloat16)
+        if threads == 1:
+            return request
+        return CrowdedRequest(request, compile_network(network, shape, 1, self.bfloat16))
 
 
 class OpenVINOBfloat16Engine(OpenVINOEngine):
@@ -232,6 +237,8 @@ def compile_network(
     options = {
         'PERFORMANCE_HINT': 'LATENCY',
         'INFERENCE_NUM_THREADS': threads,
+        # A thread that is tied to a core cannot leave it to another process.
+        'ENABLE_CPU_PINNING': False,
         'INFERENCE_PRECISION_HINT': 'bf16' if bfloat16 else 'f32',
     }
     return _core().compile_model(network, 'CPU', options).create_infer_request()

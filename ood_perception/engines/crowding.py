@@ -1,0 +1,115 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+One thread where others take the cores, all threads where they are free.
+
+The threads of a network wait for each other after every operation. Where another process takes a
+part of one core, all of them wait for the one that shares it, and a network on all cores becomes
+slower than one on a single core (`benchmarks/competitor.py`). So the time of each call is watched.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+CALLS = 5
+"""Calls over which a time is taken, as their median."""
+
+PROBE = 3
+"""Calls in which the other choice is tried."""
+
+SLOWER = 1.3
+"""Times the fastest median from which the cores count as shared."""
+
+BETTER = 0.9
+"""Share of the present time that the other choice has to stay below."""
+
+FIRST_WAIT, LAST_WAIT = 4.0, 30.0
+"""Seconds until the other choice is tried again: doubled each time it was no better."""
+
+
+class ThreadChoice:
+    """
+    Decides before each call whether it runs on one thread or on all.
+
+    Args:
+        clock: seconds of a steady clock.
+
+    Attributes:
+        single: whether calls run on one thread at present.
+
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.single = False
+        self._clock = clock
+        self._times: dict[bool, deque[float]] = {s: deque(maxlen=CALLS) for s in (False, True)}
+        self._fastest = float('inf')
+        self._left = 0
+        self._wait = FIRST_WAIT
+        self._try_at = 0.0
+
+    def next(self) -> bool:
+        """Whether the coming call should run on one thread."""
+        if not self._left and self._clock() >= self._try_at and self._doubtful():
+            self._left = PROBE
+            self._times[not self.single].clear()
+        return self.single != (self._left > 0)
+
+    def took(self, single: bool, seconds: float) -> None:
+        """Note the time of a call that ran as `next` said."""
+        times = self._times[single]
+        times.append(seconds)
+        if single == self.single:
+            if not single and len(times) == CALLS:
+                self._fastest = min(self._fastest, statistics.median(times))
+            return
+        self._left -= 1
+        if self._left > 0:
+            return
+        other, own = statistics.median(times), statistics.median(self._times[self.single])
+        if other < BETTER * own:
+            self.single, self._wait = single, FIRST_WAIT
+            how = 'one thread' if single else 'all threads'
+            log.info('network on %s now: %.0f ms for %.0f ms', how, 1e3 * other, 1e3 * own)
+        else:
+            self._wait = min(2 * self._wait, LAST_WAIT)
+        self._try_at = self._clock() + self._wait
+
+    def _doubtful(self) -> bool:
+        """Whether the present choice may not be the better one."""
+        times = self._times[self.single]
+        if len(times) < CALLS:
+            return False
+        return self.single or statistics.median(times) > SLOWER * self._fastest
+
+
+class CrowdedRequest:
+    """
+    An inference request of OpenVINO that keeps off the cores that others use.
+
+    Args:
+        everywhere: request that uses all threads.
+        single: request of the same network on one thread.
+
+    """
+
+    def __init__(self, everywhere: Any, single: Any) -> None:
+        self.choice = ThreadChoice()
+        self._requests = {False: everywhere, True: single}
+
+    def infer(self, *arguments: Any, **options: Any) -> Any:
+        """Run the network; see openvino.InferRequest.infer."""
+        single = self.choice.next()
+        start = time.perf_counter()
+        found = self._requests[single].infer(*arguments, **options)
+        self.choice.took(single, time.perf_counter() - start)
+        return found
