@@ -16,13 +16,16 @@ import resource
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import CameraStream, rate
 from ood_perception.ros.health import Health, Level
+
+if TYPE_CHECKING:
+    from ood_perception.pipeline import Pipeline
 
 
 def array(stamp: Any, statuses: Iterable[DiagnosticStatus]) -> DiagnosticArray:
@@ -56,16 +59,15 @@ def node_status(
     return _status(f'{node}: pipeline', level, text, 'ood_perception', shown)
 
 
-def pipeline_values(pipeline: Any) -> dict[str, str]:
+def pipeline_values(pipeline: Pipeline) -> dict[str, str]:
     """Engine that runs, device, licence of the weights and whether the memory of normal stands."""
-    values = {'engine': loading.engine_of(pipeline) or 'not chosen yet'}
-    values['engine_choice'] = getattr(getattr(pipeline, 'engine', None), 'why', '')
+    values = pipeline.engine.diagnostics()
+    values['engine'] = values['engine'] or 'not chosen yet'
     values |= device_values(pipeline.device)
     values['licence'] = pipeline.profile.licence
-    if loading.learns(pipeline):
+    if loading.memory_of(pipeline) is not None:
         values['memory_of_normal'] = loading.unlearnt(pipeline) or 'learnt'
-    notes = getattr(pipeline, 'notes', [])
-    return values | ({'last_note': notes[-1]} if notes else {})
+    return values | ({'last_note': pipeline.notes[-1]} if pipeline.notes else {})
 
 
 def camera_status(

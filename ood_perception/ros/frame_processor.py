@@ -20,7 +20,7 @@ import rclpy
 
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.decode import BadImage, Rgb, decode, raw_frame, stamp_ns
-from ood_perception.result import Result
+from ood_perception.result import FramesFailed, Result
 from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame
 from ood_perception.ros.fallback import Fallback
@@ -184,7 +184,7 @@ class FrameProcessor:
         Later ones an engine that is `live` prepares in the background by itself.
         """
         self.sizes |= sizes
-        live = bool(self._warm) and getattr(getattr(pipeline, 'engine', None), 'live', False)
+        live = bool(self._warm) and pipeline.engine.live
         for size in set(sizes.values()):
             key = pipeline.network_size(*size)
             if key in self._warm:
@@ -203,7 +203,7 @@ class FrameProcessor:
                 self._warm.add(key)
                 self.doing, self.busy_since = '', time.monotonic()
                 self.patience = self.busy_since - started
-            runs = f'engine {loading.engine_of(pipeline)} on {pipeline.device}'
+            runs = f'engine {pipeline.engine.name} on {pipeline.device}'
             self.health.report('info', f'ready for {size[1]}x{size[0]}: {runs}')
 
     def _infer(
@@ -213,22 +213,32 @@ class FrameProcessor:
         streams: list[CameraStream],
         wants: set[str],
     ) -> list[Result | None]:
-        """One call for all; when it fails, each frame alone, so one camera harms only itself."""
+        """One call for all; None for a frame that failed, so one camera harms only itself."""
+        errors: list[Exception | None]
         try:
-            results = pipeline(images, streams=[s.name for s in streams], wants=wants)
-            self.fallback.succeeded(time.monotonic())
-            self.health.clear('pipeline')
-            return list(results)
+            results = list(pipeline(images, streams=[s.name for s in streams], wants=wants))
+            errors = [None] * len(images)
+        except FramesFailed as failure:
+            # Tracks, clusters and a memory that learns had these frames: none is tried again.
+            results, errors = failure.results, failure.errors
         except Exception as error:
-            if len(images) > 1:
+            if len(images) > 1:  # refused before any frame was looked at
                 text = f'batch of {len(images)} frames failed, trying one by one: {error}'
                 self.health.report('warn', text)
                 singles = zip(images, streams, strict=True)
                 return [r for i, s in singles for r in self._infer(pipeline, [i], [s], wants)]
-            streams[0].counters.failed += 1
-            self._error(streams[0], 'pipeline', f'pipeline: {describe(error)}')
-            self.fallback.failed(time.monotonic(), describe(error))
-            return [None]
+            results, errors = [None], [error]
+        for stream, failed in zip(streams, errors, strict=True):
+            if failed is not None:
+                stream.counters.failed += 1
+                self._error(stream, 'pipeline', f'pipeline: {describe(failed)}')
+        first = next((failed for failed in errors if failed is not None), None)
+        if first is None or None in errors:
+            self.fallback.succeeded(time.monotonic())
+            self.health.clear('pipeline')
+        else:
+            self.fallback.failed(time.monotonic(), describe(first))
+        return results
 
     def _unpublished(self, stream: CameraStream, error: Exception) -> None:
         stream.counters.failed += 1

@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ood_perception.ros.fallback import Step
 from ood_perception.ros.reporting import Reporter
 from ood_perception.ros.settings import Settings
+
+if TYPE_CHECKING:
+    from ood_perception.pipeline import Pipeline
+    from ood_perception.scores.base import LearningScore
 
 Size = tuple[int, int]
 
@@ -27,7 +30,7 @@ def build(
     batch: int,
     report: Reporter,
     memory: bytes = b'',
-) -> Any:
+) -> Pipeline:
     """
     Build a pipeline, give it its memory of normal and warm it up.
 
@@ -41,7 +44,7 @@ def build(
             the parameter memory_file.
 
     Returns:
-        The ood_perception.pipeline.Pipeline.
+        One for live use: a new image size, while running, keeps no frame waiting.
 
     Raises:
         ValueError, OSError, RuntimeError: what the pipeline or the memory file raises.
@@ -57,12 +60,11 @@ def build(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     report('info', f'loading profile {settings.profile!r} with {step}')
-    # live: a new image size while running never keeps a frame waiting
-    live = {'live': True} if 'live' in inspect.signature(Pipeline.from_profile).parameters else {}
-    pipeline = Pipeline.from_profile(settings.profile, step.device, step.engine, **live)
+    pipeline = Pipeline.from_profile(settings.profile, step.device, step.engine, live=True)
     try:
-        if learns(pipeline):
-            _remember(pipeline.score, settings.memory_file, memory)
+        score = memory_of(pipeline)
+        if score is not None:
+            _remember(score, settings.memory_file, memory)
         warm_up(pipeline, sizes, batch)
     except BaseException:
         pipeline.close()
@@ -72,68 +74,46 @@ def build(
     return pipeline
 
 
-def warm_up(pipeline: Any, sizes: Collection[Size], batch: int) -> None:
+def warm_up(pipeline: Pipeline, sizes: Collection[Size], batch: int) -> None:
     """Run every size with every number of frames that may come together."""
     for size in sizes:
         for count in range(1, batch + 1):
             pipeline.warm_up([size], count)
 
 
-def describe(pipeline: Any) -> str:
+def describe(pipeline: Pipeline) -> str:
     """Engine and device that run, and the licence of the weights, for the log."""
-    text = f'engine {engine_of(pipeline) or "not chosen before the first frame"}'
+    text = f'engine {pipeline.engine.name or "not chosen before the first frame"}'
     text += f' on {pipeline.device}'
     licence = pipeline.profile.licence
     return f'{text}; weights: {licence or "no licence is named in the profile"}'
 
 
-def engine_of(pipeline: Any) -> str:
-    """Name of the engine that runs, '' before it was chosen."""
-    return str(getattr(getattr(pipeline, 'engine', None), 'name', ''))
+def memory_of(pipeline: Pipeline) -> LearningScore | None:
+    """Score that learns on site what is normal; None where the profile's score does not."""
+    from ood_perception.scores.base import learns
+
+    return pipeline.score if learns(pipeline.score) else None
 
 
-def learns(pipeline: Any) -> bool:
-    """Whether the score itself learns on site what is normal."""
-    score = getattr(pipeline, 'score', None)
-    return bool(getattr(score, 'learns', hasattr(score, 'start')))
+def unlearnt(pipeline: Pipeline) -> str:
+    """Why a memory of normal cannot judge, with the remedy; '' when it can or there is none."""
+    memory = memory_of(pipeline)
+    return '' if memory is None else memory.problem
 
 
-def unlearnt(pipeline: Any) -> str:
-    """Why a memory of normal cannot judge: nothing learnt, or other features; '' when it can."""
-    if not learns(pipeline):
-        return ''
-    score = pipeline.score
-    if not score.size:
-        return 'nothing was learnt yet'
-    problem = getattr(score, 'problem', None)
-    if problem is not None:
-        return str(problem)
-    width = getattr(score, '_width', 0)
-    if width and score.bank.shape[1] != width:
-        return (
-            f'it holds {score.bank.shape[1]} features, the network gives {width}: '
-            'it was learnt with another network'
-        )
-    return ''
-
-
-def engine_faults(pipeline: Any) -> list[str]:
-    """What is wrong with the engine at the moment: it fell back to a simpler one."""
-    faults = getattr(getattr(pipeline, 'engine', None), 'faults', None)
-    return [str(event) for event in faults()] if faults is not None else []
-
-
-def learnt(pipeline: Any) -> bytes:
+def learnt(pipeline: Pipeline) -> bytes:
     """What a pipeline has learnt on site, for :func:`build`; empty where it has nothing."""
-    if not learns(pipeline) or not pipeline.score.size:
+    memory = memory_of(pipeline)
+    if memory is None or not memory.size:
         return b''
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'memory.safetensors'
-        pipeline.score.save(str(path))
+        memory.save(str(path))
         return path.read_bytes()
 
 
-def _remember(score: Any, file: str, memory: bytes) -> None:
+def _remember(score: LearningScore, file: str, memory: bytes) -> None:
     if memory:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'memory.safetensors'

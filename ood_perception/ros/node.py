@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -37,6 +37,9 @@ from ood_perception.ros.subscriptions import (
 )
 from ood_perception.ros.watchdog import Watchdog
 from ood_perception.ros.worker import Worker, describe
+
+if TYPE_CHECKING:
+    from ood_perception.pipeline import Pipeline
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -165,7 +168,7 @@ class OodNode(LifecycleNode):
         assert self.worker is not None
         self.worker.mailbox.clear()
         if self.settings.release_on_deactivate:
-            self._memory = self._learnt()
+            self._keep_memory(self.worker)
             self._stop_worker()
         return super().on_deactivate(state)
 
@@ -219,7 +222,7 @@ class OodNode(LifecycleNode):
 
         def build(step: int) -> Any:
             sizes = set(worker.sizes.values()) or hint
-            memory = loading.learnt(worker.pipeline) or self._memory
+            memory = self._learnt(worker.pipeline)
             return loading.build(
                 self.settings, fallback.steps[step], sizes, count, self.report, memory
             )
@@ -230,16 +233,21 @@ class OodNode(LifecycleNode):
         worker.enabled = self._enabled
         return worker
 
-    def _learnt(self) -> bytes:
-        """What the pipeline has learnt here and no file holds yet."""
-        worker = self.worker
-        if worker is None or not loading.learns(worker.pipeline):
-            return b''
+    def _learnt(self, pipeline: Pipeline | None) -> bytes:
+        """What a pipeline has learnt here, or, where it has nothing, one that was given back."""
         try:
-            return bytes(worker.call(lambda: loading.learnt(worker.pipeline)))
-        except Exception as error:
+            return (pipeline is not None and loading.learnt(pipeline)) or self._memory
+        except Exception as error:  # a device that is lost takes it along
             self.report('warn', f'the memory of normal is lost: {describe(error)}')
-            return b''
+            return self._memory
+
+    def _keep_memory(self, worker: Worker) -> None:
+        if worker.pipeline is None or loading.memory_of(worker.pipeline) is None:
+            return
+        try:
+            self._memory = worker.call(lambda: self._learnt(worker.pipeline))
+        except TimeoutError as error:
+            self.report('warn', f'the memory of normal is lost: {error}')
 
     def _unsubscribe(self) -> None:
         for subscriptions in self._inputs.values():
@@ -332,6 +340,7 @@ class OodNode(LifecycleNode):
                     self.report('warn', text)
 
     def _every_second(self) -> None:
+        pipeline = self.worker.pipeline if self.worker is not None else None
         try:
             self._watch()
             if self._check_outputs_soon:
@@ -340,6 +349,8 @@ class OodNode(LifecycleNode):
             self._publish_diagnostics()
         except Exception as error:
             # A timer that raises would end the executor.
+            if self.worker is not None and self.worker.pipeline is not pipeline:
+                return  # the one looked at was closed meanwhile
             self.report('error', f'diagnostics: {describe(error)}')
 
     def _watch(self) -> None:

@@ -92,7 +92,7 @@ class Services:
         worker = self._node.worker
         if worker is None or worker.pipeline is None:
             return False, 'the node is not configured'
-        if not loading.learns(worker.pipeline):
+        if loading.memory_of(worker.pipeline) is None:
             name = self._node.settings.profile
             return False, f'the score of profile {name!r} does not learn; use dinov2_novelty'
         answer: tuple[bool, str] = worker.call(

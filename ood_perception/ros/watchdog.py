@@ -9,6 +9,7 @@ Each rule raises an issue of the node's `Health` while it holds and clears it wh
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from typing import Any
@@ -82,8 +83,7 @@ class Watchdog:
             'call ~/enable with true',
         )
         self._watch_memory(worker)
-        faults = loading.engine_faults(worker.pipeline)
-        self._hold(health.warn, 'engine', bool(faults), '; '.join(faults), '')
+        self._watch_engine(worker)
         busy = time.monotonic() - worker.busy_since if worker.busy_since else 0.0
         limit = max(worker.settings.stale_after, worker.delay_limit())
         hung = busy > limit and not worker.doing
@@ -181,6 +181,12 @@ class Watchdog:
         shown = ', '.join(others[:12]) + (', ...' if len(others) > 12 else '')
         return f'nobody publishes it; image topics that exist: {shown}'
 
+    def _watch_engine(self, worker: Worker) -> None:
+        faults = [] if worker.pipeline is None else worker.pipeline.engine.faults()
+        text = '; '.join(fault.reason for fault in faults)
+        remedy = '; '.join(dict.fromkeys(fault.remedy for fault in faults if fault.remedy))
+        self._hold(self.health.warn, 'engine', bool(faults), text, remedy)
+
     def _watch_memory(self, worker: Worker) -> None:
         health = self.health
         if worker.learning:
@@ -193,18 +199,12 @@ class Watchdog:
             return
         health.clear('learning')
         why = loading.unlearnt(worker.pipeline) if worker.pipeline is not None else ''
+        text, _, remedy = why.partition('; ')
         file = worker.settings.memory_file
-        if why and file and 'yet' in why:
-            why = f'memory_file {file!r} holds nothing: it does not exist'
-        if why:
-            health.error(
-                'memory',
-                f'no results: the memory of normal cannot judge, {why}',
-                'drive where all is normal and call ~/learn_normal with true, then with false; or '
-                'make memory_file with `ood learn-normal`',
-            )
-        else:
-            health.clear('memory')
+        if file and not os.path.exists(os.path.expanduser(file)):
+            text += f' and memory_file {file!r} does not exist'
+        how = '~/learn_normal: with true, then drive where all is normal, then with false'
+        self._hold(health.error, 'memory', bool(why), f'no results: {text}', f'{remedy} ({how})')
 
     def _watch_results(self, stream: CameraStream, worker: Worker, now: float) -> None:
         settings, health = worker.settings, self.health

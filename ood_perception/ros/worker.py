@@ -174,8 +174,9 @@ class Worker(FrameProcessor):
             gc.collect()
 
     def _adopt(self, step: int, pipeline: Any) -> None:
-        if self.learning and loading.learns(pipeline):
-            pipeline.score.start()
+        memory = loading.memory_of(pipeline)
+        if self.learning and memory is not None:
+            memory.start()
             self.health.report('warn', 'learning what is normal begins anew with this pipeline')
         first, reason = self.pipeline is None, self.fallback.reason
         self.pipeline, self._thread = pipeline, threading.current_thread()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import array
 import os
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -281,6 +282,8 @@ class Failing:
     """A pipeline whose device gives up under conditions that the test sets."""
 
     device = torch.device('cpu')
+    engine = SimpleNamespace(name='eager', live=True)
+    score = SimpleNamespace(learns=False)
 
     def __init__(self, error: Exception, fails):
         self.error, self.fails, self.calls = error, fails, []

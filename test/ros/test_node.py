@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip('rclpy', reason='needs rclpy')
 import rclpy
 from node_helpers import (
-    PATIENCE,
     TYPES,
     Client,
     NodeProcess,
@@ -109,8 +108,11 @@ def test_diagnostics(client):
     assert pipeline['values']['state'] == 'active'
     assert pipeline['values']['profile'].endswith('tiny.yaml')
     assert float(pipeline['values']['memory_mb']) > 50
-    books = {k: int(values[k]) for k in ('received', 'processed', 'dropped', 'discarded', 'bad')}
-    assert 0 <= books['received'] - sum(list(books.values())[1:]) <= 1
+    kinds = ('processed', 'dropped', 'discarded', 'bad', 'failed')
+    # the books balance once the frame in work and the one that waits are through
+    assert client.spin(
+        lambda: client.count('received') == sum(client.count(kind) for kind in kinds), 10
+    )
 
 
 def test_newest_frame_wins(client):
@@ -225,13 +227,6 @@ def test_kill_and_respawn(ros, tmp_path):
     finally:
         process.process.kill()
         client.ros.destroy_node()
-
-
-def test_wrong_start_parameters_are_one_clear_line(tmp_path):
-    process = NodeProcess(tmp_path, f'wrong_{os.getpid()}', max_batch='many')
-    assert process.process.wait(60 * PATIENCE) == 1
-    assert 'max_batch' in process.text()
-    assert 'Traceback' not in process.text()
 
 
 @dataclass(slots=True)
