@@ -2,9 +2,9 @@
 #
 #   make demo                 render a drive, play it over ROS 2 to the node, write demo_output/report.html
 #   make demo INPUT=PATH      the same on your own folder of images, video or rosbag2
-#   make test                 ruff, mypy, unit tests, tests over real DDS, colcon build
+#   make test                 ruff, mypy, lint-imports, unit tests, tests over real DDS, colcon build
 #   make test-all             the same and the tests that take minutes: the built wheel in a clean environment, ...
-#   make lint                 ruff, mypy and the licence lines alone
+#   make lint                 ruff, mypy, lint-imports and the licence lines alone
 #   make locks                pin requirements/ anew from pyproject.toml (UPGRADE=1: newer versions)
 #
 # VENV=DIR chooses the virtual environment, PYTHON=python3.12 the interpreter, TORCH_INDEX=URL where PyTorch comes from
@@ -32,6 +32,7 @@ test-all: test slow
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/check_licence.py
 	$(BIN)/mypy
 

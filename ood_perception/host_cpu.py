@@ -6,11 +6,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 SPIN = '20000'
 """Rounds: enough for the gap between two operations, not for that between two frames."""
@@ -95,24 +91,3 @@ def _flags() -> str:
     except OSError:
         return ''
     return next((line.partition(':')[2] for line in lines if line.startswith('flags')), '')
-
-
-def in_own_thread(function: Callable[[], Any]) -> Any:
-    """
-    Call a function in a thread of its own that ends with it.
-
-    Each thread that has once computed keeps helpers of OpenMP for good. With more of them than
-    cores OpenMP puts them to sleep between any two operations, and the worker waits for them to
-    wake (`benchmarks/node_overhead.py`).
-    """
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
-
-    # Not an executor's, whose end waits for the function: Ctrl-C must end what loads, too.
-    threading.Thread(target=run, name='ood loader', daemon=True).start()
-    return future.result()

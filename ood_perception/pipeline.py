@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ood_perception.assembly import assemble, semantic_map, to_host
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Shape, first_line, is_out_of_memory, release_memory
 from ood_perception.engines.probe import probe_frame
 from ood_perception.engines.resizing import concatenate, copied
-from ood_perception.frames.assembly import assemble, semantic_map, to_host
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise

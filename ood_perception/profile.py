@@ -15,6 +15,7 @@ import difflib
 import itertools
 import logging
 import os
+import re
 import sys
 from dataclasses import field
 from pathlib import Path
@@ -180,8 +181,14 @@ class Profile:
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
-        """JSON schema of a profile, for editors."""
-        return TypeAdapter(cls).json_schema()
+        """JSON schema of a profile, for editors; what keys mean is read from the docstrings."""
+        schema = TypeAdapter(cls).json_schema()
+        for part in (schema, *schema['$defs'].values()):
+            text, _, attributes = part['description'].partition('\n\nAttributes:\n')
+            part['description'] = text
+            for name, meaning in re.findall(r'^ {4}(\w+): (.*(?:\n {8}.*)*)', attributes, re.M):
+                part['properties'][name]['description'] = ' '.join(meaning.split())
+        return schema
 
     def weight_names(self) -> list[str]:
         """What the stages name as weights, in order, each once."""
@@ -273,7 +280,7 @@ def _first_line(error: ValidationError) -> str:
     """Path of the first wrong key, the value it got and what would be right."""
     first = error.errors()[0]
     parts = [f'[{part}]' if isinstance(part, int) else f'.{part}' for part in first['loc']]
-    path = ''.join(parts).removeprefix('.').removesuffix('.[key]') or 'profile'
+    path = ''.join(parts).removeprefix('.').removesuffix('[key]').removesuffix('.') or 'profile'
     if first['type'] == 'unexpected_keyword_argument':
         names = _names_beside(first['loc'])
         close = difflib.get_close_matches(str(first['loc'][-1]), names, n=1)

@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 import typer
 import yaml
 
 from ood_perception.checkpoints.store import catalogue
 from ood_perception.cli.main import COMMANDS, build
+from ood_perception.frames.transfer import normalise
 from ood_perception.profile import Profile, profile_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,3 +162,28 @@ def test_code_of_extending_runs(capsys: pytest.CaptureFixture[str]):
     assert len(result.boxes) == 1
     assert result.instances.max() == result.ids[0]
     assert '(120, 160)' in capsys.readouterr().out
+
+
+def test_a_score_is_added_in_20_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What the page says, by somebody who follows it to the letter and reads nothing else."""
+    from ood_perception import Pipeline
+    from ood_perception.scores import SCORES
+
+    section = text_of(ROOT / 'docs' / 'extending.md').split('\n## A score\n')[1].split('\n## ')[0]
+    blocks = dict(re.findall(r'```(python|yaml)\n(.*?)```', section, flags=re.DOTALL))
+    assert sum(len(block.splitlines()) for block in blocks.values()) <= 20
+    (tmp_path / 'my_score.py').write_text(blocks['python'], encoding='utf-8')
+    (tmp_path / 'margin.yaml').write_text(blocks['yaml'], encoding='utf-8')
+    monkeypatch.setattr('ood_perception.scores.SCORES', dict(SCORES))
+    runpy.run_path(str(tmp_path / 'my_score.py'))
+
+    pipeline = Pipeline.from_profile(tmp_path / 'margin.yaml', device='cpu', engine='eager')
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    (result,) = pipeline(image)
+    inputs = normalise(torch.from_numpy(image).permute(2, 0, 1)[None], pipeline.spec, True)
+    with torch.inference_mode():
+        logits = pipeline.engine(inputs).logits.numpy()
+    second, best = np.sort(logits, axis=1)[:, -2:].swapaxes(0, 1)
+    expected = torch.from_numpy(second - best)[:, None]
+    expected = F.interpolate(expected, (64, 96), mode='bilinear')[0, 0].numpy()
+    np.testing.assert_allclose(result.score, expected, atol=1e-4)

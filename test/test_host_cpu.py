@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -35,18 +34,6 @@ def test_entry_points_are_there_before_torch(module: str) -> None:
         pytest.importorskip('rclpy')
     code = f'import sys, {module}; assert "torch" not in sys.modules'
     subprocess.run([sys.executable, '-c', code], check=True)
-
-
-def test_an_own_thread_gives_back_the_result_and_ends() -> None:
-    thread = host_cpu.in_own_thread(threading.current_thread)
-    assert thread is not threading.current_thread()
-    thread.join(5)
-    assert not thread.is_alive()
-
-
-def test_an_own_thread_gives_back_the_error() -> None:
-    with pytest.raises(ZeroDivisionError):
-        host_cpu.in_own_thread(lambda: 1 // 0)
 
 
 V4 = 'avx512f avx512bw avx512vl avx512dq'

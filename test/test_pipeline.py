@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from ood_perception import Pipeline, Profile
-from ood_perception.frames.assembly import first_of_largest
+from ood_perception.assembly import first_of_largest
 from ood_perception.frames.colour import RawFrame
 from ood_perception.masks.boxes import Boxes
 from ood_perception.models import create_model

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator as SchemaCheck
 
 from ood_perception.profile import Profile, ProfileError, find_profile, profile_names
+
+CONFIG = Path(__file__).resolve().parents[1] / 'config'
 
 GOOD = {'name': 'x', 'segmentor': {'name': 'compact'}, 'score': {'name': 'llr'}}
 
@@ -85,6 +90,25 @@ def test_every_shipped_profile_reads(name: str) -> None:
     profile = Profile.load(name)
     assert profile.name == name
     assert profile.description
+
+
+def test_schema_for_editors_is_what_the_code_says() -> None:
+    schema = json.loads((CONFIG / 'profile.schema.json').read_text(encoding='utf-8'))
+    written = {key: schema.pop(key) for key in ('$schema', '$comment')}
+    assert schema == Profile.json_schema(), written['$comment']
+    for part in (schema, *schema['$defs'].values()):
+        assert all(key['description'] for key in part['properties'].values())
+
+
+@pytest.mark.parametrize('path', sorted(CONFIG.glob('profiles/*.yaml')), ids=lambda p: p.stem)
+def test_every_shipped_profile_fits_the_schema_it_names(path: Path) -> None:
+    first = path.read_text(encoding='utf-8').splitlines()[0]
+    name = first.removeprefix('# yaml-language-server: $schema=')
+    check = SchemaCheck(json.loads((path.parent / name).read_text(encoding='utf-8')))
+    tree = yaml.safe_load(path.read_text(encoding='utf-8'))
+    check.validate(tree)
+    for wrong in ({'segmentr': {}}, {'image': {'short_side': 'big'}}, {'precision': 'int8'}):
+        assert not check.is_valid({**tree, **wrong})
 
 
 def test_missing_profiles_say_what_there_is(tmp_path: Path) -> None:

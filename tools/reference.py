@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The reference, written from the code: config/ood.yaml and the tables of the documentation.
+The reference, written from the code: config/ood.yaml, the schema of profiles, the docs' tables.
 
-``python -m tools.reference`` rewrites both files in a checkout; a test fails when
-they differ from what the code says.
+``python -m tools.reference`` rewrites the files in a checkout; tests fail when they differ from
+what the code says.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from ood_perception.profile import Profile
 from ood_perception.ros.outputs import TOPICS
 from ood_perception.ros.services import SERVICES
 from ood_perception.ros.settings import (
@@ -33,6 +35,7 @@ from ood_perception.ros.subscriptions import INPUTS
 
 PAGE = 'docs/topics_and_parameters.md'
 CONFIG = 'config/ood.yaml'
+SCHEMA = 'config/profile.schema.json'
 
 _WHEN = {START: 'at the start', UNCONFIGURED: 'while unconfigured'}
 
@@ -62,6 +65,15 @@ def config_text() -> str:
         '    # qos_overrides./ood/heatmap.publisher.depth: 5',
     ]
     return '\n'.join(lines) + '\n'
+
+
+def schema_text() -> str:
+    """Text of config/profile.schema.json, by which editors check and explain profiles."""
+    head = {
+        '$schema': 'https://json-schema.org/draft/2020-12/schema',
+        '$comment': 'Written by python -m tools.reference',
+    }
+    return json.dumps({**head, **Profile.json_schema()}, indent=2, ensure_ascii=False) + '\n'
 
 
 def tables() -> dict[str, str]:
@@ -128,8 +140,9 @@ def page_text(page: str) -> str:
 
 
 def main() -> None:
-    """Rewrite config/ood.yaml and the tables of the documentation page in this checkout."""
+    """Rewrite the files of the configuration and the tables of the page in this checkout."""
     root = Path(__file__).resolve().parents[1]
+    (root / SCHEMA).write_text(schema_text(), encoding='utf-8')
     (root / CONFIG).write_text(config_text(), encoding='utf-8')
     page = root / PAGE
     page.write_text(page_text(page.read_text(encoding='utf-8')), encoding='utf-8')

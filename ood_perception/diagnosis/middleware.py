@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ood_perception.diagnosis.finding import ERROR, OK, WARN, Finding
 from ood_perception.diagnosis.software import version
+from ood_perception.transport import transport_profile
 
 FAST, CYCLONE, ZENOH = 'rmw_fastrtps_cpp', 'rmw_cyclonedds_cpp', 'rmw_zenoh_cpp'
 
@@ -104,7 +105,7 @@ def check_transport(image_bytes: int) -> Iterator[Finding]:
 
 def _fast(image_bytes: int) -> Iterator[Finding]:
     used, other = fast_variables()
-    profile, shipped = os.environ.get(used, ''), _shipped_profile()
+    profile, shipped = os.environ.get(used, ''), transport_profile() or 'PATH/config/fastdds.xml'
     if not profile and os.environ.get(other):
         text = f'{other} is set, but this Fast DDS reads {used}'
         yield Finding('fast dds profile', WARN, text, f'export {used}="${other}"')
@@ -201,9 +202,3 @@ def _installed(name: str) -> bool:
     places += [str(Path(prefix) / 'lib') for prefix in prefixes if prefix]
     some = [Path(place) for place in places if place and any(Path(place).glob('librmw_*'))]
     return not some or any((place / f'lib{name}.so').exists() for place in some)
-
-
-def _shipped_profile() -> str:
-    from ood_perception.ros.process import transport_profile
-
-    return str(transport_profile() or 'PATH/config/fastdds.xml')

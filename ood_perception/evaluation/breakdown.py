@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ood_perception.evaluation.pixel_metrics import IGNORE, PixelMetrics
 
 if TYPE_CHECKING:
-    from ood_perception.evaluation.evaluator import Frame
+    from ood_perception.evaluation.frame import Frame
 
 SIZES = ((0, 32**2, 'below 32x32'), (32**2, 96**2, '32x32 to 96x96'), (96**2, 1 << 62, 'larger'))
 """Pixels from, pixels below, name: the breakdown by size of the true object."""

@@ -15,7 +15,7 @@ from ood_perception.drawing import draw
 from ood_perception.frames.picture import encode
 
 if TYPE_CHECKING:
-    from ood_perception.evaluation.evaluator import Frame
+    from ood_perception.evaluation.frame import Frame
 
 WIDTH = 480
 """Pixels of each half of a panel."""

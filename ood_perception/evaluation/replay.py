@@ -28,8 +28,8 @@ from ood_perception.frames.intensity import Intensity
 
 if TYPE_CHECKING:
     from ood_perception.evaluation.label_folder import LabelFolder
+    from ood_perception.evaluation.live_run import LiveRun
     from ood_perception.pipeline import Pipeline
-    from ood_perception.ros.tools.live import LiveRun
 
 
 def evaluate_records(frames: Iterable[Frame], evaluator: Evaluator) -> Evaluator:

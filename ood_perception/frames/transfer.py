@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_perception.frames.colour import RawFrame, check_raw, to_rgb
-from ood_perception.models.output import InputSpec
+from ood_perception.frames.input_spec import InputSpec
 
 
 def as_frame(frame: Any) -> Tensor | RawFrame:

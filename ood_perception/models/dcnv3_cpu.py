@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ood_perception.models.dcnv3 import Geometry, centres
+from ood_perception.models.dcnv3_geometry import Geometry, centres
 
 SUMS_AT_ONCE = 1 << 14
 """Output pixels x groups whose indices and weights are in memory together: about 20 MB."""

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ood_perception.models.dcnv3 import Geometry
+from ood_perception.models.dcnv3_geometry import Geometry
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What every segmentor returns and what it wants to be fed."""
+"""What every segmentor returns; `InputSpec` says what it wants to be fed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from ood_perception.frames.input_spec import InputSpec
 
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """
-    How a segmentor wants its image.
-
-    Attributes:
-        mean: per channel (RGB), subtracted from the image scaled to 0..1.
-        std: per channel (RGB), divides after the mean is subtracted.
-        multiple_of: height and width must be multiples of this many pixels.
-
-    """
-
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    multiple_of: int = 1
+__all__ = ['InputSpec', 'SegmentorOutput']
 
 
 @dataclass(slots=True)

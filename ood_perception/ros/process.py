@@ -10,11 +10,11 @@ Call :func:`prepare` before ``rclpy.init``; afterwards the middleware has read i
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from ood_perception.host_cpu import spin_briefly
 from ood_perception.host_memory import keep_freed_memory
+from ood_perception.transport import transport_profile
 
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 """Environment variables of Fast DDS 3 and Fast DDS 2 (Humble, Jazzy) that name a profile file."""
@@ -35,17 +35,6 @@ def prepare() -> None:
     keep_freed_memory()
     spin_briefly()
     apply_transport_profile()
-
-
-def transport_profile() -> Path | None:
-    """Path of the shipped ``config/fastdds.xml``, or None when it was not installed."""
-    folders = [Path(__file__).resolve().parents[2] / 'config']
-    for prefix in [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]:
-        folders += [Path(prefix) / 'share' / 'ood_perception' / 'config'] if prefix else []
-    for folder in folders:
-        if (folder / 'fastdds.xml').is_file():
-            return folder / 'fastdds.xml'
-    return None
 
 
 def profile_variable() -> str:

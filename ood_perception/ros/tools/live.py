@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from ood_perception.evaluation.live_run import LiveRun
 
 NODE = 'ood'
 OUTPUTS = {
@@ -32,42 +33,6 @@ OUTPUTS = {
 
 class LiveError(RuntimeError):
     """The node did not start, or died; the text ends with its last lines."""
-
-
-@dataclass
-class LiveRun:
-    """
-    What a replay yielded.
-
-    Attributes:
-        bag: folder of the recorded bag.
-        frames_in: images sent.
-        seconds: from the first image sent to the last output received.
-        sent_ns: stamp -> time in ns at which the frame's camera_info arrived at the recorder.
-        received_ns: stamp -> time in ns at which the frame's last output arrived.
-        log: of the node.
-        engine: that ran, as the node's diagnostics say at the end; '' = they did not.
-        device: likewise.
-
-    """
-
-    bag: Path
-    frames_in: int
-    seconds: float
-    sent_ns: dict[int, int] = field(default_factory=dict)
-    received_ns: dict[int, int] = field(default_factory=dict)
-    log: Path = Path()
-    engine: str = ''
-    device: str = ''
-
-    @property
-    def latencies_ms(self) -> list[float]:
-        """Milliseconds from a frame's sending to its last output, for the frames that came out."""
-        return [
-            (received - self.sent_ns[stamp]) / 1e6
-            for stamp, received in self.received_ns.items()
-            if stamp in self.sent_ns
-        ]
 
 
 def run_live(

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ood_perception.frames.assembly import assemble, to_host
+from ood_perception.assembly import assemble, to_host
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.masks.fusion import Instances, no_instances
 from ood_perception.models.output import InputSpec
