@@ -172,7 +172,7 @@ def rooms(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 class RealValidation:
     """The mean AP on the real sets, as a validation of a stage."""
 
-    def __init__(self, sets: Mapping[str, Any], most: int = 60) -> None:
+    def __init__(self, sets: Mapping[str, Any], most: int = 20) -> None:
         self.sets, self.most = sets, most
 
     def __call__(self, parts: Parts) -> dict[str, float]:
