@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ood_perception.engine.transfer import network_size
+from ood_perception.frames.transfer import network_size
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.models.output import InputSpec
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio
