@@ -119,7 +119,7 @@ class Scenes:
     """
 
     def __init__(
-        self, source: Source, things: Things, size: tuple[int, int] = (288, 384)
+        self, source: Source, things: Things, size: tuple[int, int] = (256, 336)
     ) -> None:
         self.source, self.things, self.size = source, things, size
 
