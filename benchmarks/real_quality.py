@@ -3,14 +3,14 @@
 """
 Measure compact weights on real things in place, pasted ones and rendered drives.
 
-    python benchmarks/real_quality.py --data ../shared/data
-    python benchmarks/real_quality.py --weights runs/compact/compact.safetensors --drives 200
+    PYTHONPATH=. python benchmarks/real_quality.py --data ../shared/data
+    PYTHONPATH=. python benchmarks/real_quality.py --weights runs/x.safetensors --drives 200
 
 Sets, none of which training saw: the later part of a drive through a building (dhcn_indoor), a
-fifth of coco_context, held-out objects pasted on CamVid's drive 0016E5 and on the validation frames
-of IDD-Lite, rendered drives (seeds from 100,000 on). Their mean average precision picks weights.
-Not in the mean: large boxy things pasted on both streets. Scores are computed at the size at which
-the profile works; every second pixel of every second row counts, void ones do not.
+fifth of coco_context, held-out objects pasted on CamVid's drive 0016E5 and on IDD-Lite's
+validation frames, rendered drives (seeds from 100,000 on). Their mean AP picks weights.
+Not in the mean: large boxy things pasted on both streets. Scores are computed at the size at
+which the profile works; every second pixel of every second row counts, void ones do not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,16 @@ from ood_perception.checkpoints import read_checkpoint, resolve
 from ood_perception.models.compact import build_compact
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration
-from research.real_sets import IN_MEAN, Pair, Scores, drives, mean_ap, measure, photographed
+from research.real_sets import (
+    IN_MEAN,
+    Pair,
+    Scores,
+    drives,
+    mean_ap,
+    numbers,
+    photographed,
+    score_sets,
+)
 
 FIELDS = ('set', 'ap', 'fpr95', 'auroc', 'frames')
 
@@ -53,7 +62,9 @@ def sheet(scores: Scores, calibration: Calibration, pairs: list[Pair], path: Pat
         cv2.drawContours(left, found, -1, (255, 0, 0), 2)
         heat = cv2.applyColorMap((probability * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
         right = (0.65 * heat[..., ::-1] + 0.35 * image).astype(np.uint8)
-        tiles.append(cv2.resize(np.hstack([left, right]), (640, 240), interpolation=cv2.INTER_AREA))
+        tiles.append(
+            cv2.resize(np.hstack([left, right]), (640, 240), interpolation=cv2.INTER_AREA)
+        )
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 3)
     rows = [np.hstack(tiles[i : i + 3]) for i in range(0, len(tiles), 3)]
     cv2.imwrite(str(path), np.vstack(rows)[..., ::-1])
@@ -76,7 +87,7 @@ def main() -> None:
     rows = []
     measured = {}
     for name, pairs in sets.items():
-        measured |= measure(scores, {name: pairs}, arguments.most)
+        measured |= numbers(score_sets(scores, {name: pairs}, arguments.most))
         row = measured[name]
         rows.append({'set': name, **row})
         print(

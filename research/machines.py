@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ood_perception.training.procedural import draw_texture
+from research.procedural import draw_texture
 
 Array = np.ndarray
 Rng = np.random.Generator
@@ -162,7 +162,9 @@ class Canvas:
         for i in range(1, rows):
             cv2.line(place, (0, int(i * h / rows)), (int(w), int(i * h / rows)), colour, thick)
         for i in range(1, columns):
-            cv2.line(place, (int(i * w / columns), 0), (int(i * w / columns), int(h)), colour, thick)
+            cv2.line(
+                place, (int(i * w / columns), 0), (int(i * w / columns), int(h)), colour, thick
+            )
 
     def wheel(self, x: float, y: float, radius: float) -> None:
         """Draw a wheel, or the rolls of a track."""
@@ -199,11 +201,20 @@ def _machine(c: Canvas) -> None:
     left, right = w * rng.uniform(0.02, 0.3), w * rng.uniform(0.65, 0.98)
     if rng.random() < 0.6:  # arm behind or in front of the body
         start = (rng.uniform(left, right), top + 0.1 * h)
-        joints = [(rng.uniform(0, w), rng.uniform(0, 0.6 * h)) for _ in range(int(rng.integers(1, 3)))]
+        joints = [
+            (rng.uniform(0, w), rng.uniform(0, 0.6 * h)) for _ in range(int(rng.integers(1, 3)))
+        ]
         c.arm([start, *joints], w * rng.uniform(0.03, 0.09))
         x, y = joints[-1]
         size = w * rng.uniform(0.1, 0.25)
-        c.polygon([(x, y), (x + size, y + size * 0.2), (x + size * 0.7, y + size), (x - size * 0.2, y + size * 0.8)])
+        c.polygon(
+            [
+                (x, y),
+                (x + size, y + size * 0.2),
+                (x + size * 0.7, y + size),
+                (x - size * 0.2, y + size * 0.8),
+            ]
+        )
     for _ in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(left, right - 0.2 * w), rng.uniform(top, floor - radius - 0.15 * h)
         c.solid(x, y, min(rng.uniform(0.25, 0.7) * w, right - x), floor - radius - y)
@@ -212,7 +223,9 @@ def _machine(c: Canvas) -> None:
         x, wide = rng.uniform(left, right - 0.3 * w), w * rng.uniform(0.2, 0.4)
         y = h * rng.uniform(0, 0.2)
         c.box(x, y, wide, top + 0.1 * h - y)
-        c.glass(x + 0.1 * wide, y + 0.03 * h, 0.8 * wide, 0.7 * (top - y), (1, int(rng.integers(1, 3))))
+        c.glass(
+            x + 0.1 * wide, y + 0.03 * h, 0.8 * wide, 0.7 * (top - y), (1, int(rng.integers(1, 3)))
+        )
     if rng.random() < 0.5:  # grille
         x, y, size = rng.uniform(left, right - 0.2 * w), top + 0.15 * h, 0.18 * w
         c.glass(x, y, size, size, (int(rng.integers(4, 9)), 1))
@@ -233,10 +246,22 @@ def _cabinet(c: Canvas) -> None:
     rows, columns = int(rng.integers(1, 7)), int(rng.integers(1, 5))
     draw = rng.random()
     if draw < 0.45:
-        c.glass(0.12 * w, h * rng.uniform(0.05, 0.2), 0.6 * w, h * rng.uniform(0.25, 0.7), (rows, columns))
+        c.glass(
+            0.12 * w,
+            h * rng.uniform(0.05, 0.2),
+            0.6 * w,
+            h * rng.uniform(0.25, 0.7),
+            (rows, columns),
+        )
     elif draw < 0.75:
         for i in range(rows):  # doors or drawers
-            c.box(0.06 * w, 0.05 * h + i * 0.85 * h / rows, 0.7 * w, 0.78 * h / rows, rng.uniform(0.8, 1.2))
+            c.box(
+                0.06 * w,
+                0.05 * h + i * 0.85 * h / rows,
+                0.7 * w,
+                0.78 * h / rows,
+                rng.uniform(0.8, 1.2),
+            )
     if rng.random() < 0.4:  # a sign or a strip
         c.box(0.1 * w, h * rng.uniform(0, 0.8), 0.6 * w, h * rng.uniform(0.04, 0.12))
     if feet:

@@ -153,7 +153,14 @@ def load_cutouts(root: Path, held_out: bool, free: bool = False) -> list[Array]:
         TrainingError: no index, a file that is missing, an empty licence, or nothing to use.
 
     """
-    columns = ('file', 'coco_image_id', 'fill', 'border_sides', 'licence', 'commercial_use_allowed')
+    columns = (
+        'file',
+        'coco_image_id',
+        'fill',
+        'border_sides',
+        'licence',
+        'commercial_use_allowed',
+    )
     rows = _rows(root / 'INDEX.csv', columns)
     _refuse(root, rows, lambda row: not row['licence'].strip(), 'has no licence', 'file')
     _refuse(root, rows, lambda row: not (root / row['file']).is_file(), 'is missing', 'file')

@@ -17,16 +17,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ood_perception.frames.transfer import network_size
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
+from ood_perception.frames.transfer import network_size
+from ood_perception.labels import Label, Truth, truth_of
 from ood_perception.models.output import InputSpec
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio
-from ood_perception.training.losses import IGNORE as VOID
-from ood_perception.training.losses import UNKNOWN
-from ood_perception.training.outlier_exposure import load_objects, paste, validation_set
-from ood_perception.training.photometric import change_object
+from ood_perception.training.paste import paste
 from ood_perception.training.sources import open_frames
+from research.cutouts import load_objects
+from research.outlier_exposure import validation_set
 from research.photographs import in_held_out_fifth, load, load_cutouts, read_index
+from research.photometric import change_object
 
 Array = np.ndarray
 Pair = tuple[Array, Array]
@@ -60,7 +61,7 @@ def photographed(data: Path, rendered: Sequence[Pair] = ()) -> dict[str, list[Pa
     if (data / 'coco_context').is_dir():
         fifth = [p for p in read_index(data / 'coco_context') if in_held_out_fifth(p.key)]
         pairs = as_unknown(load(fifth))
-        sets['coco_context'] = [p for p in pairs if (p[1] != VOID).any()]
+        sets['coco_context'] = [p for p in pairs if (p[1] != Truth.IGNORE).any()]
     objects = load_objects(data / 'outliers_train', held_out=True)
     streets = {'pasted CamVid': camvid_frames(data), 'pasted IDD': idd_frames(data)}
     streets = {name: frames for name, frames in streets.items() if frames}
@@ -106,17 +107,14 @@ def large_things(frames: Sequence[Pair], objects: Sequence[Array], seed: int = 1
         rng = np.random.default_rng((seed, number))
         image, label = image.copy(), label.copy()
         rgba = change_object(rng, objects[int(rng.integers(len(objects)))], strong=False)
-        paste(rng, image, label, rgba, UNKNOWN, float(rng.uniform(100, 330)))
+        paste(rng, image, label, rgba, Label.UNKNOWN, float(rng.uniform(100, 330)))
         samples.append((image, label))
     return as_unknown(samples)
 
 
 def as_unknown(pairs: Sequence[Pair]) -> list[Pair]:
     """Turn training labels into 0 known, 1 unknown, 255 ignored."""
-    return [
-        (image, np.where(label == VOID, VOID, label == UNKNOWN).astype(np.uint8))
-        for image, label in pairs
-    ]
+    return [(image, truth_of(label)) for image, label in pairs]
 
 
 def drives(first: int, count: int, camera: tuple[int, int] = (640, 480)) -> Iterator[Pair]:
@@ -157,28 +155,39 @@ class Scores:
         return self.score(self.model((x - self.mean) / self.std), (height, width))[0].numpy()
 
 
-def measure(
-    scores: Scores, sets: Mapping[str, Sequence[Pair]], most: int = 0
-) -> dict[str, dict[str, float]]:
+Scored = dict[str, tuple[list[Array], list[Array]]]
+"""Set -> likelihood ratios float32 (h, w) and labels uint8 (h, w) of its frames."""
+
+
+def score_sets(scores: Scores, sets: Mapping[str, Sequence[Pair]], most: int = 0) -> Scored:
     """
-    Measure a model on sets.
+    Run a model on sets; every second pixel of every second row is kept.
 
     Args:
         scores: of the model.
         sets: name -> pairs.
         most: frames of each set, evenly chosen; 0 = all.
 
-    Returns:
-        Set -> {'ap', 'fpr95', 'auroc', 'frames'}.
-
     """
-    found = {}
+    found: Scored = {}
     for name, pairs in sets.items():
-        metric: Any = PixelMetrics()
+        maps, labels = [], []
         count = min(most or len(pairs), len(pairs))
         for index in np.unique(np.linspace(0, len(pairs) - 1, count).astype(int)):
             image, label = pairs[index]
-            metric.update(scores(image)[1::2, 1::2], label[1::2, 1::2])
+            maps.append(scores(image)[1::2, 1::2])
+            labels.append(label[1::2, 1::2])
+        found[name] = maps, labels
+    return found
+
+
+def numbers(scored: Scored) -> dict[str, dict[str, float]]:
+    """Set -> {'ap', 'fpr95', 'auroc', 'frames'}."""
+    found = {}
+    for name, (maps, labels) in scored.items():
+        metric: Any = PixelMetrics()
+        for score, label in zip(maps, labels, strict=True):
+            metric.update(score, label)
         values = metric.compute()
         found[name] = {k: float(values[k]) for k in ('ap', 'fpr95', 'auroc', 'frames')}
     return found

@@ -28,20 +28,20 @@ import torch
 from ood_perception.checkpoints import read_checkpoint, resolve
 from ood_perception.training import cards, run
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.compact import VAL_DRIVES
-from ood_perception.training.compact_data import Samples, load_pairs
 from ood_perception.training.data import Frames
-from ood_perception.training.engine import Trainer
-from ood_perception.training.frozen import FrozenFeatures
 from ood_perception.training.label_maps import load_label_map
 from ood_perception.training.parts import Parts
-from ood_perception.training.presets import PRESETS, Preset, override
-from ood_perception.training.rendered import render
+from ood_perception.training.presets import override
 from ood_perception.training.sources import open_frames
 from research import photographs, real_sets
+from research.compact import VAL_DRIVES
+from research.compact_data import Samples, load_pairs
 from research.photographs import Photograph
+from research.presets import PRESETS, PaperPreset
+from research.rendered import render
 from research.rooms import draw_room
 from research.scenes import Scenes, Source, Things
+from research.stages import run_stage
 
 log = logging.getLogger(__name__)
 
@@ -181,13 +181,14 @@ class RealValidation:
         threads = torch.get_num_threads()
         torch.set_num_threads(2)
         try:
-            measured = real_sets.measure(real_sets.Scores(parts.model), sets, self.most)
+            scored = real_sets.score_sets(real_sets.Scores(parts.model), sets, self.most)
         finally:
             torch.set_num_threads(threads)
-        return {
-            'mean': real_sets.mean_ap(measured),
-            **{f'{name} {key}': m[key] for name, m in measured.items() for key in ('ap', 'fpr95')},
-        }
+        measured = real_sets.numbers(scored)
+        found = {'mean': real_sets.mean_ap(measured)}
+        for name, values in measured.items():
+            found |= {f'{name} {key}': values[key] for key in ('ap', 'fpr95')}
+        return found
 
 
 def start_from(weights: str, target: Path) -> Path:
@@ -200,20 +201,18 @@ def start_from(weights: str, target: Path) -> Path:
     if len(state['fpn.head.weight']) != len(VOCABULARY):
         table = load_label_map('camvid_robot7').table[: len(state['fpn.head.weight'])]
         for key in ('fpn.head.weight', 'fpn.head.bias'):
-            rows = [state[key][torch.from_numpy(table == c)].mean(0) for c in range(len(VOCABULARY))]
-            state[key] = torch.stack(rows)
+            rows = [torch.from_numpy(table == c) for c in range(len(VOCABULARY))]
+            state[key] = torch.stack([state[key][row].mean(0) for row in rows])
     cards.write_weights(target, state)
     return target
 
 
 def train(
-    preset: Preset,
+    preset: PaperPreset,
     folder: Path,
     material: Material,
     validation: RealValidation | None,
     weights: str = '',
-    stages: Sequence[str] = ('segmentor', 'uem'),
-    threads: int = 1,
 ) -> Path:
     """
     Train the class head, then the UEM; returns the path of the weights.
@@ -224,8 +223,6 @@ def train(
         material: what is trained on.
         validation: picks the weights of the UEM, None = the last ones.
         weights: to start from, '' = random heads on the ImageNet backbone.
-        stages: which are run.
-        threads: of the process that trains the heads.
 
     """
     preset = dataclasses.replace(preset, options={'classes': len(VOCABULARY)})
@@ -233,23 +230,13 @@ def train(
     if weights:
         weights = str(start_from(weights, folder / 'start.safetensors'))
     makers = [(s.weight, s.pairs, Scenes(s, material.things)) for s in material.sources]
-    for kind in stages:
+    frames = [Frames([], [], load_label_map('robot7'), 'robot7')]
+    for kind in ('segmentor', 'uem'):
         path = folder / kind / 'weights.safetensors'
         if not path.is_file():
-            stage = getattr(preset, kind)
-            stage = dataclasses.replace(stage, engine=stage.engine.for_this_machine())
-            torch.manual_seed(stage.engine.seed)
-            frames = Frames([], [], load_label_map('robot7'), 'robot7')
-            job = run.Job(preset, 'compact', folder, [frames], weights=weights)
-            parts = run.build(job)
-            samples = Samples(makers, 4000, stage.engine.seed)
-            dataset = FrozenFeatures(samples, parts, logits=kind == 'uem')
-            task = run.make_task(kind, parts, stage, validation if kind == 'uem' else None)
-            record = {'kind': kind, 'stage': stage.to_dict()}
-            trainer = Trainer(task, dataset, stage.engine, folder / kind, record)
-            torch.set_num_threads(threads)
-            log.info('%s: %s', kind, trainer.fit())
-            run.save_weights(path, parts)
+            samples = Samples(makers, 4000, getattr(preset, kind).trainer.seed)
+            job = run.Job(preset, 'compact', folder, frames, weights=weights)
+            run_stage(job, kind, samples, validation if kind == 'uem' else None)
         weights = str(path)
     return Path(weights)
 

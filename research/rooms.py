@@ -3,9 +3,9 @@
 """
 Drawn rooms and corridors in which everything is known: floors, walls, doors, pillars, ceilings.
 
-Photographs of one building teach that building. Here the colours, tiles, reflections, lamps, doors,
-windows, notices, pipes and skirtings of every frame are others, so that none of them is evidence of
-an unknown object.
+Photographs of one building teach that building. Here the colours, tiles, reflections, lamps,
+doors, windows, notices, pipes and skirtings of every frame are others, so that none of them is
+evidence of an unknown object.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ood_perception.training.procedural import draw_texture
+from research.procedural import draw_texture
 
 Array = np.ndarray
 Rng = np.random.Generator
@@ -112,9 +112,7 @@ class _Camera:
         size = label.shape[1], label.shape[0]
         inverse = np.linalg.pinv(matrix)
         x, y = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
-        u, v, q = (
-            inverse[i, 0] * x + inverse[i, 1] * y + inverse[i, 2] for i in range(3)
-        )
+        u, v, q = (inverse[i, 0] * x + inverse[i, 1] * y + inverse[i, 2] for i in range(3))
         q = np.where(np.abs(q) < 1e-9, 1e-9, q)
         u, v = (u / q).astype(np.float32), (v / q).astype(np.float32)
         depth = matrix[2, 0] * u + matrix[2, 1] * v + matrix[2, 2]
@@ -277,7 +275,9 @@ def _openings(rng: Rng, skin: Array) -> None:
         if place.shape[0] > 12 and place.shape[1] > 12:
             place[...] = frame
             inner = place[3:, 3:-3] if kind < 0.45 else place[3:-3, 3:-3]
-            inner[...] = _plain(rng, inner.shape[0], inner.shape[1], np.asarray(colour, np.float32))
+            inner[...] = _plain(
+                rng, inner.shape[0], inner.shape[1], np.asarray(colour, np.float32)
+            )
             panes = int(rng.integers(1, 5))
             for i in range(1, panes):
                 column = i * inner.shape[1] // panes

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ood_perception.training.augment import random_view
-from ood_perception.training.losses import IGNORE as VOID
-from ood_perception.training.losses import UNKNOWN
-from ood_perception.training.outlier_exposure import cut_known, paste
-from ood_perception.training.photometric import change_camera, change_object, recolour_surface
-from ood_perception.training.procedural import draw_object
+from ood_perception.labels import Label
+from ood_perception.training.paste import paste
+from research.augment import random_view
 from research.machines import draw_thing, mix
+from research.outlier_exposure import cut_known
+from research.photometric import change_camera, change_object, recolour_surface
+from research.procedural import draw_object
 from research.weather import hard_seeing
 
 Array = np.ndarray
@@ -85,7 +85,7 @@ class Things:
         for source in sources:
             if source.cut:
                 things.known += cut_known(source.pairs, THINGS, 500)
-                things.own += [rgba for rgba, _ in cut_known(source.pairs, (UNKNOWN,), 400)]
+                things.own += [rgba for rgba, _ in cut_known(source.pairs, (Label.UNKNOWN,), 400)]
         return things
 
     def unknown(self, rng: Rng) -> Array:
@@ -104,7 +104,8 @@ class Things:
         """A few cut-outs of all kinds, known ones among them."""
         some = [self.cutouts[int(rng.integers(len(self.cutouts)))] for _ in range(3)]
         some += [self.own[int(rng.integers(len(self.own)))]] if self.own else []
-        return some + [self.known[int(rng.integers(len(self.known)))][0]] if self.known else some
+        some += [self.known[int(rng.integers(len(self.known)))][0]] if self.known else []
+        return some
 
 
 class Scenes:
@@ -118,9 +119,7 @@ class Scenes:
 
     """
 
-    def __init__(
-        self, source: Source, things: Things, size: tuple[int, int] = (256, 336)
-    ) -> None:
+    def __init__(self, source: Source, things: Things, size: tuple[int, int] = (256, 336)) -> None:
         self.source, self.things, self.size = source, things, size
 
     def __call__(self, rng: Rng, image: Array, label: Array) -> Pair:
@@ -130,7 +129,7 @@ class Scenes:
             rng, image, label, self.size, s.nearest, towards=self._target(rng), closer=s.closer
         )
         if s.void_vehicles and rng.random() < s.void_vehicles:
-            label[label == VEHICLE] = VOID
+            label[label == VEHICLE] = Label.VOID
         if rng.random() < 0.35:
             recolour_surface(rng, image, label, SURFACES)
         front = image.copy(), label.copy()
@@ -147,7 +146,7 @@ class Scenes:
     def _target(self, rng: Rng) -> int | None:
         draw = rng.random()
         if draw < 0.3:
-            return UNKNOWN
+            return Label.UNKNOWN
         return int(rng.choice(THINGS, p=(0.35, 0.4, 0.25))) if draw < 0.55 else None
 
     def _side(self, rng: Rng) -> float:
@@ -169,9 +168,9 @@ class Scenes:
     def _unknown(self, rng: Rng, image: Array, label: Array, front: Pair) -> None:
         rgba = self.things.unknown(rng)
         foot = _foot(rng, label) if rng.random() < 0.6 else None
-        paste(rng, image, label, rgba, UNKNOWN, self._side(rng), foot=foot)
+        paste(rng, image, label, rgba, Label.UNKNOWN, self._side(rng), foot=foot)
         if rng.random() < 0.25:  # known things of the frame stand in front of it
-            before = np.isin(front[1], THINGS) & (label == UNKNOWN)
+            before = np.isin(front[1], THINGS) & (label == Label.UNKNOWN)
             soft = cv2.GaussianBlur(before.astype(np.float32), (0, 0), 0.7)[..., None]
             image[...] = (image + (front[0] - image.astype(np.float32)) * soft).astype(np.uint8)
             label[before] = front[1][before]

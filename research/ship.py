@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ LICENCES = {
         'some of the COCO photographs have NC or ND licences. `compact_free` is free of them.'
     ),
     'compact_free': (
-        'Apache-2.0. Every photograph in it is under CC BY 2.0, CC BY 4.0 or has no known copyright '
-        'restrictions, the cut-outs under CC BY or CC BY-SA; attribution below.'
+        'Apache-2.0. Every photograph in it is under CC BY 2.0, CC BY 4.0 or has no known '
+        'copyright restrictions, the cut-outs under CC BY or CC BY-SA; attribution below.'
     ),
 }
 
@@ -51,17 +50,14 @@ LIMITS = (
 )
 
 
-def calibrate(
-    scores: real_sets.Scores, sets: Mapping[str, Sequence[real_sets.Pair]], most: int = 40
-) -> tuple[Any, dict[str, float]]:
-    """Fit the calibration on up to `most` frames of each set that counts in the mean."""
-    maps, labels = [], []
+def calibrate(scored: real_sets.Scored) -> tuple[Any, dict[str, float]]:
+    """Fit the calibration on the sets that count in the mean."""
+    maps: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     for name in real_sets.IN_MEAN:
-        pairs = sets.get(name, ())
-        for index in np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(int)):
-            image, label = pairs[index]
-            maps.append(scores(image)[1::2, 1::2])
-            labels.append(label[1::2, 1::2])
+        if name in scored:
+            maps += scored[name][0]
+            labels += scored[name][1]
     return fit(maps, labels, prevalence=PREVALENCE)
 
 
@@ -95,7 +91,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, default=Path('../shared/data'))
     parser.add_argument('--drawn', type=Path, required=True, help='of the training run')
     parser.add_argument('--drives', type=int, default=30)
-    parser.add_argument('--most', type=int, default=0, help='frames a set, 0 = all')
+    parser.add_argument('--most', type=int, default=60, help='frames a set, 0 = all')
     parser.add_argument('--how', default='', help='commands that made the weights, for the card')
     arguments = parser.parse_args()
     state = read_checkpoint(arguments.weights)
@@ -104,8 +100,9 @@ def main() -> None:
     scores = real_sets.Scores(model.eval())
     drives = list(real_sets.drives(100_000, arguments.drives))
     sets = real_sets.photographed(arguments.data, drives)
-    measured = real_sets.measure(scores, sets, arguments.most)
-    calibration, quality = calibrate(scores, sets)
+    scored = real_sets.score_sets(scores, sets, arguments.most)
+    measured = real_sets.numbers(scored)
+    calibration, quality = calibrate(scored)
     numbers: dict[str, float] = {'mean AP': real_sets.mean_ap(measured)}
     for name, values in measured.items():
         numbers |= {f'{name} {key}': value for key, value in values.items()}
