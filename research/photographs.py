@@ -72,10 +72,11 @@ def read_index(folder: Path) -> list[Photograph]:
     rows = _rows(folder / 'INDEX.csv', COLUMNS)
     _refuse(folder, rows, lambda row: not row['licence'].strip(), 'has no licence', 'image')
     for column in ('image', 'label'):
-        missing = f'is missing ({column})'
-        _refuse(
-            folder, rows, lambda row, c=column: not (folder / row[c]).is_file(), missing, column
-        )
+
+        def missing(row: dict[str, str], column: str = column) -> bool:
+            return not (folder / row[column]).is_file()
+
+        _refuse(folder, rows, missing, f'is missing ({column})', column)
     return [
         Photograph(
             folder / row['image'], folder / row['label'], row['split'], row['licence'].strip(),

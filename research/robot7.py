@@ -50,6 +50,9 @@ VOCABULARY = load_label_map('robot7').classes
 NAMES = ('camvid', 'idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context', 'rendered', 'rooms')
 """Sources, as --leave-out takes them."""
 
+INDEXED = ('idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context')
+"""Those that are folders of photographs with an INDEX.csv."""
+
 WEIGHTS = {
     'compact': dict(zip(NAMES, (0.15, 0.20, 0.06, 0.14, 0.18, 0.20, 0.07), strict=True)),
     'compact_free': dict(zip(NAMES, (0, 0, 0.12, 0.22, 0.08, 0.43, 0.15), strict=True)),
@@ -98,19 +101,23 @@ def gather(name: str, data: Path, drawn: Path, leave_out: str = '') -> Material:
     used: list[Photograph] = []
     sources = []
     for source, weight in weights.items():
-        if source in ('lums_road', 'dhcn_indoor', 'coco_context', 'idd_lite'):
+        if source in INDEXED:
             chosen = training_part(source, photographs.read_index(data / source), free)
             used += chosen
             pairs = photographs.load(chosen, sharpen=0.8 if source == 'idd_lite' else 0)
         else:
             pairs = _other(source, data, drawn)
         sources.append(Source(source, weight, pairs, **VIEWS.get(source, {})))
-    cutouts = [
-        cutout
+    pasted = [cutout for found in cutouts(data, free) for cutout in found]
+    return Material(sources, Things.collect(pasted, sources), used)
+
+
+def cutouts(data: Path, free: bool) -> list[list[np.ndarray]]:
+    """Cut-outs of unknown things that are trained on, of every folder of them."""
+    return [
+        photographs.load_cutouts(data / folder, held_out=False, free=free)
         for folder in ('outliers_train', 'outliers_more')
-        for cutout in photographs.load_cutouts(data / folder, held_out=False, free=free)
     ]
-    return Material(sources, Things.collect(cutouts, sources), used)
 
 
 VIEWS: dict[str, dict[str, Any]] = {

@@ -167,7 +167,8 @@ def _plain(rng: Rng, height: int, width: int, colour: Array) -> Array:
 
 
 def _size(metres_down: float, metres_across: float) -> tuple[int, int]:
-    return tuple(max(16, min(int(m * METRE), 1200)) for m in (metres_down, metres_across))
+    height, width = (max(16, min(int(m * METRE), 1200)) for m in (metres_down, metres_across))
+    return height, width
 
 
 def _tiles(rng: Rng, skin: Array, low: float = 0.2, high: float = 1.2) -> None:

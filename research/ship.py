@@ -61,16 +61,24 @@ def calibrate(scored: real_sets.Scored) -> tuple[Any, dict[str, float]]:
     return fit(maps, labels, prevalence=PREVALENCE)
 
 
-def describe(material: robot7.Material) -> list[dict[str, Any]]:
+def describe(name: str, data: Path) -> list[dict[str, Any]]:
     """Lines of the card on what was trained on, with the attribution."""
-    total = sum(source.weight for source in material.sources)
-    lines: list[dict[str, Any]] = [
-        {'source': s.name, 'frames': len(s.pairs), 'share of samples': f'{s.weight / total:.0%}'}
-        for s in material.sources
-    ]
-    lines.append({'cut-outs of unknown things': len(material.things.cutouts)})
-    lines += [{'attribution': line} for line in photographs.attribution(material.used)]
-    return lines
+    free = name == 'compact_free'
+    shares = robot7.WEIGHTS[name]
+    lines: list[dict[str, Any]] = []
+    used: list[photographs.Photograph] = []
+    for source in (source for source in shares if shares[source]):
+        line = {'source': source, 'share of samples': f'{shares[source]:.0%}'}
+        if source in robot7.INDEXED:
+            found = photographs.read_index(data / source)
+            chosen = robot7.training_part(source, found, free)
+            used += chosen
+            line['frames'] = str(len(chosen))
+        lines.append(line)
+    count = sum(len(found) for found in robot7.cutouts(data, free))
+    lines.append({'cut-outs of unknown things': count})
+    named = [p for p in used if p.licence in photographs.FREE_LICENCES]
+    return lines + [{'attribution': line} for line in photographs.attribution(named)]
 
 
 def write_calibration(profile: Path, slope: float, offset: float) -> None:
@@ -89,7 +97,6 @@ def main() -> None:
     parser.add_argument('name', choices=sorted(robot7.WEIGHTS))
     parser.add_argument('--weights', type=Path, required=True)
     parser.add_argument('--data', type=Path, default=Path('../shared/data'))
-    parser.add_argument('--drawn', type=Path, required=True, help='of the training run')
     parser.add_argument('--drives', type=int, default=30)
     parser.add_argument('--most', type=int, default=60, help='frames a set, 0 = all')
     parser.add_argument('--how', default='', help='commands that made the weights, for the card')
@@ -114,7 +121,6 @@ def main() -> None:
         calibration.slope,
         calibration.offset,
     )
-    material = robot7.gather(arguments.name, arguments.data, arguments.drawn)
     cards.write_card(
         target.with_suffix('.md'),
         {
@@ -125,7 +131,7 @@ def main() -> None:
                 '`benchmarks/real_quality.py`; none was trained on.'
             ),
             'numbers': numbers,
-            'data': describe(material),
+            'data': describe(arguments.name, arguments.data),
             'licence': LICENCES[arguments.name],
             'limits': list(LIMITS),
             'command': arguments.how or f'python -m research.robot7 {arguments.name}',
