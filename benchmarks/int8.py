@@ -8,7 +8,8 @@ In OpenVINO, which the engine `auto` takes on x86, or in ONNX Runtime; in OpenVI
 
     python benchmarks/int8.py --data ../shared/data --output benchmarks/results/int8.csv
     python benchmarks/int8.py --runtime onnxruntime
-    python benchmarks/int8.py --ranges ood_perception/weights/efficientnet_lite0_ranges.json
+    PYTHONPATH=. python benchmarks/int8.py --ranges \\
+        ood_perception/weights/efficientnet_lite0_ranges.json
 
 Taken only where it is faster and loses at most 0.3 AP (percent) of the likelihood ratio on either
 set: objects pasted on the held-out CamVid drive, and unseen drives of the proving ground.
@@ -46,7 +47,9 @@ from ood_perception.models.output import SegmentorOutput
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import log_likelihood_ratio
+from ood_perception.training.data import read_image
 from ood_perception.training.sources import open_frames
+from research.photographs import read_index
 
 LOSS = 0.3
 
@@ -66,6 +69,9 @@ class Frames:
 
 FLOAT32 = ('conv_stem', 'blocks.0.', 'blocks.1.0.')
 """Layers that --ranges leaves out: on their maps of stride 2 and 4 small things are found."""
+
+PHOTOGRAPHS = ('idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context')
+"""Folders that --ranges also takes frames of: indoors, night, lens casts."""
 
 VARIANTS: dict[str, Callable[[str], bool]] = {
     'int8': lambda node: True,
@@ -161,8 +167,11 @@ def main() -> None:
     step = max(1, len(others) // args.calibration)
     arrays = [prepare(train.load(i)[0]) for i in others[::step][: args.calibration]]
     if args.ranges:
-        rendered = proving_ground(0, args.calibration // 2, 1)
-        write_ranges(args.ranges, model, arrays + [prepare(image) for image, _ in rendered])
+        images = [image for image, _ in proving_ground(0, args.calibration // 2, frames=1)]
+        for folder in PHOTOGRAPHS:
+            found = [p.image for p in read_index(args.data / folder) if p.split == 'train']
+            images += [read_image(path) for path in found[:: len(found) // args.calibration + 1]]
+        write_ranges(args.ranges, model, arrays + [prepare(image) for image in images])
         return
     sets = {'pasted': pasted(args.data), 'proving ground': proving_ground(100_000, 30)}
     samples = {name: list(made)[:: args.every] for name, made in sets.items()}

@@ -10,6 +10,8 @@ they are, unless they say otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -102,7 +104,9 @@ def change_object(rng: Rng, rgba: Array, strong: bool = True) -> Array:
     return np.dstack([np.clip(rgb, 0, 255).astype(np.uint8), rgba[..., 3]])
 
 
-def recolour_surface(rng: Rng, image: Array, label: Array) -> None:
+def recolour_surface(
+    rng: Rng, image: Array, label: Array, surfaces: Sequence[int] = SURFACES
+) -> None:
     """
     Give one surface of the frame another colour and weak large stains, in place.
 
@@ -112,9 +116,10 @@ def recolour_surface(rng: Rng, image: Array, label: Array) -> None:
         rng: random numbers.
         image: uint8 (H, W, 3), changed in place.
         label: uint8 (H, W), class ids.
+        surfaces: classes of which one is chosen.
 
     """
-    present = [c for c in SURFACES if (label[::8, ::8] == c).any()]
+    present = [c for c in surfaces if (label[::8, ::8] == c).any()]
     if not present:
         return
     chosen = label == present[int(rng.integers(len(present)))]

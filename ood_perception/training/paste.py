@@ -25,6 +25,7 @@ def paste(
     rgba: Array,
     value: int,
     side: float | None = None,
+    foot: tuple[int, int] | None = None,
 ) -> bool:
     """
     Paste a cut-out at a random place, in place; it may reach beyond the frame.
@@ -38,6 +39,7 @@ def paste(
         rgba: uint8 (h, w, 4).
         value: label of the object's pixels.
         side: square root of the area of its box in pixels; None draws it log-uniformly, 12..260.
+        foot: (x, y) of the middle of its lower edge, where it mostly has a shadow; None draws it.
 
     Returns:
         False where nothing was pasted, since too little of it would be seen.
@@ -50,6 +52,8 @@ def paste(
     x = int(rng.integers(-w // 4, max(1, width - 3 * w // 4)))
     lowest = -h // 4 if rng.random() < 0.2 else height // 4 - h // 2
     y = int(rng.integers(lowest, max(lowest + 1, height - 3 * h // 4)))
+    if foot is not None:
+        x, y = foot[0] - w // 2, foot[1] - h
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
     if x1 - x0 < 3 or y1 - y0 < 3:
         return False
@@ -68,7 +72,7 @@ def paste(
     softness = rng.uniform(0, 1.4)
     if softness > 0.25:
         alpha = cv2.GaussianBlur(alpha, (0, 0), softness)
-    if rng.random() < 0.35 and y1 - y0 > 10:
+    if rng.random() < (0.35 if foot is None else 0.7) and y1 - y0 > 10:
         _shadow(rng, image, (x0, y0, x1, y1))
     place = image[y0:y1, x0:x1]
     mixed = place + (rgb - place) * alpha[..., None]
