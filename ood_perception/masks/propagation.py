@@ -201,7 +201,7 @@ def _move_objects(result: Result, forward: Flow, followed: NDArray[np.bool_]) ->
         boxes.append([x + left, y + top, x + left + wide, y + top + high])
         areas.append(int(inside.sum()))
     result.instances = after
-    for field in ('box_scores', 'ids', 'mean_scores', 'surroundings'):
+    for field in ('confidences', 'ids', 'mean_scores', 'surroundings'):
         values = getattr(result, field)
         setattr(result, field, None if values is None else values[rows])
     result.boxes = np.array(boxes, np.float32).reshape(-1, 4)

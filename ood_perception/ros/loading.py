@@ -92,6 +92,11 @@ def engine_of(pipeline: Any) -> str:
     return str(getattr(getattr(pipeline, 'engine', None), 'name', ''))
 
 
+def classes(pipeline: Any) -> list[str]:
+    """Names of the profile's known classes, by their id; empty where it has none."""
+    return list(getattr(getattr(pipeline, 'profile', None), 'classes', ()))
+
+
 def learns(pipeline: Any) -> bool:
     """Whether the score itself learns on site what is normal."""
     score = getattr(pipeline, 'score', None)

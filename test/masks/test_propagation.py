@@ -50,7 +50,7 @@ def result_of(mask: np.ndarray, name: int = 7) -> Result:
         heatmap=mask.astype(np.uint8) * 200,
         instances=mask.astype(np.uint16) * name,
         boxes=np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]], np.float32),
-        box_scores=np.array([0.9], np.float32),
+        confidences=np.array([0.9], np.float32),
         ids=np.array([name], np.int32),
         areas=np.array([mask.sum()], np.int32),
         mean_scores=np.array([3.0], np.float32),
@@ -80,7 +80,7 @@ def test_object_is_followed_with_its_shape_and_rows(motion):
     assert iou(moved.instances == 7, expected) > 0.9
     assert iou(moved.heatmap > 100, expected) > 0.75
     assert moved.ids.tolist() == [7]
-    assert moved.box_scores.tolist() == pytest.approx([0.9])
+    assert moved.confidences.tolist() == pytest.approx([0.9])
     assert moved.surroundings.tolist() == [1]
     ys, xs = np.nonzero(moved.instances)
     assert moved.boxes.tolist() == [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]]
