@@ -106,6 +106,7 @@ class CameraStream:
         published: steady times of the last frames that went out.
         order: in which the frames come.
         shown: place of the newest frame that went out.
+        measured: place of the newest one whose own detection did.
         depth: which depth belongs to which frame; None where no depth is read.
         depth_topic: name of the topic that it comes from.
         rectified: whether the topic's images are rectified already.
@@ -132,6 +133,7 @@ class CameraStream:
     published: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     order: FrameOrder = field(default_factory=FrameOrder)
     shown: Place = (-1, 0)
+    measured: Place = (-1, 0)
     depth: DepthPairing | None = None
     depth_topic: str = ''
     rectified: bool = False

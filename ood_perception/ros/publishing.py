@@ -101,7 +101,7 @@ class FramePublisher:
 
         """
         message, size = frame.message, image.shape[:2]
-        measured, shown = age == 0, self._comes_in_order(stream, frame, age)
+        measured, shown = _in_order(stream, frame, age)
         if measured:
             stream.newest = (message, result)
         result = select(result, settings.detection_threshold, settings.min_area)
@@ -138,16 +138,6 @@ class FramePublisher:
     def clear(self) -> None:
         """Drop what is held back."""
         self._held = []
-
-    def _comes_in_order(self, stream: CameraStream, frame: PendingFrame, age: float) -> bool:
-        """Whether no frame of this place or a later one has gone out; from now on one has."""
-        if frame.place != NOWHERE:
-            if frame.place <= stream.shown:
-                return False
-            stream.shown = frame.place
-            stream.measure({'evidence_age': age * 1e3})
-        stream.published.append(time.monotonic())
-        return True
 
     def _publish_objects(self, held: _Held, match: Match | None, settings: Settings) -> None:
         message, image, outputs = held.frame.message, held.image, self._outputs[held.stream.name]
@@ -198,6 +188,20 @@ class FramePublisher:
             return None
         self._warn(stream, 'depth', '', '')
         return points
+
+
+def _in_order(stream: CameraStream, frame: PendingFrame, age: float) -> tuple[bool, bool]:
+    """Whether what was measured in the frame, and what can be moved to it, may still go out."""
+    measured, shown = age == 0, True
+    if frame.place != NOWHERE:
+        measured, shown = measured and frame.place > stream.measured, frame.place > stream.shown
+        stream.measured = frame.place if measured else stream.measured
+        stream.shown = frame.place if shown else stream.shown
+    if shown:
+        stream.published.append(time.monotonic())
+        if stream.detect_rate:
+            stream.measure({'evidence_age': age * 1e3})
+    return measured, shown
 
 
 def why_no_depth(match: Match, stream: CameraStream, slop: float) -> tuple[str, str]:
