@@ -80,7 +80,10 @@ def class_mask(
         return cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
 
     semantic, probability, objects = fit(semantic), fit(heatmap), fit(instances)
-    mask = np.zeros(shape, np.uint8) if semantic is None else semantic.copy()
+    if semantic is None:
+        mask = np.zeros(shape, np.uint8)
+    else:  # a class without a name must not pass for an unknown object
+        mask = np.where(semantic < count, semantic, NO_CLASS).astype(np.uint8)
     unknown = probability >= np.ceil(threshold * 255)
     mask[unknown] = count
     if objects is not None and len(ids):

@@ -64,3 +64,47 @@ class StampWatch:
             self._mixed = CALM
             return MIXED, -step
         return RESTART, -step
+
+
+Place = tuple[int, int]
+"""Epoch and nanoseconds; compares as the frames of one camera follow each other."""
+
+NOWHERE: Place = (0, 0)
+"""Place of a frame whose order was not looked at."""
+
+
+class FrameOrder:
+    """
+    Order of a camera's frames, across bags that begin again.
+
+    An epoch is a time without a new beginning; in each, stamps tell what comes after what. Frames
+    without a stamp are told apart by when they came.
+
+    Attributes:
+        epoch: number of the present one.
+
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._watch = StampWatch()
+        self._absent = False
+
+    def begin(self) -> None:
+        """Begin another epoch: nothing of before says anything about what comes now."""
+        self.epoch += 1
+
+    def place(self, stamp: int, now: int) -> Place:
+        """
+        Place of the frame that arrives next.
+
+        Args:
+            stamp: in ns; 0 = the driver sets none.
+            now: steady time in ns.
+
+        """
+        absent = stamp == 0
+        if absent != self._absent or self._watch.look(stamp)[0] == RESTART:
+            self._absent = absent
+            self.begin()
+        return self.epoch, now if absent else stamp

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 from ood_perception.frames.decode import stamp_ns
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.pairing import DepthPairing, Match
-from ood_perception.frames.stamps import StampWatch
+from ood_perception.frames.stamps import NOWHERE, FrameOrder, Place, StampWatch
 
 HISTORY = 300
 """Measured values that a percentile is taken over."""
@@ -41,12 +41,14 @@ class PendingFrame:
 
     Attributes:
         depth: the depth that belongs to it, or None where no depth is read.
+        place: its place among the camera's frames, known while `detect_rate` is set.
 
     """
 
     message: Any
     received: float
     depth: Match | None = None
+    place: Place = NOWHERE
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Counters:
         jumps: stamps that went back to a new beginning.
         jitters: stamps a little older than one before.
         no_depth: frames for which no depth came in time.
+        propagated: frames that went out with what an earlier one showed, moved to them.
 
     """
 
@@ -77,6 +80,7 @@ class Counters:
     jumps: int = 0
     jitters: int = 0
     no_depth: int = 0
+    propagated: int = 0
 
 
 @dataclass
@@ -87,7 +91,9 @@ class CameraStream:
     Attributes:
         name: of the camera; '' for the only, unnamed one.
         max_rate: frames per second to process at most, 0 = no limit.
+        detect_rate: frames per second to detect in, the others are propagated to; 0 = in all.
         pending: newest frame that nobody took yet.
+        in_work: frame that the worker has taken, until it comes for the next.
         last_taken: steady time at which the worker last took a frame.
         last_received: steady time of the last message, or 0.
         subscribed_at: steady time at which its topic was subscribed, or 0.
@@ -96,7 +102,11 @@ class CameraStream:
         counters: what became of every message.
         stages: last measured milliseconds per stage.
         arrivals: steady times of the last messages.
-        finished: steady times of the last published frames.
+        finished: steady times of the last frames that were detected in.
+        published: steady times of the last frames that went out.
+        order: in which the frames come.
+        shown: place of the newest frame that went out.
+        measured: place of the newest one whose own detection did.
         depth: which depth belongs to which frame; None where no depth is read.
         depth_topic: name of the topic that it comes from.
         rectified: whether the topic's images are rectified already.
@@ -108,7 +118,9 @@ class CameraStream:
 
     name: str
     max_rate: float = 0.0
+    detect_rate: float = 0.0
     pending: PendingFrame | None = None
+    in_work: PendingFrame | None = None
     last_taken: float = 0.0
     last_received: float = 0.0
     subscribed_at: float = 0.0
@@ -118,6 +130,10 @@ class CameraStream:
     stages: dict[str, deque[float]] = field(default_factory=dict)
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
     finished: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    published: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    order: FrameOrder = field(default_factory=FrameOrder)
+    shown: Place = (-1, 0)
+    measured: Place = (-1, 0)
     depth: DepthPairing | None = None
     depth_topic: str = ''
     rectified: bool = False
@@ -129,6 +145,11 @@ class CameraStream:
     def label(self) -> str:
         """Name for people."""
         return self.name or 'camera'
+
+    @property
+    def rate_limit(self) -> float:
+        """Frames per second that the worker takes at most, 0 = no limit."""
+        return min([r for r in (self.max_rate, self.detect_rate) if r > 0], default=0.0)
 
     def usual_interval(self) -> float:
         """Median gap between the last images in seconds, 0 before there were two."""
@@ -166,7 +187,8 @@ class CameraStream:
         """Start the statistics afresh; what waits and what is subscribed stays."""
         self.counters = Counters()
         self.stamps = StampWatch()
-        for kept in (self.arrivals, self.finished):
+        self.order.begin()
+        for kept in (self.arrivals, self.finished, self.published):
             kept.clear()
         if self.depth is not None:
             self.depth.clear()
@@ -188,10 +210,15 @@ class Mailbox:
 
     The camera that was served longest ago comes first, so a fast camera cannot starve a slow one;
     of each camera only the newest frame waits.
+
+    Attributes:
+        follow: is shown each frame of a camera with a `detect_rate` as it comes, or None.
+
     """
 
     def __init__(self, streams: list[CameraStream]) -> None:
         self.streams = streams
+        self.follow: Callable[[CameraStream, PendingFrame], None] | None = None
         self._changed = threading.Condition()
         self._woken = False
 
@@ -199,14 +226,19 @@ class Mailbox:
         """Store a camera's newest message; called from the executor's thread."""
         now = time.monotonic()
         match = stream.depth.open(stamp_ns(message.header)) if stream.depth is not None else None
+        frame = PendingFrame(message, now, match)
+        if stream.detect_rate:
+            frame.place = stream.order.place(stamp_ns(message.header), time.monotonic_ns())
         with self._changed:
             stream.counters.received += 1
             stream.counters.dropped += stream.pending is not None
-            stream.pending = PendingFrame(message, now, match)
+            stream.pending = frame
             stream.last_received = now
             stream.owed_since = stream.owed_since or now
             stream.arrivals.append(now)
             self._changed.notify()
+        if stream.detect_rate and self.follow is not None:
+            self.follow(stream, frame)
 
     def take(self, limit: int, timeout: float) -> list[tuple[CameraStream, PendingFrame]]:
         """
@@ -221,6 +253,8 @@ class Mailbox:
         """
         end = time.monotonic() + timeout
         with self._changed:
+            for stream in self.streams:
+                stream.in_work = None
             while not self._woken:
                 now = time.monotonic()
                 waiting = [s for s in self.streams if s.pending is not None]
@@ -236,11 +270,20 @@ class Mailbox:
             self._woken = False
         return []
 
+    def is_next(self, stream: CameraStream, frame: PendingFrame) -> bool:
+        """Whether the worker is at this frame, or takes it next."""
+        with self._changed:
+            if stream.in_work is frame:
+                return True
+            idle = all(s.in_work is None for s in self.streams)
+            return idle and stream.pending is frame and _due(stream) <= time.monotonic()
+
     def clear(self) -> None:
         """Drop all waiting frames."""
         with self._changed:
             for stream in self.streams:
                 stream.pending = None
+                stream.order.begin()
                 stream.answered()
 
     def wake(self) -> None:
@@ -254,10 +297,12 @@ class Mailbox:
         assert frame is not None
         # Counting from when the frame was due keeps the mean rate exact under jitter.
         due = _due(stream)
-        stream.last_taken = due if stream.max_rate and now - due < 1.0 / stream.max_rate else now
+        rate = stream.rate_limit
+        stream.last_taken = due if rate and now - due < 1.0 / rate else now
+        stream.in_work = frame
         return frame
 
 
 def _due(stream: CameraStream) -> float:
     """Steady time from which the camera's next frame may be taken."""
-    return stream.last_taken + 1.0 / stream.max_rate if stream.max_rate > 0 else 0.0
+    return stream.last_taken + 1.0 / stream.rate_limit if stream.rate_limit else 0.0

@@ -102,6 +102,12 @@ def camera_status(
         **({'frames_without_depth': counters.no_depth} if stream.depth is not None else {}),
         'seconds_since_image': 'never' if age is None else f'{age:.2f}',
     }
+    if stream.detect_rate:
+        values |= {
+            'detections_per_second': f'{rate(stream.finished):.2f}',
+            'outputs_per_second': f'{rate(stream.published):.2f}',
+            'propagated': counters.propagated,
+        }
     for stage, (median, late) in stream.percentiles().items():
         values[f'{stage}_ms_p50'] = f'{median:.2f}'
         values[f'{stage}_ms_p95'] = f'{late:.2f}'

@@ -24,6 +24,7 @@ from ood_perception.result import FramesFailed, Result
 from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame
 from ood_perception.ros.fallback import Fallback
+from ood_perception.ros.follower import Follower
 from ood_perception.ros.health import MOMENT, Health
 from ood_perception.ros.loading import Size
 from ood_perception.ros.outputs import CameraOutputs
@@ -53,6 +54,7 @@ class FrameProcessor:
         sizes: (height, width) of each camera's last image, by the camera's name.
         publishing: held while messages are written and sent.
         publisher: sends results.
+        follower: sends what was found with the frames that come after.
 
     """
 
@@ -78,6 +80,8 @@ class FrameProcessor:
         self.sizes: dict[str, Size] = {}
         self.publishing = threading.Lock()
         self.publisher = FramePublisher(outputs, self._standing, self._unpublished)
+        self.follower = Follower(self)
+        mailbox.follow = self.follower.put
         self._warm: set[Any] = set()
 
     def delay_limit(self) -> float:
@@ -118,6 +122,10 @@ class FrameProcessor:
                     # A memory that was not taught says nothing, not that nothing is unknown.
                     if not blind:
                         self.publisher.publish(stream, frame, image, result, self.settings)
+                if blind:
+                    stream.order.begin()
+                else:
+                    self.follower.found(stream, frame, result, wants)
             except Exception as error:
                 if not rclpy.ok():  # a signal ended the context under our hands
                     return

@@ -119,6 +119,7 @@ class OodNode(LifecycleNode):
                     parameters.declare_camera(self, stream.name, self._overrides)
                 camera = parameters.read_camera(self, stream.name, self.settings)
                 stream.max_rate = camera.max_rate
+                stream.detect_rate = self.settings.detect_rate
             for line in parameters.unknown(self._overrides, self.settings.camera_names()):
                 self.report('warn', line)
             output_qos = qos.profile(self.settings.output_qos)
@@ -144,6 +145,8 @@ class OodNode(LifecycleNode):
             if self.worker.pipeline is None:
                 self._load()
             done = super().on_activate(state)
+            for outputs in self._outputs.values():
+                outputs.planner.name_classes(loading.classes(self.worker.pipeline), self.settings)
             self._watchdog = Watchdog(self.health)
             for stream in self._streams:
                 self.health.forget(stream.name, errors=False)
@@ -315,12 +318,14 @@ class OodNode(LifecycleNode):
         worker.settings = settings
         for stream in self._streams:
             stream.max_rate = parameters.read_camera(self, stream.name, settings).max_rate
+            stream.detect_rate = settings.detect_rate
         if not worker.publishing.acquire(timeout=1.0):
             self.report('warn', 'publish_score changes with the next parameter: publishing hangs')
             return
         try:
             for outputs in self._outputs.values():
                 outputs.set_score(settings.publish_score)
+                outputs.planner.announce(settings)
         finally:
             worker.publishing.release()
 

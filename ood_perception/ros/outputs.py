@@ -10,11 +10,9 @@ carries the header of the camera's message unchanged, so that stamps can be join
 
 from __future__ import annotations
 
-import array
 import copy
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -22,8 +20,9 @@ from std_msgs.msg import String
 
 from ood_perception.drawing import draw
 from ood_perception.result import Result
-from ood_perception.ros import detections
-from ood_perception.ros.image_message import ImageMessage
+from ood_perception.ros import detections, planner_topics
+from ood_perception.ros.image_topic import ImageTopic
+from ood_perception.ros.planner_topics import PlannerTopics
 from ood_perception.ros.settings import Settings
 
 TOPICS: dict[str, tuple[str, str]] = {
@@ -67,82 +66,9 @@ TOPICS: dict[str, tuple[str, str]] = {
         'sensor_msgs/msg/CameraInfo',
         'the camera_info that belongs to the images above, with the stamp of the frame',
     ),
+    **planner_topics.TOPICS,
 }
 """Topic below ``~/`` (with several cameras below ``~/<camera>/``): type and meaning."""
-
-
-class ImageTopic:
-    """
-    An image topic with one message that is written in place and reused.
-
-    Attributes:
-        encoding: of the sensor_msgs/Image.
-        publisher: of the raw topic.
-        compressed: publisher of the ``/compressed`` sibling, or None.
-
-    """
-
-    def __init__(self, encoding: str, publisher: Any, compressed: Any = None) -> None:
-        self.encoding = encoding
-        self.publisher = publisher
-        self.compressed = compressed
-        self._message: ImageMessage | None = None
-
-    @property
-    def raw_wanted(self) -> bool:
-        """Whether somebody subscribes to the raw topic."""
-        return self.publisher.get_subscription_count() > 0
-
-    @property
-    def compressed_wanted(self) -> bool:
-        """Whether somebody subscribes to the compressed topic."""
-        return self.compressed is not None and self.compressed.get_subscription_count() > 0
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody subscribes to any form of it."""
-        return self.raw_wanted or self.compressed_wanted
-
-    def buffer(self, height: int, width: int) -> NDArray[Any]:
-        """Writable view of the message's pixels, (H, W) or for rgb8 (H, W, 3)."""
-        return self._sized(height, width).pixels
-
-    def publish(self, header: Any, pixels: NDArray[Any], quality: int) -> None:
-        """
-        Send pixels to whoever listens.
-
-        Args:
-            header: std_msgs/Header of the camera's message.
-            pixels: image in the topic's encoding; may be :meth:`buffer` itself.
-            quality: 1..100 of the JPEG.
-
-        """
-        if self.compressed_wanted:
-            self.compressed.publish(self._encode(header, pixels, quality))
-        if self.raw_wanted:
-            self.publisher.publish(self._sized(*pixels.shape[:2]).write(pixels, header))
-
-    def _sized(self, height: int, width: int) -> ImageMessage:
-        message = self._message
-        if message is None or message.pixels.shape[:2] != (height, width):
-            message = self._message = ImageMessage(height, width, self.encoding)
-        return message
-
-    def _encode(self, header: Any, pixels: NDArray[Any], quality: int) -> CompressedImage:
-        if self.encoding == 'rgb8':
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-            form, suffix = 'rgb8; jpeg compressed bgr8', '.jpg'
-        elif self.encoding == 'mono8':
-            form, suffix = 'mono8; jpeg compressed mono8', '.jpg'
-        else:
-            form, suffix = f'{self.encoding}; png compressed {self.encoding}', '.png'
-        options = (
-            [cv2.IMWRITE_JPEG_QUALITY, quality]
-            if suffix == '.jpg'
-            else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        )
-        _, data = cv2.imencode(suffix, pixels, options)
-        return CompressedImage(header=header, format=form, data=array.array('B', data.tobytes()))
 
 
 class CameraOutputs:
@@ -182,6 +108,7 @@ class CameraOutputs:
         )
         self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
         self.camera_info = self._create(CameraInfo, 'camera_info')
+        self.planner = PlannerTopics(self._create, self._vision, node.report)
         self.set_score(settings.publish_score)
 
     def set_score(self, enabled: bool) -> None:
@@ -219,15 +146,22 @@ class CameraOutputs:
 
     def wants(self) -> set[str]:
         """Fields of a `Result` that somebody subscribes to, in the vocabulary of the pipeline."""
+        wanted = self.wants_to_follow() | self.planner.wants()
+        if self.points_wanted:
+            wanted |= {'heatmap', 'instances'}
+        if self.score is not None and self.score.wanted:
+            wanted.add('score')
+        return wanted
+
+    def wants_to_follow(self) -> set[str]:
+        """Fields of a `Result` that can be moved from frame to frame and are subscribed to."""
         wanted = set()
         if self.heatmap.wanted:
             wanted.add('heatmap')
         if self.instances.wanted or self.rows_wanted:
             wanted.add('instances')
-        if self.overlay.wanted or self.points_wanted:
+        if self.overlay.wanted:
             wanted |= {'heatmap', 'instances'}
-        if self.score is not None and self.score.wanted:
-            wanted.add('score')
         return wanted
 
     def publish_maps(
@@ -237,9 +171,11 @@ class CameraOutputs:
         result: Result,
         settings: Settings,
         camera_info: Any = None,
+        shown: bool = True,
+        measured: bool = True,
     ) -> None:
         """
-        Send what needs no metres: heatmap, score, instances, camera_info.
+        Send what needs no metres: heatmap, score, instances, classes, camera_info.
 
         Args:
             header: std_msgs/Header of the camera's message, sent on verbatim.
@@ -247,13 +183,19 @@ class CameraOutputs:
             result: on the host, already without the objects that are not to be published.
             settings: the node's parameters.
             camera_info: sensor_msgs/CameraInfo of the camera, or None.
+            shown: whether to send what can also be moved from an earlier frame.
+            measured: whether the result was found in this frame, and not moved to it.
 
         """
         quality = settings.jpeg_quality
+        if measured:
+            if self.score is not None and self.score.wanted and result.score is not None:
+                self.score.publish(header, result.score, quality)
+            self.planner.publish(header, result, settings)
+        if not shown:
+            return
         if self.heatmap.wanted and result.heatmap is not None:
             self.heatmap.publish(header, result.heatmap, quality)
-        if self.score is not None and self.score.wanted and result.score is not None:
-            self.score.publish(header, result.score, quality)
         if self.instances.wanted:
             # A profile without masks still answers, so that nobody who joins topics starves.
             empty = result.instances is None
@@ -294,10 +236,14 @@ class CameraOutputs:
             self.detections_json.publish(String(data=text))
         if self.detections is not None and self.detections.get_subscription_count():
             self.detections.publish(detections.to_vision(self._vision, header, found))
-        if points is not None and self.points is not None:
-            self.points.publish(points)
+        self.publish_points(points)
         if self.overlay.wanted:
             self._publish_overlay(header, image, result, settings, found)
+
+    def publish_points(self, points: Any) -> None:
+        """Send a sensor_msgs/PointCloud2, unless it is None."""
+        if points is not None and self.points is not None:
+            self.points.publish(points)
 
     def _publish_overlay(
         self,
@@ -322,9 +268,11 @@ class CameraOutputs:
         )
         self.overlay.publish(header, pixels, settings.jpeg_quality)
 
-    def _create(self, kind: Any, name: str) -> Any:
+    def _create(self, kind: Any, name: str, profile: Any = None) -> Any:
         topic = f'~/{self.camera}/{name}' if self.camera else f'~/{name}'
-        publisher = self._node.create_lifecycle_publisher(kind, topic, self._qos, **self._options)
+        publisher = self._node.create_lifecycle_publisher(
+            kind, topic, profile or self._qos, **self._options
+        )
         self._publishers.append(publisher)
         return publisher
 

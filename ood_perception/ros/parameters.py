@@ -277,8 +277,8 @@ def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
         for camera in value:
             if camera and not _CAMERA.fullmatch(camera):
                 return f'cameras: expected letters, digits and _, got {camera!r}'
-    if name == 'warm_up_size' and value != [0, 0] and not _is_size(value):
-        return f'warm_up_size: expected width and height of 16 to 16384 px, got {value}'
+    if name in ('warm_up_size', 'mask_size') and value != [0, 0] and not _is_size(value):
+        return f'{name}: expected width and height of 16 to 16384 px, got {value}'
     if name == 'intensity_range' and not _is_range(value):
         return f'intensity_range: expected low < high, or [0, 0] for automatic, got {value}'
     if name == 'device' and not re.fullmatch(r'auto|cpu|cuda(:\d+)?', value):

@@ -7,6 +7,9 @@ Publishing a frame: its maps at once, its objects as soon as their depth is ther
 Heatmap, score and instances never wait. Detections, points and overlay show metres where depth is
 read, and aligned depth usually arrives a little after its image: they are held back until it is
 there, at most for `depth_slop` or `DEPTH_WAIT`, and then go out without metres.
+
+With `detect_rate`, frames go out with what was found in an earlier one and moved to them. A
+detection that such frames have overtaken gives what is measured only: score, classes and points.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.decode import BadImage, Rgb, decode_raw
 from ood_perception.frames.geometry import BadCameraInfo, Camera, size_note
 from ood_perception.frames.pairing import KEPT, Match
+from ood_perception.frames.stamps import NOWHERE
 from ood_perception.result import Result
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame
 from ood_perception.ros.detections import select
@@ -46,6 +50,8 @@ class _Held:
     frame: PendingFrame
     image: Rgb | RawFrame
     result: Result
+    shown: bool = True
+    measured: bool = True
 
 
 class FramePublisher:
@@ -80,6 +86,7 @@ class FramePublisher:
         image: Rgb | RawFrame,
         result: Result,
         settings: Settings,
+        age: float = 0.0,
     ) -> None:
         """
         Send the maps of a frame, and everything else that has waited long enough.
@@ -90,18 +97,22 @@ class FramePublisher:
             image: decoded image.
             result: of the pipeline, on the host.
             settings: the node's parameters.
+            age: seconds since the frame in which the result was found, 0 = it is this one.
 
         """
         message, size = frame.message, image.shape[:2]
-        stream.newest = (message, result)
+        measured, shown = _in_order(stream, frame, age)
+        if measured:
+            stream.newest = (message, result)
         result = select(result, settings.detection_threshold, settings.min_area)
         info = stream.camera_info
-        self._outputs[stream.name].publish_maps(message.header, size, result, settings, info)
+        outputs = self._outputs[stream.name]
+        outputs.publish_maps(message.header, size, result, settings, info, shown, measured)
         # Drivers without a calibration send an empty one, which matters only where metres do.
         judged = info is not None and (info.width > 0 or settings.depth != 'none')
         text, remedy = size_note(info, *size) if judged else ('', '')
         self._warn(stream, 'camera_info', text, remedy)
-        self._held.append(_Held(stream, frame, image, result))
+        self._held.append(_Held(stream, frame, image, result, shown, measured))
         self.flush(settings)
 
     def flush(self, settings: Settings) -> None:
@@ -111,7 +122,9 @@ class FramePublisher:
         self._held = []
         for held in waiting:
             match, outputs = held.frame.depth, self._outputs[held.stream.name]
-            metres = match is not None and (outputs.points_wanted or outputs.rows_wanted)
+            metres = match is not None and (
+                (held.measured and outputs.points_wanted) or (held.shown and outputs.rows_wanted)
+            )
             others = sum(other.stream is held.stream for other in self._held)
             in_time = now < held.frame.received + wait and others < KEPT
             if metres and match is not None and not match.settled and in_time:
@@ -134,8 +147,11 @@ class FramePublisher:
         if cloud is not None:
             ids = held.result.ids
             places = depth.places(cloud, () if ids is None else ids)
-            if outputs.points_wanted:
+            if held.measured and outputs.points_wanted:
                 points = point_cloud(message.header, cloud)
+        if not held.shown:
+            outputs.publish_points(points)
+            return
         if isinstance(image, RawFrame) and outputs.overlay.wanted:
             image = decode_raw(message, image.height * image.width)
         outputs.publish_objects(message.header, image, held.result, settings, places, points)
@@ -172,6 +188,20 @@ class FramePublisher:
             return None
         self._warn(stream, 'depth', '', '')
         return points
+
+
+def _in_order(stream: CameraStream, frame: PendingFrame, age: float) -> tuple[bool, bool]:
+    """Whether what was measured in the frame, and what can be moved to it, may still go out."""
+    measured, shown = age == 0, True
+    if frame.place != NOWHERE:
+        measured, shown = measured and frame.place > stream.measured, frame.place > stream.shown
+        stream.measured = frame.place if measured else stream.measured
+        stream.shown = frame.place if shown else stream.shown
+    if shown:
+        stream.published.append(time.monotonic())
+        if stream.detect_rate:
+            stream.measure({'evidence_age': age * 1e3})
+    return measured, shown
 
 
 def why_no_depth(match: Match, stream: CameraStream, slop: float) -> tuple[str, str]:

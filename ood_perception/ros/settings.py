@@ -127,6 +127,14 @@ class Settings:
         low=0.0,
         high=1000.0,
     )
+    detect_rate: float = _parameter(
+        0.0,
+        'Frames per second and camera to detect in; heatmap, instances, overlay and detections of '
+        'the frames between are moved to them by optical flow. 0 = detect in every frame.',
+        unit='Hz',
+        low=0.0,
+        high=1000.0,
+    )
     max_batch: int = _parameter(
         4, 'Frames of different cameras to process together at most.', low=1, high=64
     )
@@ -195,7 +203,17 @@ class Settings:
         high=10.0,
     )
     points_threshold: float = _parameter(
-        0.5, 'Points of a lower probability of being unknown are not published.', low=0.0, high=1.0
+        0.5,
+        'Points of a lower probability of being unknown are not published, nor are such pixels '
+        'outside of objects unknown in ~/mask.',
+        low=0.0,
+        high=1.0,
+    )
+    mask_size: list[int] = _parameter(  # noqa: RUF009
+        [0, 0],
+        'Width and height of ~/mask and ~/confidence, those of the point cloud that a costmap '
+        'layer reads beside them; 0, 0: as the image.',
+        unit='px',
     )
     points_stride: int = _parameter(
         2,

@@ -210,8 +210,8 @@ class Watchdog:
         settings, health = worker.settings, self.health
         owed = now - stream.owed_since if stream.owed_since else 0.0
         limit = max(settings.stale_after, MISSED * stream.typical_delay() or worker.patience)
-        if stream.max_rate:
-            limit += MISSED / stream.max_rate
+        if stream.rate_limit:
+            limit += MISSED / stream.rate_limit
         wanted = worker.enabled and (worker.learning or worker.outputs[stream.name].wants())
         if owed > limit and wanted and not worker.doing:
             health.error(
@@ -231,8 +231,8 @@ class Watchdog:
         counts.append(now)
         received, dropped = now[0] - counts[0][0], now[1] - counts[0][1]
         asked = float(received)  # frames that max_rate lets through
-        if stream.max_rate:
-            asked = min(received, stream.max_rate * (len(counts) - 1))
+        if stream.rate_limit:
+            asked = min(received, stream.rate_limit * (len(counts) - 1))
         if received >= DROP_FRAMES and received - dropped < asked / 2:
             self.health.warn(
                 'drops',

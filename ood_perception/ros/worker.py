@@ -83,6 +83,7 @@ class Worker(FrameProcessor):
         """Start the thread that builds the first pipeline and then works with it."""
         self._stop = threading.Event()
         self.error = None
+        self.follower.start()
         self._begin(0)
 
     @property
@@ -105,7 +106,7 @@ class Worker(FrameProcessor):
         self._stop.set()
         self.mailbox.wake()
         end = time.monotonic() + timeout
-        threads = [t for t in (self._builder, self._thread) if t is not None]
+        threads = [t for t in (self._builder, self._thread, self.follower.stop()) if t is not None]
         for thread in threads:
             thread.join(max(end - time.monotonic(), 0.0))
         ended = not any(thread.is_alive() for thread in threads)

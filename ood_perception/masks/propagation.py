@@ -1,0 +1,271 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Propagation: the newest detection moved to the present frame by optical flow.
+
+A detection of frame t is there when the camera is already at t + k. `Propagator` computes the
+flow between those two frames (OpenCV's DIS, Kroeger et al., ECCV 2016, at a quarter of the size)
+in both directions and moves heatmap and instances along. An object moves as a whole, by the
+similarity that fits its pixels best, so its outline keeps its shape; what cannot be followed
+there and back is dropped, not smeared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ood_perception.result import Result
+
+Grey = NDArray[np.uint8]
+Flow = NDArray[np.float32]
+
+SCALE = 4
+"""Pixels of a frame for one of the flow, along each side."""
+
+TOLERANCE = 1.0
+"""Pixels of the flow by which a way there and back may miss its start."""
+
+RELATIVE_TOLERANCE = 0.05
+"""The same, as a share of the way's length."""
+
+LEAST_FOLLOWED = 0.4
+"""Share of an object's pixels that must be followed; else it is dropped."""
+
+LEAST_PIXELS = 3
+"""Followed pixels of the flow from which an object's motion is read."""
+
+LEAST_FOR_SCALE = 12
+"""Followed pixels from which also a change of size is read."""
+
+
+def small_grey(image: NDArray[np.uint8], scale: int = SCALE) -> Grey:
+    """Reduce uint8 (H, W, 3) RGB to uint8 (H / scale, W / scale) grey, at least 16x16."""
+    height, width = (max(side // scale, 16) for side in image.shape[:2])
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def flow_between(a: Grey, b: Grey) -> tuple[Flow, Flow, NDArray[np.bool_]]:
+    """
+    Compute the optical flow of two grey pictures in both directions.
+
+    Args:
+        a: uint8 (h, w).
+        b: uint8 (h, w).
+
+    Returns:
+        float32 (h, w, 2), (dx, dy) in pixels from each pixel of `a` to its place in `b`; the same
+        from `b` to `a`; and bool (h, w), pixels of `a` whose way there and back ends where it
+        began.
+
+    """
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    dis.setFinestScale(0)  # the pictures are small already; a pixel of theirs is four of a frame
+    forward = np.asarray(dis.calc(a, b, None))
+    backward = np.asarray(dis.calc(b, a, None))
+    return forward, backward, _returns(forward, backward)
+
+
+def _returns(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
+    """Pixels that `backward` brings back to where `forward` took them from."""
+    height, width = forward.shape[:2]
+    x, y = _grid(height, width)
+    there_x, there_y = x + forward[..., 0], y + forward[..., 1]
+    back = cv2.remap(backward, there_x, there_y, cv2.INTER_LINEAR, borderValue=(1e3, 1e3))
+    miss = np.linalg.norm(forward + back, axis=2)
+    allowed = TOLERANCE + RELATIVE_TOLERANCE * np.linalg.norm(forward, axis=2)
+    return np.asarray(miss <= allowed)
+
+
+@functools.lru_cache(maxsize=16)
+def _grid(height: int, width: int) -> tuple[Flow, Flow]:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return x, y
+
+
+def move_map(
+    values: NDArray[np.uint8] | NDArray[np.float32], backward: Flow, followed: NDArray[np.bool_]
+) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """
+    Move a map to the present frame; what cannot be followed becomes 0.
+
+    Args:
+        values: (H, W) of the earlier frame.
+        backward: float32 (h, w, 2) from the present frame to the earlier one, pixels of (h, w).
+        followed: bool (h, w), pixels of the present frame that have a place in the earlier one.
+
+    """
+    height, width = values.shape
+    scale = np.array([width / backward.shape[1], height / backward.shape[0]], np.float32)
+    way = cv2.resize(backward, (width, height), interpolation=cv2.INTER_LINEAR) * scale
+    x, y = _grid(height, width)
+    moved = cv2.remap(values, x + way[..., 0], y + way[..., 1], cv2.INTER_LINEAR)
+    trusted = cv2.resize(
+        followed.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    moved[trusted == 0] = 0
+    return np.asarray(moved)
+
+
+def motion_of(
+    mask: NDArray[np.uint8], forward: Flow, followed: NDArray[np.bool_]
+) -> NDArray[np.float64] | None:
+    """
+    Find the similarity that moves an object best: turn, scale and shift.
+
+    Args:
+        mask: uint8 (H, W), 1 at its pixels in the earlier frame.
+        forward: float32 (h, w, 2) from the earlier frame to the present one, pixels of (h, w).
+        followed: bool (h, w), pixels of the earlier frame that were followed there and back.
+
+    Returns:
+        float64 (2, 3) in pixels of (H, W), or None where too little of it could be followed.
+
+    """
+    height, width = forward.shape[:2]
+    share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    inside = share > 0.5 if (share > 0.5).sum() >= LEAST_PIXELS else share > 0
+    good = inside & followed
+    if good.sum() < max(LEAST_PIXELS, LEAST_FOLLOWED * inside.sum()):
+        return None
+    ys, xs = np.nonzero(good)
+    # Places of the flow's pixels in the frame: centre to centre.
+    factor = np.array([mask.shape[1] / width, mask.shape[0] / height], np.float32)
+    before = (np.stack([xs, ys], 1).astype(np.float32) + 0.5) * factor - 0.5
+    after = before + forward[ys, xs] * factor
+    if len(before) >= LEAST_FOR_SCALE:
+        matrix, _ = cv2.estimateAffinePartial2D(
+            before, after, method=cv2.RANSAC, ransacReprojThreshold=float(factor.max()) * 0.7
+        )
+        if matrix is not None and 0.5 < np.hypot(matrix[0, 0], matrix[0, 1]) < 2.0:
+            return np.asarray(matrix)
+    shift = np.median(after - before, axis=0)
+    return np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float64)
+
+
+def propagate(result: Result, a: Grey, b: Grey) -> Result:
+    """
+    Move what was found in an earlier frame to the present one.
+
+    Args:
+        result: of the earlier frame, numpy arrays on the host.
+        a: `small_grey` of the earlier frame.
+        b: `small_grey` of the present frame.
+
+    Returns:
+        A result with the same fields and ids, without the objects that were lost; `score` and
+        `semantic` are None: they were not computed for this frame.
+
+    """
+    moved = dataclasses.replace(result, score=None, semantic=None)
+    objects = result.ids is not None and len(result.ids) > 0
+    if result.heatmap is None and not objects:
+        return moved
+    forward, backward, followed = flow_between(a, b)
+    if result.heatmap is not None:
+        moved.heatmap = move_map(result.heatmap, backward, _returns(backward, forward))
+    if objects:
+        _move_objects(moved, forward, followed)
+    return moved
+
+
+def _move_objects(result: Result, forward: Flow, followed: NDArray[np.bool_]) -> None:
+    """Move the instances of a result in place; rows of what is lost go."""
+    before = result.instances
+    after = np.zeros_like(before)
+    height, width = before.shape
+    rows, boxes, areas = [], [], []
+    for row, name in enumerate(result.ids):
+        mask = (before == name).astype(np.uint8)
+        matrix = motion_of(mask, forward, followed)
+        if matrix is None:
+            continue
+        x, y, w, h = _part(cv2.boundingRect(mask), matrix, width, height)
+        if w < 1 or h < 1:  # it left the frame
+            continue
+        matrix[:, 2] -= x, y
+        inside = cv2.warpAffine(mask * 255, matrix, (w, h), flags=cv2.INTER_LINEAR) > 127
+        left, top, wide, high = cv2.boundingRect(inside.astype(np.uint8))
+        if not wide:
+            continue
+        after[y : y + h, x : x + w][inside] = name
+        rows.append(row)
+        boxes.append([x + left, y + top, x + left + wide, y + top + high])
+        areas.append(int(inside.sum()))
+    result.instances = after
+    for field in ('confidences', 'ids', 'mean_scores', 'surroundings'):
+        values = getattr(result, field)
+        setattr(result, field, None if values is None else values[rows])
+    result.boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    result.areas = np.array(areas, np.int32)
+
+
+def _part(
+    box: Sequence[int], matrix: NDArray[np.float64], width: int, height: int
+) -> tuple[int, int, int, int]:
+    """Part (x, y, w, h) of the frame in which a box (x, y, w, h) lies after its motion."""
+    x, y, w, h = box
+    corners = np.array([[x, y, 1], [x + w, y, 1], [x, y + h, 1], [x + w, y + h, 1]]) @ matrix.T
+    x1, y1 = np.floor(corners.min(0)).astype(int) - 1
+    x2, y2 = np.ceil(corners.max(0)).astype(int) + 1
+    x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
+    return int(x1), int(y1), int(x2 - x1), int(y2 - y1)
+
+
+class Propagator:
+    """
+    Carries one camera's newest detection along.
+
+    Args:
+        memory: frames that are kept until their detection comes.
+
+    """
+
+    def __init__(self, memory: int = 64) -> None:
+        self.memory = memory
+        self._greys: OrderedDict[int, Grey] = OrderedDict()
+        self._found: Result | None = None
+        self._at: Grey | None = None
+        self._stamp = 0
+
+    def saw(self, stamp: int, image: NDArray[np.uint8]) -> Grey:
+        """Keep the frame uint8 (H, W, 3) RGB of `stamp` in ns; returns its small picture."""
+        grey = self._greys[stamp] = small_grey(image)
+        while len(self._greys) > self.memory:
+            self._greys.popitem(last=False)
+        return grey
+
+    def found(self, stamp: int, result: Result) -> None:
+        """Take the detection of the frame of `stamp`; one of an unknown frame is ignored."""
+        grey = self._greys.get(stamp)
+        if grey is None:
+            return
+        self._found, self._at, self._stamp = result, grey, stamp
+        for old in [kept for kept in self._greys if kept < stamp]:
+            del self._greys[old]
+
+    def at(self, stamp: int) -> Result | None:
+        """What the newest detection says of the frame of `stamp`, None where there is none yet."""
+        grey = self._greys.get(stamp)
+        if self._found is None or self._at is None or grey is None:
+            return None
+        if grey.shape != self._at.shape:
+            return None
+        return self._found if stamp == self._stamp else propagate(self._found, self._at, grey)
+
+    def evidence_age(self, stamp: int) -> float:
+        """Seconds between the frame of `stamp` and the one that the evidence is from."""
+        return (stamp - self._stamp) / 1e9
+
+    def reset(self) -> None:
+        """Forget everything: a jump in time, another camera."""
+        self._greys.clear()
+        self._found = self._at = None

@@ -1,0 +1,89 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""An image topic, raw and compressed, with one message that is written in place and reused."""
+
+from __future__ import annotations
+
+import array
+from typing import Any
+
+import cv2
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage
+
+from ood_perception.ros.image_message import ImageMessage
+
+
+class ImageTopic:
+    """
+    An image topic with one message that is written in place and reused.
+
+    Attributes:
+        encoding: of the sensor_msgs/Image.
+        publisher: of the raw topic.
+        compressed: publisher of the ``/compressed`` sibling, or None.
+
+    """
+
+    def __init__(self, encoding: str, publisher: Any, compressed: Any = None) -> None:
+        self.encoding = encoding
+        self.publisher = publisher
+        self.compressed = compressed
+        self._message: ImageMessage | None = None
+
+    @property
+    def raw_wanted(self) -> bool:
+        """Whether somebody subscribes to the raw topic."""
+        return self.publisher.get_subscription_count() > 0
+
+    @property
+    def compressed_wanted(self) -> bool:
+        """Whether somebody subscribes to the compressed topic."""
+        return self.compressed is not None and self.compressed.get_subscription_count() > 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody subscribes to any form of it."""
+        return self.raw_wanted or self.compressed_wanted
+
+    def buffer(self, height: int, width: int) -> NDArray[Any]:
+        """Writable view of the message's pixels, (H, W) or for rgb8 (H, W, 3)."""
+        return self._sized(height, width).pixels
+
+    def publish(self, header: Any, pixels: NDArray[Any], quality: int) -> None:
+        """
+        Send pixels to whoever listens.
+
+        Args:
+            header: std_msgs/Header of the camera's message.
+            pixels: image in the topic's encoding; may be :meth:`buffer` itself.
+            quality: 1..100 of the JPEG.
+
+        """
+        if self.compressed_wanted:
+            self.compressed.publish(self._encode(header, pixels, quality))
+        if self.raw_wanted:
+            self.publisher.publish(self._sized(*pixels.shape[:2]).write(pixels, header))
+
+    def _sized(self, height: int, width: int) -> ImageMessage:
+        message = self._message
+        if message is None or message.pixels.shape[:2] != (height, width):
+            message = self._message = ImageMessage(height, width, self.encoding)
+        return message
+
+    def _encode(self, header: Any, pixels: NDArray[Any], quality: int) -> CompressedImage:
+        if self.encoding == 'rgb8':
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+            form, suffix = 'rgb8; jpeg compressed bgr8', '.jpg'
+        elif self.encoding == 'mono8':
+            form, suffix = 'mono8; jpeg compressed mono8', '.jpg'
+        else:
+            form, suffix = f'{self.encoding}; png compressed {self.encoding}', '.png'
+        options = (
+            [cv2.IMWRITE_JPEG_QUALITY, quality]
+            if suffix == '.jpg'
+            else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        )
+        _, data = cv2.imencode(suffix, pixels, options)
+        return CompressedImage(header=header, format=form, data=array.array('B', data.tobytes()))

@@ -1,0 +1,154 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Topics for planners: classes, confidence and their names as Nav2's costmap layers read them.
+
+``semantic_segmentation_layer`` takes a mono8 mask, a mono8 confidence of the same stamp and a
+latched vision_msgs/LabelInfo, and walks the pixels without heeding padding, so there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float32, Header
+
+from ood_perception.frames.class_mask import class_mask, class_names
+from ood_perception.result import Result
+from ood_perception.ros import qos
+from ood_perception.ros.image_topic import ImageTopic
+from ood_perception.ros.settings import Settings
+
+TOPICS = {
+    'mask': (
+        'sensor_msgs/msg/Image',
+        'mono8; class of each pixel as label_info names it: the known ones, unknown, and hazard = '
+        'unknown on the ground (size: parameter mask_size)',
+    ),
+    'confidence': (
+        'sensor_msgs/msg/Image',
+        'mono8; 0..255 = confidence 0..1 in that class, with the stamp of the mask',
+    ),
+    'label_info': (
+        'vision_msgs/msg/LabelInfo',
+        'latched: name of each class in the mask (where vision_msgs is installed)',
+    ),
+    'frame_score': (
+        'std_msgs/msg/Float32',
+        'highest probability 0..1 of any pixel of the frame to be unknown',
+    ),
+}
+"""Topic: type and meaning."""
+
+Create = Callable[..., Any]
+
+
+class PlannerTopics:
+    """
+    Topics for planners of one camera.
+
+    Args:
+        create: create(type, name, qos=None) makes a lifecycle publisher.
+        vision: module vision_msgs.msg, or None where it is not installed.
+        report: report(level, text) logs a line.
+
+    """
+
+    def __init__(self, create: Create, vision: Any, report: Callable[[str, str], None]) -> None:
+        self._report = report
+        self._vision = vision if hasattr(vision, 'LabelInfo') else None
+        self.mask = ImageTopic('mono8', create(Image, 'mask'))
+        self.confidence = ImageTopic('mono8', create(Image, 'confidence'))
+        self.frame_score = create(Float32, 'frame_score')
+        self.label_info: Any = None
+        if self._vision is not None:
+            self.label_info = create(self._vision.LabelInfo, 'label_info', qos.profile('latched'))
+        else:
+            report('info', 'no ~/label_info: vision_msgs (4.0 or later) is not installed')
+        self._classes: list[str] = []
+        self._names: dict[int, str] = {}
+
+    def name_classes(self, classes: Sequence[str], settings: Settings) -> None:
+        """
+        Take the profile's classes, by id, and announce them; the node must be active.
+
+        With more of them than a mono8 image has room for, no mask is published.
+        """
+        self._classes = list(classes)
+        try:
+            self._names = class_names(classes)
+        except ValueError as error:
+            self._names = {}
+            self._report('warn', f'no ~/mask: {error}')
+        self.announce(settings)
+
+    def announce(self, settings: Settings) -> None:
+        """Send the names to whoever listens and whoever comes later."""
+        if self.label_info is not None and self._names:
+            self.label_info.publish(
+                label_info(self._vision, self._names, settings.points_threshold)
+            )
+
+    def wants(self) -> set[str]:
+        """Fields of a `Result` that somebody subscribes to."""
+        wanted = set()
+        if self._names and (self.mask.wanted or self.confidence.wanted):
+            wanted |= {'heatmap', 'instances', 'semantic'}
+        if self.frame_score.get_subscription_count():
+            wanted.add('heatmap')
+        return wanted
+
+    def publish(self, header: Any, result: Result, settings: Settings) -> None:
+        """
+        Send what a frame's result says.
+
+        Args:
+            header: std_msgs/Header of the camera's message, sent on verbatim.
+            result: on the host, already without the objects that are not to be published.
+            settings: the node's parameters.
+
+        """
+        if result.heatmap is None:
+            return
+        if self.frame_score.get_subscription_count():
+            self.frame_score.publish(Float32(data=float(result.heatmap.max()) / 255))
+        if not self._names or not (self.mask.wanted or self.confidence.wanted):
+            return
+        width, height = settings.mask_size
+        objects = result.ids is not None and result.surroundings is not None
+        mask, confidence = class_mask(
+            self._classes,
+            result.semantic if self._classes else None,
+            result.heatmap,
+            result.instances,
+            result.ids if result.ids is not None else (),
+            result.surroundings
+            if objects
+            else np.zeros(0 if result.ids is None else len(result.ids), np.uint8),
+            settings.points_threshold,
+            (height, width) if width else None,
+        )
+        for topic, pixels in ((self.mask, mask), (self.confidence, confidence)):
+            if topic.wanted:
+                topic.publish(header, pixels, settings.jpeg_quality)
+
+
+def label_info(messages: Any, names: dict[int, str], threshold: float) -> Any:
+    """
+    Name the classes of a mask as a vision_msgs/LabelInfo.
+
+    Args:
+        messages: the module vision_msgs.msg.
+        names: of each id in the mask.
+        threshold: probability from which a pixel is unknown, 0..1.
+
+    """
+    return messages.LabelInfo(
+        header=Header(),
+        class_map=[messages.VisionClass(class_id=i, class_name=n) for i, n in names.items()],
+        threshold=float(threshold),
+    )
