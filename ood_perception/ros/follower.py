@@ -15,18 +15,18 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ood_perception.frames.decode import BadImage, Rgb, decode
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.stamps import NOWHERE, Place
 from ood_perception.masks.propagation import Propagator
 from ood_perception.result import Result
-from ood_perception.ros.camera_stream import MISSED, CameraStream, PendingFrame
-from ood_perception.ros.health import MOMENT
-
-if TYPE_CHECKING:
-    from ood_perception.ros.frame_processor import FrameProcessor
+from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame
+from ood_perception.ros.health import MOMENT, Health
+from ood_perception.ros.outputs import CameraOutputs
+from ood_perception.ros.publishing import FramePublisher
+from ood_perception.ros.settings import Settings
 
 LOOK_AGAIN = 0.01
 """Seconds after which frames that wait for their depth are looked at again."""
@@ -63,6 +63,18 @@ class _Track:
     intensity: Intensity = field(default_factory=Intensity)
 
 
+class Processor(Protocol):
+    """What the frames are published with; see `frame_processor.FrameProcessor`."""
+
+    mailbox: Mailbox
+    outputs: dict[str, CameraOutputs]
+    settings: Settings
+    publisher: FramePublisher
+    publishing: threading.Lock
+    health: Health
+    enabled: bool
+
+
 class Follower:
     """
     Publish every frame of the cameras with a `detect_rate`.
@@ -72,7 +84,7 @@ class Follower:
 
     """
 
-    def __init__(self, processor: FrameProcessor) -> None:
+    def __init__(self, processor: Processor) -> None:
         self._processor = processor
         self._tracks: dict[str, _Track] = {}
         self._changed = threading.Condition()
