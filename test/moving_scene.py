@@ -17,12 +17,12 @@ from node_helpers import ROOT, Client, NodeProcess, image
 FPS = 25.0
 
 
-def start(folder: Path, name: str, control: Path, **parameters) -> NodeProcess:
+def start(folder: Path, name: str, control: Path, *flags: str, **parameters) -> NodeProcess:
     """The node whose detections take as long as the file `control` says."""
     process = NodeProcess.__new__(NodeProcess)
     process.prepare(folder, name, {'image': '/camera/image_raw'}, **parameters)
     script = str(ROOT / 'test' / 'propagating_node.py')
-    process.command = [sys.executable, script, str(control), *process.command[3:]]
+    process.command = [sys.executable, script, str(control), *flags, *process.command[3:]]
     process.start()
     return process
 

@@ -4,13 +4,15 @@
 """
 The real node with a detector that finds what is red, slowly, so that a test knows the truth.
 
-    python test/propagating_node.py CONTROL_FILE --ros-args ...
+    python test/propagating_node.py CONTROL_FILE [--labels] --ros-args ...
 
-The file holds the seconds that a detection takes, or ``fail``.
+The file holds the seconds that a detection takes, or ``fail``. With ``--labels``, where there is
+no vision_msgs, label_info is sent as JSON in a std_msgs/String.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -78,16 +80,35 @@ class Red:
         """Nothing to give back."""
 
 
+def written_labels():
+    """What stands for vision_msgs.msg: the same fields, in a message type that is installed."""
+    from std_msgs.msg import String
+
+    class Written(String):
+        """LabelInfo(header, class_map, threshold) as text."""
+
+        def __init__(self, header, class_map, threshold):
+            names = {c.class_id: c.class_name for c in class_map}
+            super().__init__(data=json.dumps({'names': names, 'threshold': threshold}))
+
+    # The conversion to C looks at these.
+    Written.__module__, Written.__name__ = String.__module__, String.__name__
+    return SimpleNamespace(LabelInfo=Written, VisionClass=SimpleNamespace, Detection2DArray=String)
+
+
 def main() -> None:
     """Replace the pipeline and run the node."""
     control = Path(sys.argv.pop(1))
+    labels = sys.argv[1] == '--labels' and bool(sys.argv.pop(1))
     from ood_perception.ros.process import prepare
 
     prepare()
-    from ood_perception.ros import loading
+    from ood_perception.ros import detections, loading
     from ood_perception.ros.main import run
 
     loading.build = lambda *args, **options: Red(control)
+    if labels and detections.vision_msgs() is None:
+        detections.vision_msgs = written_labels
     run()
 
 

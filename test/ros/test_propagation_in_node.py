@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,16 @@ import pytest
 pytest.importorskip('rclpy', reason='needs rclpy')
 import rclpy
 from moving_scene import FPS, Scene, start
-from node_helpers import Client, pixels, rows
+from node_helpers import Client, image, pixels, rows
+from sensor_msgs.msg import CameraInfo
 
 from ood_perception.frames.decode import stamp_ns
+from ood_perception.frames.pairing import Match
+from ood_perception.result import Result
+from ood_perception.ros import detections
+from ood_perception.ros.camera_stream import CameraStream, PendingFrame
+from ood_perception.ros.publishing import FramePublisher
+from ood_perception.ros.settings import Settings
 
 DETECTIONS = 5.0
 LATENCY = 0.1
@@ -184,6 +192,11 @@ def test_old_evidence_is_not_carried_on_when_detections_fail(scene):
     assert scene.until(lambda: len(scene.client.got['instances']) > 10, offset=offset)
 
 
+@pytest.mark.skipif(detections.vision_msgs() is not None, reason='vision_msgs is installed')
+def test_labels_that_cannot_be_published_are_said_once(scene):
+    assert scene.process.text().count('no ~/label_info') == 1
+
+
 def test_without_a_detect_rate_every_output_is_a_detection(scene):
     offset = getattr(scene, 'offset', 0)
     client = scene.client
@@ -231,3 +244,69 @@ def test_a_fast_detection_goes_out_itself(scene):
     finally:
         scene.control.write_text(str(LATENCY))
         scene.client.set(detect_rate=DETECTIONS)
+
+
+class Sent:
+    """Collects what would be sent to subscribers of everything but the overlay."""
+
+    points_wanted = rows_wanted = True
+    overlay = SimpleNamespace(wanted=False)
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, int]] = []
+
+    def publish_maps(self, header, size, result, settings, info, shown, measured) -> None:
+        self.log += [('maps', header.stamp.sec)] * shown + [('score', header.stamp.sec)] * measured
+
+    def publish_objects(self, header, image, result, settings, places, points) -> None:
+        self.log.append(('rows with metres' if places else 'rows', header.stamp.sec))
+        self.publish_points(points)
+
+    def publish_points(self, points) -> None:
+        if points is not None:
+            self.log.append(('points', points.header.stamp.sec))
+
+
+def test_points_come_from_detections_only_also_from_those_overtaken():
+    sent, faults = Sent(), []
+    publisher = FramePublisher({'': sent}, lambda *a: None, lambda *a: faults.append(a))
+    settings = Settings(depth='image', detect_rate=5.0)
+    stream = CameraStream('', detect_rate=5.0)
+    stream.camera_info = CameraInfo(
+        height=48, width=64, k=[60.0, 0, 31.5, 0, 60.0, 23.5, 0, 0, 1.0]
+    )
+    shown = np.zeros((48, 64, 3), np.uint8)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:30, 10:40] = 1
+    found = Result(
+        heatmap=mask * 250,
+        instances=mask.astype(np.uint16) * 7,
+        boxes=np.array([[10, 10, 40, 30]], np.float32),
+        confidences=np.array([0.9], np.float32),
+        ids=np.array([7], np.int32),
+    )
+
+    def publish(second: int, age: float) -> None:
+        message, depth = image(shown), image(np.full((48, 64), 2.0, np.float32), '32FC1')
+        message.header.stamp.sec = depth.header.stamp.sec = second
+        match = Match(second * 10**9)
+        match.offer(depth, second * 10**9)
+        frame = PendingFrame(message, time.monotonic(), match, (0, second * 10**9))
+        publisher.publish(stream, frame, shown, found, settings, age)
+
+    publish(1, 0.0)
+    publish(3, 2.0)
+    publish(2, 0.0)  # a detection that has been overtaken
+    publish(2, 0.0)
+    publish(3, 1.0)
+    assert not faults
+    assert sent.log == [
+        ('maps', 1),
+        ('score', 1),
+        ('rows with metres', 1),
+        ('points', 1),
+        ('maps', 3),
+        ('rows with metres', 3),
+        ('score', 2),
+        ('points', 2),
+    ]
