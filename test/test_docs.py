@@ -136,6 +136,28 @@ def test_index_names_every_page():
             assert f'({page.name})' in index, page.name
 
 
+def test_files_and_locks_that_the_architecture_names_exist():
+    page = text_of(ROOT / 'docs' / 'architecture.md')
+    names = set(re.findall(r'`((?:[\w.]+/)*(?:\w+/|[\w.]+\.(?:py|yaml|toml|xml|j2)))`', page))
+    assert len(names) > 50
+    folders = (ROOT, ROOT / 'ood_perception')
+    assert not {n for n in names if not any((folder / n).exists() for folder in folders)}
+    code = ''.join(text_of(file) for file in (ROOT / 'ood_perception').rglob('*.py'))
+    for kind, name in re.findall(r'`([A-Z]\w+)\.(\w+)`', page):
+        assert f'class {kind}' in code, kind
+        assert re.search(rf'self\.{name}\b|def {name}\b', code), name
+
+
+def test_every_room_has_its_place_in_the_architecture():
+    page = text_of(ROOT / 'docs' / 'architecture.md')
+    rooms = page.split('## Rooms')[1].split('\n## ')[0]
+    for path in (ROOT / 'ood_perception').iterdir():
+        if path.is_dir() and (path / '__init__.py').exists():
+            assert f'`{path.name}/`' in rooms
+        elif path.suffix == '.py' and not path.name.startswith('__'):
+            assert f'`{path.name}`' in rooms
+
+
 def test_code_of_extending_runs(capsys: pytest.CaptureFixture[str]):
     from ood_perception.engines import ENGINES
     from ood_perception.masks import MASK_MODELS, PROMPTS
