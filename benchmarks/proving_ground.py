@@ -38,8 +38,8 @@ def main() -> None:
         rows.append(
             {
                 'seed': seed,
-                'place': ground.looks.place,
-                'weather': ground.looks.weather,
+                'place': ground.style.place,
+                'weather': ground.style.weather,
                 'start_s': round(ready - begin, 2),
                 'frames': count,
                 'fps_one_core': round(count / taken, 1),

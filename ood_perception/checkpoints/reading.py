@@ -49,7 +49,7 @@ MOST = 5
 """The weights have so many times the tensors of any other dict of a file, where no name tells."""
 
 
-class Inert(dict[Any, Any]):
+class IgnoredObject(dict[Any, Any]):
     """Takes the place of an object of a training framework: runs nothing, is thrown away."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -70,9 +70,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ('collections', 'OrderedDict'): collections.OrderedDict,
     ('collections', 'defaultdict'): lambda *_: {},
     ('_codecs', 'encode'): lambda text, *_: text.encode('latin1'),
-    ('copyreg', '_reconstructor'): lambda *_: Inert(),
-    ('copy_reg', '_reconstructor'): lambda *_: Inert(),
-    ('easydict', 'EasyDict'): Inert,
+    ('copyreg', '_reconstructor'): lambda *_: IgnoredObject(),
+    ('copy_reg', '_reconstructor'): lambda *_: IgnoredObject(),
+    ('easydict', 'EasyDict'): IgnoredObject,
     ('torch', 'Size'): torch.Size,
     ('torch', 'device'): torch.device,
     ('torch._utils', '_rebuild_tensor'): torch._utils._rebuild_tensor,
@@ -132,7 +132,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         if module == 'numpy.dtypes' and isinstance(getattr(np.dtypes, name, None), type):
             return getattr(np.dtypes, name)
         if module.split('.')[0] in _INERT:
-            return Inert
+            return IgnoredObject
         raise pickle.UnpicklingError(
             f'it names {module}.{name}, which is not data (of a model, save its state_dict())'
         )

@@ -65,16 +65,16 @@ def printable(text: str) -> str:
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 
-def left_out(rows: list[tuple[str, str]], most: int = 10) -> None:
+def left_out(rows: list[tuple[str, str]], limit: int = 10) -> None:
     """List what of a source was not used, and why."""
     if not rows:
         return
     note(f'{len(rows)} left out:')
-    for name, reason in rows[:most]:
+    for name, reason in rows[:limit]:
         text = escape(printable(f'  {name}: {reason}'))
         CONSOLE.print(text, highlight=False, soft_wrap=True)
-    if len(rows) > most:
-        CONSOLE.print(f'  and {len(rows) - most} more', highlight=False)
+    if len(rows) > limit:
+        CONSOLE.print(f'  and {len(rows) - limit} more', highlight=False)
 
 
 def parse_size(text: str, empty: bool = False) -> tuple[int, int]:

@@ -200,5 +200,5 @@ def _installed(name: str) -> bool:
     places = os.environ.get('LD_LIBRARY_PATH', '').split(os.pathsep)
     prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     places += [str(Path(prefix) / 'lib') for prefix in prefixes if prefix]
-    some = [Path(place) for place in places if place and any(Path(place).glob('librmw_*'))]
-    return not some or any((place / f'lib{name}.so').exists() for place in some)
+    found = [Path(place) for place in places if place and any(Path(place).glob('librmw_*'))]
+    return not found or any((place / f'lib{name}.so').exists() for place in found)

@@ -22,7 +22,7 @@ LISTED = 6
 
 class LabelValues:
     """
-    Mapping of label values, and the books about those that were found.
+    Mapping of label values, and statistics of those that were found.
 
     Args:
         values: value in the label -> 0, 1 or 255; all others are ignored, and named.

@@ -95,8 +95,8 @@ def quantised(backbone: nn.Module, ranges: Mapping[str, tuple[float, float]]) ->
 
     """
     left = set(ranges)
-    twin = copy.deepcopy(backbone).eval()
-    for name, parent in list(twin.named_modules()):
+    int8_copy = copy.deepcopy(backbone).eval()
+    for name, parent in list(int8_copy.named_modules()):
         children = [*parent.named_children(), ('', nn.Identity())]
         for (key, child), (after, norm) in itertools.pairwise(children):
             path = f'{name}.{key}' if name else key
@@ -111,7 +111,7 @@ def quantised(backbone: nn.Module, ranges: Mapping[str, tuple[float, float]]) ->
                 setattr(parent, after, getattr(folded, 'act', nn.Identity()))
     if left:
         raise ValueError(f'ranges: the backbone has no convolution {", ".join(sorted(left)[:3])}')
-    return twin.requires_grad_(False)
+    return int8_copy.requires_grad_(False)
 
 
 @torch.inference_mode()

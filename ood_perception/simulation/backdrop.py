@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.looks import Looks
+from ood_perception.simulation.scene_style import SceneStyle
 from ood_perception.simulation.textures import colour, mix, noise, pattern
 from ood_perception.simulation.vocabulary import (
     BUILDING,
@@ -36,7 +36,7 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def panorama(
-    rng: Generator, looks: Looks, width: int, height: int
+    rng: Generator, style: SceneStyle, width: int, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Sky above a skyline; the last row is the horizon.
@@ -46,8 +46,8 @@ def panorama(
 
     """
     ramp = np.linspace(1, 0, height, dtype=np.float32)[:, None] ** rng.uniform(0.5, 1.0)
-    sky = mix(np.repeat(ramp, width, 1), looks.horizon, looks.zenith)
-    if looks.clouds > 0.05:
+    sky = mix(np.repeat(ramp, width, 1), style.horizon, style.zenith)
+    if style.clouds > 0.05:
         # Clouds lie flat: lengthen them sideways, the more so the nearer to the horizon.
         wide = noise(rng, 2 * height, width // 2, 3, 6)
         rows = (2 * height - 1) * (np.linspace(0, 1, height, dtype=np.float32) ** 1.7)
@@ -57,15 +57,15 @@ def panorama(
             *(np.ascontiguousarray(v, np.float32) for v in np.meshgrid(columns, rows)),
             cv2.INTER_LINEAR,
         )
-        cover = np.clip((field - (0.75 - 0.5 * looks.clouds)) * rng.uniform(2, 6), 0, 1)
-        bright = np.clip(looks.horizon * 1.1 + 0.05, 0, 1) * (
+        cover = np.clip((field - (0.75 - 0.5 * style.clouds)) * rng.uniform(2, 6), 0, 1)
+        bright = np.clip(style.horizon * 1.1 + 0.05, 0, 1) * (
             0.75 + 0.25 * noise(rng, height, width, 4, 4)[..., None]
         )
         sky = sky * (1 - cover[..., None] * 0.85) + bright * cover[..., None] * 0.85
     labels = np.full((height, width), SKY, np.uint8)
     columns = np.arange(width)  # type: ignore[assignment]
     for layer in range(3):
-        town = looks.place in ('urban', 'industrial', 'suburban') and layer != 1
+        town = style.place in ('urban', 'industrial', 'suburban') and layer != 1
         scale = height * (0.14, 0.1, 0.06)[layer] * rng.uniform(0.5, 1.3)
         far = (0.75, 0.5, 0.3)[layer]
         line = noise(rng, 4, width, 2 if not town else 4, 3)[1]
@@ -83,10 +83,10 @@ def panorama(
         )
         shade = (
             tone
-            * (looks.light.ambient + 0.4 * looks.light.sun)
+            * (style.light.ambient + 0.4 * style.light.sun)
             * (0.8 + 0.4 * noise(rng, height, width, 10, 3)[..., None])
         )
-        body = shade * (1 - far) + looks.horizon * far
+        body = shade * (1 - far) + style.horizon * far
         sky = np.where(inside[..., None], body, sky)
         labels[inside] = BUILDING if town else TREE
     return to_bytes(sky), labels
@@ -103,16 +103,16 @@ class Surface:
 
     """
 
-    def __init__(self, rng: Generator, looks: Looks) -> None:
+    def __init__(self, rng: Generator, style: SceneStyle) -> None:
         rows, columns = int(PERIOD / STEP_S), int(2 * REACH / STEP_X)
         x = (np.arange(columns) + 0.5) * STEP_X - REACH
-        tone, labels = self._bands(rng, looks, rows, columns, x)
-        self._markings(rng, looks, tone, x, labels)
+        tone, labels = self._bands(rng, style, rows, columns, x)
+        self._markings(rng, style, tone, x, labels)
         grain = rng.normal(0, 0.035, (rows, columns, 1)).astype(np.float32)
         lit = (
             tone
             * (1 + grain)
-            * (looks.light.ambient + looks.light.sun * max(looks.light.direction[2], 0.2))
+            * (style.light.ambient + style.light.sun * max(style.light.direction[2], 0.2))
         )
         self.labels = labels
         self.levels = [to_bytes(lit)]
@@ -124,7 +124,7 @@ class Surface:
             self.steps.append((s * along, d * across))
 
     def _bands(
-        self, rng: Generator, looks: Looks, rows: int, columns: int, x: np.ndarray
+        self, rng: Generator, style: SceneStyle, rows: int, columns: int, x: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         field = noise(rng, rows, columns, 12, 4)
         fine = noise(rng, rows, columns, 60, 2)
@@ -137,10 +137,10 @@ class Surface:
         labels = np.full((rows, columns), ROAD, np.uint8)
         tracks = sum(
             np.exp(-(((x - c) / 0.35) ** 2))
-            for lane in range(looks.lanes)
+            for lane in range(style.lanes)
             for c in (
-                -looks.lanes * looks.lane_width / 2
-                + (lane + 0.5) * looks.lane_width
+                -style.lanes * style.lane_width / 2
+                + (lane + 0.5) * style.lane_width
                 + np.array([-0.8, 0.8])
             )
         )
@@ -172,8 +172,8 @@ class Surface:
             grey(0.5),
         )
         slabs = slabs * 0.5 + slabs.mean((0, 1)) * 0.5
-        paved = looks.place in ('urban', 'industrial') and rng.random() < 0.8
-        for kerb, walk, line in (looks.left, looks.right):
+        paved = style.place in ('urban', 'industrial') and rng.random() < 0.8
+        for kerb, walk, line in (style.left, style.right):
             side = np.sign(kerb)
             outer = np.flatnonzero(side * x > abs(walk))
             tone[:, outer] = (grass * blades[:, outer]).astype(np.float32)
@@ -194,14 +194,19 @@ class Surface:
         return tone, labels
 
     def _markings(
-        self, rng: Generator, looks: Looks, tone: np.ndarray, x: np.ndarray, labels: np.ndarray
+        self,
+        rng: Generator,
+        style: SceneStyle,
+        tone: np.ndarray,
+        x: np.ndarray,
+        labels: np.ndarray,
     ) -> None:
         rows = tone.shape[0]
         white = np.array([0.85, 0.85, 0.82], np.float32) * rng.uniform(0.75, 1.05)
         centre_tone = np.array([0.85, 0.65, 0.15], np.float32) if rng.random() < 0.3 else white
         wear = np.clip(noise(rng, rows, tone.shape[1] // 8, 30, 3) * rng.uniform(1.2, 3), 0, 1)
         wear = cv2.resize(wear, (tone.shape[1], rows))
-        half, w = looks.lanes * looks.lane_width / 2, rng.uniform(0.05, 0.09)
+        half, w = style.lanes * style.lane_width / 2, rng.uniform(0.05, 0.09)
         s = np.arange(rows) * STEP_S
         dash = float(rng.choice([8.0, 10.0, 16.0]))
         dashed = (s % dash) < dash * rng.uniform(0.3, 0.6)
@@ -212,10 +217,10 @@ class Surface:
             tone[:, columns] = tone[:, columns] * (1 - strength) + paint * strength
 
         solid = np.ones(rows, bool)
-        if looks.place != 'industrial' or rng.random() < 0.5:
-            for lane in range(1, looks.lanes):
-                middle = lane * 2 == looks.lanes and looks.place != 'highway'
-                at = -half + lane * looks.lane_width
+        if style.place != 'industrial' or rng.random() < 0.5:
+            for lane in range(1, style.lanes):
+                middle = lane * 2 == style.lanes and style.place != 'highway'
+                at = -half + lane * style.lane_width
                 if middle and rng.random() < 0.3:
                     line(at - 0.15, solid, centre_tone)
                     line(at + 0.15, solid, centre_tone)
@@ -224,7 +229,7 @@ class Surface:
         if rng.random() < 0.65:
             line(-half, solid, white)
             line(half, solid, white)
-        if looks.place == 'urban' and rng.random() < 0.6:  # a zebra crossing
+        if style.place == 'urban' and rng.random() < 0.6:  # a zebra crossing
             a = int(rng.uniform(5, 60) / STEP_S)
             bars = ((x + half) % 1.0 < 0.5) & (np.abs(x) < half)
             columns = np.flatnonzero(bars)
@@ -232,7 +237,7 @@ class Surface:
             tone[a : a + 56, columns] = (
                 tone[a : a + 56, columns] * (1 - strength) + white * strength
             )
-        if looks.place in ('urban', 'industrial') and rng.random() < 0.4:  # a side street
+        if style.place in ('urban', 'industrial') and rng.random() < 0.4:  # a side street
             a, h = int(rng.uniform(10, 55) / STEP_S), int(rng.uniform(5, 8) / STEP_S)
             side = np.flatnonzero(np.abs(x) > half)
             tone[a : a + h, side] = tone[a - 20, len(x) // 2 - 30] * (
@@ -241,13 +246,13 @@ class Surface:
             labels[a : a + h, side] = ROAD
 
 
-def facade(rng: Generator, looks: Looks, facing: float) -> np.ndarray:
+def facade(rng: Generator, style: SceneStyle, facing: float) -> np.ndarray:
     """
     Front of a building, float-shaded to uint8 (256, 256, 3): 12 m wide, 4 storeys of 3 m high.
 
     Args:
         rng: source of randomness.
-        looks: of the drive.
+        style: of the drive.
         facing: cosine between the wall's normal and the sun, 0..1.
 
     """
@@ -266,10 +271,10 @@ def facade(rng: Generator, looks: Looks, facing: float) -> np.ndarray:
     step_y, step_x = size / storeys, size / bays
     win_w, win_h = rng.uniform(0.3, 0.85) * step_x, rng.uniform(0.4, 0.75) * step_y
     frame = np.clip(colour(rng, 0.3, (0.05, 0.95)), 0, 1)
-    light = looks.light.ambient * 0.8 + looks.light.sun * facing
+    light = style.light.ambient * 0.8 + style.light.sun * facing
     out = out * light
-    lit_share = 0.45 if looks.weather == 'dusk' else 0.04
-    shop = looks.place == 'urban' and rng.random() < 0.6
+    lit_share = 0.45 if style.weather == 'dusk' else 0.04
+    shop = style.place == 'urban' and rng.random() < 0.6
     balcony = rng.random() < 0.25
     for row in range(storeys):
         for bay in range(bays):
@@ -278,7 +283,7 @@ def facade(rng: Generator, looks: Looks, facing: float) -> np.ndarray:
             if shop and row == storeys - 1:
                 w, h, cy = step_x * 0.9, step_y * 0.72, cy + step_y * 0.08
             a, b = (int(cx - w / 2), int(cy - h / 2)), (int(cx + w / 2), int(cy + h / 2))
-            glass = looks.horizon * rng.uniform(0.12, 0.5) + 0.02
+            glass = style.horizon * rng.uniform(0.12, 0.5) + 0.02
             if rng.random() < lit_share:
                 glass = np.array([0.95, 0.75, 0.4]) * rng.uniform(0.6, 1)
             elif shop and row == storeys - 1:
@@ -309,7 +314,7 @@ def facade(rng: Generator, looks: Looks, facing: float) -> np.ndarray:
     return to_bytes(out)
 
 
-def barrier(rng: Generator, looks: Looks) -> tuple[np.ndarray, np.ndarray, int, float]:
+def barrier(rng: Generator, style: SceneStyle) -> tuple[np.ndarray, np.ndarray, int, float]:
     """
     Fence, wall, hedge or guard rail along the road.
 
@@ -318,7 +323,7 @@ def barrier(rng: Generator, looks: Looks) -> tuple[np.ndarray, np.ndarray, int, 
         height in metres.
 
     """
-    light = looks.light.ambient * 0.85 + looks.light.sun * 0.35
+    light = style.light.ambient * 0.85 + style.light.sun * 0.35
     kind = rng.choice(['hedge', 'wall', 'bars', 'rail', 'boards'])
     clear = np.zeros((64, 256), np.uint8)
     tone = colour(rng, 0.4, (0.1, 0.85))

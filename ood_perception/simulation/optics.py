@@ -8,8 +8,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ood_perception.simulation.looks import Looks
 from ood_perception.simulation.scene import Pose
+from ood_perception.simulation.scene_style import SceneStyle
 
 
 class Optics:
@@ -20,21 +20,21 @@ class Optics:
         seed: of the drive.
         width: of the frame.
         height: of the frame.
-        looks: of the drive.
+        style: of the drive.
 
     """
 
-    def __init__(self, seed: int, width: int, height: int, looks: Looks) -> None:
-        self.seed, self.looks = seed, looks
+    def __init__(self, seed: int, width: int, height: int, style: SceneStyle) -> None:
+        self.seed, self.style = seed, style
         rng = np.random.default_rng([seed, 10])
         y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-        fall = 1 - looks.vignette * (x * x + y * y) / 2
-        self.gain = np.clip(fall[..., None] * looks.tint * 200, 0, 255).astype(np.uint8)
-        grain = rng.normal(0, looks.noise, (height + 64, width + 64, 3)).astype(np.float32)
+        fall = 1 - style.vignette * (x * x + y * y) / 2
+        self.gain = np.clip(fall[..., None] * style.tint * 200, 0, 255).astype(np.uint8)
+        grain = rng.normal(0, style.noise, (height + 64, width + 64, 3)).astype(np.float32)
         grain = grain + cv2.GaussianBlur(grain, (0, 0), 1.0) * rng.uniform(0, 2)
         self.grain = np.round(grain).astype(np.int16)
         level = np.arange(256) / 255.0
-        curve = 0.5 + (level - 0.5) * looks.contrast + rng.uniform(-0.04, 0.06)
+        curve = 0.5 + (level - 0.5) * style.contrast + rng.uniform(-0.04, 0.06)
         self.curve = np.clip(curve * 255, 0, 255).astype(np.uint8)
         rows = np.linspace(-1, 1, height)
         self.low = int(np.flatnonzero(rows > rng.uniform(0.2, 0.5))[0])
@@ -50,9 +50,9 @@ class Optics:
 
         """
         rng = np.random.default_rng([self.seed, 11, index])
-        looks = self.looks
-        if looks.blur > 0.3:
-            image = cv2.GaussianBlur(image, (5, 5) if looks.blur > 0.6 else (3, 3), looks.blur)
+        style = self.style
+        if style.blur > 0.3:
+            image = cv2.GaussianBlur(image, (5, 5) if style.blur > 0.6 else (3, 3), style.blur)
         smear = int(pose.speed * 0.012 * image.shape[0] / 30)
         if smear > 1:
             image[self.low :] = cv2.blur(image[self.low :], (1, min(smear, 7)))
@@ -61,7 +61,7 @@ class Optics:
         y, x = rng.integers(0, 64, 2)
         grain = self.grain[y : y + image.shape[0], x : x + image.shape[1]]
         image = cv2.add(image, grain, dtype=cv2.CV_8U)
-        if looks.jpeg:
-            data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, looks.jpeg])[1]
+        if style.jpeg:
+            data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, style.jpeg])[1]
             image = cv2.imdecode(data, cv2.IMREAD_COLOR)
         return np.ascontiguousarray(image)

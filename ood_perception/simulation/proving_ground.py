@@ -21,11 +21,11 @@ import numpy as np
 
 from ood_perception.simulation import backdrop, shapes
 from ood_perception.simulation.known import KNOWN
-from ood_perception.simulation.looks import draw_looks
 from ood_perception.simulation.optics import Optics
 from ood_perception.simulation.painter import Canvas
 from ood_perception.simulation.roadside import Roadside
 from ood_perception.simulation.scene import House, Scene, Thing
+from ood_perception.simulation.scene_style import draw_style
 from ood_perception.simulation.unknown import UNKNOWN
 from ood_perception.simulation.view import View
 
@@ -103,19 +103,19 @@ class ProvingGround:
         if unknowns is not None and not 0 <= unknowns <= 20:
             raise ValueError(f'unknowns: expected 0..20 per 20 m, got {unknowns}')
         self.seed, self.width, self.height, self.rate = seed, width, height, rate
-        self.looks = draw_looks(np.random.default_rng([seed, 0]), place, weather)
+        self.style = draw_style(np.random.default_rng([seed, 0]), place, weather)
         density = np.random.default_rng([seed, 5]).uniform(0.25, 0.9)
-        self.scene = Scene(seed, self.looks, density if unknowns is None else unknowns)
-        self.focal = self.looks.focal * width
+        self.scene = Scene(seed, self.style, density if unknowns is None else unknowns)
+        self.focal = self.style.focal * width
         rng = np.random.default_rng([seed, 6])
         self.sky_height = int(height * 0.62)
         self.sky, self.sky_labels = backdrop.panorama(
-            rng, self.looks, int(width * 1.6), self.sky_height
+            rng, self.style, int(width * 1.6), self.sky_height
         )
-        self.surface = backdrop.Surface(rng, self.looks)
-        self.optics = Optics(seed, width, height, self.looks)
-        self.haze = backdrop.to_bytes(self.looks.horizon).astype(np.float64)
-        barrier = backdrop.barrier(rng, self.looks)
+        self.surface = backdrop.Surface(rng, self.style)
+        self.optics = Optics(seed, width, height, self.style)
+        self.haze = backdrop.to_bytes(self.style.horizon).astype(np.float64)
+        barrier = backdrop.barrier(rng, self.style)
         self.roadside = Roadside(self.scene, self.haze, barrier)
         self._sprites: dict[tuple, shapes.Sprite] = {}
         yy, xx = np.mgrid[-1:1:48j, -1:1:48j]
@@ -142,8 +142,8 @@ class ProvingGround:
         t = index / self.rate
         pose = self.scene.pose(t)
         canvas = Canvas(self.width, self.height, self.haze / 255)
-        horizon = (self.looks.pitch + pose.bounce) * self.height
-        view = View(pose, self.focal, self.looks.camera_height, self.width / 2, horizon)
+        horizon = (self.style.pitch + pose.bounce) * self.height
+        view = View(pose, self.focal, self.style.camera_height, self.width / 2, horizon)
         self._draw_sky(canvas, view)
         self._draw_ground(canvas, view)
         things = self.scene.things(pose, t)
@@ -199,7 +199,7 @@ class ProvingGround:
             + (view.pose.d - view.bend(z)).astype(np.float32)[:, None]
         )
         s = (view.pose.s + z) % backdrop.PERIOD
-        fog = 1 - np.exp(-z / self.looks.visibility)
+        fog = 1 - np.exp(-z / self.style.visibility)
         edges = [0.0, 9.0, 18.0, 42.0, 1e9]
         for level in range(4):
             band = np.flatnonzero((z >= edges[level]) & (z < edges[level + 1]))
@@ -272,14 +272,14 @@ class ProvingGround:
             pixels = {'lamp_post': 300, 'tree': 200, 'car': 150, 'sign': 160}.get(thing.kind, 130)
             pixels = SMALL if small else pixels
             self._sprites[key] = shapes.render(
-                parts, self.looks.light, yaw, pixels, label, rough, rng, thing.kind == 'tree'
+                parts, self.style.light, yaw, pixels, label, rough, rng, thing.kind == 'tree'
             )
         return self._sprites[key]
 
     def _draw_shadows(
         self, canvas: Canvas, view: View, drawn: list[tuple[Thing, shapes.Sprite]]
     ) -> None:
-        light = self.looks.light
+        light = self.style.light
         direct = float(light.sun.mean() * max(light.direction[2], 0.1))
         strength = 0.85 * direct / (direct + float(light.ambient.mean()))
         kx = float(np.clip(-light.direction[0] / max(light.direction[2], 0.25), -2, 2))
@@ -288,7 +288,7 @@ class ProvingGround:
         for thing, sprite in drawn:
             _, z, u, v = view.place(thing.s, thing.d)
             scale = self.focal / z * thing.size
-            flat = self.looks.camera_height / z
+            flat = self.style.camera_height / z
             if z < 45 and strength > 0.12 and sprite.height * scale > 5:
                 canvas.shadow(
                     sprite, u, v, scale, (kx, float(np.clip(flat * kz, -0.6, 0.9))), strength
@@ -302,7 +302,7 @@ class ProvingGround:
 
     def _draw_thing(self, canvas: Canvas, view: View, thing: Thing, sprite: shapes.Sprite) -> None:
         _, z, u, v = view.place(thing.s, thing.d)
-        fog = 1 - float(np.exp(-z / self.looks.visibility))
+        fog = 1 - float(np.exp(-z / self.style.visibility))
         canvas.sprite(sprite, u, v, self.focal / z * thing.size, fog, thing.instance)
 
 

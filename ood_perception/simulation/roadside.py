@@ -38,7 +38,7 @@ class Roadside:
         barrier: tuple[np.ndarray, np.ndarray, int, float],
     ) -> None:
         self.scene, self.haze, self.barrier = scene, haze, barrier
-        self.seed, self.looks = scene.seed, scene.looks
+        self.seed, self.style = scene.seed, scene.style
         self._faces: dict[tuple, tuple[np.ndarray, float]] = {}
         self._tones: dict[tuple, np.ndarray] = {}
         self._fenced = lru_cache(maxsize=256)(self._has_fence)
@@ -61,7 +61,7 @@ class Roadside:
                 image = cv2.addWeighted(image, 1 - fog / 10, haze, fog / 10, 0)
         else:
             rng = np.random.default_rng([self.seed, 8, variant])
-            sun = self.looks.light.direction
+            sun = self.style.light.direction
             facing = max(0.0, float(-sun[1] if face == 'front' else abs(sun[0]) * 0.6))
             storeys = {
                 'urban': (2, 7),
@@ -69,9 +69,9 @@ class Roadside:
                 'rural': (1, 3),
                 'highway': (2, 9),
                 'industrial': (1, 4),
-            }[self.looks.place]
+            }[self.style.place]
             count = int(rng.integers(*storeys))
-            tile = backdrop.facade(rng, self.looks, facing)
+            tile = backdrop.facade(rng, self.style, facing)
             upper, ground = tile[:192], tile[192:]
             stack = np.vstack([upper] * (1 + (count - 1) // 3) + [ground])[-64 * count :]
             image, height = np.hstack([stack, stack]), 3.1 * count
@@ -93,7 +93,7 @@ class Roadside:
         near = max(start, NEAR)
         if far < NEAR + 1 or near > FAR:
             return
-        fog = int(np.rint((1 - np.exp(-(near + far) / 2 / self.looks.visibility)) * 10))
+        fog = int(np.rint((1 - np.exp(-(near + far) / 2 / self.style.visibility)) * 10))
         height = self.face(house.variant, 'side', 0, 0)[1]
         ends = [
             view.corner(z, house.face, h)
@@ -106,7 +106,7 @@ class Roadside:
         cut = int((near - start) / house.length * texture.shape[1])
         back = house.face + house.side * 11.0
         tone = self._tone(house.variant, level, fog)
-        pitched = self.looks.place in ('suburban', 'rural') or house.variant % 3 == 0
+        pitched = self.style.place in ('suburban', 'rural') or house.variant % 3 == 0
         if start > NEAR:
             front = np.array(
                 [

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.looks import Looks
+from ood_perception.simulation.scene_style import SceneStyle
 from ood_perception.simulation.unknown import UNKNOWN
 
 CHUNK = 20.0
@@ -81,16 +81,16 @@ class Scene:
 
     Args:
         seed: of the drive.
-        looks: its looks.
+        style: its style.
         unknowns: expected unknown objects per 20 m of road.
 
     """
 
-    def __init__(self, seed: int, looks: Looks, unknowns: float) -> None:
-        self.seed, self.looks, self.unknowns = seed, looks, unknowns
+    def __init__(self, seed: int, style: SceneStyle, unknowns: float) -> None:
+        self.seed, self.style, self.unknowns = seed, style, unknowns
         rng = np.random.default_rng([seed, 1])
         self._waves = rng.uniform(0.3, 1.0, (8, 3)), rng.uniform(0, 2 * np.pi, (8, 3))
-        self._bend = rng.uniform(0, 1) ** 2 * (0.0045 if looks.place != 'highway' else 0.0015)
+        self._bend = rng.uniform(0, 1) ** 2 * (0.0045 if style.place != 'highway' else 0.0015)
         self._fence = rng.random(2) < 0.35
         self.chunk = lru_cache(maxsize=64)(self._chunk)
         self.house = lru_cache(maxsize=64)(self._house)
@@ -102,14 +102,14 @@ class Scene:
 
     def pose(self, t: float) -> Pose:
         """Camera at `t` seconds."""
-        looks = self.looks
-        s = looks.speed * (t + 0.6 * self._wave(0, t / 6))
-        speed = looks.speed * max(
+        style = self.style
+        s = style.speed * (t + 0.6 * self._wave(0, t / 6))
+        speed = style.speed * max(
             0.2, 1 + (self._wave(0, (t + 0.05) / 6) - self._wave(0, t / 6)) * 12
         )
         return Pose(
             s=s,
-            d=looks.ego + 0.3 * self._wave(1, t / 5) + self._swerve(s),
+            d=style.ego + 0.3 * self._wave(1, t / 5) + self._swerve(s),
             curvature=self._bend * self._wave(2, s / 160),
             slope=1.5e-4 * (1 + self._wave(3, s / 200)) - 5e-5,
             bounce=0.004 * self._wave(4, t / 0.9) + 0.002 * self._wave(5, t / 0.23),
@@ -123,7 +123,7 @@ class Scene:
         total = 0.0
         for number in range(int(s // CHUNK) - 2, int(s // CHUNK) + 3):
             for thing in self.chunk(number):
-                away = thing.d - self.looks.ego
+                away = thing.d - self.style.ego
                 if thing.instance and abs(away) < 2.0:
                     side = -1.0 if away > 0 else 1.0
                     total += side * (2.2 - abs(away)) * float(np.exp(-(((thing.s - s) / 9) ** 2)))
@@ -143,7 +143,7 @@ class Scene:
 
     def houses(self, pose: Pose) -> Iterator[House]:
         """Buildings in view."""
-        for side, line in ((-1, self.looks.left[2]), (1, self.looks.right[2])):
+        for side, line in ((-1, self.style.left[2]), (1, self.style.right[2])):
             length = 22.0
             first = int(pose.s // length) - 1
             for number in range(first, first + int(FAR // length) + 3):
@@ -153,9 +153,9 @@ class Scene:
 
     def _house(self, side: int, number: int, line: float, length: float) -> House | None:
         rng = np.random.default_rng([self.seed, 2, side + 1, abs(number), number < 0])
-        if rng.random() > self.looks.buildings:
+        if rng.random() > self.style.buildings:
             return None
-        dense = self.looks.place == 'urban' and rng.random() < 0.7
+        dense = self.style.place == 'urban' and rng.random() < 0.7
         gap = 0.0 if dense else rng.uniform(1, 8)
         return House(
             start=number * length + gap / 2,
@@ -167,22 +167,22 @@ class Scene:
 
     def fences(self) -> Iterator[tuple[int, float]]:
         """Side (-1, 1) and lateral position of fences along the road."""
-        for side, band in ((-1, self.looks.left), (1, self.looks.right)):
+        for side, band in ((-1, self.style.left), (1, self.style.right)):
             if self._fence[(side + 1) // 2]:
                 yield side, band[1] + side * 0.4
 
     def _chunk(self, number: int) -> tuple[Thing, ...]:
         rng = np.random.default_rng([self.seed, 3, abs(number), number < 0])
-        start, looks = number * CHUNK, self.looks
+        start, style = number * CHUNK, self.style
         things: list[Thing] = []
 
         def put(kind: str, variants: int, d: float, **more: float) -> None:
             s = start + rng.uniform(0, CHUNK)
             things.append(Thing(kind, int(rng.integers(variants)), s, d, **more))  # type: ignore[arg-type]
 
-        for side, (kerb, walk, line) in ((-1, looks.left), (1, looks.right)):
+        for side, (kerb, walk, line) in ((-1, style.left), (1, style.right)):
             inner, room = abs(walk), abs(line) - abs(walk)
-            for _ in range(rng.poisson(looks.trees * 2)):
+            for _ in range(rng.poisson(style.trees * 2)):
                 reach = inner + rng.uniform(0.3, 1) * min(max(room, 0.8), 14)
                 put(
                     'tree',
@@ -190,14 +190,14 @@ class Scene:
                     side * (reach if rng.random() < 0.7 else abs(kerb) + 0.7),
                     size=rng.uniform(0.7, 1.3),
                 )
-            parkable = abs(kerb) - looks.lanes * looks.lane_width / 2
+            parkable = abs(kerb) - style.lanes * style.lane_width / 2
             # A narrow kerb leaves room on the pavement or in the yards only.
             at = abs(kerb) - 1.0 if parkable > 1.6 else max(inner, abs(kerb) + 1.2) + 1.0
-            if looks.place != 'highway':
-                for _ in range(rng.poisson(looks.parked * 2)):
-                    along = 0.0 if looks.rhs == (side > 0) else np.pi
+            if style.place != 'highway':
+                for _ in range(rng.poisson(style.parked * 2)):
+                    along = 0.0 if style.rhs == (side > 0) else np.pi
                     put('car', 7, side * (at + rng.uniform(-0.1, 0.3)), heading=along)
-            for _ in range(rng.poisson(looks.people * 2)):
+            for _ in range(rng.poisson(style.people * 2)):
                 pace = float(rng.choice([-1.2, 0.0, 1.2, 1.5]))
                 put(
                     'person',
@@ -206,11 +206,11 @@ class Scene:
                     heading=0.0 if pace > 0 else np.pi if pace else rng.uniform(-3, 3),
                     pace=pace,
                 )
-            if rng.random() < 0.5 and looks.place != 'rural':
+            if rng.random() < 0.5 and style.place != 'rural':
                 put('lamp_post', 3, side * (abs(kerb) + 0.45))
             if rng.random() < 0.28:
                 put('sign', 6, side * (abs(kerb) + 0.6))
-            if rng.random() < looks.people * 0.15:
+            if rng.random() < style.people * 0.15:
                 put(
                     'cyclist',
                     4,
@@ -218,7 +218,7 @@ class Scene:
                     heading=0.0 if side > 0 else np.pi,
                     pace=3.0 * side,
                 )
-        if looks.people and rng.random() < 0.08:
+        if style.people and rng.random() < 0.08:
             put('person', 8, rng.uniform(-3, 3), heading=rng.uniform(-2, 2))
         for i in range(rng.poisson(self.unknowns)):
             self._unknown(rng, number, i, start, things)
@@ -227,12 +227,12 @@ class Scene:
     def _unknown(
         self, rng: Generator, number: int, i: int, start: float, things: list[Thing]
     ) -> None:
-        looks = self.looks
-        where, width = rng.random(), looks.lanes * looks.lane_width / 2
+        style = self.style
+        where, width = rng.random(), style.lanes * style.lane_width / 2
         if where < 0.62:
             d = rng.uniform(-width, width)
         else:
-            kerb, walk, _ = looks.left if rng.random() < 0.5 else looks.right
+            kerb, walk, _ = style.left if rng.random() < 0.5 else style.right
             d = np.sign(kerb) * rng.uniform(abs(kerb), abs(walk) + 1.5)
         identity = 1 + (abs(number) * 8 + i + 31 * self.seed) % 65000
         things.append(
@@ -249,25 +249,25 @@ class Scene:
         )
 
     def _traffic(self, pose: Pose, t: float) -> Iterator[Thing]:
-        looks = self.looks
+        style = self.style
         rng = np.random.default_rng([self.seed, 4])
-        count = rng.poisson(looks.traffic)
+        count = rng.poisson(style.traffic)
         for _ in range(count):
-            lane = int(rng.integers(looks.lanes))
-            centre = (lane + 0.5 - looks.lanes / 2) * looks.lane_width
-            onward = (centre > 0) == looks.rhs or looks.place == 'highway'
+            lane = int(rng.integers(style.lanes))
+            centre = (lane + 0.5 - style.lanes / 2) * style.lane_width
+            onward = (centre > 0) == style.rhs or style.place == 'highway'
             offset, variant, jitter = (
                 rng.uniform(0, LOOP),
                 int(rng.integers(7)),
                 rng.uniform(-0.3, 0.3),
             )
-            if abs(centre - looks.ego) < looks.lane_width * 0.6:
-                if not onward or looks.lanes == 1:
+            if abs(centre - style.ego) < style.lane_width * 0.6:
+                if not onward or style.lanes == 1:
                     continue
                 ahead = 14 + (offset * 0.35) + 3 * self._wave(5, t / 9)
                 yield Thing('car', variant, pose.s + ahead, centre + jitter)
                 continue
-            speed = looks.speed * (1 + 0.25 * ((lane * 7) % 3 - 1)) * (1 if onward else -1)
+            speed = style.speed * (1 + 0.25 * ((lane * 7) % 3 - 1)) * (1 if onward else -1)
             ahead = (offset + speed * t - pose.s) % LOOP - 20
             yield Thing('car', variant, pose.s + ahead, centre + jitter, 0.0 if onward else np.pi)
 

@@ -20,7 +20,7 @@ from ood_perception.simulation.household import (
     suitcase,
 )
 from ood_perception.simulation.shapes import Part
-from ood_perception.simulation.strays import animal, bag, ball, cones, machine, rock, tyre
+from ood_perception.simulation.stray_objects import animal, bag, ball, cones, machine, rock, tyre
 
 UNKNOWN: dict[str, tuple[Callable[[Generator], list[Part]], float]] = {
     'crate': (crate, 0.0),

@@ -79,9 +79,9 @@ class Frames:
             )
         return image, self.label_map.apply(label, path)
 
-    def check(self, most: int = 1000, threads: int = 2) -> None:
+    def check(self, limit: int = 1000, threads: int = 2) -> None:
         """
-        Read up to `most` pairs, evenly chosen, so that errors show before training starts.
+        Read up to `limit` pairs, evenly chosen, so that errors show before training starts.
 
         Raises:
             TrainingError: there is no image, or the first of :meth:`load`'s errors.
@@ -89,7 +89,7 @@ class Frames:
         """
         if not len(self):
             raise TrainingError(f'{self.name}: no images')
-        chosen = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int))
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(limit, len(self))).astype(int))
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(lambda i: self.load(int(i)) and None, chosen):
                 pass

@@ -10,7 +10,7 @@ import pytest
 
 from ood_perception.simulation import CLASSES, ProvingGround
 from ood_perception.simulation.known import KNOWN
-from ood_perception.simulation.looks import PLACES, WEATHERS
+from ood_perception.simulation.scene_style import PLACES, WEATHERS
 from ood_perception.simulation.shapes import Light, Part, render
 from ood_perception.simulation.textures import PATTERNS, SIZE, noise, pattern
 from ood_perception.simulation.unknown import UNKNOWN

@@ -17,7 +17,7 @@ WEATHERS = ('sun', 'haze', 'overcast', 'dusk', 'rain')
 
 
 @dataclass(frozen=True)
-class Looks:
+class SceneStyle:
     """
     Constant properties of a drive; lengths in metres, angles in radians.
 
@@ -83,9 +83,9 @@ class Looks:
     contrast: float
 
 
-def draw_looks(rng: Generator, place: str = '', weather: str = '') -> Looks:
+def draw_style(rng: Generator, place: str = '', weather: str = '') -> SceneStyle:
     """
-    Draw the looks of a drive.
+    Draw the style of a drive.
 
     Args:
         rng: source of randomness.
@@ -149,7 +149,7 @@ def draw_looks(rng: Generator, place: str = '', weather: str = '') -> Looks:
     lane = int(rng.integers((lanes + 1) // 2, lanes)) if lanes > 1 else 0
     ego = -half + (lane + 0.5) * lane_width
     ego = ego if rhs or lanes == 1 else -ego
-    return Looks(
+    return SceneStyle(
         place=place,
         weather=weather,
         light=light,
