@@ -47,6 +47,3 @@ def record(
         raise fail(f'{path}: not one message arrived on {what}; ros2 topic list shows the topics')
     for topic, count in sorted(counts.items()):
         CONSOLE.print(f'{count:7d}  {topic}', highlight=False)
-    if not any(counts.values()):
-        what = ', '.join(sorted(counts)) or 'any topic'
-        raise fail(ValueError(f'no message came on {what}; `ros2 topic list` shows what there is'))

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ood_perception.frames import bridge
-from ood_perception.frames.colour import ENCODINGS as DEVICE_ENCODINGS
-from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.intensity import Intensity, Warn
 from ood_perception.frames.picture import (
     MAX_PIXELS,
@@ -33,6 +31,9 @@ from ood_perception.frames.picture import (
     kind_of,
     to_rgb8,
 )
+
+if TYPE_CHECKING:
+    from ood_perception.frames.colour import RawFrame
 
 # encoding -> (numpy type, channels, OpenCV conversion to RGB or None); more than 8 bits are
 # brought to 8 bits before the conversion.
@@ -231,8 +232,11 @@ def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
         BadImage: as :func:`decode_raw`.
 
     """
+    # Imported late: whoever only reads bags need not wait for torch.
+    from ood_perception.frames.colour import ENCODINGS, RawFrame
+
     encoding = str(getattr(message, 'encoding', '')).strip()
-    if encoding not in DEVICE_ENCODINGS:
+    if encoding not in ENCODINGS:
         return None
     height, width, step = int(message.height), int(message.width), int(message.step)
     check_size(height, width, max_pixels)

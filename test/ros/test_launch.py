@@ -213,7 +213,7 @@ def test_all_parameters_of_the_config_file_start_the_node(ros, tmp_path, monkeyp
     process = NodeProcess.__new__(NodeProcess)
     process.name, process.log, process.process = name, tmp_path / 'log', None
     override = tmp_path / 'launch_params.yaml'
-    values = {'use_sim_time': True, 'profile': str(tiny(tmp_path))}
+    values = {'use_sim_time': True, 'profile': str(tiny(tmp_path)), 'engine': 'eager'}
     override.write_text(yaml.safe_dump({'/**': {'ros__parameters': values}}))
     process.command = [
         sys.executable,

@@ -98,6 +98,7 @@ def test_all_outputs_of_a_frame(client):
 def test_diagnostics(client):
     frame = image(picture())
     frame.header.stamp.sec = 5000
+    client.listen('heatmap')
     assert client.feed('/camera/image_raw', frame, lambda: client.count('processed') > 5)
     values = client.values()
     for key in ('fps', 'fps_in', 'dropped', 'last_error', 'total_ms_p50', 'total_ms_p95'):

@@ -59,8 +59,8 @@ def test_a_mistake_is_one_line_and_exit_code_1(tmp_path, arguments, text):
 
 @pytest.mark.parametrize(
     'content',
-    ['ood:\n  max_rate: 5.0\n', 'ood:\n\tros__parameters:\n\t\tmax_rate: 5.0\n', '[1, 2', ''],
-    ids=['no ros__parameters', 'tabs', 'syntax', 'empty'],
+    ['ood:\n  max_rate: 5.0\n', 'ood:\n\tros__parameters:\n\t\tmax_rate: 5.0\n', '[1, 2'],
+    ids=['no ros__parameters', 'tabs', 'syntax'],
 )
 def test_a_broken_params_file_is_named_without_a_traceback(tmp_path, content):
     file = tmp_path / 'mine.yaml'
@@ -139,6 +139,14 @@ def test_parameters_that_no_one_reads_are_said_with_the_nearest_name(tmp_path):
 )
 def test_patterns_of_parameter_files(pattern, node, expected):
     assert parameter_files.matches(pattern, node) is expected
+
+
+@pytest.mark.parametrize('content', ['', '# nothing\n', '[]', 'ood: {}'])
+def test_a_parameter_file_that_says_nothing_is_named(tmp_path, content):
+    file = tmp_path / 'mine.yaml'
+    file.write_text(content)
+    (line,) = parameter_files.problems(['--params-file', str(file)], '/ood')
+    assert line.startswith(f'{file} has no entry for /ood, it is ignored; it has one for nothing')
 
 
 def test_nested_names_of_a_parameter_file():

@@ -93,7 +93,7 @@ def test_a_recording_or_replay_of_nothing_is_an_error(tmp_path):
     recorder = ood('record', str(tmp_path / 'r'), '-t', '/nothing', '--seconds', '1')
     bag.write_drive(tmp_path / 'drive', ProvingGround(1, 96, 64).drive(0.1))
     late = ood('play', str(tmp_path / 'drive'), '--start-offset', '100')
-    assert 'no message came on /nothing' in finish(recorder, 1)
+    assert 'not one message arrived on /nothing' in finish(recorder, 1)
     assert 'no message to play after the first 100 s' in finish(late, 1)
     with bag.open_writer(tmp_path / 'empty') as writer:
         store = bag.typestore()

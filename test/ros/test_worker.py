@@ -123,8 +123,10 @@ def warm(worker) -> None:
     worker.tracked.clear()
 
 
-@pytest.mark.parametrize('sizes', ['', 'b', 'ab'], ids=['one batch', 'alone', 'with another'])
-@pytest.mark.parametrize('broken', ['b', 'ac', 'abc'])
+@pytest.mark.parametrize(
+    ('broken', 'sizes'),
+    [('b', ''), ('b', 'b'), ('ac', 'ab'), ('abc', ''), ('abc', 'ab')],
+)
 def test_frames_whose_outlines_fail_are_told_and_no_frame_is_fed_twice(worker, broken, sizes):
     worker.pipeline.score.start()
     run(worker, '', sizes)
