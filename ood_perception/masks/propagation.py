@@ -42,6 +42,9 @@ LEAST_FOLLOWED = 0.4
 LEAST_PIXELS = 3
 """Followed pixels of the flow from which an object's motion is read."""
 
+MOST_STEPS = 6
+"""Frames over which the flow is followed when a detection comes late."""
+
 LEAST_FOR_SCALE = 12
 """Followed pixels from which also a change of size is read."""
 
@@ -53,13 +56,17 @@ def small_grey(image: NDArray[np.uint8], scale: int = SCALE) -> Grey:
     return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
 
 
-def flow_between(a: Grey, b: Grey) -> tuple[Flow, Flow, NDArray[np.bool_]]:
+def flow_between(
+    a: Grey, b: Grey, start: tuple[Flow, Flow] | None = None
+) -> tuple[Flow, Flow, NDArray[np.bool_]]:
     """
     Compute the optical flow of two grey pictures in both directions.
 
     Args:
         a: uint8 (h, w).
         b: uint8 (h, w).
+        start: the two flows from `a` to a frame shortly before `b` and back, to search from; a
+            small thing that has gone far is found only so.
 
     Returns:
         float32 (h, w, 2), (dx, dy) in pixels from each pixel of `a` to its place in `b`; the same
@@ -69,8 +76,9 @@ def flow_between(a: Grey, b: Grey) -> tuple[Flow, Flow, NDArray[np.bool_]]:
     """
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     dis.setFinestScale(0)  # the pictures are small already; a pixel of theirs is four of a frame
-    forward = np.asarray(dis.calc(a, b, None))
-    backward = np.asarray(dis.calc(b, a, None))
+    there, back = (None, None) if start is None else (start[0].copy(), start[1].copy())
+    forward = np.asarray(dis.calc(a, b, there))
+    backward = np.asarray(dis.calc(b, a, back))
     return forward, backward, _returns(forward, backward)
 
 
@@ -151,7 +159,9 @@ def motion_of(
     return np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float64)
 
 
-def propagate(result: Result, a: Grey, b: Grey) -> Result:
+def propagate(
+    result: Result, a: Grey, b: Grey, flows: tuple[Flow, Flow, NDArray[np.bool_]] | None = None
+) -> Result:
     """
     Move what was found in an earlier frame to the present one.
 
@@ -159,6 +169,7 @@ def propagate(result: Result, a: Grey, b: Grey) -> Result:
         result: of the earlier frame, numpy arrays on the host.
         a: `small_grey` of the earlier frame.
         b: `small_grey` of the present frame.
+        flows: :func:`flow_between` of the two, None computes it.
 
     Returns:
         A result with the same fields and ids, without the objects that were lost; `score` and
@@ -169,7 +180,7 @@ def propagate(result: Result, a: Grey, b: Grey) -> Result:
     objects = result.ids is not None and len(result.ids) > 0
     if result.heatmap is None and not objects:
         return moved
-    forward, backward, followed = flow_between(a, b)
+    forward, backward, followed = flow_between(a, b) if flows is None else flows
     if result.heatmap is not None:
         moved.heatmap = move_map(result.heatmap, backward, _returns(backward, forward))
     if objects:
@@ -235,6 +246,8 @@ class Propagator:
         self._found: Result | None = None
         self._at: Grey | None = None
         self._stamp = 0
+        self._flows: tuple[Flow, Flow, NDArray[np.bool_]] | None = None
+        self._followed_to = 0
 
     def saw(self, stamp: int, image: NDArray[np.uint8]) -> Grey:
         """Keep the frame uint8 (H, W, 3) RGB of `stamp` in ns; returns its small picture."""
@@ -249,6 +262,7 @@ class Propagator:
         if grey is None:
             return
         self._found, self._at, self._stamp = result, grey, stamp
+        self._flows, self._followed_to = None, stamp
         for old in [kept for kept in self._greys if kept < stamp]:
             del self._greys[old]
 
@@ -259,7 +273,25 @@ class Propagator:
             return None
         if grey.shape != self._at.shape:
             return None
-        return self._found if stamp == self._stamp else propagate(self._found, self._at, grey)
+        if stamp == self._stamp:
+            return self._found
+        return propagate(self._found, self._at, grey, self._flows_to(stamp))
+
+    def _flows_to(self, stamp: int) -> tuple[Flow, Flow, NDArray[np.bool_]]:
+        """Flows between the detection and a frame, followed over the frames between."""
+        assert self._at is not None
+        if stamp < self._followed_to:
+            self._flows, self._followed_to = None, self._stamp
+        ahead = sorted(s for s in self._greys if self._followed_to < s <= stamp)
+        step = max(-(-len(ahead) // MOST_STEPS), 1)
+        for kept in ahead[::-1][::step][::-1]:
+            if self._greys[kept].shape != self._at.shape:
+                continue
+            start = None if self._flows is None else self._flows[:2]
+            self._flows = flow_between(self._at, self._greys[kept], start)
+        self._followed_to = stamp
+        assert self._flows is not None
+        return self._flows
 
     def evidence_age(self, stamp: int) -> float:
         """Seconds between the frame of `stamp` and the one that the evidence is from."""

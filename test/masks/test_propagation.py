@@ -193,3 +193,30 @@ def test_the_same_pictures_give_the_same_flow_and_no_motion():
     assert np.abs(forward).max() < 0.1
     assert np.abs(backward).max() < 0.1
     assert followed.mean() > 0.99
+
+
+def runner(x: int) -> tuple[np.ndarray, np.ndarray]:
+    """A thing that runs over the ground: in eight frames more than its own radius."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.circle(mask, (x, 120), 35, 1, -1)
+    thing = np.roll(texture(1), x - 140, axis=1)
+    return np.where(mask[..., None] > 0, thing, texture(2)), mask > 0
+
+
+@pytest.mark.parametrize('late', [0, 3])
+def test_a_thing_that_has_gone_far_is_followed_over_the_frames_between(late):
+    """Also where its detection comes some frames late."""
+    propagator = Propagator()
+    frames = [runner(60 + 5 * i) for i in range(9)]
+    for i, (frame, _) in enumerate(frames):
+        propagator.saw(i + 1, frame)
+        if i == late:
+            propagator.found(1, result_of(frames[0][1]))
+        if i > late:
+            moved = propagator.at(i + 1)
+            assert iou(moved.instances == 7, frames[i][1]) > 0.75, i
+    alone = propagate(result_of(frames[0][1]), small_grey(frames[0][0]), small_grey(frames[8][0]))
+    assert iou(alone.instances == 7, frames[8][1]) < 0.75
+    again, before = propagator.at(9), propagator.at(6)
+    assert np.array_equal(again.instances, moved.instances)
+    assert iou(before.instances == 7, frames[5][1]) > 0.75

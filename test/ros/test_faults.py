@@ -43,7 +43,7 @@ def client(ros, tmp_path_factory):
         **{'rear.image_transport': 'compressed'},
     )
     client = Client(rclpy.create_node(f'storm_{os.getpid()}'), name)
-    client.process = process
+    client.process, client.stamp = process, 100
     client.wait_active(process)
     client.listen('heatmap', 'overlay', 'detections_json', camera='front')
     client.listen('heatmap', camera='rear')
@@ -112,7 +112,6 @@ def corrupt(rng: np.random.Generator, kind: int):
 
 
 def test_a_storm_of_corrupt_messages_then_a_good_frame(client):
-    client.stamp = 100
     good_frame_passes(client)
     rng = np.random.default_rng(7)
     sent = 0
@@ -328,7 +327,7 @@ def batch(worker):
     return [(s, PendingFrame(stamped(), 0.0)) for s in worker.mailbox.streams]
 
 
-def test_out_of_memory_for_a_batch_is_survived_frame_by_frame(worker):
+def test_a_batch_that_is_refused_as_a_whole_is_tried_frame_by_frame(worker):
     error = torch.cuda.OutOfMemoryError('CUDA out of memory')
     worker.pipeline = Failing(error, lambda streams: len(streams) > 1)
     worker.process(batch(worker))
