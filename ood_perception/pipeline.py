@@ -241,6 +241,8 @@ class Pipeline:
 
     def close(self) -> None:
         """Release the device memory. The pipeline cannot be used afterwards."""
+        if 'engine' in self.__dict__:
+            self.engine.close()
         for name in ('engine', 'score', 'calibration', '_prompts', '_mask_model'):
             self.__dict__.pop(name, None)
         self._trackers.clear()
