@@ -12,8 +12,9 @@ import typer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ood_perception.scores.base import full, upsample
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import IGNORE, UNKNOWN, cross_entropy, full, upsample
+from ood_perception.training.losses import IGNORE, UNKNOWN, cross_entropy
 from ood_perception.training.parts import Parts
 from ood_perception.training.uem import StageTask, Validate
 from ood_perception.training.validation import Array, evenly, sample_features

@@ -14,7 +14,8 @@ from scipy.special import logsumexp
 from torch import nn
 from torch.distributions import Normal
 
-from ood_perception.training.losses import cross_entropy, upsample
+from ood_perception.scores.base import upsample
+from ood_perception.training.losses import cross_entropy
 from research.gmm import (
     GmmMemory,
     GmmSettings,
