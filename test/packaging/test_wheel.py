@@ -166,7 +166,7 @@ def test_the_installed_bench_names_a_compiled_engine(clean: Path) -> None:
     arguments = ('--engines', 'auto', '--runs', '1', '--sizes', '160x120', '--output', 'b.csv')
     done = run(clean, 'bench', *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert any(f'auto ({name})' in done.stdout for name in COMPILED), done.stdout
+    assert any(f'auto: {name} ' in done.stdout for name in COMPILED), done.stdout
 
 
 @pytest.mark.slow
