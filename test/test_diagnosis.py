@@ -272,3 +272,21 @@ def test_old_clock_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = hardware.check_clock()
     assert finding.level == ERROR
     assert finding.remedy
+
+
+def test_no_module_is_asked_for_that_auto_does_without(monkeypatch):
+    import importlib.util
+
+    import torch
+
+    from ood_perception.diagnosis import engines
+    from ood_perception.engines import candidates
+
+    for name, needs in engines.NEEDS.items():
+        monkeypatch.setattr(importlib.util, 'find_spec', lambda m, n=needs: m in n or None)
+        device = torch.device('cuda' if name == 'tensorrt' else 'cpu')
+        assert [n for n in candidates(device) if n in engines.NEEDS] == [name]
+        for module in needs:
+            rest = set(needs) - {module}
+            monkeypatch.setattr(importlib.util, 'find_spec', lambda m, r=rest: m in r or None)
+            assert name not in candidates(device), f'{name} does not need {module}'

@@ -30,7 +30,6 @@ MODELS = {
     'uem_dd': SMALL,
     'uem_gd': SMALL,
     'uem_gg': SMALL,
-    'with_uem': {'segmentor': 'dinov2_vits14', 'hidden': [8], 'width': 8, **DINO},
 }
 
 

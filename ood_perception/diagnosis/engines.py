@@ -14,7 +14,7 @@ from ood_perception.diagnosis.hardware import machine
 from ood_perception.diagnosis.software import version
 
 NEEDS = {
-    'openvino': ('openvino', 'onnx'),
+    'openvino': ('openvino',),
     'onnxruntime': ('onnxruntime', 'onnx'),
     'tensorrt': ('torch_tensorrt',),
 }
@@ -89,7 +89,7 @@ def check_choice(profile: str, size: tuple[int, int]) -> Iterator[Finding]:
     text = f'{name} on {pipeline.device} for images of {size[1]}x{size[0]}'
     if name == 'eager' and pipeline.device.type == 'cpu':
         reason = '; '.join(notes) or why
-        remedy = 'pip install openvino onnx' if _missing('openvino') else 'see the engines above'
+        remedy = 'pip install openvino' if _missing('openvino') else 'see the engines above'
         yield Finding('engine in use', WARN, f'{text}, the slowest: {reason}', remedy)
     else:
         yield Finding('engine in use', OK, f'{text}: {why}')

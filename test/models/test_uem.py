@@ -61,6 +61,7 @@ def test_window_equals_the_official_code(official):
     assert_close(ratio[:, ::8, ::8], expected['llr_8'], 5e-4)
 
 
+@pytest.mark.slow  # twelve windows of a ViT-B; the test above compares one
 def test_sliding_windows_equal_the_official_code(official):
     case, model = official
     names = {'torch': torch}

@@ -33,7 +33,7 @@ def cache(folder: Path, **kwargs) -> FeatureCache:
     )
 
 
-@pytest.mark.parametrize('name', [n for n in MODELS if n != 'with_uem'])
+@pytest.mark.parametrize('name', MODELS)
 def test_stage_1_trains_decoder_and_head_only(name, tmp_path):
     parts = model(name)
     before = state(parts)
@@ -84,10 +84,11 @@ def test_paper_reproduces_the_drift_and_nothing_else(tmp_path):
 
 
 def test_a_bare_backbone_has_no_stage_1():
+    bare = split(create_model('dinov2_vits14', **DINO))
     with pytest.raises(TrainingError, match='no class head'):
-        make_task('segmentor', model('with_uem'), stage(PaperStage))
+        make_task('segmentor', bare, stage(PaperStage))
     with pytest.raises(TrainingError, match='no UEM'):
-        make_task('uem', split(create_model('dinov2_vits14', **DINO)), stage(PaperStage))
+        make_task('uem', bare, stage(PaperStage))
     with pytest.raises(TrainingError, match='cannot train a Linear'):
         split(torch.nn.Linear(1, 1))
 

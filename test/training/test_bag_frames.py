@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,13 +19,20 @@ from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.sources import open_frames
 
 
-@pytest.fixture
-def drive(tmp_path):
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
     """0.8 seconds of a drive at 10 frames a second: frames 0, 3 and 6 are far enough apart."""
     ground = ProvingGround(seed=3, width=96, height=64, rate=10.0, unknowns=2.0)
-    path = tmp_path / 'drive'
+    path = tmp_path_factory.mktemp('bag') / 'drive'
     bag.write_drive(path, ground.drive(0.8), focal=ground.focal)
     return path, [ground.frame(i) for i in (0, 3, 6)]
+
+
+@pytest.fixture
+def drive(written, tmp_path):
+    """The bag in a folder of the test's own: its frames are written beside it."""
+    path, frames = written
+    return shutil.copytree(path, tmp_path / 'drive'), frames
 
 
 def test_images_alone_are_all_known(drive):

@@ -15,9 +15,10 @@ pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.labels import truth_of
 from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.base import upsample
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import llr_loss, upsample
+from ood_perception.training.losses import llr_loss
 from ood_perception.training.parts import normalise
 from ood_perception.training.presets import PRESETS, find_preset, override
 from ood_perception.training.run import uem_task
