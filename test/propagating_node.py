@@ -34,8 +34,10 @@ class Red:
     def __init__(self, control: Path) -> None:
         self.control = control
         self.profile = SimpleNamespace(licence='', classes=['sky', 'road'], to_dict=dict)
-        self.engine = SimpleNamespace(name='eager', why='', live=True)
-        self.score = None
+        self.engine = SimpleNamespace(
+            name='eager', why='', live=True, faults=list, diagnostics=lambda: {'engine': 'eager'}
+        )
+        self.score = SimpleNamespace(learns=False)
 
     def __call__(self, images, streams=(), wants=()):
         """Find the red pixels of each image after the time that the file says."""
