@@ -82,10 +82,9 @@ def check_choice(profile: str, size: tuple[int, int]) -> Iterator[Finding]:
     except ProfileError:
         return  # check_profile has told it
     pipeline.warm_up([size])
-    engine, notes = pipeline.engine, list(pipeline.notes)
-    why = getattr(engine, 'why', '') or f'engine {engine.name}'
+    name, notes = pipeline.engine.name, list(pipeline.notes)
+    why = pipeline.engine.why or f'engine {name}'
     pipeline.close()
-    name = str(engine.name)
     text = f'{name} on {pipeline.device} for images of {size[1]}x{size[0]}'
     if name == 'eager' and pipeline.device.type == 'cpu':
         reason = '; '.join(notes) or why
