@@ -111,7 +111,7 @@ def test_wrong_maps_are_named(tmp_path, tree, message):
 
 
 def test_unknown_map_lists_those_there_are():
-    with pytest.raises(TrainingError, match='camvid, .*cityscapes, '):
+    with pytest.raises(TrainingError, match=r'camvid, .*cityscapes, '):
         load_label_map('camvids')
 
 
