@@ -10,6 +10,7 @@ upload -> segmentor -> score -> calibration -> prompts -> masks -> download, all
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,6 +24,7 @@ from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import Shape, first_line, is_out_of_memory, release_memory
+from ood_perception.engines.crowding import TorchThreads
 from ood_perception.engines.probe import probe_frame
 from ood_perception.engines.resizing import concatenate, copied
 from ood_perception.frames.colour import RawFrame
@@ -101,6 +103,7 @@ class Pipeline:
         if profile.classes and not profile.ground_classes:
             log.info('ground_classes of the profile are not named: no surroundings of objects')
         self._upload = Uploader(device)
+        self._threads = TorchThreads(device)
         self._trackers: dict[str, Tracker] = {}
         self._ground = tuple(profile.classes.index(name) for name in profile.ground_classes)
 
@@ -176,7 +179,7 @@ class Pipeline:
             batch, streams_of = [tensors[i] for i in indices], [names[i] for i in indices]
             done: Sequence[Result | Exception]
             try:
-                with self._on_device():
+                with self._on_device(), self._threads:
                     done = self._run(batch, streams_of, size, as_tensors, frozenset(wants))
             except Exception as error:
                 done = [error] * len(batch)
@@ -195,13 +198,14 @@ class Pipeline:
         multiple = self.spec.multiple_of
         return network_size(height, width, image.short_side, image.max_long_side, multiple)
 
-    def warm_up(self, sizes: Iterable[tuple[int, int]], batch: int = 1) -> None:
+    def warm_up(self, sizes: Iterable[tuple[int, int]], batch: int = 1, wait: bool = True) -> None:
         """
         Do now what the first frames would have to wait for, up to the outlines of objects.
 
         Args:
             sizes: (height, width) of the frames that will come.
             batch: frames that may come together; all smaller batches are prepared, too.
+            wait: False begins with the simplest engine, if the others have to be measured first.
 
         """
         sizes = list(sizes)
@@ -211,7 +215,7 @@ class Pipeline:
             for count in range(1, batch + 1)
         ]
         with self._on_device():
-            self.engine.prepare(shapes)
+            self.engine.prepare(shapes, wait)
         names = [f'warm-up {i}' for i in range(batch)]
         for height, width in sizes:
             results = self([probe_frame(height, width)] * batch, streams=names)
@@ -276,6 +280,7 @@ class Pipeline:
             inputs = normalise(images, self.spec, self.engine.channels_last)
         with timer.stage('segmentor'):
             output = self._segment(inputs)
+        started = time.perf_counter()
         with timer.stage('score'):
             score = self.score(output, size, streams)
             score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
@@ -283,6 +288,7 @@ class Pipeline:
             semantic = None
             if wants & {'semantic', 'instances'}:
                 semantic = semantic_map(output, size, exact='semantic' in wants)
+        self._threads.took(time.perf_counter() - started)
         found: list[Instances | Exception | None] = [None] * len(frames)
         if self._prompts is not None and 'instances' in wants:
             found = self._masks(images, score, probability, semantic, streams, timer)

@@ -106,9 +106,12 @@ def create_engine(
 
     # weights laid out anew in another mode than the one they were made in are of no use in either
     inference = any(tensor.is_inference() for tensor in model.parameters())
+    threads = torch.get_num_threads()
 
     def maker(entry: str) -> tuple[str, Callable[[], Engine]]:
         def make() -> Engine:
+            # a frame may have put torch on one thread, see `engines.crowding`
+            torch.set_num_threads(threads)
             with torch.inference_mode(inference):
                 return ENGINES[entry](model, device, precision, features)
 
@@ -120,7 +123,7 @@ def create_engine(
         # Features feed memories that another engine may have filled: those stay in float32.
         names = candidates(device, hasattr(model, 'int8') and not features)
         what = (network_key(model), f'{features} {precision}', processor(), _device(device))
-        about = '; '.join((*what, f'{torch.get_num_threads()} threads', versions(), *names))
+        about = '; '.join((*what, f'{threads} threads', versions(), *names))
         choices = Choices(about) if len(names) > 1 else None
     spec = getattr(model, 'spec', InputSpec())
     return AdaptiveEngine(

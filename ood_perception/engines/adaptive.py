@@ -63,6 +63,7 @@ class AdaptiveEngine:
 
     With `measure` the engines are timed on real frames at the first shape that is prepared, and
     the fastest whose answers agree with the last one's is taken; without it the first that works.
+    If a camera waits (`live`), the last one, which needs no preparation, runs until that is done.
     An engine that fails runs the same images once more, which is enough for a fault that passes.
     If it fails again, the next simpler engine is loaded first and takes over then. The engine that
     failed is tried in the background, with growing pauses, and comes back once its answers are
@@ -115,7 +116,9 @@ class AdaptiveEngine:
         self._current: Engine | None = None
         self._faults: dict[str, _Fault] = {}
         self._lock = threading.RLock()
+        self._alone = threading.RLock()  # held while a frame is computed or an engine is timed
         self._background = Background()
+        self._closed = False
 
     # ---- what callers use ------------------------------------------------------------------
 
@@ -144,21 +147,27 @@ class AdaptiveEngine:
 
         """
         if self._current is None:
-            self.prepare([_shape(images)])
+            self.prepare([_shape(images)], wait=not self.live)
         engine = self._current
         assert engine is not None
         self._climb_later(_shape(images))
-        try:
-            return self._run(engine, images)
-        except Exception as error:
-            if is_out_of_memory(error) and len(images) > 1:
-                raise
-            return self._recover(engine, images, error)
+        with self._alone:
+            try:
+                return self._run(engine, images)
+            except Exception as error:
+                if is_out_of_memory(error) and len(images) > 1:
+                    raise
+                return self._recover(engine, images, error)
 
     @torch.inference_mode()
-    def prepare(self, shapes: Iterable[Shape]) -> None:
+    def prepare(self, shapes: Iterable[Shape], wait: bool = True) -> None:
         """
         Choose an engine if there is none yet and make it ready for `shapes`, now.
+
+        Args:
+            shapes: of the images that will come.
+            wait: False runs the simplest engine until the others were measured in the background,
+                where they have to be measured.
 
         Raises:
             Exception: what the simplest engine raised, when none can be built.
@@ -166,9 +175,11 @@ class AdaptiveEngine:
         """
         for shape in dict.fromkeys(shapes):
             if self._current is None:
-                self._start(shape)
+                self._start(shape, wait)
             engine = self._current
             assert engine is not None
+            if not wait and not is_ready(engine, shape):
+                continue  # the first frame of this shape has it prepared in the background
             try:
                 _prepare(engine, shape)
             except Exception as error:
@@ -192,6 +203,7 @@ class AdaptiveEngine:
     def close(self) -> None:
         """Drop all engines; a job that is under way in the background ends by itself."""
         with self._lock:
+            self._closed = True
             self._background.clear()
             self._engines.clear()
             self._current = None
@@ -272,10 +284,18 @@ class AdaptiveEngine:
 
     # ---- choosing --------------------------------------------------------------------------
 
-    def _start(self, shape: Shape) -> None:
+    def _start(self, shape: Shape, wait: bool) -> None:
         """Build the engine to begin with."""
         if self._measure:
-            self._choose(shape)
+            kept = self._choices.read(shape) if self._choices is not None else None
+            if kept is not None and self._take_kept(kept, shape):
+                return
+            if wait or len(self._order) == 1:
+                self._choose(shape)
+                return
+            self._current = self._reference()
+            self.why = 'needs no preparation; the others are being measured'
+            self._background.add('choosing an engine', functools.partial(self._choose, shape))
             return
         for name in self._order:
             try:
@@ -296,14 +316,13 @@ class AdaptiveEngine:
 
     def _choose(self, shape: Shape) -> None:
         """Take the fastest engine whose answers agree with the reference on real frames."""
-        kept = self._choices.read(shape) if self._choices is not None else None
-        if kept is not None and self._take_kept(kept, shape):
-            return
         failures: dict[str, Exception] = {}
-        times = measure_engines(self._order, self._build, self._probe(shape), failures)
+        probe = self._probe(shape)
+        times = measure_engines(self._order, self._build, probe, failures, self._alone)
         for name, error in failures.items():
             self._say(f'engine {name} is not used: {first_line(error)}')
         self._take(times, shape, 'measured')
+        log.info('engine %s runs: %s', self.name, self.why)
         # what failed for another reason may run the next time
         lasting = all(isinstance(e, (ImportError, ValueError)) for e in failures.values())
         if self._choices is not None and lasting:
@@ -331,10 +350,14 @@ class AdaptiveEngine:
     def _take(self, times: Mapping[str, float], shape: Shape, when: str) -> None:
         reference = self._order[-1]
         by_time = sorted(times, key=times.__getitem__)
-        self._order = [*by_time[: by_time.index(reference)], reference]
-        self._current = self._build(self._order[0])
-        kept = (self._order[0], reference)
-        self._engines = {n: e for n, e in self._engines.items() if n in kept}
+        fastest = self._build(by_time[0])
+        with self._lock:
+            if self._closed:
+                return
+            self._order = [*by_time[: by_time.index(reference)], reference]
+            self._current = fastest
+            kept = (self._order[0], reference)
+            self._engines = {n: e for n, e in self._engines.items() if n in kept}
         self.why = f'{when} at {_size(shape)}: ' + ', '.join(
             f'{name} {times[name]:.1f} ms' for name in by_time
         )
@@ -363,7 +386,7 @@ class AdaptiveEngine:
             self._suspend(name, reason, error)
             return
         with self._lock:
-            if self._current is None:  # closed
+            if self._closed:
                 return
             self._current = engine
             self._absolve(name)

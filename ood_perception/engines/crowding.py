@@ -6,7 +6,8 @@ One thread where others take the cores, all threads where they are free.
 
 The threads of a network wait for each other after every operation. Where another process takes a
 part of one core, all of them wait for the one that shares it, and a network on all cores becomes
-slower than one on a single core (`benchmarks/competitor.py`). So the time of each call is watched.
+slower than one on a single core (`benchmarks/competitor.py`). So the time of each call is watched,
+for the network in OpenVINO and for what torch computes around it, each by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+import torch
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class ThreadChoice:
     Decides before each call whether it runs on one thread or on all.
 
     Args:
+        what: it decides about, for the log.
         clock: seconds of a steady clock.
 
     Attributes:
@@ -48,8 +52,9 @@ class ThreadChoice:
 
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, what: str = 'network', clock: Callable[[], float] = time.monotonic) -> None:
         self.single = False
+        self._what = what
         self._clock = clock
         self._times: dict[bool, deque[float]] = {s: deque(maxlen=CALLS) for s in (False, True)}
         self._fastest = float('inf')
@@ -79,7 +84,7 @@ class ThreadChoice:
         if other < BETTER * own:
             self.single, self._wait = single, FIRST_WAIT
             how = 'one thread' if single else 'all threads'
-            log.info('network on %s now: %.0f ms for %.0f ms', how, 1e3 * other, 1e3 * own)
+            log.info('%s on %s now: %.0f ms for %.0f ms', self._what, how, 1e3 * other, 1e3 * own)
         else:
             self._wait = min(2 * self._wait, LAST_WAIT)
         self._try_at = self._clock() + self._wait
@@ -113,3 +118,33 @@ class CrowdedRequest:
         found = self._requests[single].infer(*arguments, **options)
         self.choice.took(single, time.perf_counter() - start)
         return found
+
+
+class TorchThreads:
+    """
+    While it is entered, torch computes on one thread if others take the cores.
+
+    Args:
+        device: of the pipeline; on another than the CPU nothing is changed.
+
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._all = torch.get_num_threads()
+        self._choice = ThreadChoice('score and masks')
+        self._chooses = device.type == 'cpu' and self._all > 1
+        self._single = False
+
+    def __enter__(self) -> None:
+        if self._chooses:
+            self._single = self._choice.next()
+            torch.set_num_threads(1 if self._single else self._all)
+
+    def __exit__(self, *error: object) -> None:
+        if self._single:
+            torch.set_num_threads(self._all)
+
+    def took(self, seconds: float) -> None:
+        """Note the time of a part of the frame that is the same work in every frame."""
+        if self._chooses:
+            self._choice.took(self._single, seconds)

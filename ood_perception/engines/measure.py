@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +73,7 @@ def measure_engines(
     build: Callable[[str], Engine],
     images: Tensor,
     failures: dict[str, Exception],
+    alone: AbstractContextManager[Any],
 ) -> dict[str, float]:
     """
     Time every engine that can be built and agrees with the last one.
@@ -80,6 +83,7 @@ def measure_engines(
         build: makes an engine of a name, or returns the one that it made before.
         images: float32 (B, 3, h, w), normalised real frames of the shape to measure at.
         failures: what went wrong with the engines that are left out is put here, by name.
+        alone: entered while an engine is timed, for a second at most.
 
     Returns:
         Milliseconds for the batch by name.
@@ -97,7 +101,8 @@ def measure_engines(
                 engine.prepare(_shape(images))
             if engine is not reference:
                 check_agreement(engine, reference, images)
-            times[name] = milliseconds(engine, images)
+            with alone:
+                times[name] = milliseconds(engine, images)
         except Exception as error:
             if name == names[-1]:
                 raise

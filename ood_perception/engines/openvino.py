@@ -69,6 +69,7 @@ class OpenVINOEngine:
                 model = copy.deepcopy(model)  # weights of inference mode cannot be exported
         self._network = TupleOutput(model.eval().float(), features)
         self._key = ''
+        self._threads = torch.get_num_threads()
         self._requests: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._prepared: list[Shape] = []
 
@@ -115,7 +116,7 @@ class OpenVINOEngine:
         if network is None:
             network = convert(self._network, shape)
             keep_network(path, network)
-        threads = torch.get_num_threads()
+        threads = self._threads
         request = compile_network(network, shape, threads, self.bfloat16)
         if threads == 1:
             return request

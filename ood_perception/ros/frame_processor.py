@@ -204,7 +204,7 @@ class FrameProcessor:
             count = min(len(self.mailbox.streams), max(self.settings.max_batch, 1))
             started = time.monotonic()
             try:
-                loading.warm_up(pipeline, [size], count)
+                loading.warm_up(pipeline, [size], count, wait=False)
             except Exception as error:
                 self.health.report('warn', f'{self.doing}: {describe(error)}')
             finally:

@@ -74,11 +74,15 @@ def build(
     return pipeline
 
 
-def warm_up(pipeline: Pipeline, sizes: Collection[Size], batch: int) -> None:
-    """Run every size with every number of frames that may come together."""
+def warm_up(pipeline: Pipeline, sizes: Collection[Size], batch: int, wait: bool = True) -> None:
+    """
+    Run every size with every number of frames that may come together.
+
+    With `wait` False a camera waits already: the simplest engine runs until another is chosen.
+    """
     for size in sizes:
         for count in range(1, batch + 1):
-            pipeline.warm_up([size], count)
+            pipeline.warm_up([size], count, wait)
 
 
 def describe(pipeline: Pipeline) -> str:

@@ -17,6 +17,7 @@ from ood_perception.engines import adaptive
 from ood_perception.engines.adaptive import AdaptiveEngine
 from ood_perception.engines.base import Shape
 from ood_perception.engines.choices import Choices
+from ood_perception.engines.measure import measure_engines
 from ood_perception.models.output import SegmentorOutput
 
 SHAPE = (1, 3, 8, 12)
@@ -87,6 +88,8 @@ class Rig:
     def build(self, name: str) -> Scripted:
         script = self.scripts.get(name, {})
         self.events.append(f'build {name}')
+        if isinstance(gate := script.get('build_gate'), threading.Event):
+            assert gate.wait(10)
         error = script.get('build')
         if isinstance(error, Exception):
             raise error
@@ -408,6 +411,50 @@ def test_it_can_be_built_in_one_thread_and_used_in_another() -> None:
     thread.join()
     rig.check()
     assert rig.engine.name == 'fast'
+
+
+def test_a_camera_is_served_while_the_engines_are_measured() -> None:
+    built = threading.Event()
+    rig = Rig(
+        'fast',
+        'simple',
+        measure=True,
+        live=True,
+        scripts={
+            'fast': {'any_shape': True, 'build_gate': built},
+            'simple': {'any_shape': True, 'seconds': 0.01},
+        },
+    )
+    rig.engine.prepare([SHAPE], wait=False)
+    rig.check()
+    assert rig.engine.name == 'simple'
+    assert 'measured' in rig.engine.why
+    built.set()
+    rig.settle()
+    assert rig.engine.name == 'fast'
+    rig.check()
+
+
+class Alone:
+    """Counts the calls of engines while it is entered."""
+
+    def __init__(self, engines: list[Scripted]) -> None:
+        self.engines, self.counts = engines, []
+
+    def __enter__(self) -> None:
+        self.before = [engine.calls for engine in self.engines]
+
+    def __exit__(self, *error: object) -> None:
+        self.counts.append([e.calls - b for e, b in zip(self.engines, self.before, strict=True)])
+
+
+def test_each_engine_is_timed_while_no_frame_runs() -> None:
+    engines = {name: Scripted(name, any_shape=True) for name in ('fast', 'simple')}
+    alone = Alone(list(engines.values()))
+    times = measure_engines(list(engines), engines.__getitem__, probe(SHAPE), {}, alone)
+    assert set(times) == {'fast', 'simple'}
+    assert [bool(fast) for fast, _ in alone.counts] == [True, False]
+    assert [bool(simple) for _, simple in alone.counts] == [False, True]
 
 
 def test_closing_while_the_background_works_is_harmless() -> None:

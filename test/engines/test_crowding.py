@@ -6,8 +6,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from ood_perception.engines.crowding import LAST_WAIT, CrowdedRequest, ThreadChoice
+from ood_perception.engines.crowding import (
+    LAST_WAIT,
+    CrowdedRequest,
+    ThreadChoice,
+    TorchThreads,
+)
 
 
 class Machine:
@@ -15,7 +21,7 @@ class Machine:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.choice = ThreadChoice(lambda: self.now)
+        self.choice = ThreadChoice(clock=lambda: self.now)
         self.calls = {False: 0, True: 0}
         self.free()
 
@@ -109,3 +115,27 @@ def test_openvino_gives_the_same_on_one_thread_and_on_all(threads: int) -> None:
         torch.testing.assert_close(engine(images).logits, first.logits, rtol=1e-4, atol=1e-4)
     finally:
         torch.set_num_threads(before)
+
+
+def test_torch_goes_to_one_thread_and_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        threads = TorchThreads(torch.device('cpu'))
+        threads._choice.single = True
+        with threads:
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 4
+        with pytest.raises(ValueError, match='lost'), threads:
+            raise ValueError('lost')
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_torch_keeps_its_threads_for_a_gpu() -> None:
+    before = torch.get_num_threads()
+    threads = TorchThreads(torch.device('cuda'))
+    with threads:
+        threads.took(1.0)
+        assert torch.get_num_threads() == before
