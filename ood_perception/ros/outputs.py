@@ -20,7 +20,7 @@ from std_msgs.msg import String
 
 from ood_perception.drawing import draw
 from ood_perception.result import Result
-from ood_perception.ros import detections, planner_topics
+from ood_perception.ros import detections, gate, planner_topics
 from ood_perception.ros.image_topic import ImageTopic
 from ood_perception.ros.planner_topics import PlannerTopics
 from ood_perception.ros.settings import Settings
@@ -67,6 +67,7 @@ TOPICS: dict[str, tuple[str, str]] = {
         'the camera_info that belongs to the images above, with the stamp of the frame',
     ),
     **planner_topics.TOPICS,
+    **gate.TOPICS,
 }
 """Topic below ``~/`` (with several cameras below ``~/<camera>/``): type and meaning."""
 
@@ -109,6 +110,12 @@ class CameraOutputs:
         self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
         self.camera_info = self._create(CameraInfo, 'camera_info')
         self.planner = PlannerTopics(self._create, self._vision, node.report)
+        self.state = gate.StateTopic(
+            self._create_plain,
+            f'{node.get_fully_qualified_name()}: {camera or "camera"}',
+            node.why_blind,
+            lambda: '; '.join(str(issue) for issue in node.health.issues(camera)),
+        )
         self.set_score(settings.publish_score)
 
     def set_score(self, enabled: bool) -> None:
@@ -124,13 +131,16 @@ class CameraOutputs:
 
     def destroy(self) -> None:
         """Withdraw all topics."""
+        if self._node.context.ok():
+            self.state.end('the node is cleaned up')
+        self._node.destroy_publisher(self.state.publisher)
         for publisher in list(self._publishers):
             self._destroy(publisher)
 
     @property
     def publishers(self) -> list[Any]:
         """Publishers of all topics."""
-        return list(self._publishers)
+        return [*self._publishers, self.state.publisher]
 
     @property
     def points_wanted(self) -> bool:
@@ -151,6 +161,8 @@ class CameraOutputs:
             wanted |= {'heatmap', 'instances'}
         if self.score is not None and self.score.wanted:
             wanted.add('score')
+        if self.state.wanted:
+            wanted.add('instances')
         return wanted
 
     def wants_to_follow(self) -> set[str]:
@@ -269,12 +281,17 @@ class CameraOutputs:
         self.overlay.publish(header, pixels, settings.jpeg_quality)
 
     def _create(self, kind: Any, name: str, profile: Any = None) -> Any:
-        topic = f'~/{self.camera}/{name}' if self.camera else f'~/{name}'
         publisher = self._node.create_lifecycle_publisher(
-            kind, topic, profile or self._qos, **self._options
+            kind, self._topic(name), profile or self._qos, **self._options
         )
         self._publishers.append(publisher)
         return publisher
+
+    def _create_plain(self, kind: Any, name: str, profile: Any) -> Any:
+        return self._node.create_publisher(kind, self._topic(name), profile, **self._options)
+
+    def _topic(self, name: str) -> str:
+        return f'~/{self.camera}/{name}' if self.camera else f'~/{name}'
 
     def _destroy(self, publisher: Any) -> None:
         self._publishers.remove(publisher)

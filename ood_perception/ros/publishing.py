@@ -107,6 +107,8 @@ class FramePublisher:
         result = select(result, settings.detection_threshold, settings.min_area)
         info = stream.camera_info
         outputs = self._outputs[stream.name]
+        if measured:
+            outputs.state.look(message.header, frame.received, result, settings)
         outputs.publish_maps(message.header, size, result, settings, info, shown, measured)
         # Drivers without a calibration send an empty one, which matters only where metres do.
         judged = info is not None and (info.width > 0 or settings.depth != 'none')
