@@ -147,7 +147,7 @@ class OodNode(LifecycleNode):
                 self._load()
             done = super().on_activate(state)
             for outputs in self._outputs.values():
-                outputs.planner.name_classes(loading.classes(self.worker.pipeline), self.settings)
+                outputs.announce(loading.classes(self.worker.pipeline), self.settings)
             self._watchdog = Watchdog(self.health)
             for stream in self._streams:
                 self.health.forget(stream.name, errors=False)

@@ -11,6 +11,7 @@ carries the header of the camera's message unchanged, so that stamps can be join
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from std_msgs.msg import String
 
 from ood_perception.drawing import draw
 from ood_perception.result import Result
-from ood_perception.ros import detections, gate, planner_topics
+from ood_perception.ros import detections, extra_topics, gate, planner_topics
 from ood_perception.ros.image_topic import ImageTopic
 from ood_perception.ros.planner_topics import PlannerTopics
 from ood_perception.ros.settings import Settings
@@ -68,6 +69,7 @@ TOPICS: dict[str, tuple[str, str]] = {
     ),
     **planner_topics.TOPICS,
     **gate.TOPICS,
+    **extra_topics.TOPICS,
 }
 """Topic below ``~/`` (with several cameras below ``~/<camera>/``): type and meaning."""
 
@@ -110,6 +112,9 @@ class CameraOutputs:
         self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
         self.camera_info = self._create(CameraInfo, 'camera_info')
         self.planner = PlannerTopics(self._create, self._vision, node.report)
+        self.extra = extra_topics.ExtraTopics(
+            self._create, self._vision, extra_topics.foxglove_msgs(), settings.depth != 'none'
+        )
         self.state = gate.StateTopic(
             self._create_plain,
             f'{node.get_fully_qualified_name()}: {camera or "camera"}',
@@ -128,6 +133,12 @@ class CameraOutputs:
         elif not enabled and self.score is not None:
             self._destroy(self.score.publisher)
             self.score = None
+
+    def announce(self, classes: Sequence[str], settings: Settings) -> None:
+        """Say what runs and what its classes are; the node must be active."""
+        self.planner.name_classes(classes, settings)
+        labels = self._node.resolve_topic_name(self._topic('label_info'))
+        self.extra.announce(settings.profile, labels)
 
     def destroy(self) -> None:
         """Withdraw all topics."""
@@ -150,8 +161,10 @@ class CameraOutputs:
     @property
     def rows_wanted(self) -> bool:
         """Whether somebody subscribes to a form of the detections."""
-        return self.detections_json.get_subscription_count() > 0 or (
-            self.detections is not None and self.detections.get_subscription_count() > 0
+        return (
+            self.detections_json.get_subscription_count() > 0
+            or (self.detections is not None and self.detections.get_subscription_count() > 0)
+            or self.extra.wanted
         )
 
     def wants(self) -> set[str]:
@@ -248,6 +261,7 @@ class CameraOutputs:
             self.detections_json.publish(String(data=text))
         if self.detections is not None and self.detections.get_subscription_count():
             self.detections.publish(detections.to_vision(self._vision, header, found))
+        self.extra.publish(header, result, found)
         self.publish_points(points)
         if self.overlay.wanted:
             self._publish_overlay(header, image, result, settings, found)

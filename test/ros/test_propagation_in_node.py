@@ -23,7 +23,6 @@ from sensor_msgs.msg import CameraInfo
 from ood_perception.frames.decode import stamp_ns
 from ood_perception.frames.pairing import Match
 from ood_perception.result import Result
-from ood_perception.ros import detections
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame
 from ood_perception.ros.publishing import FramePublisher
 from ood_perception.ros.settings import Settings
@@ -190,11 +189,6 @@ def test_old_evidence_is_not_carried_on_when_detections_fail(scene):
         scene.control.write_text(str(LATENCY))
     fresh(scene)
     assert scene.until(lambda: len(scene.client.got['instances']) > 10, offset=offset)
-
-
-@pytest.mark.skipif(detections.vision_msgs() is not None, reason='vision_msgs is installed')
-def test_labels_that_cannot_be_published_are_said_once(scene):
-    assert scene.process.text().count('no ~/label_info') == 1
 
 
 def test_without_a_detect_rate_every_output_is_a_detection(scene):
