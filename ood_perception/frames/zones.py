@@ -57,3 +57,11 @@ def inside(zones: tuple[str, ...], height: int, width: int) -> NDArray[np.bool_]
 def named(zones: Sequence[str]) -> tuple[str, ...]:
     """Zones without empty texts, which stand for none."""
     return tuple(zone for zone in zones if zone.strip())
+
+
+def mostly_inside(instances: NDArray[np.uint16], zone: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Ids of the objects of (H, W) instances that have at least half of their pixels in a zone."""
+    total = np.bincount(instances.ravel(), minlength=1)
+    part = np.bincount(instances[zone], minlength=len(total))
+    found = np.flatnonzero((total > 0) & (2 * part >= total))
+    return found[found > 0]

@@ -282,8 +282,9 @@ def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
         return f'{name}: expected width and height of 16 to 16384 px, got {value}'
     if name == 'intensity_range' and not _is_range(value):
         return f'intensity_range: expected low < high, or [0, 0] for automatic, got {value}'
-    if name == 'gate_zone':
-        return _zone_problem(name, value)
+    if name in ('gate_zone', 'ignore_zones'):
+        texts = [value] if name == 'gate_zone' else zones.named(value)
+        return next(filter(None, (_zone_problem(name, text) for text in texts)), '')
     if name == 'device' and not re.fullmatch(r'auto|cpu|cuda(:\d+)?', value):
         return f'device: expected auto, cpu, cuda or cuda:N, got {value!r}'
     if name == 'profile' and not value.strip():

@@ -167,6 +167,12 @@ class Settings:
     min_area: int = _parameter(
         0, 'Objects of fewer pixels are not published.', unit='px', low=0, high=100_000_000
     )
+    ignore_zones: list[str] = _parameter(  # noqa: RUF009
+        [''],
+        'Parts of every image that do not count, such as the own bonnet: polygons of corners x,y '
+        'as shares 0..1 of width and height; nothing in them is unknown, and objects that lie '
+        'mostly in them are left out.',
+    )
     publish_score: bool = _parameter(
         False, 'Also publish the raw score as a 32FC1 image on ~/score.'
     )
@@ -243,6 +249,13 @@ class Settings:
         True,
         'Only objects on the road count for ~/state; a profile without classes cannot tell, '
         'there all do.',
+    )
+    gate_looks: int = _parameter(
+        2,
+        'Detections in a row with something in the zone that it takes for ~/state to say so; 1 '
+        'stops a detection earlier, and for every false alarm.',
+        low=1,
+        high=100,
     )
     gate_hold: float = _parameter(
         1.0,
