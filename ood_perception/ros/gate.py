@@ -8,8 +8,9 @@ A gate for planners: is the zone ahead clear, is something unknown in it, or are
 reading text: OK = clear, WARN = unknown ahead, ERROR = blind; its message says why. It is sent
 with every frame that was looked at and every `HEARTBEAT` seconds: silence means a dead node.
 
-One look is enough to stop. It takes `LOOKS` clear ones in a row, and `gate_hold` seconds without
-the object, to be clear again, also after blindness. What was only moved from an earlier frame, and
+`gate_looks` looks in a row at something stop: one alone is the commonest false alarm. It takes
+`LOOKS` clear ones in a row, and `gate_hold` seconds without the object, to be clear again, also
+after blindness. What was only moved from an earlier frame, and
 a frame that no object was looked for in, are no looks.
 """
 
@@ -53,17 +54,20 @@ class Gate:
     """What the looks at one camera's frames say about its zone; times are steady seconds."""
 
     def __init__(self) -> None:
-        self._clear_looks = 0
+        self._clear_looks = self._occupied = 0
+        self._clear = False
         self._looked = self._seen = -math.inf
         self._what = ''
 
-    def look(self, what: str, received: float) -> None:
-        """Note one look at a frame received then; `what` is in the zone, '' = nothing."""
+    def look(self, what: str, received: float, needed: int) -> None:
+        """Note a look at a frame received then: what is in the zone, '' = nothing."""
         self._looked = max(self._looked, received)
-        if what:
+        if not what:
+            self._clear_looks, self._occupied = self._clear_looks + 1, 0
+            return
+        self._occupied += 1
+        if self._occupied >= needed or not self._clear:
             self._what, self._seen, self._clear_looks = what, received, 0
-        else:
-            self._clear_looks += 1
 
     def verdict(self, now: float, hold: float, timeout: float, blind: str) -> tuple[Level, str]:
         """
@@ -80,13 +84,14 @@ class Gate:
             never = math.isinf(self._looked)
             blind = 'no frame was looked at yet' if never else 'no fresh result'
         if blind:
-            self._clear_looks = 0
+            self._clear_looks, self._clear = 0, False
             return Level.ERROR, blind
         if self._looked - self._seen <= hold or (self._clear_looks < LOOKS and self._what):
+            self._clear = False
             return Level.WARN, self._what
         if self._clear_looks < LOOKS:
             return Level.ERROR, f'{self._clear_looks} of {LOOKS} looks'
-        self._what = ''
+        self._what, self._clear = '', True
         return Level.OK, 'nothing unknown in the zone'
 
 
@@ -125,7 +130,7 @@ class StateTopic:
             self._no_objects = result.boxes is None
             if not self._no_objects:
                 self._stamp = stamp_ns(header)
-                self._gate.look(in_zone(result, settings), received)
+                self._gate.look(in_zone(result, settings), received, settings.gate_looks)
         self.tell(settings)
 
     def tell(self, settings: Settings) -> None:
