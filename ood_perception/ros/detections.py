@@ -88,7 +88,7 @@ def outside(result: Result, ignored: Sequence[str]) -> Result:
     if not names or shape is None:
         return result
     zone = zones.inside(names, *shape)
-    changes = {}
+    changes: dict[str, Any] = {}
     if result.heatmap is not None:
         changes['heatmap'] = np.where(zone, np.uint8(0), result.heatmap)
     if result.score is not None:

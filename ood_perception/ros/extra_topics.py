@@ -67,7 +67,9 @@ class ExtraTopics:
         self, create: Callable[..., Any], vision: Any, foxglove: Any, metres: bool
     ) -> None:
         self._vision, self._foxglove, self._version = vision, foxglove, 0
-        self.detections_3d = self.annotations = self.vision_info = None
+        self.detections_3d: Any = None
+        self.annotations: Any = None
+        self.vision_info: Any = None
         if metres and hasattr(vision, 'Detection3DArray'):
             self.detections_3d = create(vision.Detection3DArray, 'detections_3d')
         if foxglove is not None:
@@ -97,7 +99,7 @@ class ExtraTopics:
         if _heard(self.detections_3d):
             self.detections_3d.publish(detections_3d(self._vision, header, found))
         if _heard(self.annotations):
-            self.annotations.publish(annotations(self._foxglove, header, result, found))
+            self.annotations.publish(image_annotations(self._foxglove, header, result, found))
 
 
 def detections_3d(messages: Any, header: Any, found: Sequence[Detection]) -> Any:
@@ -127,7 +129,9 @@ def detections_3d(messages: Any, header: Any, found: Sequence[Detection]) -> Any
     return array
 
 
-def annotations(messages: Any, header: Any, result: Result, found: Sequence[Detection]) -> Any:
+def image_annotations(
+    messages: Any, header: Any, result: Result, found: Sequence[Detection]
+) -> Any:
     """
     Outline, id and score of each object as a foxglove_msgs/ImageAnnotations.
 
