@@ -248,6 +248,10 @@ class Sent:
 
     def __init__(self) -> None:
         self.log: list[tuple[str, int]] = []
+        self.looks: list[int] = []
+        self.state = SimpleNamespace(
+            look=lambda header, *more: self.looks.append(header.stamp.sec)
+        )
 
     def publish_maps(self, header, size, result, settings, info, shown, measured) -> None:
         self.log += [('maps', header.stamp.sec)] * shown + [('score', header.stamp.sec)] * measured
@@ -294,6 +298,7 @@ def test_points_come_from_detections_only_also_from_those_overtaken():
     publish(2, 0.0)
     publish(3, 1.0)
     assert not faults
+    assert sent.looks == [1, 2]  # what was moved from an earlier frame is no look
     assert sent.log == [
         ('maps', 1),
         ('score', 1),
