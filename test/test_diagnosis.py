@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import socket
 import sys
@@ -290,3 +291,16 @@ def test_no_module_is_asked_for_that_auto_does_without(monkeypatch):
             rest = set(needs) - {module}
             monkeypatch.setattr(importlib.util, 'find_spec', lambda m, r=rest: m in r or None)
             assert name not in candidates(device), f'{name} does not need {module}'
+
+
+def test_absent_message_packages_are_one_finding(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name: None if name.endswith('_msgs') else found(name)
+    )
+    if found('rclpy') is None:
+        pytest.skip('needs rclpy')
+    (finding,) = [f for f in middleware.check_ros() if 'vision_msgs' in f.text]
+    assert finding.level == WARN
+    assert '~/annotations' in finding.text
+    assert 'foxglove-msgs' in finding.remedy

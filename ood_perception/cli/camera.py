@@ -1,13 +1,18 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""`ood camera`: a folder, a video, a webcam or the proving ground as a ROS 2 camera."""
+"""`ood camera`: a folder, video, webcam or the proving ground as a ROS 2 camera; `ood view`."""
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+Port = Annotated[int, typer.Option(help='Port of the page on this machine, 0 = any.')]
 
 
 def camera(
@@ -27,6 +32,11 @@ def camera(
     wait: Annotated[float, typer.Option(help='Seconds to wait for a subscriber.')] = 0.0,
     quality: Annotated[int, typer.Option(help='Of the JPEG, 1..100.')] = 90,
     qos: Annotated[str, typer.Option(help='reliable, best_effort, sensor_data, ...')] = 'reliable',
+    view: Annotated[
+        bool, typer.Option('--view', help='Run the node too and show what it finds in a browser.')
+    ] = False,
+    profile: Annotated[str, typer.Option(help='With --view: what the node runs.')] = 'compact',
+    port: Port = 8080,
 ) -> None:
     """
     Publish pictures as a camera.
@@ -49,7 +59,19 @@ def camera(
 
         opened = open_source(source, width, height)
         total = min(frames or opened.length, opened.length or frames) if not loop else frames
-        with stopped_by_signals() as stop, bar(f'camera {opened.name}', total or None) as show:
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(stopped_by_signals())
+            if view:
+                from ood_perception.ros.tools.live import node_process
+                from ood_perception.ros.tools.view import serve
+
+                base = f'{"/" + namespace.strip("/")}/image_raw'
+                log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / 'node.log'
+                stack.enter_context(node_process([f'profile:={profile}'], base, log))
+                address = stack.enter_context(serve(port=port))
+                CONSOLE.print(f'open {address} (the first picture comes when the node is ready)')
+                namespace, wait = base.removesuffix('/image_raw'), wait or 120.0
+            show = stack.enter_context(bar(f'camera {opened.name}', total or None))
             sent = run_camera(
                 opened,
                 namespace=namespace,
@@ -70,3 +92,22 @@ def camera(
     for text in opened.notes:
         note(text)
     CONSOLE.print(f'{sent} frames sent', highlight=False)
+
+
+def view(
+    topic: Annotated[
+        str, typer.Argument(help='sensor_msgs/CompressedImage topic.')
+    ] = '/ood/overlay/compressed',
+    port: Port = 8080,
+) -> None:
+    """Show a topic of a running node in a browser on this machine, until Ctrl-C."""
+    from ood_perception.cli.progress import CONSOLE, fail, stopped_by_signals
+
+    try:
+        from ood_perception.ros.tools.view import serve
+
+        with stopped_by_signals() as stop, serve(topic, port) as address:
+            CONSOLE.print(f'open {address}')
+            stop.wait()
+    except (ValueError, ImportError) as error:
+        raise fail(error) from None

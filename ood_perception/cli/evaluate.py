@@ -37,6 +37,22 @@ Values = Annotated[
 IntensityRange = Annotated[
     str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
 ]
+Zones = Annotated[
+    list[str] | None,
+    typer.Option(
+        '--ignore-zone',
+        metavar="'X,Y X,Y X,Y ...'",
+        help='Polygon, in shares 0..1 of the image, that does not count; may be repeated.',
+    ),
+]
+Required = Annotated[
+    list[str] | None,
+    typer.Option(
+        '--require',
+        metavar='NAME=NUMBER',
+        help='End with 1 unless a figure is as good; may be repeated. ap=0.9 alarms_per_minute=1',
+    ),
+]
 Backend = Annotated[str, typer.Option(help='With several bags: none or processes.')]
 
 
@@ -55,6 +71,7 @@ class BagWork:
     labels: str = ''
     values: str = ''
     intensity: tuple[float, float] | None = None
+    zones: tuple[str, ...] = ()
 
     def __call__(self, bag: str) -> Evaluator:
         """Evaluate one bag with a pipeline of this process."""
@@ -69,7 +86,7 @@ class BagWork:
         values = LabelValues(more=parse_values(self.values))
 
         pipeline = Pipeline.from_profile(self.profile, self.device)
-        evaluator = Evaluator(pipeline.profile.name, self.mode, self.track)
+        evaluator = Evaluator(pipeline.profile.name, self.mode, self.track, zones=self.zones)
         topics = Topics(self.image, self.anomaly, self.instances, depth=self.depth)
         folder = Path(self.labels) / Path(bag).stem if self.labels else None
         labels = LabelFolder(folder, values) if folder else None
@@ -99,6 +116,8 @@ def bag(
     workers: Workers = 1,
     backend: Backend = 'processes',
     intensity_range: IntensityRange = '',
+    ignore_zone: Zones = None,
+    require: Required = None,
 ) -> None:
     """Evaluate bags: every frame in this process, or live over DDS."""
     from ood_perception.cli.progress import bar, fail, parse_range
@@ -107,6 +126,7 @@ def bag(
     from ood_perception.evaluation.labels import LabelValues, parse_values
 
     intensity = parse_range(intensity_range)
+    zones, required = _zones(ignore_zone), _required(require)
     topics = Topics(image, anomaly, instances, depth=depth)
     try:
         meaning = LabelValues(more=parse_values(values))
@@ -136,6 +156,7 @@ def bag(
                 labels=stamped,
                 values=meaning,
                 track=track,
+                zones=zones,
             )
         elif len(bags) == 1:
             from ood_perception.evaluation.replay import evaluate_bag
@@ -153,6 +174,7 @@ def bag(
                     track=track,
                     mode=mode,
                     write=output / 'outputs' if write else None,
+                    zones=zones,
                     on_progress=show,
                 )
         else:
@@ -171,6 +193,7 @@ def bag(
                 folder,
                 values,
                 intensity,
+                zones,
             )
             paths = [str(path.absolute()) for path in bags]
             with bar('evaluating bags', len(bags)) as show:
@@ -180,7 +203,7 @@ def bag(
             found = merged.compute(profile=profile, bags=len(bags))
     except (RuntimeError, ValueError, ImportError) as error:
         raise fail(error) from None
-    _report(output, found)
+    _report(output, found, required)
 
 
 @app.command()
@@ -193,6 +216,8 @@ def folder(
     mode: Mode = 'smiyc',
     values: Values = '',
     intensity_range: IntensityRange = '',
+    ignore_zone: Zones = None,
+    require: Required = None,
 ) -> None:
     """Evaluate a benchmark or a folder of images and labels."""
     from ood_perception.cli.progress import bar, fail, parse_range
@@ -203,11 +228,12 @@ def folder(
     from ood_perception.pipeline import Pipeline
 
     intensity = parse_range(intensity_range)
+    zones, required = _zones(ignore_zone), _required(require)
     try:
         more = parse_values(values)
         data = open_dataset(dataset, root)
         pipeline = Pipeline.from_profile(profile, device)
-        evaluator = Evaluator(pipeline.profile.name, mode, data.layout.track)
+        evaluator = Evaluator(pipeline.profile.name, mode, data.layout.track, zones=zones)
         with bar('evaluating images', len(data)) as show:
             meaning = LabelValues(data.layout.values, more)
             frames = data.frames(evaluator.problems, meaning, intensity)
@@ -220,7 +246,7 @@ def folder(
             raise ValueError(f'{root}: not one image could be used: {_problems(evaluator)}')
     except (RuntimeError, ValueError) as error:
         raise fail(error) from None
-    _report(output, evaluator.compute(profile=profile, dataset=dataset))
+    _report(output, evaluator.compute(profile=profile, dataset=dataset), required)
 
 
 @app.command()
@@ -233,6 +259,8 @@ def drive(
     device: Device = 'auto',
     mode: Mode = 'streaming',
     track: Track = 'obstacle',
+    ignore_zone: Zones = None,
+    require: Required = None,
 ) -> None:
     """Evaluate on a rendered drive of the proving ground."""
     from ood_perception.cli.progress import bar, fail
@@ -241,9 +269,10 @@ def drive(
     from ood_perception.pipeline import Pipeline
     from ood_perception.simulation import ProvingGround
 
+    zones, required = _zones(ignore_zone), _required(require)
     try:
         pipeline = Pipeline.from_profile(profile, device)
-        evaluator = Evaluator(pipeline.profile.name, mode, track)
+        evaluator = Evaluator(pipeline.profile.name, mode, track, zones=zones)
         ground = ProvingGround(seed, rate=rate)
         with bar('evaluating frames', round(seconds * rate)) as show:
             for number, shot in enumerate(ground.drive(seconds)):
@@ -256,7 +285,7 @@ def drive(
                 show(number + 1)
     except (RuntimeError, ValueError) as error:
         raise fail(error) from None
-    _report(output, evaluator.compute(profile=profile, drive=seed))
+    _report(output, evaluator.compute(profile=profile, drive=seed), required)
 
 
 @app.command('list')
@@ -272,9 +301,30 @@ def _problems(evaluator: Evaluator) -> str:
     return '; '.join(list(evaluator.problems)[:3])
 
 
-def _report(output: Path, found: Evaluation) -> None:
-    from ood_perception.cli.progress import printable
+def _zones(texts: list[str] | None) -> tuple[str, ...]:
+    from ood_perception.frames.zones import corners
+
+    for text in texts or ():
+        try:
+            corners(text)
+        except ValueError as error:
+            raise typer.BadParameter(f'--ignore-zone: {error}') from None
+    return tuple(texts or ())
+
+
+def _required(texts: list[str] | None) -> dict[str, float]:
+    from ood_perception.evaluation.requirements import parse_requirements
+
+    try:
+        return parse_requirements(texts or ())
+    except ValueError as error:
+        raise typer.BadParameter(f'--require: {error}') from None
+
+
+def _report(output: Path, found: Evaluation, required: dict[str, float]) -> None:
+    from ood_perception.cli.progress import fail, printable
     from ood_perception.evaluation.report import text, write_report
+    from ood_perception.evaluation.requirements import missed
 
     path = write_report(output / 'report.html', [found])
     chosen: dict[str, Any] = {k: v for k, v in found.summary.items() if v is not None}
@@ -284,3 +334,5 @@ def _report(output: Path, found: Evaluation) -> None:
         text_of = printable(f'problem ({count}x): {problem}')
         typer.secho(text_of, fg='yellow', err=True)
     typer.echo(f'report: {path}')
+    if lines := missed(found.summary, required):
+        raise fail('required figures are missed: ' + '; '.join(lines))

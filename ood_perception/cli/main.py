@@ -20,6 +20,7 @@ COMMANDS = {
     'demo': ('demo', 'demo'),
     'run': ('run', 'run'),
     'camera': ('camera', 'camera'),
+    'view': ('camera', 'view'),
     'play': ('play', 'play'),
     'record': ('record', 'record'),
     'drive': ('drive', 'drive'),

@@ -30,6 +30,13 @@ EPHEMERAL = range(102, 215)
 
 RECEIVE_BUFFER = 4 * 2**20
 
+MESSAGES = {
+    'vision_msgs': '~/detections, ~/detections_3d, ~/label_info and ~/vision_info '
+    '(~/detections_json says the same)',
+    'foxglove_msgs': '~/annotations',
+}
+"""Message packages that the node can do without, and the topics that go with them."""
+
 
 def rmw() -> str:
     """Name of the middleware that rclpy will load."""
@@ -57,10 +64,12 @@ def check_ros() -> Iterator[Finding]:
         package = f'ros-{distro or "<distro>"}-{name.replace("_", "-")}'
         remedy = f'sudo apt install {package}, or unset RMW_IMPLEMENTATION'
         yield Finding('rmw', ERROR, f'RMW_IMPLEMENTATION={name} is not installed', remedy)
-    if importlib.util.find_spec('vision_msgs') is None:
-        text = 'absent: no ~/detections; ~/detections_json says the same and more'
-        remedy = f'sudo apt install ros-{distro or "<distro>"}-vision-msgs'
-        yield Finding('vision_msgs', WARN, text, remedy)
+    absent = [name for name in MESSAGES if importlib.util.find_spec(name) is None]
+    if absent:
+        text = '; '.join(f'no {MESSAGES[name]}: {name} is absent' for name in absent)
+        debs = ' '.join(f'ros-{distro or "<distro>"}-{name.replace("_", "-")}' for name in absent)
+        level = WARN if 'vision_msgs' in absent else OK
+        yield Finding('messages', level, text, f'sudo apt install {debs}, if you need them')
 
 
 def check_domain() -> Iterator[Finding]:

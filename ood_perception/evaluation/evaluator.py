@@ -15,21 +15,23 @@ from __future__ import annotations
 import bisect
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.evaluation.alarms import Alarms
 from ood_perception.evaluation.breakdown import Breakdown
 from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
 from ood_perception.evaluation.component_metrics import ComponentMetrics
 from ood_perception.evaluation.curves import Curve, ranked_curve
-from ood_perception.evaluation.frame import Frame
+from ood_perception.evaluation.frame import Frame, leave_out
 from ood_perception.evaluation.instance_metrics import InstanceMetrics
 from ood_perception.evaluation.pixel_metrics import InputError, PixelMetrics, valid_pixels
 from ood_perception.evaluation.time_metrics import TimeMetrics
+from ood_perception.frames.zones import named
 
 PICTURES = 6
 """Frames of each end (best and worst) that the report shows."""
@@ -71,6 +73,7 @@ class Evaluator:
         mode: of the `PixelMetrics`; 'streaming' needs the least memory.
         track: 'anomaly' or 'obstacle' for component metrics, '' for none.
         pictures: frames to show of each end; 0 = none.
+        zones: parts of the images that do not count, as in `frames.zones`.
 
     Attributes:
         problems: what was wrong with the input, and how often.
@@ -78,23 +81,32 @@ class Evaluator:
     """
 
     def __init__(
-        self, name: str, mode: str = 'streaming', track: str = '', pictures: int = PICTURES
+        self,
+        name: str,
+        mode: str = 'streaming',
+        track: str = '',
+        pictures: int = PICTURES,
+        zones: Sequence[str] = (),
     ) -> None:
         self.name, self.mode, self.pictures = name, mode, pictures
+        self.zones = named(zones)
         self.pixels = PixelMetrics(mode)
         self.components = ComponentMetrics(track) if track else None
         self.instances = InstanceMetrics()
         self.time = TimeMetrics()
+        self.alarms = Alarms()
         self.calibration = CalibrationMetrics()
         self.parts = Breakdown(mode)
         self.problems: Counter[str] = Counter()
-        self.frames = self.labelled = self.compared = 0
+        self.frames = self.labelled = self.compared = self.alarmed = 0
         self.latencies_ms: list[float] = []
         self._shown: list[tuple[Any, ...]] = []
 
     def update(self, frame: Frame) -> None:
         """Add a frame; what is wrong with it is counted in `problems` and left out."""
         self.frames += 1
+        if self.zones:
+            leave_out(frame, self.zones)
         if math.isfinite(frame.latency_ms):
             self.latencies_ms.append(frame.latency_ms)
         score = frame.heatmap if frame.score is None else frame.score
@@ -106,6 +118,8 @@ class Evaluator:
             meaning = 'AP'
         else:
             value, meaning = _unknownness(frame.heatmap, score), 'unknown'
+        if frame.anomaly is not None and frame.instances is not None:
+            self._attempt(lambda: self._alarms(frame))
         pairs: Any = ((), ())
         if frame.truth is not None and frame.instances is not None:
             pairs = self._attempt(lambda: self._instances(frame)) or pairs
@@ -136,6 +150,12 @@ class Evaluator:
         # Every fourth pixel is enough to choose pictures by.
         thin, unknown, _ = valid_pixels(np.asarray(score)[::2, ::2], np.asarray(label)[::2, ::2])
         return ranked_curve(thin, unknown).figures()['ap'] if unknown.any() else None
+
+    def _alarms(self, frame: Frame) -> None:
+        assert frame.instances is not None
+        assert frame.anomaly is not None
+        self.alarms.update(frame.stamp_ns, frame.instances, frame.anomaly, frame.stream)
+        self.alarmed += 1
 
     def _instances(self, frame: Frame) -> Any:
         assert frame.instances is not None
@@ -179,6 +199,8 @@ class Evaluator:
             self.components.merge(other.components)
         self.instances.merge(other.instances)
         self.time.merge(other.time)
+        self.alarms.merge(other.alarms)
+        self.alarmed += other.alarmed
         self.calibration.merge(other.calibration)
         self.parts.merge(other.parts)
         self.problems.update(other.problems)
@@ -207,6 +229,8 @@ class Evaluator:
         if self.compared:
             figures = self.instances.compute()
             summary |= {f'instance_{name}': value for name, value in figures.items()}
+        if self.alarmed:
+            summary |= self.alarms.compute()
         timing = self.time.compute()
         names = list(timing) if self.compared else ['flicker']
         summary |= {name: timing[name] for name in names}

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.frames.zones import inside, mostly_inside
+
 
 @dataclass(slots=True)
 class Frame:
@@ -48,3 +50,29 @@ class Frame:
     condition: str = ''
     distance: NDArray[np.floating] | None = None
     distances: dict[int, float] | None = None
+
+
+def leave_out(frame: Frame, zones: tuple[str, ...]) -> None:
+    """
+    Take zones out of a frame: their labels are ignored, objects mostly in them are none.
+
+    Raises:
+        ValueError: a zone is no polygon or leaves the image.
+
+    """
+    maps = (frame.heatmap, frame.score, frame.instances, frame.anomaly, frame.truth)
+    for shape in {m.shape for m in maps if m is not None}:
+        zone = inside(zones, *shape)
+        if frame.anomaly is not None and frame.anomaly.shape == shape:
+            frame.anomaly = np.where(zone, np.uint8(255), frame.anomaly)
+        if frame.heatmap is not None and frame.heatmap.shape == shape:
+            frame.heatmap = np.where(zone, np.uint8(0), frame.heatmap)
+        if frame.instances is not None and frame.instances.shape == shape:
+            frame.instances = _without(frame.instances, zone)
+        if frame.truth is not None and frame.truth.shape == shape:
+            frame.truth = _without(frame.truth, zone)
+
+
+def _without(ids: NDArray[Any], zone: NDArray[np.bool_]) -> NDArray[Any]:
+    gone = mostly_inside(ids, zone)
+    return np.where(np.isin(ids, gone), ids.dtype.type(0), ids) if len(gone) else ids

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ def evaluate_live(
     values: LabelValues | None = None,
     name: str = '',
     track: str = '',
+    zones: Sequence[str] = (),
 ) -> Evaluation:
     """
     Evaluate what a node published during a replay.
@@ -64,6 +65,7 @@ def evaluate_live(
         values: meaning of the label values in the bag, None = 0, 1 and 255 as they are.
         name: of the run in the report, '' = the profile.
         track: 'anomaly' or 'obstacle' for component metrics too.
+        zones: parts of the images that do not count, as in `frames.zones`.
 
     Returns:
         Its summary begins with ``profile``, ``frames_in``, ``frames_out``, ``ap``, ``fpr95``,
@@ -76,7 +78,7 @@ def evaluate_live(
     """
     names = topics or Topics()
     names = replace(names, image=image_topic)
-    evaluator = Evaluator(name or profile, track=track)
+    evaluator = Evaluator(name or profile, track=track, zones=zones)
     frames = 0
     for frame in join(run.bag, source, names, evaluator.problems, labels=labels, values=values):
         if frame.stamp_ns in run.sent_ns and frame.stamp_ns in run.received_ns:
@@ -104,6 +106,7 @@ def evaluate_bag(
     stream: str = '',
     limit: int = 0,
     write: str | Path | None = None,
+    zones: Sequence[str] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """
@@ -122,13 +125,14 @@ def evaluate_bag(
         stream: name of the sequence, '' = the bag's name.
         limit: most frames, 0 = all.
         write: bag to be made with all outputs, None for none.
+        zones: parts of the images that do not count, as in `frames.zones`.
         on_progress: is told the number of frames done.
 
     Raises:
         BagError: a bag cannot be opened or written.
 
     """
-    evaluator = Evaluator(name or pipeline.profile.name, mode, track)
+    evaluator = Evaluator(name or pipeline.profile.name, mode, track, zones=zones)
     stream = stream or shown(Path(source).stem)
     frames: Any = bag_frames(
         pipeline,

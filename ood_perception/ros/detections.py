@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ood_perception.detections import CLASS_ID, detection_json
+from ood_perception.frames import zones
 from ood_perception.frames.depth import Place
 from ood_perception.result import SURROUNDINGS, Result
 
@@ -68,19 +70,50 @@ def select(result: Result, threshold: float, min_area: int) -> Result:
     keep = np.asarray(result.confidences) >= threshold
     if result.areas is not None:
         keep &= np.asarray(result.areas) >= min_area
+    return chosen(result, keep)
+
+
+def outside(result: Result, ignored: Sequence[str]) -> Result:
+    """
+    Leave out what zones of the image show: their pixels, and objects that lie mostly in them.
+
+    Args:
+        result: of a frame, on the host; left as it is.
+        ignored: polygons as in `frames.zones`; empty texts are none.
+
+    """
+    names = zones.named(ignored)
+    maps = (result.heatmap, result.score, result.instances)
+    shape = next((m.shape for m in maps if m is not None), None)
+    if not names or shape is None:
+        return result
+    zone = zones.inside(names, *shape)
+    changes: dict[str, Any] = {}
+    if result.heatmap is not None:
+        changes['heatmap'] = np.where(zone, np.uint8(0), result.heatmap)
+    if result.score is not None:
+        changes['score'] = np.where(zone, result.score.min(), result.score)
+    result = replace(result, **changes)
+    if result.instances is None or result.ids is None or not len(result.ids):
+        return result
+    return chosen(result, ~np.isin(result.ids, zones.mostly_inside(result.instances, zone)))
+
+
+def chosen(result: Result, keep: Any) -> Result:
+    """Leave out the objects for which bool (N,) `keep` is False, from rows and instances."""
     if keep.all():
         return result
-    chosen = {
+    rows = {
         name: value[keep]
         for name in ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
         if (value := getattr(result, name)) is not None
     }
     if result.instances is not None:
         table = np.zeros(1 << 16, np.uint16)
-        kept = np.asarray(chosen['ids']).astype(np.int64)
+        kept = np.asarray(rows['ids']).astype(np.int64)
         table[kept] = kept
-        chosen['instances'] = table[result.instances]
-    return replace(result, **chosen)
+        rows['instances'] = table[result.instances]
+    return replace(result, **rows)
 
 
 def to_json(header: Any, camera: str, size: tuple[int, ...], found: list[Detection]) -> str:

@@ -22,7 +22,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from ood_perception.ros import diagnostics, loading, parameters, process, qos
+from ood_perception.ros import diagnostics, gate, loading, parameters, process, qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.fallback import Fallback, steps
 from ood_perception.ros.health import Health
@@ -82,6 +82,7 @@ class OodNode(LifecycleNode):
         # A steady clock: with use_sim_time and a paused bag, diagnostics must go on.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(1.0, self._every_second, clock=self._steady)
+        self._gate_timer = self.create_timer(gate.HEARTBEAT, self._tell_states, clock=self._steady)
         self._own_services = Services(self)
         self.add_on_set_parameters_callback(self._check_parameters)
         if hasattr(self, 'add_post_set_parameters_callback'):
@@ -146,7 +147,7 @@ class OodNode(LifecycleNode):
                 self._load()
             done = super().on_activate(state)
             for outputs in self._outputs.values():
-                outputs.planner.name_classes(loading.classes(self.worker.pipeline), self.settings)
+                outputs.announce(loading.classes(self.worker.pipeline), self.settings)
             self._watchdog = Watchdog(self.health)
             for stream in self._streams:
                 self.health.forget(stream.name, errors=False)
@@ -343,6 +344,14 @@ class OodNode(LifecycleNode):
                 kind, own = type_name(publisher.msg_type), publisher.qos_profile
                 for text in mismatches(ends, publisher.topic_name, kind, own, False):
                     self.report('warn', text)
+
+    def why_blind(self) -> str:
+        """Why nothing can be seen at the moment, whatever was seen before; '' = it may."""
+        return gate.why_blind(self.state, self.worker, self.health)
+
+    def _tell_states(self) -> None:
+        for outputs in self._outputs.values():
+            outputs.state.tell(self.settings)
 
     def _every_second(self) -> None:
         pipeline = self.worker.pipeline if self.worker is not None else None

@@ -11,6 +11,7 @@ carries the header of the camera's message unchanged, so that stamps can be join
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from std_msgs.msg import String
 
 from ood_perception.drawing import draw
 from ood_perception.result import Result
-from ood_perception.ros import detections, planner_topics
+from ood_perception.ros import detections, extra_topics, gate, planner_topics
 from ood_perception.ros.image_topic import ImageTopic
 from ood_perception.ros.planner_topics import PlannerTopics
 from ood_perception.ros.settings import Settings
@@ -67,6 +68,8 @@ TOPICS: dict[str, tuple[str, str]] = {
         'the camera_info that belongs to the images above, with the stamp of the frame',
     ),
     **planner_topics.TOPICS,
+    **gate.TOPICS,
+    **extra_topics.TOPICS,
 }
 """Topic below ``~/`` (with several cameras below ``~/<camera>/``): type and meaning."""
 
@@ -109,6 +112,15 @@ class CameraOutputs:
         self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
         self.camera_info = self._create(CameraInfo, 'camera_info')
         self.planner = PlannerTopics(self._create, self._vision, node.report)
+        self.extra = extra_topics.ExtraTopics(
+            self._create, self._vision, extra_topics.foxglove_msgs(), settings.depth != 'none'
+        )
+        self.state = gate.StateTopic(
+            self._create_plain,
+            f'{node.get_fully_qualified_name()}: {camera or "camera"}',
+            node.why_blind,
+            lambda: '; '.join(str(issue) for issue in node.health.issues(camera)),
+        )
         self.set_score(settings.publish_score)
 
     def set_score(self, enabled: bool) -> None:
@@ -122,15 +134,24 @@ class CameraOutputs:
             self._destroy(self.score.publisher)
             self.score = None
 
+    def announce(self, classes: Sequence[str], settings: Settings) -> None:
+        """Say what runs and what its classes are; the node must be active."""
+        self.planner.name_classes(classes, settings)
+        labels = self._node.resolve_topic_name(self._topic('label_info'))
+        self.extra.announce(settings.profile, labels)
+
     def destroy(self) -> None:
         """Withdraw all topics."""
+        if self._node.context.ok():
+            self.state.end('the node is cleaned up')
+        self._node.destroy_publisher(self.state.publisher)
         for publisher in list(self._publishers):
             self._destroy(publisher)
 
     @property
     def publishers(self) -> list[Any]:
         """Publishers of all topics."""
-        return list(self._publishers)
+        return [*self._publishers, self.state.publisher]
 
     @property
     def points_wanted(self) -> bool:
@@ -140,8 +161,10 @@ class CameraOutputs:
     @property
     def rows_wanted(self) -> bool:
         """Whether somebody subscribes to a form of the detections."""
-        return self.detections_json.get_subscription_count() > 0 or (
-            self.detections is not None and self.detections.get_subscription_count() > 0
+        return (
+            self.detections_json.get_subscription_count() > 0
+            or (self.detections is not None and self.detections.get_subscription_count() > 0)
+            or self.extra.wanted
         )
 
     def wants(self) -> set[str]:
@@ -151,6 +174,8 @@ class CameraOutputs:
             wanted |= {'heatmap', 'instances'}
         if self.score is not None and self.score.wanted:
             wanted.add('score')
+        if self.state.wanted:
+            wanted.add('instances')
         return wanted
 
     def wants_to_follow(self) -> set[str]:
@@ -236,6 +261,7 @@ class CameraOutputs:
             self.detections_json.publish(String(data=text))
         if self.detections is not None and self.detections.get_subscription_count():
             self.detections.publish(detections.to_vision(self._vision, header, found))
+        self.extra.publish(header, result, found)
         self.publish_points(points)
         if self.overlay.wanted:
             self._publish_overlay(header, image, result, settings, found)
@@ -269,12 +295,17 @@ class CameraOutputs:
         self.overlay.publish(header, pixels, settings.jpeg_quality)
 
     def _create(self, kind: Any, name: str, profile: Any = None) -> Any:
-        topic = f'~/{self.camera}/{name}' if self.camera else f'~/{name}'
         publisher = self._node.create_lifecycle_publisher(
-            kind, topic, profile or self._qos, **self._options
+            kind, self._topic(name), profile or self._qos, **self._options
         )
         self._publishers.append(publisher)
         return publisher
+
+    def _create_plain(self, kind: Any, name: str, profile: Any) -> Any:
+        return self._node.create_publisher(kind, self._topic(name), profile, **self._options)
+
+    def _topic(self, name: str) -> str:
+        return f'~/{self.camera}/{name}' if self.camera else f'~/{name}'
 
     def _destroy(self, publisher: Any) -> None:
         self._publishers.remove(publisher)

@@ -23,6 +23,7 @@ from rcl_interfaces.msg import (
 )
 from rclpy.parameter import Parameter
 
+from ood_perception.frames import zones
 from ood_perception.ros.settings import (
     LIVE,
     START,
@@ -281,12 +282,23 @@ def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
         return f'{name}: expected width and height of 16 to 16384 px, got {value}'
     if name == 'intensity_range' and not _is_range(value):
         return f'intensity_range: expected low < high, or [0, 0] for automatic, got {value}'
+    if name in ('gate_zone', 'ignore_zones'):
+        texts = [value] if name == 'gate_zone' else zones.named(value)
+        return next(filter(None, (_zone_problem(name, text) for text in texts)), '')
     if name == 'device' and not re.fullmatch(r'auto|cpu|cuda(:\d+)?', value):
         return f'device: expected auto, cpu, cuda or cuda:N, got {value!r}'
     if name == 'profile' and not value.strip():
         return 'profile: expected a name or a path, got an empty text'
     if name == 'memory_file' and value and Path(value).expanduser().is_dir():
         return f'memory_file: expected a file, got the folder {value!r}'
+    return ''
+
+
+def _zone_problem(name: str, text: str) -> str:
+    try:
+        zones.corners(text)
+    except ValueError as error:
+        return f'{name}: {error}'
     return ''
 
 

@@ -67,8 +67,6 @@ class PlannerTopics:
         self.label_info: Any = None
         if self._vision is not None:
             self.label_info = create(self._vision.LabelInfo, 'label_info', qos.profile('latched'))
-        else:
-            report('info', 'no ~/label_info: vision_msgs (4.0 or later) is not installed')
         self._classes: list[str] = []
         self._names: dict[int, str] = {}
 

@@ -27,7 +27,7 @@ from ood_perception.frames.pairing import KEPT, Match
 from ood_perception.frames.stamps import NOWHERE
 from ood_perception.result import Result
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame
-from ood_perception.ros.detections import select
+from ood_perception.ros.detections import outside, select
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.points import point_cloud
 from ood_perception.ros.settings import Settings
@@ -105,8 +105,11 @@ class FramePublisher:
         if measured:
             stream.newest = (message, result)
         result = select(result, settings.detection_threshold, settings.min_area)
+        result = outside(result, settings.ignore_zones)
         info = stream.camera_info
         outputs = self._outputs[stream.name]
+        if measured:
+            outputs.state.look(message.header, frame.received, result, settings)
         outputs.publish_maps(message.header, size, result, settings, info, shown, measured)
         # Drivers without a calibration send an empty one, which matters only where metres do.
         judged = info is not None and (info.width > 0 or settings.depth != 'none')

@@ -57,9 +57,12 @@ class Reporter:
             return
         self._checked = True
         for finding in cheap_checks(profile):
+            remedy = f' -> {finding.remedy}' if finding.remedy else ''
+            text = f'{finding.name}: {finding.text}{remedy}'
             if finding.level != OK:
-                remedy = f' -> {finding.remedy}' if finding.remedy else ''
-                self._logger.warn(f'{finding.name}: {finding.text}{remedy}')
+                self._logger.warn(text)
+            elif remedy and finding.name == 'messages':
+                self._logger.info(text)
 
 
 class LoggingBridge(logging.Handler):

@@ -167,6 +167,12 @@ class Settings:
     min_area: int = _parameter(
         0, 'Objects of fewer pixels are not published.', unit='px', low=0, high=100_000_000
     )
+    ignore_zones: list[str] = _parameter(  # noqa: RUF009
+        [''],
+        'Parts of every image that do not count, such as the own bonnet: polygons of corners x,y '
+        'as shares 0..1 of width and height; nothing in them is unknown, and objects that lie '
+        'mostly in them are left out.',
+    )
     publish_score: bool = _parameter(
         False, 'Also publish the raw score as a 32FC1 image on ~/score.'
     )
@@ -227,6 +233,43 @@ class Settings:
     )
     max_range: float = _parameter(
         50.0, 'Points farther than this are left out.', unit='m', low=0.0, high=100000.0
+    )
+    gate_zone: str = _parameter(
+        '0,0.5 1,0.5 1,1 0,1',
+        'Polygon that ~/state watches, corners x,y as shares 0..1 of width and height.',
+    )
+    gate_area: int = _parameter(
+        400,
+        'Smaller objects do not count for ~/state.',
+        unit='px',
+        low=0,
+        high=100_000_000,
+    )
+    gate_on_road: bool = _parameter(
+        True,
+        'Only objects on the road count for ~/state; a profile without classes cannot tell, '
+        'there all do.',
+    )
+    gate_looks: int = _parameter(
+        2,
+        'Detections in a row with something in the zone that it takes for ~/state to say so; 1 '
+        'stops a detection earlier, and for every false alarm.',
+        low=1,
+        high=100,
+    )
+    gate_hold: float = _parameter(
+        1.0,
+        'After it was last seen, an object counts as still there for this long.',
+        unit='s',
+        low=0.0,
+        high=60.0,
+    )
+    gate_timeout: float = _parameter(
+        1.0,
+        'Without a result of an image that came within this time, ~/state is blind.',
+        unit='s',
+        low=0.05,
+        high=60.0,
     )
     memory_file: str = _parameter(
         '',

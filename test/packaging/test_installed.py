@@ -68,7 +68,7 @@ def test_it_runs_as_a_module() -> None:
     assert told.split() == ['ood_perception', ood_perception.__version__]
 
 
-@pytest.mark.parametrize('name', ['ood.launch.py', 'replay.launch.py'])
+@pytest.mark.parametrize('name', ['ood.launch.py', 'replay.launch.py', 'webcam.launch.py'])
 def test_launch_files_are_python(name: str) -> None:
     tree = ast.parse(share('launch', name).read_text(encoding='utf-8'))
     assert any(getattr(part, 'name', '') == 'generate_launch_description' for part in tree.body)

@@ -267,7 +267,7 @@ def test_labels_are_latched_and_follow_the_threshold():
 def test_without_label_messages_everything_else_goes_on(vision):
     planner, made, lines = topics(vision)
     assert 'label_info' not in made
-    assert len(lines) == 1
+    assert lines == []  # `ood doctor` and the first lines of the log tell it
     planner.name_classes(['road'], Settings())
     heat = np.full((20, 30), 200, np.uint8)
     planner.publish(None, Result(heatmap=heat, semantic=np.zeros_like(heat)), Settings())

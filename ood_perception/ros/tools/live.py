@@ -96,7 +96,7 @@ def run_live(
     if info in played:
         types[info] = 'sensor_msgs/msg/CameraInfo'
     stop, ready = threading.Event(), threading.Event()
-    with private_domain(), _node(settings, raw, output / 'node.log') as process:
+    with private_domain(), node_process(settings, raw, output / 'node.log') as process:
         failure: list[Exception] = []
         counts: dict[str, int] = {}
 
@@ -212,7 +212,10 @@ def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _node(settings: Sequence[str], image: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def node_process(
+    settings: Sequence[str], image: str, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a node with parameters ``name:=value`` on an image topic, and its log in a file."""
     command = [sys.executable, '-m', 'ood_perception.ros.main', '--ros-args']
     command += ['-r', f'image:={image}']
     for setting in settings:
