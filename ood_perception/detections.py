@@ -27,8 +27,7 @@ import numpy as np
 
 from ood_perception.result import SURROUNDINGS, Result
 
-CLASS_ID = 'unknown'
-"""class_id of every detection: no class is named."""
+CLASS_ID = 'unknown'  # class_id of every detection: no class is named
 
 
 def detection_json(
@@ -49,7 +48,6 @@ def detection_json(
         box: x1, y1, x2, y2 in pixels of the camera image.
         area: pixels.
         surroundings: entry of `result.SURROUNDINGS`.
-
     """
     row = {
         'id': int(number),

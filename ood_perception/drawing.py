@@ -57,7 +57,6 @@ def draw(
 
     Returns:
         uint8 (H, W, 3) RGB, `out` where given.
-
     """
     out = np.empty_like(image) if out is None else out
     if heatmap is None or not heatmap.any():

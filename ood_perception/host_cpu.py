@@ -68,7 +68,6 @@ def held_to(name: str) -> dict[str, str]:
 
     Raises:
         ValueError: an unknown name, or one that this CPU does not have.
-
     """
     if name not in INSTRUCTION_SETS:
         known = ', '.join(INSTRUCTION_SETS)

@@ -38,17 +38,10 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '
 
 
 class Picture(NamedTuple):
-    """
-    A picture as a person sees it.
+    """A picture as a person sees it."""
 
-    Attributes:
-        rgb: uint8 (H, W, 3).
-        orientation: EXIF orientation 1..8 by which the stored pixels were turned.
-
-    """
-
-    rgb: Rgb
-    orientation: int
+    rgb: Rgb  # uint8 (H, W, 3)
+    orientation: int  # EXIF orientation 1..8 by which the stored pixels were turned
 
 
 def shown(path: Any) -> str:
@@ -110,7 +103,6 @@ def read_picture(
     Raises:
         BadImage: no picture, cut off or damaged; the text names the file.
         OSError: it cannot be read.
-
     """
     data = path.read_bytes()
     try:
@@ -132,7 +124,6 @@ def read_label(path: Path) -> NDArray[Any]:
     Raises:
         BadImage: no picture, colours, or values outside 0..65535; the text names the file.
         OSError: it cannot be read.
-
     """
     from PIL import Image
 
@@ -189,7 +180,6 @@ def read_rgba(path: Path) -> NDArray[np.uint8]:
     Raises:
         BadImage: no picture, or one without alpha; the text names the file.
         OSError: it cannot be read.
-
     """
     from PIL import Image
 
@@ -215,7 +205,6 @@ def in_step(label: NDArray[Any], size: tuple[int, ...], turned: int) -> NDArray[
         size: (height, width) of the upright picture.
         turned: its EXIF orientation; where both sizes are the same, the label is taken as upright,
             which is how tools for labelling show pictures.
-
     """
     if turned != 1 and label.shape != size[:2] and upright(label, turned).shape == size[:2]:
         return upright(label, turned)

@@ -38,19 +38,11 @@ class BagError(ValueError):
 
 @dataclass(frozen=True)
 class Topic:
-    """
-    One topic of a bag.
+    """One topic of a bag."""
 
-    Attributes:
-        name: with a leading slash.
-        type: for example ``sensor_msgs/msg/Image``.
-        count: messages.
-
-    """
-
-    name: str
-    type: str
-    count: int
+    name: str  # with a leading slash
+    type: str  # for example ``sensor_msgs/msg/Image``
+    count: int  # messages
 
 
 def typestore() -> Typestore:
@@ -99,7 +91,6 @@ class Bag:
 
     Raises:
         BagError: no such bag, or nothing of it can be read.
-
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -145,7 +136,6 @@ class Bag:
 
         Yields:
             Connection, time of the record in ns, CDR bytes.
-
         """
         chosen = {(c.topic, c.msgtype): c for c in connections or self.connections}
 
@@ -247,8 +237,7 @@ class Bag:
             storage.close()
 
 
-opened = Bag
-"""`with opened(path) as bag`; what cannot be read of a damaged bag is a BagError."""
+opened = Bag  # `with opened(path) as bag`; what cannot be read of a damaged bag is a BagError
 
 
 def topics(path: str | Path) -> list[Topic]:
@@ -270,7 +259,6 @@ def image_topic(path: str | Path, wanted: str = '') -> str:
 
     Raises:
         BagError: there is none, or several to choose from; the text names them.
-
     """
     there = [t for t in topics(path) if t.type in IMAGE_TYPES]
     if wanted:
@@ -298,7 +286,6 @@ def read_topic(path: str | Path, topic: str) -> Iterator[tuple[int, Any]]:
 
     Raises:
         BagError: no such bag or topic; the text names the topics there are.
-
     """
     with Bag(path) as reader:
         chosen = [c for c in reader.connections if c.topic == topic]
@@ -323,7 +310,6 @@ def to_array(message: Any) -> np.ndarray:
 
     Raises:
         BagError: another encoding, or too few bytes.
-
     """
     try:
         return np.ascontiguousarray(stored_values(message))

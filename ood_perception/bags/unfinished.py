@@ -35,7 +35,6 @@ class UnfinishedMcap:
         start_time: of the first message left, ns.
         end_time: after the last message left, ns.
         damage: where the file ends; '' where nothing is missing.
-
     """
 
     def __init__(self, path: Path) -> None:

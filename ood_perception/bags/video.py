@@ -17,8 +17,7 @@ from ood_perception.bags.files import shown
 from ood_perception.frames.intensity import Intensity, Warn
 from ood_perception.frames.picture import Rgb
 
-RATES = (0.0, 1000.0)
-"""Frames per second between which a video's own rate is believed."""
+RATES = (0.0, 1000.0)  # frames per second between which a video's own rate is believed
 
 
 class VideoError(ValueError):
@@ -27,19 +26,11 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """
-    What a video says of itself.
+    """What a video says of itself."""
 
-    Attributes:
-        codec: its name.
-        rate: frames per second, 0 = unknown.
-        length: frames that it announces, 0 = unknown.
-
-    """
-
-    codec: str
-    rate: float
-    length: int
+    codec: str  # its name
+    rate: float  # frames per second, 0 = unknown
+    length: int  # frames that it announces, 0 = unknown
 
 
 def probe(path: Path) -> VideoInfo:
@@ -49,7 +40,6 @@ def probe(path: Path) -> VideoInfo:
     Raises:
         VideoError: no video, or one whose codec is not there.
         OSError: it cannot be read.
-
     """
     with path.open('rb') as file, _opened(path, file) as container:
         stream = _stream(path, container)
@@ -82,7 +72,6 @@ def read_video(
     Raises:
         VideoError: not a video that can be read.
         OSError: it cannot be read.
-
     """
     import av
 
@@ -110,7 +99,6 @@ class VideoWriter:
 
     Raises:
         OSError: it cannot be written.
-
     """
 
     def __init__(self, path: Path, rate: float) -> None:

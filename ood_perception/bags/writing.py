@@ -31,7 +31,6 @@ def open_writer(path: str | Path, storage: str = DEFAULT_STORAGE) -> Any:
 
     Raises:
         BagError: unknown storage, or the path exists.
-
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -54,7 +53,6 @@ class MessageWriter:
 
     Attributes:
         kinds: message classes by name.
-
     """
 
     def __init__(self, writer: Any) -> None:
@@ -157,7 +155,6 @@ def write_drive(
 
     Raises:
         BagError: as :func:`open_writer`.
-
     """
     count = 0
     with open_writer(path, storage) as writer:

@@ -27,8 +27,7 @@ FAMILIES = {
 }
 """Origin -> how the names of its models begin."""
 
-SAM = ('sam_vit_b', 'sam_vit_l', 'sam_vit_h')
-"""Networks of the package segment_anything."""
+SAM = ('sam_vit_b', 'sam_vit_l', 'sam_vit_h')  # networks of the package segment_anything
 
 
 def build_network(name: str) -> nn.Module:
@@ -41,7 +40,6 @@ def build_network(name: str) -> nn.Module:
     Raises:
         ValueError: no such network.
         ImportError: Segment Anything is not installed.
-
     """
     from ood_perception.models import create_model
 
@@ -66,7 +64,6 @@ def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
 
     Raises:
         CheckpointError: it fits none.
-
     """
     from ood_perception.models import MODELS
 
@@ -102,7 +99,6 @@ def convert_file(
 
     Raises:
         CheckpointError: unreadable, of no known model, not finite in half precision, or no space.
-
     """
     from safetensors.torch import save_file
 

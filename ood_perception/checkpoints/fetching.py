@@ -44,7 +44,6 @@ def fetch(
     Raises:
         WeightsMissing: `source` has no such file, or there is no address to download from.
         CheckpointError: no disk space, no connection, a wrong sha256, an HTML page.
-
     """
     target = cache_folder() / entry.file
     if target.is_file() and not wrong_sha256(entry, target):

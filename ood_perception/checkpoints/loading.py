@@ -16,8 +16,7 @@ from ood_perception.checkpoints.origins import ORIGINS, Converted, detect_origin
 from ood_perception.checkpoints.reading import read_checkpoint, tensors_of
 from ood_perception.checkpoints.report import CheckpointError, LoadReport
 
-PREFIX_DEPTH = 4
-"""Parts of a key that a wrapper may have put in front, at most."""
+PREFIX_DEPTH = 4  # parts of a key that a wrapper may have put in front, at most
 
 
 def load_checkpoint(
@@ -38,7 +37,6 @@ def load_checkpoint(
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: not a checkpoint, unsafe, or not this model's; `.report` has the keys.
-
     """
     if isinstance(source, Mapping):
         state, name = tensors_of(source, 'mapping'), 'mapping'
@@ -65,7 +63,6 @@ def match(
 
     Raises:
         CheckpointError: not this model's.
-
     """
     if origin != 'auto' and origin not in ORIGINS:
         raise ValueError(f'origin: expected auto or one of {", ".join(ORIGINS)}, got {origin!r}')

@@ -27,7 +27,6 @@ def load_exactly(module: nn.Module, weights: str) -> None:
     Raises:
         OSError: there is no such file.
         ValueError: it is no safetensors file, or keys or shapes differ; the message names them.
-
     """
     path = resolve(weights)
     try:
@@ -50,7 +49,6 @@ def read_tensors(reference: str, keys: Sequence[str]) -> tuple[dict[str, Tensor]
     Raises:
         OSError: there is no such file.
         ValueError: it is no safetensors file, a tensor is missing, or one holds NaN or infinity.
-
     """
     path = resolve(reference)
     try:

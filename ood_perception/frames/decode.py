@@ -94,7 +94,6 @@ def decode(
 
     Raises:
         BadImage: the message holds no usable image.
-
     """
     if hasattr(message, 'encoding'):
         return decode_raw(message, max_pixels, warn, intensity)
@@ -124,7 +123,6 @@ def decode_raw(
 
     Raises:
         BadImage: unknown encoding, a size that cannot be, too few bytes, nothing finite.
-
     """
     height, width = int(message.height), int(message.width)
     name = _known(str(message.encoding).strip())
@@ -158,7 +156,6 @@ def stored_values(message: Any) -> NDArray[Any]:
 
     Raises:
         BadImage: unknown or planar encoding, too few bytes.
-
     """
     name = _known(str(message.encoding).strip())
     if name in _SEMI_PLANAR or name in _PACKED_YUV:
@@ -191,7 +188,6 @@ def decode_compressed(
 
     Raises:
         BadImage: no picture, cut off, damaged, or of a size that cannot be.
-
     """
     data = bytes(message.data)
     form = str(message.format)[:60]
@@ -230,7 +226,6 @@ def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
 
     Raises:
         BadImage: as :func:`decode_raw`.
-
     """
     # Imported late: whoever only reads bags need not wait for torch.
     from ood_perception.frames.colour import ENCODINGS, RawFrame

@@ -21,7 +21,6 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
     Returns:
         (B, C, H, W) of the same dtype; the maps themselves where they have that size already.
-
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
@@ -48,7 +47,6 @@ def resize_map(image: Tensor, size: Sequence[int], mode: str = 'bilinear') -> Te
 
     Returns:
         (H, W) of the same dtype.
-
     """
     if tuple(image.shape) == tuple(size):
         return image

@@ -47,7 +47,6 @@ def node_status(
         health: what is wrong.
         doing: what keeps it from working at the moment ('loading ...'), or ''.
         values: further values to show.
-
     """
     level, text = health.verdict()
     if doing and level < Level.ERROR:
@@ -82,7 +81,6 @@ def camera_status(
         topic: resolved name of its image topic.
         active: whether the node is active.
         health: what is wrong.
-
     """
     counters = stream.counters
     age = time.monotonic() - stream.last_received if stream.last_received else None

@@ -55,7 +55,6 @@ class FrameProcessor:
         publishing: held while messages are written and sent.
         publisher: sends results.
         follower: sends what was found with the frames that come after.
-
     """
 
     def __init__(

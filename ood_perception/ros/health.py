@@ -18,11 +18,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MOMENT = 5.0
-"""Seconds for which a problem of a single frame is shown."""
-
-REMIND = 300.0
-"""Seconds after which the log is told again of an issue that stands."""
+MOMENT = 5.0  # seconds for which a problem of a single frame is shown
+REMIND = 300.0  # seconds after which the log is told again of an issue that stands
 
 Report = Callable[[str, str], None]
 
@@ -38,21 +35,12 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """
-    Something that is wrong.
+    """Something that is wrong."""
 
-    Attributes:
-        level: WARN (results come, but somebody should look) or ERROR (none, or none to trust).
-        text: what is wrong, with the value that was met.
-        remedy: what to do about it, '' where there is nothing to say.
-        until: steady time in seconds at which it is over by itself.
-
-    """
-
-    level: Level
-    text: str
-    remedy: str = ''
-    until: float = math.inf
+    level: Level  # WARN (results come, but somebody should look) or ERROR (none, or none to trust)
+    text: str  # what is wrong, with the value that was met
+    remedy: str = ''  # what to do about it, '' where there is nothing to say
+    until: float = math.inf  # steady time in seconds at which it is over by itself
 
     def __str__(self) -> str:
         return f'{self.text} -> {self.remedy}' if self.remedy else self.text
@@ -67,7 +55,6 @@ class Health:
     Args:
         report: report(level, text) logs a line and throttles repetitions; level is 'info', 'warn'
             or 'error'.
-
     """
 
     def __init__(self, report: Report) -> None:
@@ -96,7 +83,6 @@ class Health:
             camera: name of the camera it belongs to ('' is the only, unnamed one); None: the node.
             lasts: seconds after which it is over unless it is raised again.
             quiet: leave the log alone; the diagnostics show it.
-
         """
         self._raise(Level.WARN, key, text, remedy, camera, lasts, quiet)
 

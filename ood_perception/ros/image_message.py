@@ -45,7 +45,6 @@ class ImageMessage:
 
     Raises:
         ValueError: encoding without a fixed layout, or a size below 1.
-
     """
 
     def __init__(self, height: int, width: int, encoding: str) -> None:

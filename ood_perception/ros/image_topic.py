@@ -23,7 +23,6 @@ class ImageTopic:
         encoding: of the sensor_msgs/Image.
         publisher: of the raw topic.
         compressed: publisher of the ``/compressed`` sibling, or None.
-
     """
 
     def __init__(self, encoding: str, publisher: Any, compressed: Any = None) -> None:
@@ -59,7 +58,6 @@ class ImageTopic:
             header: std_msgs/Header of the camera's message.
             pixels: image in the topic's encoding; may be :meth:`buffer` itself.
             quality: 1..100 of the JPEG.
-
         """
         if self.compressed_wanted:
             self.compressed.publish(self._encode(header, pixels, quality))

@@ -48,7 +48,6 @@ def build(
 
     Raises:
         ValueError, OSError, RuntimeError: what the pipeline or the memory file raises.
-
     """
     # Imported late: torch takes seconds, and a wrong parameter should fail before that.
     import torch

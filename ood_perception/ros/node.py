@@ -57,7 +57,6 @@ class OodNode(LifecycleNode):
         health: what is wrong at the moment.
         worker: the thread that processes frames, while configured.
         enabled: False discards frames (service ~/enable).
-
     """
 
     def __init__(self, name: str = 'ood', **options: Any) -> None:

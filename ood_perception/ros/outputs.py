@@ -81,7 +81,6 @@ class CameraOutputs:
         settings: the node's parameters.
         qos: QoS profile of the outputs.
         options: further arguments of create_publisher, as qos_overriding_options.
-
     """
 
     def __init__(
@@ -185,7 +184,6 @@ class CameraOutputs:
             camera_info: sensor_msgs/CameraInfo of the camera, or None.
             shown: whether to send what can also be moved from an earlier frame.
             measured: whether the result was found in this frame, and not moved to it.
-
         """
         quality = settings.jpeg_quality
         if measured:
@@ -226,7 +224,6 @@ class CameraOutputs:
             settings: the node's parameters.
             places: where the objects are in 3D, by id.
             points: sensor_msgs/PointCloud2, or None.
-
         """
         found = detections.rows(result)
         for item in found:

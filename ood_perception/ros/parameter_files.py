@@ -23,7 +23,6 @@ def problems(arguments: Sequence[str], node: str) -> list[str]:
     Args:
         arguments: the command line, with ``--params-file FILE``.
         node: fully qualified name of the node.
-
     """
     lines = []
     for path in files(arguments):

@@ -87,7 +87,6 @@ def declare(node: Any, overrides: Mapping[str, Any] = MappingProxyType({})) -> S
     Raises:
         ValueError: a value given at the start has the wrong type.
         rclpy's ParameterException family: it lies outside the range.
-
     """
     for name, field in fields(Settings).items():
         _declare(node, name, field, overrides)
@@ -116,7 +115,6 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
 
     Raises:
         ValueError: another type; the message says what to write.
-
     """
     wanted = default(field)
     if isinstance(wanted, float) and type(value) is int:
@@ -143,7 +141,6 @@ def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
     Args:
         overrides: names of the parameters that were given.
         cameras: names of the cameras.
-
     """
     own = list(fields(Settings))
     names = [c for c in cameras if c]
@@ -223,7 +220,6 @@ def check(settings: Settings) -> None:
 
     Raises:
         ValueError: starts with the parameter's name and quotes the value it got.
-
     """
     for name, field in fields(Settings).items():
         if problem := _problem(name, field, getattr(settings, name)):
@@ -240,7 +236,6 @@ def check_changes(changes: Iterable[Any], configured: bool) -> SetParametersResu
     Args:
         changes: the rclpy Parameters that somebody wants to set.
         configured: whether the node has been configured.
-
     """
     for parameter in changes:
         field = _field(parameter.name)

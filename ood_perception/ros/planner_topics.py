@@ -55,7 +55,6 @@ class PlannerTopics:
         create: create(type, name, qos=None) makes a lifecycle publisher.
         vision: module vision_msgs.msg, or None where it is not installed.
         report: report(level, text) logs a line.
-
     """
 
     def __init__(self, create: Create, vision: Any, report: Callable[[str, str], None]) -> None:
@@ -110,7 +109,6 @@ class PlannerTopics:
             header: std_msgs/Header of the camera's message, sent on verbatim.
             result: on the host, already without the objects that are not to be published.
             settings: the node's parameters.
-
         """
         if result.heatmap is None:
             return
@@ -145,7 +143,6 @@ def label_info(messages: Any, names: dict[int, str], threshold: float) -> Any:
         messages: the module vision_msgs.msg.
         names: of each id in the mask.
         threshold: probability from which a pixel is unknown, 0..1.
-
     """
     return messages.LabelInfo(
         header=Header(),

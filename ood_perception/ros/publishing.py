@@ -62,7 +62,6 @@ class FramePublisher:
         outputs: topics of each camera by its name.
         warn: is told what stands in the way of metres, and when it is over.
         fail: fail(stream, error) is told of objects that could not be published.
-
     """
 
     def __init__(
@@ -98,7 +97,6 @@ class FramePublisher:
             result: of the pipeline, on the host.
             settings: the node's parameters.
             age: seconds since the frame in which the result was found, 0 = it is this one.
-
         """
         message, size = frame.message, image.shape[:2]
         measured, shown = _in_order(stream, frame, age)

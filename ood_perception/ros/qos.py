@@ -48,7 +48,6 @@ def profile(name: str, depth: int | None = None) -> QoSProfile:
 
     Raises:
         ValueError: unknown name, or a depth below 1.
-
     """
     if name not in PROFILES:
         raise ValueError(f'qos: expected one of {", ".join(PROFILES)}, got {name!r}')

@@ -11,8 +11,7 @@ from typing import Any
 
 from ood_perception.diagnosis import OK, cheap_checks
 
-LOG_PERIOD = 5.0
-"""Seconds for which a log line of the same kind is not repeated."""
+LOG_PERIOD = 5.0  # seconds for which a log line of the same kind is not repeated
 
 KINDS_KEPT = 256
 
@@ -23,7 +22,6 @@ class Reporter:
 
     Args:
         logger: the rclpy logger of the node.
-
     """
 
     def __init__(self, logger: Any) -> None:
@@ -68,7 +66,6 @@ class LoggingBridge(logging.Handler):
 
     Args:
         report: where they go.
-
     """
 
     LOGGER = 'ood_perception'

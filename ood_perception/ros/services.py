@@ -44,7 +44,6 @@ class Services:
 
     Args:
         node: the `OodNode` that they act on.
-
     """
 
     def __init__(self, node: Any) -> None:

@@ -46,7 +46,6 @@ def save(
 
     Raises:
         OSError: the folder cannot be made or written.
-
     """
     stamp = f'{header.stamp.sec}.{header.stamp.nanosec:09d}'
     name = time.strftime('%Y%m%d-%H%M%S') + f'_{camera or "camera"}_{stamp}'

@@ -21,14 +21,9 @@ from ood_perception.ros.settings import Settings
 from ood_perception.ros.subscriptions import publishers
 from ood_perception.ros.worker import Worker
 
-ABANDONED = 60.0
-"""Seconds after which a call that does not return is given up for a new pipeline."""
-
-DROP_WINDOW = 10
-"""Checks (seconds) over which dropped frames are counted,"""
-
-DROP_FRAMES = 30
-"""and frames that must have come in them."""
+ABANDONED = 60.0  # seconds after which a call that does not return is given up for a new pipeline
+DROP_WINDOW = 10  # checks (seconds) over which dropped frames are counted,
+DROP_FRAMES = 30  # and frames that must have come in them
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 
@@ -39,7 +34,6 @@ class Watchdog:
 
     Args:
         health: where issues are raised.
-
     """
 
     def __init__(self, health: Health) -> None:
@@ -111,7 +105,6 @@ class Watchdog:
             worker: that processes it.
             topic: resolved name of its image topic.
             mismatch: why its publishers do not reach us, '' when they do.
-
         """
         health, camera, settings = self.health, stream.name, worker.settings
         if mismatch:

@@ -26,8 +26,7 @@ from ood_perception.ros.image_message import ImageMessage
 from ood_perception.ros.tools.session import SETTLE, tool_node, wait_until
 
 TRANSPORTS = ('raw', 'compressed', 'both')
-DEFAULT_RATE = 30.0
-"""Frames per second of a source that has no rate of its own."""
+DEFAULT_RATE = 30.0  # frames per second of a source that has no rate of its own
 
 
 class CameraPublisher:
@@ -45,7 +44,6 @@ class CameraPublisher:
 
     Raises:
         ValueError: unknown transport or QoS, quality out of range.
-
     """
 
     def __init__(
@@ -93,7 +91,6 @@ class CameraPublisher:
 
         Returns:
             The header that was sent.
-
         """
         header = Header(frame_id=self.frame_id)
         if stamp_ns is None:
@@ -170,7 +167,6 @@ def run_camera(
     Raises:
         SourceError: the source cannot be opened.
         ValueError: an option out of range.
-
     """
     if rate < 0 or frames < 0 or wait < 0:
         raise ValueError(f'rate, frames, wait: expected 0 or more, got {rate}, {frames}, {wait}')

@@ -68,7 +68,6 @@ def run_live(
 
     Raises:
         LiveError: the node did not start or died; the message holds its last lines.
-
     """
     from ood_perception.bags import rosbag2 as bags
     from ood_perception.ros.tools.domain import private_domain

@@ -69,7 +69,6 @@ def play(
     Raises:
         BagError: no such bag or topic, nothing in it to play, nobody subscribed in time.
         ValueError: rate, clock, loop or start out of range.
-
     """
     if not rate > 0:
         raise ValueError(f'rate: expected more than 0, got {rate}')

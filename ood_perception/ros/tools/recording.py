@@ -22,8 +22,7 @@ from ood_perception.ros.tools.session import message_class, tool_node
 
 log = logging.getLogger(__name__)
 
-DEPTH = 100
-"""Messages of a topic that the middleware may hold for us."""
+DEPTH = 100  # messages of a topic that the middleware may hold for us
 
 BACKLOG = 256 * 2**20
 """Bytes that may wait while the disk is busy; what comes then is lost, and told."""
@@ -65,7 +64,6 @@ def record(
 
     Raises:
         BagError: as `bag.open_writer`.
-
     """
     stop = stop or threading.Event()
     with bag.open_writer(path, storage) as writer, tool_node('ood_record', context) as node:

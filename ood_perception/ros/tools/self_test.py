@@ -14,8 +14,7 @@ from ood_perception.diagnosis import ERROR, OK, WARN, Finding
 from ood_perception.diagnosis.middleware import check_transport
 
 TOPIC = '/ood_self_test/image'
-DISCOVERY = 10.0
-"""Seconds for the two processes to find each other."""
+DISCOVERY = 10.0  # seconds for the two processes to find each other
 
 
 def transport_finding(width: int, height: int, rate: float, seconds: float) -> Finding:
@@ -30,7 +29,6 @@ def transport_finding(width: int, height: int, rate: float, seconds: float) -> F
 
     Returns:
         'ok' when all arrived, 'warn' up to 5 % lost, 'error' beyond.
-
     """
     from sensor_msgs.msg import Image
 

@@ -36,7 +36,6 @@ def tool_node(name: str, context: Context | None = None, spin: bool = True) -> I
         name: of the node; the process id is appended.
         context: an initialised one to be used, None for a fresh one.
         spin: whether to serve its timers and subscriptions in a thread.
-
     """
     prepare()
     own = context is None
@@ -74,7 +73,6 @@ def message_class(kind: str) -> Any:
 
     Raises:
         ImportError: its package is not installed; the text names it.
-
     """
     package, _, name = kind.partition('/msg/')
     try:
