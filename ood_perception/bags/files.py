@@ -96,7 +96,6 @@ def read_picture(
     Read a picture, upright by its EXIF orientation.
 
     Args:
-        path: of the file.
         intensity: mapping of the stream for more than 8 bits, None for one of its own.
         warn: is told which range of more than 8 bits is used.
 
@@ -201,7 +200,6 @@ def in_step(label: NDArray[Any], size: tuple[int, ...], turned: int) -> NDArray[
     Turn a label that was drawn on the stored pixels of a picture that is shown upright.
 
     Args:
-        label: (H, W) values.
         size: (height, width) of the upright picture.
         turned: its EXIF orientation; where both sizes are the same, the label is taken as upright,
             which is how tools for labelling show pictures.

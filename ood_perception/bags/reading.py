@@ -80,9 +80,6 @@ class Bag:
     What metadata.yaml says is believed only where the files have nothing better to say: topics
     are told apart by name and type, whatever their QoS, and counts are those of the files.
 
-    Args:
-        path: of the folder or file.
-
     Attributes:
         connections: topics as rosbags' connections, one for each name and type.
         start_time: of the first message, ns.
@@ -254,7 +251,6 @@ def image_topic(path: str | Path, wanted: str = '') -> str:
     Topic of a bag's images.
 
     Args:
-        path: of the bag.
         wanted: its name; '' = the only one that there is, depth images left aside.
 
     Raises:
@@ -276,10 +272,6 @@ def image_topic(path: str | Path, wanted: str = '') -> str:
 def read_topic(path: str | Path, topic: str) -> Iterator[tuple[int, Any]]:
     """
     Messages of one topic in the order they were written.
-
-    Args:
-        path: of the bag.
-        topic: its name.
 
     Yields:
         The time in ns at which it was recorded, and the message with numpy arrays for its data.

@@ -27,9 +27,6 @@ class UnfinishedMcap:
     """
     Reader with the methods of rosbags' storages that this package uses.
 
-    Args:
-        path: of the file.
-
     Attributes:
         connections: topics as rosbags' connections, with the messages that are left.
         start_time: of the first message left, ns.

@@ -61,7 +61,6 @@ def read_video(
     Frames of a video, upright by its display matrix.
 
     Args:
-        path: of the file.
         intensity: mapping of more than 8 bits of grey.
         warn: is told which range of those is used.
         problem: is told where the video stops being readable.
@@ -94,7 +93,6 @@ class VideoWriter:
     An H.264 file (MPEG-4 where there is no encoder for it); a context manager.
 
     Args:
-        path: of the file.
         rate: frames per second.
 
     Raises:

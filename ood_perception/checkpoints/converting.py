@@ -57,7 +57,6 @@ def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
 
     Args:
         state: official key -> tensor.
-        name: of the source, for messages.
 
     Returns:
         a name for `models.create_model`.
@@ -89,13 +88,9 @@ def convert_file(
     Memory queues, optimizer state, auxiliary heads and hyper-parameters stay behind.
 
     Args:
-        source: official file.
         target: .safetensors to write; appears whole or not at all.
         model: name for `models.create_model`, '' to find it.
         half: store floating point tensors in float16.
-
-    Returns:
-        what was used and what was left out.
 
     Raises:
         CheckpointError: unreadable, of no known model, not finite in half precision, or no space.

@@ -33,13 +33,9 @@ def fetch(
     A download that was interrupted goes on where it stopped, if the server can do that.
 
     Args:
-        entry: of the catalogue.
         source: a folder that has the file under its released name, or the file itself; None
             downloads it.
         progress: told how far it is.
-
-    Returns:
-        path of the file in the cache.
 
     Raises:
         WeightsMissing: `source` has no such file, or there is no address to download from.

@@ -31,9 +31,6 @@ def load_checkpoint(
             tensors themselves or the outer dict of the file).
         origin: key of `origins.ORIGINS`, or 'auto' to tell it by the keys.
 
-    Returns:
-        what was used, what was ignored and why.
-
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: not a checkpoint, unsafe, or not this model's; `.report` has the keys.
@@ -57,9 +54,6 @@ def match(
 
     Args:
         model: as in :func:`load_checkpoint`; only its number of classes may change.
-        state: official key -> tensor.
-        origin: as in :func:`load_checkpoint`.
-        name: of the source, for messages.
 
     Raises:
         CheckpointError: not this model's.

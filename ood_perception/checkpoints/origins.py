@@ -264,7 +264,6 @@ def detect_origin(keys: Collection[str], own: Collection[str] = ()) -> str:
     Tell whose checkpoint it is by its keys; '' if it is nobody's that we know.
 
     Args:
-        keys: of the checkpoint.
         own: names of the model's parameters; keys among them that no publisher uses are 'ours'.
     """
     signs = {

@@ -175,10 +175,6 @@ def tensors_of(tree: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """
     Find the dict of tensors in what a checkpoint holds, at most three levels deep.
 
-    Args:
-        tree: what the file holds.
-        name: of the file, for messages.
-
     Raises:
         CheckpointError: there are none, or several dicts of which none is a known one.
     """

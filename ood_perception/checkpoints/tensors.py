@@ -20,7 +20,6 @@ def load_exactly(module: nn.Module, weights: str) -> None:
     Load a safetensors file into a module, every key and shape equal.
 
     Args:
-        module: to be filled.
         weights: ``package:FILE`` for a file in ``ood_perception/weights``, a path, or a name of
             the weights catalogue.
 

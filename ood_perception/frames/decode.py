@@ -113,7 +113,6 @@ def decode_raw(
     more than 8 bits become 8 is described in :mod:`ood_perception.frames.intensity`.
 
     Args:
-        message: the sensor_msgs/Image (any object with its fields).
         max_pixels: larger images are refused.
         warn: is told what was odd about an image that could still be used.
         intensity: mapping to 8 bits, one for each stream; None estimates it for this image alone.
@@ -178,7 +177,6 @@ def decode_compressed(
     they are stored, whatever EXIF says, since camera_info describes those.
 
     Args:
-        message: the sensor_msgs/CompressedImage (any object with its fields).
         max_pixels: larger images are refused before they are decoded.
         warn: is told what was odd about an image that could still be used.
         intensity: as for :func:`decode_raw`.
@@ -219,10 +217,6 @@ def decode_compressed(
 def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
     """
     View a sensor_msgs/Image as bytes that a GPU converts itself, or None where it cannot.
-
-    Args:
-        message: the sensor_msgs/Image (any object with its fields).
-        max_pixels: larger images are refused.
 
     Raises:
         BadImage: as :func:`decode_raw`.

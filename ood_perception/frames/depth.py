@@ -109,10 +109,8 @@ def from_depth(
 
     Args:
         depth: float32 (H, W) metres along the optical axis, NaN = no measurement.
-        camera: of the image.
         heatmap: uint8 (H, W), 0..255 = probability of being unknown; None: only instances count.
         instances: uint16 (H, W) ids, 0 = none; or None.
-        choice: which pixels become points.
 
     Returns:
         (N,) array of dtype `POINT`.
@@ -189,7 +187,6 @@ def places(cloud: NDArray[Any], ids: Any) -> dict[int, Place]:
 
     Args:
         cloud: (N,) array of dtype `POINT`.
-        ids: instance ids to look for.
 
     Returns:
         Place by id, for the ids that have at least three points.

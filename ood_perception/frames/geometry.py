@@ -62,9 +62,6 @@ class Camera:
         Camera of an image that a camera_info belongs to.
 
         Args:
-            info: sensor_msgs/CameraInfo.
-            height: rows of the image.
-            width: columns of the image.
             rectified: True for an image that was rectified already: P counts, and no distortion.
 
         Raises:
@@ -117,11 +114,6 @@ class Camera:
 def size_note(info: Any, height: int, width: int) -> tuple[str, str]:
     """
     Say how a camera_info and an image differ in size.
-
-    Args:
-        info: sensor_msgs/CameraInfo.
-        height: rows of the image.
-        width: columns of the image.
 
     Returns:
         What differs and what to do about it; two empty texts where they fit.

@@ -67,7 +67,6 @@ class Intensity:
         Args:
             values: (H, W) or (H, W, 3) of any integer or float type but uint8; the channels of a
                 colour image share one range that begins at 0.
-            name: of the encoding, for the warning.
             warn: is told once which range is used, and again when it has to jump.
 
         Returns:

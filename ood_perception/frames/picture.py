@@ -72,7 +72,6 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
     Decode a picture as it is stored.
 
     Args:
-        data: the whole file.
         max_pixels: larger pictures are refused before they are decoded.
         min_side: pictures with a shorter side are refused.
 
@@ -110,7 +109,6 @@ def to_rgb8(
     Args:
         image: (H, W) or (H, W, 3) RGB of any number type.
         intensity: mapping of the stream for more than 8 bits, None for one of its own.
-        warn: see `Intensity`.
 
     Raises:
         BadImage: nothing finite in it.

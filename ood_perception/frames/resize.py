@@ -17,7 +17,6 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
     Args:
         maps: float (B, C, h, w).
-        size: (H, W) wanted.
 
     Returns:
         (B, C, H, W) of the same dtype; the maps themselves where they have that size already.

@@ -57,8 +57,6 @@ def network_size(
     Size (h, w) at which a frame is processed: aspect ratio kept, sides rounded to the multiple.
 
     Args:
-        height: of the frame in pixels.
-        width: of the frame in pixels.
         short_side: wanted shorter side in pixels, 0 = the frame's own.
         max_long_side: bound of the longer side in pixels, 0 = none.
         multiple_of: both sides become multiples of it, at least one multiple.
@@ -145,7 +143,6 @@ def normalise(images: Tensor, spec: InputSpec, channels_last: bool = True) -> Te
 
     Args:
         images: uint8 (B, 3, h, w) RGB.
-        spec: of the segmentor.
         channels_last: how the pixels lie afterwards.
 
     Returns:

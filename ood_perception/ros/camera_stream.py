@@ -199,10 +199,6 @@ class Mailbox:
         Wait for frames and take those of up to `limit` cameras, the longest unserved first.
 
         The list is empty when :meth:`wake` was called or nothing came in time.
-
-        Args:
-            limit: cameras to take from at most.
-            timeout: seconds to wait at most.
         """
         end = time.monotonic() + timeout
         with self._changed:

@@ -76,10 +76,7 @@ def to_json(header: Any, camera: str, size: tuple[int, ...], found: list[Detecti
     One frame's objects as JSON text.
 
     Args:
-        header: std_msgs/Header of the frame.
-        camera: name of the camera.
         size: (height, width) of the camera image in pixels.
-        found: the objects.
     """
     tree: dict[str, Any] = {
         'header': {
@@ -123,8 +120,6 @@ def to_vision(messages: Any, header: Any, found: list[Detection]) -> Any:
 
     Args:
         messages: the module that :func:`vision_msgs` gave.
-        header: std_msgs/Header of the frame.
-        found: the objects.
     """
     array = messages.Detection2DArray(header=header)
     for item in found:

@@ -49,9 +49,6 @@ class Fallback:
 
     All times are seconds of one steady clock, given by the caller.
 
-    Args:
-        steps: the wanted one first.
-
     Attributes:
         steps: the wanted one first.
         current: index of the step in use.

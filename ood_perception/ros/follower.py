@@ -63,12 +63,7 @@ class Processor(Protocol):
 
 
 class Follower:
-    """
-    Publish every frame of the cameras with a `detect_rate`.
-
-    Args:
-        processor: whose settings, outputs and publisher are used.
-    """
+    """Publish every frame of the cameras with a `detect_rate`."""
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
@@ -105,15 +100,7 @@ class Follower:
     def found(
         self, stream: CameraStream, frame: PendingFrame, result: Result, has: set[str]
     ) -> None:
-        """
-        Take what was found in a frame; called from the worker's thread.
-
-        Args:
-            stream: camera of the frame.
-            frame: that was detected in.
-            result: on the host.
-            has: fields of it that were asked for.
-        """
+        """Take what was found in a frame; called from the worker's thread."""
         track = self._tracks.get(stream.name)
         if track is not None and frame.place != NOWHERE:
             with self._changed:

@@ -35,8 +35,6 @@ class ImageMessage:
     so the same message serves the next frame.
 
     Args:
-        height: rows.
-        width: columns.
         encoding: mono8, rgb8, bgr8, rgba8, bgra8, mono16 or 32FC1.
 
     Attributes:

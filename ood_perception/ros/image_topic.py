@@ -20,7 +20,6 @@ class ImageTopic:
     An image topic with one message that is written in place and reused.
 
     Attributes:
-        encoding: of the sensor_msgs/Image.
         publisher: of the raw topic.
         compressed: publisher of the ``/compressed`` sibling, or None.
     """
@@ -55,7 +54,6 @@ class ImageTopic:
         Send pixels to whoever listens.
 
         Args:
-            header: std_msgs/Header of the camera's message.
             pixels: image in the topic's encoding; may be :meth:`buffer` itself.
             quality: 1..100 of the JPEG.
         """

@@ -137,10 +137,6 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
 def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
     """
     Say which start parameters no one reads, one line each, with the nearest name that exists.
-
-    Args:
-        overrides: names of the parameters that were given.
-        cameras: names of the cameras.
     """
     own = list(fields(Settings))
     names = [c for c in cameras if c]
@@ -230,13 +226,7 @@ def check(settings: Settings) -> None:
 
 
 def check_changes(changes: Iterable[Any], configured: bool) -> SetParametersResult:
-    """
-    Judge a set of parameter changes (rclpy Parameters) before they happen.
-
-    Args:
-        changes: the rclpy Parameters that somebody wants to set.
-        configured: whether the node has been configured.
-    """
+    """Judge a set of parameter changes (rclpy Parameters) before they happen."""
     for parameter in changes:
         field = _field(parameter.name)
         if field is None:

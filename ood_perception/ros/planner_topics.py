@@ -102,14 +102,7 @@ class PlannerTopics:
         return wanted
 
     def publish(self, header: Any, result: Result, settings: Settings) -> None:
-        """
-        Send what a frame's result says.
-
-        Args:
-            header: std_msgs/Header of the camera's message, sent on verbatim.
-            result: on the host, already without the objects that are not to be published.
-            settings: the node's parameters.
-        """
+        """Send what a frame's result says."""
         if result.heatmap is None:
             return
         if self.frame_score.get_subscription_count():
@@ -140,8 +133,6 @@ def label_info(messages: Any, names: dict[int, str], threshold: float) -> Any:
     Name the classes of a mask as a vision_msgs/LabelInfo.
 
     Args:
-        messages: the module vision_msgs.msg.
-        names: of each id in the mask.
         threshold: probability from which a pixel is unknown, 0..1.
     """
     return messages.LabelInfo(

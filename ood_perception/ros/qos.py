@@ -43,7 +43,6 @@ def profile(name: str, depth: int | None = None) -> QoSProfile:
     QoS profile of a name.
 
     Args:
-        name: entry of `PROFILES`.
         depth: number of messages kept, None for the profile's own.
 
     Raises:

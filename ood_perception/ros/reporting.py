@@ -17,12 +17,7 @@ KINDS_KEPT = 256
 
 
 class Reporter:
-    """
-    Log lines, at most one of its kind (its text without digits) every `LOG_PERIOD` seconds.
-
-    Args:
-        logger: the rclpy logger of the node.
-    """
+    """Log lines, at most one of its kind (its text without digits) every `LOG_PERIOD` seconds."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -63,9 +58,6 @@ class Reporter:
 class LoggingBridge(logging.Handler):
     """
     Hand the lines of the package's `logging` (engine choice, weights, scores) to the node's log.
-
-    Args:
-        report: where they go.
     """
 
     LOGGER = 'ood_perception'

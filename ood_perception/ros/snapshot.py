@@ -33,9 +33,6 @@ def save(
     Write a frame and what was found in it into a new folder below `folder`.
 
     Args:
-        folder: where snapshots go; made when absent.
-        camera: name of the camera, '' for the only one.
-        header: std_msgs/Header of the frame.
         image: uint8 (H, W, 3) RGB.
         result: on the host, as complete as can be.
         about: what else to write into snapshot.json (parameters, profile, statistics).

@@ -167,10 +167,7 @@ def mismatches(
     Say which other ends of a topic do not meet ours, and why.
 
     Args:
-        endpoints: rclpy TopicEndpointInfo of the other ends.
-        topic: name of the topic.
         kind: our message type, as ``sensor_msgs/msg/Image``.
-        own: our QoS profile.
         offered: True when the others publish, False when they subscribe.
     """
     problems = []

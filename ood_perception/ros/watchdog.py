@@ -29,12 +29,7 @@ IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 
 
 class Watchdog:
-    """
-    The rules for one configured node.
-
-    Args:
-        health: where issues are raised.
-    """
+    """The rules for one configured node."""
 
     def __init__(self, health: Health) -> None:
         self.health = health
@@ -100,10 +95,6 @@ class Watchdog:
         Look at one camera of an active node.
 
         Args:
-            node: to ask for the topics there are.
-            stream: the camera.
-            worker: that processes it.
-            topic: resolved name of its image topic.
             mismatch: why its publishers do not reach us, '' when they do.
         """
         health, camera, settings = self.health, stream.name, worker.settings

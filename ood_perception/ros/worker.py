@@ -43,14 +43,6 @@ class Worker(FrameProcessor):
     """
     Process the frames of a mailbox in a thread until it is stopped.
 
-    Args:
-        mailbox: source of the frames.
-        outputs: topics of each camera by its name.
-        settings: the node's parameters.
-        health: is told what goes wrong.
-        build: makes the pipeline of a step of `fallback`.
-        fallback: decides which pipeline to use.
-
     Attributes:
         error: why the first pipeline could not be built, or None.
     """

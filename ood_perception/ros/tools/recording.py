@@ -48,14 +48,12 @@ def record(
     durability that its publishers offer. Messages are stored under the time of reception.
 
     Args:
-        path: folder to be made.
         topics: to be recorded, empty for all there are and will be.
         until: ends the recording when it returns True for the counts so far.
         seconds: longest duration, 0 = without end.
         storage: 'mcap' or 'sqlite3'.
         types: topic -> message type, for topics whose publisher comes later; saves the discovery.
         context: an initialised context, None for a fresh one.
-        stop: ends the recording when set.
         ready: is set once every topic of `topics` is subscribed.
         on_progress: is told the counts about five times a second.
 

@@ -21,12 +21,6 @@ def transport_finding(width: int, height: int, rate: float, seconds: float) -> F
     """
     Send rgb8 images between two processes of this machine and count what arrives.
 
-    Args:
-        width: of the images in pixels.
-        height: of the images in pixels.
-        rate: images per second.
-        seconds: length of the test.
-
     Returns:
         'ok' when all arrived, 'warn' up to 5 % lost, 'error' beyond.
     """
