@@ -27,8 +27,7 @@ import numpy as np
 
 from ood_perception.result import SURROUNDINGS, Result
 
-CLASS_ID = 'unknown'
-"""class_id of every detection: no class is named."""
+CLASS_ID = 'unknown'  # class_id of every detection: no class is named
 
 
 def detection_json(
@@ -43,13 +42,10 @@ def detection_json(
     One object under the keys of the module's table; what is None is left out.
 
     Args:
-        number: id of the object.
         confidence: 0..1.
         mean_score: in the score's own unit.
         box: x1, y1, x2, y2 in pixels of the camera image.
-        area: pixels.
         surroundings: entry of `result.SURROUNDINGS`.
-
     """
     row = {
         'id': int(number),

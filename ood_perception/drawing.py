@@ -49,7 +49,6 @@ def draw(
         heatmap: uint8 (H, W), 0..255 = probability of being unknown, or None.
         instances: uint16 (H, W), 0 = none, or None; outlined on black.
         boxes: float32 (N, 4) XYXY pixels, where the labels go.
-        labels: one text a box.
         alpha: opacity 0..1 of the colours where the probability is high.
         colormap: an OpenCV colour map's name in lower case.
         out: uint8 (H, W, 3) that is written to, or None.
@@ -57,7 +56,6 @@ def draw(
 
     Returns:
         uint8 (H, W, 3) RGB, `out` where given.
-
     """
     out = np.empty_like(image) if out is None else out
     if heatmap is None or not heatmap.any():

@@ -63,12 +63,8 @@ def held_to(name: str) -> dict[str, str]:
     oneDNN (in torch and in OpenVINO), ATen and MKL have switches for it. OpenVINO's own small
     kernels follow `OV_CPU_MAX_ISA` from the version on that reads it; ONNX Runtime has none.
 
-    Args:
-        name: key of `INSTRUCTION_SETS`.
-
     Raises:
         ValueError: an unknown name, or one that this CPU does not have.
-
     """
     if name not in INSTRUCTION_SETS:
         known = ', '.join(INSTRUCTION_SETS)

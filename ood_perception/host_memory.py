@@ -18,11 +18,8 @@ import sys
 from ood_perception.host_cpu import UNTUNED
 
 M_TRIM_THRESHOLD = -1
-M_MMAP_MAX = -4
-"""Names and values as in malloc.h."""
-
-KEPT = 512 * 1024 * 1024
-"""Bytes free at the heap's end that are kept for the next frame."""
+M_MMAP_MAX = -4  # names and values as in malloc.h
+KEPT = 512 * 1024 * 1024  # bytes free at the heap's end that are kept for the next frame
 
 
 def keep_freed_memory() -> bool:
@@ -34,7 +31,6 @@ def keep_freed_memory() -> bool:
     Returns:
         False where nothing is changed: `OOD_UNTUNED=1` is in the environment, or the C library has
         no `mallopt` or refuses (macOS, musl).
-
     """
     if sys.platform != 'linux' or os.environ.get(UNTUNED) == '1':
         return False

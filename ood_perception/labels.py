@@ -14,8 +14,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, TypeVar
 
-Map = TypeVar('Map')
-"""numpy array or torch tensor of integers."""
+Map = TypeVar('Map')  # numpy array or torch tensor of integers
 
 
 class Label(IntEnum):
@@ -42,7 +41,6 @@ def truth_of(label: Map) -> Map:
 
     Returns:
         An array or tensor of the same type and shape: 0 known, 1 unknown, 255 ignored.
-
     """
     values: Any = label
     truth = values * 0
@@ -57,7 +55,6 @@ def label_of(truth: Map) -> Map:
 
     Args:
         truth: integers (..., H, W) that can hold 255: 0 known, 1 unknown, 255 ignored.
-
     """
     values: Any = truth
     label = values * 0

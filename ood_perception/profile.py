@@ -49,7 +49,6 @@ class ImageConfig:
     Attributes:
         short_side: pixels of the shorter side, 0 = the frame's own size.
         max_long_side: upper bound of the longer side in pixels, 0 = none.
-
     """
 
     short_side: Pixels = 0
@@ -66,7 +65,6 @@ class StageConfig:
         weights: '' for none, ``package:FILE`` for a file shipped in the package, a file path, or a
             name of the weights catalogue (see ``ood weights list``).
         options: keyword arguments of the registry entry.
-
     """
 
     name: Text = ''
@@ -86,7 +84,6 @@ class CalibrationConfig:
         offset: of the Platt map.
         knots: increasing scores of the quantile map.
         values: probabilities 0..1 at the knots.
-
     """
 
     kind: Literal['platt', 'quantile'] = 'platt'
@@ -104,7 +101,6 @@ class TrackingConfig:
     Attributes:
         enabled: False numbers instances 1..N afresh in every frame.
         options: keyword arguments of ``masks.tracking.Tracker``.
-
     """
 
     enabled: Flag = True
@@ -133,7 +129,6 @@ class Profile:
         ground_classes: those of `classes` that objects stand on; none = an object's surroundings
             are not told.
         licence: licence of the weights, for people.
-
     """
 
     name: Text = ''
@@ -157,7 +152,6 @@ class Profile:
 
         Raises:
             ProfileError: no such profile, not YAML, unknown key, wrong type or value.
-
         """
         path = find_profile(name_or_path)
         try:

@@ -38,17 +38,10 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '
 
 
 class Picture(NamedTuple):
-    """
-    A picture as a person sees it.
+    """A picture as a person sees it."""
 
-    Attributes:
-        rgb: uint8 (H, W, 3).
-        orientation: EXIF orientation 1..8 by which the stored pixels were turned.
-
-    """
-
-    rgb: Rgb
-    orientation: int
+    rgb: Rgb  # uint8 (H, W, 3)
+    orientation: int  # EXIF orientation 1..8 by which the stored pixels were turned
 
 
 def shown(path: Any) -> str:
@@ -103,14 +96,12 @@ def read_picture(
     Read a picture, upright by its EXIF orientation.
 
     Args:
-        path: of the file.
         intensity: mapping of the stream for more than 8 bits, None for one of its own.
         warn: is told which range of more than 8 bits is used.
 
     Raises:
         BadImage: no picture, cut off or damaged; the text names the file.
         OSError: it cannot be read.
-
     """
     data = path.read_bytes()
     try:
@@ -132,7 +123,6 @@ def read_label(path: Path) -> NDArray[Any]:
     Raises:
         BadImage: no picture, colours, or values outside 0..65535; the text names the file.
         OSError: it cannot be read.
-
     """
     from PIL import Image
 
@@ -189,7 +179,6 @@ def read_rgba(path: Path) -> NDArray[np.uint8]:
     Raises:
         BadImage: no picture, or one without alpha; the text names the file.
         OSError: it cannot be read.
-
     """
     from PIL import Image
 
@@ -211,11 +200,9 @@ def in_step(label: NDArray[Any], size: tuple[int, ...], turned: int) -> NDArray[
     Turn a label that was drawn on the stored pixels of a picture that is shown upright.
 
     Args:
-        label: (H, W) values.
         size: (height, width) of the upright picture.
         turned: its EXIF orientation; where both sizes are the same, the label is taken as upright,
             which is how tools for labelling show pictures.
-
     """
     if turned != 1 and label.shape != size[:2] and upright(label, turned).shape == size[:2]:
         return upright(label, turned)

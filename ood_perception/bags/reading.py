@@ -38,19 +38,11 @@ class BagError(ValueError):
 
 @dataclass(frozen=True)
 class Topic:
-    """
-    One topic of a bag.
+    """One topic of a bag."""
 
-    Attributes:
-        name: with a leading slash.
-        type: for example ``sensor_msgs/msg/Image``.
-        count: messages.
-
-    """
-
-    name: str
-    type: str
-    count: int
+    name: str  # with a leading slash
+    type: str  # for example ``sensor_msgs/msg/Image``
+    count: int  # messages
 
 
 def typestore() -> Typestore:
@@ -88,9 +80,6 @@ class Bag:
     What metadata.yaml says is believed only where the files have nothing better to say: topics
     are told apart by name and type, whatever their QoS, and counts are those of the files.
 
-    Args:
-        path: of the folder or file.
-
     Attributes:
         connections: topics as rosbags' connections, one for each name and type.
         start_time: of the first message, ns.
@@ -99,7 +88,6 @@ class Bag:
 
     Raises:
         BagError: no such bag, or nothing of it can be read.
-
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -145,7 +133,6 @@ class Bag:
 
         Yields:
             Connection, time of the record in ns, CDR bytes.
-
         """
         chosen = {(c.topic, c.msgtype): c for c in connections or self.connections}
 
@@ -247,8 +234,7 @@ class Bag:
             storage.close()
 
 
-opened = Bag
-"""`with opened(path) as bag`; what cannot be read of a damaged bag is a BagError."""
+opened = Bag  # `with opened(path) as bag`; what cannot be read of a damaged bag is a BagError
 
 
 def topics(path: str | Path) -> list[Topic]:
@@ -265,12 +251,10 @@ def image_topic(path: str | Path, wanted: str = '') -> str:
     Topic of a bag's images.
 
     Args:
-        path: of the bag.
         wanted: its name; '' = the only one that there is, depth images left aside.
 
     Raises:
         BagError: there is none, or several to choose from; the text names them.
-
     """
     there = [t for t in topics(path) if t.type in IMAGE_TYPES]
     if wanted:
@@ -289,16 +273,11 @@ def read_topic(path: str | Path, topic: str) -> Iterator[tuple[int, Any]]:
     """
     Messages of one topic in the order they were written.
 
-    Args:
-        path: of the bag.
-        topic: its name.
-
     Yields:
         The time in ns at which it was recorded, and the message with numpy arrays for its data.
 
     Raises:
         BagError: no such bag or topic; the text names the topics there are.
-
     """
     with Bag(path) as reader:
         chosen = [c for c in reader.connections if c.topic == topic]
@@ -323,7 +302,6 @@ def to_array(message: Any) -> np.ndarray:
 
     Raises:
         BagError: another encoding, or too few bytes.
-
     """
     try:
         return np.ascontiguousarray(stored_values(message))

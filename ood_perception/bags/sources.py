@@ -34,52 +34,31 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class Item:
-    """
-    One picture of a source, or why there is none.
+    """One picture of a source, or why there is none."""
 
-    Attributes:
-        file: its file's name; of a video or bag its number.
-        name: for what is written about it, unlike every other item's of the source.
-        image: uint8 (H, W, 3) RGB, None where it cannot be used.
-        reason: why not; '' where it can.
-        stamp_ns: of its header or in its video, None = none.
-
-    """
-
-    file: str
-    name: str
-    image: Rgb | None
-    reason: str = ''
-    stamp_ns: int | None = None
+    file: str  # its file's name; of a video or bag its number
+    name: str  # for what is written about it, unlike every other item's of the source
+    image: Rgb | None  # uint8 (H, W, 3) RGB, None where it cannot be used
+    reason: str = ''  # why not; '' where it can
+    stamp_ns: int | None = None  # of its header or in its video, None = none
 
 
 @dataclass(frozen=True)
 class Source:
-    """
-    A stream of pictures.
+    """A stream of pictures."""
 
-    Attributes:
-        name: for people.
-        rate: frames per second of its own, 0 = none (pictures).
-        length: number of frames that it announces, 0 = unknown or endless.
-        focal: focal length in pixels, 0 = unknown.
-        live: whether it sets its own pace (webcam).
-        items: function that starts it anew and yields its `Item`s, unusable ones too.
-        notes: what was found out while reading: the range of deep images, a video's early end.
-        skipped: file and reason of what :meth:`frames` could not use.
-        kind: 'pictures', 'video', 'bag', 'webcam' or 'proving-ground'.
-
-    """
-
-    name: str
-    rate: float
-    length: int
-    focal: float
-    live: bool
+    name: str  # for people
+    rate: float  # frames per second of its own, 0 = none (pictures)
+    length: int  # number of frames that it announces, 0 = unknown or endless
+    focal: float  # focal length in pixels, 0 = unknown
+    live: bool  # whether it sets its own pace (webcam)
+    # function that starts it anew and yields its `Item`s, unusable ones too
     items: Callable[[], Iterator[Item]]
+    # what was found out while reading: the range of deep images, a video's early end
     notes: list[str] = field(default_factory=list)
+    # file and reason of what :meth:`frames` could not use
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    kind: str = 'pictures'
+    kind: str = 'pictures'  # 'pictures', 'video', 'bag', 'webcam' or 'proving-ground'
 
     def frames(self) -> Iterator[Rgb]:
         """
@@ -87,7 +66,6 @@ class Source:
 
         Raises:
             SourceError: there is not one.
-
         """
         self.skipped.clear()
         count = 0
@@ -130,7 +108,6 @@ def open_source(
         SourceError: nothing there, nothing readable in it, or half a size.
         BagError: a bag that cannot be read, or without that topic.
         OSError: a file that cannot be read.
-
     """
     if (width > 0) != (height > 0) or width < 0 or height < 0:
         raise SourceError(f'size: give both width and height or none, got {width}x{height}')

@@ -27,15 +27,11 @@ class UnfinishedMcap:
     """
     Reader with the methods of rosbags' storages that this package uses.
 
-    Args:
-        path: of the file.
-
     Attributes:
         connections: topics as rosbags' connections, with the messages that are left.
         start_time: of the first message left, ns.
         end_time: after the last message left, ns.
         damage: where the file ends; '' where nothing is missing.
-
     """
 
     def __init__(self, path: Path) -> None:

@@ -17,8 +17,7 @@ from ood_perception.bags.files import shown
 from ood_perception.frames.intensity import Intensity, Warn
 from ood_perception.frames.picture import Rgb
 
-RATES = (0.0, 1000.0)
-"""Frames per second between which a video's own rate is believed."""
+RATES = (0.0, 1000.0)  # frames per second between which a video's own rate is believed
 
 
 class VideoError(ValueError):
@@ -27,19 +26,11 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """
-    What a video says of itself.
+    """What a video says of itself."""
 
-    Attributes:
-        codec: its name.
-        rate: frames per second, 0 = unknown.
-        length: frames that it announces, 0 = unknown.
-
-    """
-
-    codec: str
-    rate: float
-    length: int
+    codec: str  # its name
+    rate: float  # frames per second, 0 = unknown
+    length: int  # frames that it announces, 0 = unknown
 
 
 def probe(path: Path) -> VideoInfo:
@@ -49,7 +40,6 @@ def probe(path: Path) -> VideoInfo:
     Raises:
         VideoError: no video, or one whose codec is not there.
         OSError: it cannot be read.
-
     """
     with path.open('rb') as file, _opened(path, file) as container:
         stream = _stream(path, container)
@@ -71,7 +61,6 @@ def read_video(
     Frames of a video, upright by its display matrix.
 
     Args:
-        path: of the file.
         intensity: mapping of more than 8 bits of grey.
         warn: is told which range of those is used.
         problem: is told where the video stops being readable.
@@ -82,7 +71,6 @@ def read_video(
     Raises:
         VideoError: not a video that can be read.
         OSError: it cannot be read.
-
     """
     import av
 
@@ -105,12 +93,10 @@ class VideoWriter:
     An H.264 file (MPEG-4 where there is no encoder for it); a context manager.
 
     Args:
-        path: of the file.
         rate: frames per second.
 
     Raises:
         OSError: it cannot be written.
-
     """
 
     def __init__(self, path: Path, rate: float) -> None:

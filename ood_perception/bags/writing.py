@@ -31,7 +31,6 @@ def open_writer(path: str | Path, storage: str = DEFAULT_STORAGE) -> Any:
 
     Raises:
         BagError: unknown storage, or the path exists.
-
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -49,12 +48,8 @@ class MessageWriter:
     """
     Messages into an opened writer, each topic connected when it is first used.
 
-    Args:
-        writer: of :func:`open_writer`, entered.
-
     Attributes:
         kinds: message classes by name.
-
     """
 
     def __init__(self, writer: Any) -> None:
@@ -141,10 +136,8 @@ def write_drive(
     ``<labels>/instances`` (mono16) and ``<labels>/semantic`` (mono8).
 
     Args:
-        path: folder to be made.
         frames: for example ``ProvingGround(seed).drive(seconds)``.
         focal: focal length in pixels for camera_info, 0 = the frame's width.
-        storage: 'mcap' or 'sqlite3'.
         camera: namespace of the camera.
         labels: namespace of the labels, '' for none.
         compressed: write JPEG of quality 95 instead of raw images.
@@ -152,12 +145,8 @@ def write_drive(
         start_ns: stamp of second 0 of the drive.
         on_frame: is told the number of frames written so far.
 
-    Returns:
-        Number of frames.
-
     Raises:
         BagError: as :func:`open_writer`.
-
     """
     count = 0
     with open_writer(path, storage) as writer:

@@ -27,8 +27,7 @@ FAMILIES = {
 }
 """Origin -> how the names of its models begin."""
 
-SAM = ('sam_vit_b', 'sam_vit_l', 'sam_vit_h')
-"""Networks of the package segment_anything."""
+SAM = ('sam_vit_b', 'sam_vit_l', 'sam_vit_h')  # networks of the package segment_anything
 
 
 def build_network(name: str) -> nn.Module:
@@ -41,7 +40,6 @@ def build_network(name: str) -> nn.Module:
     Raises:
         ValueError: no such network.
         ImportError: Segment Anything is not installed.
-
     """
     from ood_perception.models import create_model
 
@@ -59,14 +57,12 @@ def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
 
     Args:
         state: official key -> tensor.
-        name: of the source, for messages.
 
     Returns:
         a name for `models.create_model`.
 
     Raises:
         CheckpointError: it fits none.
-
     """
     from ood_perception.models import MODELS
 
@@ -92,17 +88,12 @@ def convert_file(
     Memory queues, optimizer state, auxiliary heads and hyper-parameters stay behind.
 
     Args:
-        source: official file.
         target: .safetensors to write; appears whole or not at all.
         model: name for `models.create_model`, '' to find it.
         half: store floating point tensors in float16.
 
-    Returns:
-        what was used and what was left out.
-
     Raises:
         CheckpointError: unreadable, of no known model, not finite in half precision, or no space.
-
     """
     from safetensors.torch import save_file
 

@@ -33,18 +33,13 @@ def fetch(
     A download that was interrupted goes on where it stopped, if the server can do that.
 
     Args:
-        entry: of the catalogue.
         source: a folder that has the file under its released name, or the file itself; None
             downloads it.
         progress: told how far it is.
 
-    Returns:
-        path of the file in the cache.
-
     Raises:
         WeightsMissing: `source` has no such file, or there is no address to download from.
         CheckpointError: no disk space, no connection, a wrong sha256, an HTML page.
-
     """
     target = cache_folder() / entry.file
     if target.is_file() and not wrong_sha256(entry, target):

@@ -16,8 +16,7 @@ from ood_perception.checkpoints.origins import ORIGINS, Converted, detect_origin
 from ood_perception.checkpoints.reading import read_checkpoint, tensors_of
 from ood_perception.checkpoints.report import CheckpointError, LoadReport
 
-PREFIX_DEPTH = 4
-"""Parts of a key that a wrapper may have put in front, at most."""
+PREFIX_DEPTH = 4  # parts of a key that a wrapper may have put in front, at most
 
 
 def load_checkpoint(
@@ -32,13 +31,9 @@ def load_checkpoint(
             tensors themselves or the outer dict of the file).
         origin: key of `origins.ORIGINS`, or 'auto' to tell it by the keys.
 
-    Returns:
-        what was used, what was ignored and why.
-
     Raises:
         FileNotFoundError: no such file.
         CheckpointError: not a checkpoint, unsafe, or not this model's; `.report` has the keys.
-
     """
     if isinstance(source, Mapping):
         state, name = tensors_of(source, 'mapping'), 'mapping'
@@ -59,13 +54,9 @@ def match(
 
     Args:
         model: as in :func:`load_checkpoint`; only its number of classes may change.
-        state: official key -> tensor.
-        origin: as in :func:`load_checkpoint`.
-        name: of the source, for messages.
 
     Raises:
         CheckpointError: not this model's.
-
     """
     if origin != 'auto' and origin not in ORIGINS:
         raise ValueError(f'origin: expected auto or one of {", ".join(ORIGINS)}, got {origin!r}')

@@ -20,19 +20,12 @@ from torch import Tensor, nn
 
 @dataclass
 class Converted:
-    """
-    A checkpoint in our names.
+    """A checkpoint in our names."""
 
-    Attributes:
-        tensors: our parameter name -> value.
-        sources: our parameter name -> the official keys that it was made from.
-        ignored: official key -> why it is not used.
-
-    """
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)  # our parameter name -> value
+    # our parameter name -> the official keys that it was made from
     sources: dict[str, list[str]] = field(default_factory=dict)
-    ignored: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)  # official key -> why it is not used
 
     def add(self, name: str, value: Tensor, *sources: str) -> None:
         """Set the parameter `name`, made from the keys `sources`."""
@@ -271,9 +264,7 @@ def detect_origin(keys: Collection[str], own: Collection[str] = ()) -> str:
     Tell whose checkpoint it is by its keys; '' if it is nobody's that we know.
 
     Args:
-        keys: of the checkpoint.
         own: names of the model's parameters; keys among them that no publisher uses are 'ours'.
-
     """
     signs = {
         'detectron2': r'backbone\.bottom_up\.|proposal_generator\.|backbone\.fpn_lateral\d',

@@ -42,8 +42,7 @@ WRAPPERS = (
 )
 """Keys under which training frameworks keep the tensors, preferred in this order."""
 
-DEPTH = 3
-"""Levels of nested dicts that are searched for tensors."""
+DEPTH = 3  # levels of nested dicts that are searched for tensors
 
 MOST = 5
 """The weights have so many times the tensors of any other dict of a file, where no name tells."""
@@ -160,7 +159,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsMissing: no such file.
         CheckpointError: truncated, not a checkpoint, or with something in it that is not data.
-
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -177,13 +175,8 @@ def tensors_of(tree: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     """
     Find the dict of tensors in what a checkpoint holds, at most three levels deep.
 
-    Args:
-        tree: what the file holds.
-        name: of the file, for messages.
-
     Raises:
         CheckpointError: there are none, or several dicts of which none is a known one.
-
     """
     groups = dict(_groups(tree, ''))
     if not groups:

@@ -15,7 +15,6 @@ class CheckpointError(ValueError):
 
     Attributes:
         report: what was found, None where the file could not even be read.
-
     """
 
     def __init__(self, message: str, report: LoadReport | None = None) -> None:
@@ -29,26 +28,19 @@ class WeightsMissing(FileNotFoundError, ValueError):
 
 @dataclass
 class LoadReport:
-    """
-    Every key of a checkpoint, by what became of it.
+    """Every key of a checkpoint, by what became of it."""
 
-    Attributes:
-        origin: whose format it was: mmseg, dinov2, uem, detectron2, sam or ours.
-        used: keys of the checkpoint that were loaded.
-        ignored: keys of the checkpoint that the model does not need -> why.
-        missing: parameters of the model that the checkpoint lacks.
-        wrong_shape: parameter -> (shape in the checkpoint, shape in the model).
-        unexpected: keys of the checkpoint that nothing accounts for.
-        optional: parameters that the checkpoint lacks and that inference does not need.
-
-    """
-
-    origin: str
-    used: list[str] = field(default_factory=list)
+    origin: str  # whose format it was: mmseg, dinov2, uem, detectron2, sam or ours
+    used: list[str] = field(default_factory=list)  # keys of the checkpoint that were loaded
+    # keys of the checkpoint that the model does not need -> why
     ignored: dict[str, str] = field(default_factory=dict)
+    # parameters of the model that the checkpoint lacks
     missing: list[str] = field(default_factory=list)
+    # parameter -> (shape in the checkpoint, shape in the model)
     wrong_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    # keys of the checkpoint that nothing accounts for
     unexpected: list[str] = field(default_factory=list)
+    # parameters that the checkpoint lacks and that inference does not need
     optional: list[str] = field(default_factory=list)
 
     @property

@@ -29,39 +29,22 @@ SUFFIXES = ('.pth', '.pt', '.ckpt', '.bin', '.safetensors')
 
 @dataclass(frozen=True)
 class Entry:
-    """
-    One official weight file.
+    """One official weight file."""
 
-    Attributes:
-        name: what `ood weights fetch` and profiles call it.
-        file: name of the file in the cache, as released where that is known.
-        url: direct address of the file, '' where a person has to fetch it from `page`.
-        page: where a person finds it.
-        origin: key of `checkpoints.origins.ORIGINS`.
-        model: name for `models.create_model`, '' for models of other libraries.
-        options: arguments of `create_model` that this file needs.
-        licence: of the weights, and what restricts them.
-        megabytes: roughly, from the number of values; files with training state are larger.
-        sha256: of the file where the publisher states it, else ''.
-        sha256_prefix: first hex digits, where only those are published.
-        purpose: one line for people.
-        published: numbers that the publisher reports for it.
-
-    """
-
-    name: str
-    file: str
-    origin: str
-    licence: str
-    purpose: str
-    url: str = ''
-    page: str = ''
-    model: str = ''
+    name: str  # what `ood weights fetch` and profiles call it
+    file: str  # name of the file in the cache, as released where that is known
+    origin: str  # key of `checkpoints.origins.ORIGINS`
+    licence: str  # of the weights, and what restricts them
+    purpose: str  # one line for people
+    url: str = ''  # direct address of the file, '' where a person has to fetch it from `page`
+    page: str = ''  # where a person finds it
+    model: str = ''  # name for `models.create_model`, '' for models of other libraries
+    # arguments of `create_model` that this file needs
     options: dict[str, Any] = field(default_factory=dict)
-    megabytes: int = 0
-    sha256: str = ''
-    sha256_prefix: str = ''
-    published: str = ''
+    megabytes: int = 0  # roughly, from the number of values; files with training state are larger
+    sha256: str = ''  # of the file where the publisher states it, else ''
+    sha256_prefix: str = ''  # first hex digits, where only those are published
+    published: str = ''  # numbers that the publisher reports for it
 
 
 @functools.cache
@@ -111,7 +94,6 @@ def resolve(reference: str | Path) -> Path:
 
     Raises:
         WeightsMissing: it is not on this machine; the message says which command gets it.
-
     """
     text = str(reference)
     if text.startswith('package:'):

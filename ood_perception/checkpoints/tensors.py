@@ -20,14 +20,12 @@ def load_exactly(module: nn.Module, weights: str) -> None:
     Load a safetensors file into a module, every key and shape equal.
 
     Args:
-        module: to be filled.
         weights: ``package:FILE`` for a file in ``ood_perception/weights``, a path, or a name of
             the weights catalogue.
 
     Raises:
         OSError: there is no such file.
         ValueError: it is no safetensors file, or keys or shapes differ; the message names them.
-
     """
     path = resolve(weights)
     try:
@@ -50,7 +48,6 @@ def read_tensors(reference: str, keys: Sequence[str]) -> tuple[dict[str, Tensor]
     Raises:
         OSError: there is no such file.
         ValueError: it is no safetensors file, a tensor is missing, or one holds NaN or infinity.
-
     """
     path = resolve(reference)
     try:

@@ -58,7 +58,6 @@ def to_rgb(message: Any) -> NDArray[np.uint8] | None:
 
     Returns:
         uint8 (H, W, 3) RGB; None where there is no cv_bridge, or this is not for it.
-
     """
     whole = len(message.data) == message.height * message.step
     if message.encoding not in ENCODINGS or not whole or bridge() is None:

@@ -35,7 +35,6 @@ def class_names(classes: Sequence[str]) -> dict[int, str]:
 
     Raises:
         ValueError: more classes than a mono8 image has room for.
-
     """
     known = list(classes) or [KNOWN]
     if len(known) > NO_CLASS - 2:
@@ -69,7 +68,6 @@ def class_mask(
     Returns:
         uint8 (h, w) ids as in :func:`class_names`, and uint8 (h, w) confidence in that class,
         0..255 = 0..1; both without padding.
-
     """
     count = len(classes) or 1
     shape = heatmap.shape if size is None else size

@@ -23,23 +23,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class RawFrame:
-    """
-    A frame as the camera sent it.
+    """A frame as the camera sent it."""
 
-    Attributes:
-        data: uint8, at least rows * step values, a numpy array or a tensor.
-        height: pixels.
-        width: pixels.
-        step: bytes a row, at least what the encoding needs.
-        encoding: one of `ENCODINGS`.
-
-    """
-
-    data: Any
-    height: int
-    width: int
-    step: int
-    encoding: str
+    data: Any  # uint8, at least rows * step values, a numpy array or a tensor
+    height: int  # pixels
+    width: int  # pixels
+    step: int  # bytes a row, at least what the encoding needs
+    encoding: str  # one of `ENCODINGS`
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,7 +69,6 @@ def to_rgb(data: Tensor, raw: RawFrame) -> Tensor:
 
     Returns:
         uint8 (3, H, W) RGB.
-
     """
     row = raw.width * _BYTES.get(raw.encoding, 1)
     size = (raw.rows - 1) * raw.step + row
@@ -177,5 +166,4 @@ _CONVERSIONS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     'bayer_grbg8': _bayer(0, 1),
     'bayer_gbrg8': _bayer(1, 0),
 }
-ENCODINGS = tuple(_CONVERSIONS)
-"""Encodings that :func:`to_rgb` converts."""
+ENCODINGS = tuple(_CONVERSIONS)  # encodings that :func:`to_rgb` converts

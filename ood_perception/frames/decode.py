@@ -94,7 +94,6 @@ def decode(
 
     Raises:
         BadImage: the message holds no usable image.
-
     """
     if hasattr(message, 'encoding'):
         return decode_raw(message, max_pixels, warn, intensity)
@@ -114,7 +113,6 @@ def decode_raw(
     more than 8 bits become 8 is described in :mod:`ood_perception.frames.intensity`.
 
     Args:
-        message: the sensor_msgs/Image (any object with its fields).
         max_pixels: larger images are refused.
         warn: is told what was odd about an image that could still be used.
         intensity: mapping to 8 bits, one for each stream; None estimates it for this image alone.
@@ -124,7 +122,6 @@ def decode_raw(
 
     Raises:
         BadImage: unknown encoding, a size that cannot be, too few bytes, nothing finite.
-
     """
     height, width = int(message.height), int(message.width)
     name = _known(str(message.encoding).strip())
@@ -158,7 +155,6 @@ def stored_values(message: Any) -> NDArray[Any]:
 
     Raises:
         BadImage: unknown or planar encoding, too few bytes.
-
     """
     name = _known(str(message.encoding).strip())
     if name in _SEMI_PLANAR or name in _PACKED_YUV:
@@ -181,7 +177,6 @@ def decode_compressed(
     they are stored, whatever EXIF says, since camera_info describes those.
 
     Args:
-        message: the sensor_msgs/CompressedImage (any object with its fields).
         max_pixels: larger images are refused before they are decoded.
         warn: is told what was odd about an image that could still be used.
         intensity: as for :func:`decode_raw`.
@@ -191,7 +186,6 @@ def decode_compressed(
 
     Raises:
         BadImage: no picture, cut off, damaged, or of a size that cannot be.
-
     """
     data = bytes(message.data)
     form = str(message.format)[:60]
@@ -224,13 +218,8 @@ def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
     """
     View a sensor_msgs/Image as bytes that a GPU converts itself, or None where it cannot.
 
-    Args:
-        message: the sensor_msgs/Image (any object with its fields).
-        max_pixels: larger images are refused.
-
     Raises:
         BadImage: as :func:`decode_raw`.
-
     """
     # Imported late: whoever only reads bags need not wait for torch.
     from ood_perception.frames.colour import ENCODINGS, RawFrame

@@ -29,38 +29,23 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """
-    Which pixels become points.
+    """Which pixels become points."""
 
-    Attributes:
-        threshold: probability 0..1 below which a pixel without an instance gives no point.
-        stride: pixels between two points, in both directions.
-        min_range: nearer points are left out, metres from the camera.
-        max_range: farther points are left out.
-
-    """
-
+    # probability 0..1 below which a pixel without an instance gives no point
     threshold: float = 0.5
-    stride: int = 1
-    min_range: float = 0.0
-    max_range: float = float('inf')
+    stride: int = 1  # pixels between two points, in both directions
+    min_range: float = 0.0  # nearer points are left out, metres from the camera
+    max_range: float = float('inf')  # farther points are left out
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """
-    Where an object is, in the optical frame of the camera image.
+    """Where an object is, in the optical frame of the camera image."""
 
-    Attributes:
-        position: median x, y, z of its points in metres.
-        size: extent in x, y, z in metres, between the 5th and the 95th percentile.
-        distance: from the camera to `position` in metres.
-
-    """
-
-    position: tuple[float, float, float]
+    position: tuple[float, float, float]  # median x, y, z of its points in metres
+    # extent in x, y, z in metres, between the 5th and the 95th percentile
     size: tuple[float, float, float]
-    distance: float
+    distance: float  # from the camera to `position` in metres
 
 
 def depth_metres(message: Any) -> Floats:
@@ -69,7 +54,6 @@ def depth_metres(message: Any) -> Floats:
 
     Raises:
         BadImage: not 32FC1, 16UC1 or mono16, or fewer bytes than it says.
-
     """
     kinds = {'32FC1': ('f4', 1.0), '16UC1': ('u2', 0.001), 'mono16': ('u2', 0.001)}
     if message.encoding not in kinds:
@@ -93,7 +77,6 @@ def cloud_xyz(message: Any) -> Floats:
 
     Raises:
         BadImage: no float32 fields x, y and z, or fewer bytes than it says.
-
     """
     offsets = {f.name: f.offset for f in message.fields if f.datatype == 7}
     if not {'x', 'y', 'z'} <= offsets.keys():
@@ -126,14 +109,11 @@ def from_depth(
 
     Args:
         depth: float32 (H, W) metres along the optical axis, NaN = no measurement.
-        camera: of the image.
         heatmap: uint8 (H, W), 0..255 = probability of being unknown; None: only instances count.
         instances: uint16 (H, W) ids, 0 = none; or None.
-        choice: which pixels become points.
 
     Returns:
         (N,) array of dtype `POINT`.
-
     """
     v, u = _chosen(heatmap, instances, choice)
     z = depth[v, u]
@@ -207,11 +187,9 @@ def places(cloud: NDArray[Any], ids: Any) -> dict[int, Place]:
 
     Args:
         cloud: (N,) array of dtype `POINT`.
-        ids: instance ids to look for.
 
     Returns:
         Place by id, for the ids that have at least three points.
-
     """
     found = {}
     for identifier in ids:

@@ -38,7 +38,6 @@ class BadCameraInfo(ValueError):
 
     Attributes:
         remedy: what to do about it.
-
     """
 
     def __init__(self, text: str, remedy: str) -> None:
@@ -48,24 +47,14 @@ class BadCameraInfo(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """
-    How one image was taken, in its own pixels.
+    """How one image was taken, in its own pixels."""
 
-    Attributes:
-        fx: focal length in pixels along the rows.
-        fy: focal length in pixels along the columns.
-        cx: column of the optical axis in pixels; the centre of the first pixel is 0.
-        cy: row of the optical axis.
-        model: key of `COEFFICIENTS`, '' where there is no distortion to undo.
-        d: its coefficients, in OpenCV's order.
-    """
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    model: str = ''
-    d: tuple[float, ...] = ()
+    fx: float  # focal length in pixels along the rows
+    fy: float  # focal length in pixels along the columns
+    cx: float  # column of the optical axis in pixels; the centre of the first pixel is 0
+    cy: float  # row of the optical axis
+    model: str = ''  # key of `COEFFICIENTS`, '' where there is no distortion to undo
+    d: tuple[float, ...] = ()  # its coefficients, in OpenCV's order
 
     @classmethod
     def from_info(cls, info: Any, height: int, width: int, rectified: bool = False) -> Camera:
@@ -73,15 +62,11 @@ class Camera:
         Camera of an image that a camera_info belongs to.
 
         Args:
-            info: sensor_msgs/CameraInfo.
-            height: rows of the image.
-            width: columns of the image.
             rectified: True for an image that was rectified already: P counts, and no distortion.
 
         Raises:
             BadCameraInfo: no calibration, a size or window that cannot be that of the image, an
                 unknown distortion model, or the wrong number of coefficients for it.
-
         """
         (sx, sy), (left, top), _ = _scale(info, height, width)
         matrix = [float(value) for value in (info.p if rectified else info.k)]
@@ -108,7 +93,6 @@ class Camera:
         Returns:
             float64 (N, 2) x / z (right) and y / z (down) in the optical frame (REP 103); NaN for a
             pixel that lies beyond what the distortion model can explain.
-
         """
         pixels = np.stack([np.asarray(u, np.float64), np.asarray(v, np.float64)], -1)
         centre, focal = np.array([self.cx, self.cy]), np.array([self.fx, self.fy])
@@ -131,14 +115,8 @@ def size_note(info: Any, height: int, width: int) -> tuple[str, str]:
     """
     Say how a camera_info and an image differ in size.
 
-    Args:
-        info: sensor_msgs/CameraInfo.
-        height: rows of the image.
-        width: columns of the image.
-
     Returns:
         What differs and what to do about it; two empty texts where they fit.
-
     """
     try:
         return _scale(info, height, width)[2]

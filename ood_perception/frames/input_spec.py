@@ -13,16 +13,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """
-    How a segmentor wants its image.
+    """How a segmentor wants its image."""
 
-    Attributes:
-        mean: per channel (RGB), subtracted from the image scaled to 0..1.
-        std: per channel (RGB), divides after the mean is subtracted.
-        multiple_of: height and width must be multiples of this many pixels.
-
-    """
-
+    # per channel (RGB), subtracted from the image scaled to 0..1
     mean: tuple[float, float, float] = IMAGENET_MEAN
+    # per channel (RGB), divides after the mean is subtracted
     std: tuple[float, float, float] = IMAGENET_STD
-    multiple_of: int = 1
+    multiple_of: int = 1  # height and width must be multiples of this many pixels

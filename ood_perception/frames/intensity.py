@@ -23,23 +23,15 @@ from numpy.typing import NDArray
 
 Warn = Callable[[str], None]
 
-DEPTHS = tuple(2.0**bits - 1 for bits in range(8, 17))
-"""Largest values of 8 to 16 bits."""
-
-SAMPLES = 50_000
-"""Values of a frame from which percentiles are taken, at most."""
-
-OUTLIERS = 1.0
-"""Per cent of the values at each end that may be faulty pixels."""
+DEPTHS = tuple(2.0**bits - 1 for bits in range(8, 17))  # largest values of 8 to 16 bits
+SAMPLES = 50_000  # values of a frame from which percentiles are taken, at most
+OUTLIERS = 1.0  # per cent of the values at each end that may be faulty pixels
 
 NARROWEST = 8.0
 """Counts of an integer image; noise of a uniform scene is not stretched to full contrast."""
 
-HELD = 0.25
-"""Part of the range in use by which a new frame may leave it, or fall short, unnoticed."""
-
-STEP = 0.1
-"""Part of the difference by which a range that no longer fits moves with each frame."""
+HELD = 0.25  # part of the range in use by which a new frame may leave it, or fall short, unnoticed
+STEP = 0.1  # part of the difference by which a range that no longer fits moves with each frame
 
 
 class Intensity:
@@ -54,7 +46,6 @@ class Intensity:
 
     Raises:
         ValueError: `fixed` is not two finite numbers in ascending order.
-
     """
 
     def __init__(self, fixed: tuple[float, float] | None = None) -> None:
@@ -76,7 +67,6 @@ class Intensity:
         Args:
             values: (H, W) or (H, W, 3) of any integer or float type but uint8; the channels of a
                 colour image share one range that begins at 0.
-            name: of the encoding, for the warning.
             warn: is told once which range is used, and again when it has to jump.
 
         Returns:
@@ -84,7 +74,6 @@ class Intensity:
 
         Raises:
             ValueError: a float image without one finite value.
-
         """
         if values.dtype.kind == 'f':
             values = _finite(values, name, warn)
@@ -139,7 +128,6 @@ def estimate(values: NDArray[Any]) -> tuple[float, float, str]:
     Returns:
         Low, high, and how they were found: '' = the whole type, 'depth' = the camera's bits,
         'stretched' = percentiles.
-
     """
     whole = 65535.0 if values.dtype == np.uint16 else 0.0
     sample = _sample(values)

@@ -18,8 +18,7 @@ from typing import Any
 
 from ood_perception.frames.decode import stamp_ns
 
-KEPT = 8
-"""Depth messages that are kept for images which come later."""
+KEPT = 8  # depth messages that are kept for images which come later
 
 SAME_TIMELINE = 2_000_000_000
 """Nanoseconds; a depth that is further ahead stems from before a bag began again."""
@@ -34,7 +33,6 @@ class Match:
         message: depth message of the nearest stamp so far, or None.
         gap: difference of the two stamps in ns, None without a message.
         settled: whether no better one can come: the stamps are equal, or depth is past the image.
-
     """
 
     def __init__(self, stamp: int) -> None:
@@ -64,7 +62,6 @@ class DepthPairing:
 
     Attributes:
         newest: stamp in ns of the last depth message, 0 before there is one.
-
     """
 
     def __init__(self) -> None:

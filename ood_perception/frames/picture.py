@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from ood_perception.frames.intensity import Intensity, Warn
 
-MIN_SIDE = 16
-"""Pixels; a smaller image cannot hold an object that the networks could see."""
+MIN_SIDE = 16  # pixels; a smaller image cannot hold an object that the networks could see
 
 MAX_PIXELS = 16_000_000
 """Default upper bound of the pixels of a topic's image (4K has 8.3 million)."""
@@ -73,7 +72,6 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
     Decode a picture as it is stored.
 
     Args:
-        data: the whole file.
         max_pixels: larger pictures are refused before they are decoded.
         min_side: pictures with a shorter side are refused.
 
@@ -82,7 +80,6 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
 
     Raises:
         BadImage: no picture, cut off, damaged, or of a size that cannot be.
-
     """
     kind = kind_of(data[:32])
     if kind not in KINDS:
@@ -112,11 +109,9 @@ def to_rgb8(
     Args:
         image: (H, W) or (H, W, 3) RGB of any number type.
         intensity: mapping of the stream for more than 8 bits, None for one of its own.
-        warn: see `Intensity`.
 
     Raises:
         BadImage: nothing finite in it.
-
     """
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * 255
@@ -193,7 +188,6 @@ def complete_jpeg(data: bytes) -> bytes:
 
     Raises:
         BadImage: rows are missing.
-
     """
     start = _scan_start(data)
     if start < 0:
@@ -222,7 +216,6 @@ def encode(image: NDArray[Any], suffix: str, quality: int = 90) -> bytes:
 
     Raises:
         ValueError: the encoder refuses it (a JPEG's side is at most 65500 pixels).
-
     """
     if image.ndim == 3:
         image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)

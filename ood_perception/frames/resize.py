@@ -17,11 +17,9 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
     Args:
         maps: float (B, C, h, w).
-        size: (H, W) wanted.
 
     Returns:
         (B, C, H, W) of the same dtype; the maps themselves where they have that size already.
-
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
@@ -48,7 +46,6 @@ def resize_map(image: Tensor, size: Sequence[int], mode: str = 'bilinear') -> Te
 
     Returns:
         (H, W) of the same dtype.
-
     """
     if tuple(image.shape) == tuple(size):
         return image

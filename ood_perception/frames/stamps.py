@@ -8,8 +8,7 @@ from __future__ import annotations
 JUMP = 500_000_000
 """Nanoseconds; a step back by less is jitter or a reordered message, not a new beginning."""
 
-CALM = 1000
-"""Frames without a step back after which two clocks are taken to be one again."""
+CALM = 1000  # frames without a step back after which two clocks are taken to be one again
 
 STEADY, ABSENT, JITTER, RESTART, MIXED = 'steady', 'absent', 'jitter', 'restart', 'mixed'
 
@@ -23,7 +22,6 @@ class StampWatch:
 
     Attributes:
         newest: latest stamp in ns of the present timeline; 0 = none yet.
-
     """
 
     def __init__(self) -> None:
@@ -41,7 +39,6 @@ class StampWatch:
         Returns:
             'steady', 'absent' (0), 'jitter' (a little back), 'restart' (everything that lives
             through time should be forgotten) or 'mixed' (two clocks), and the step back in ns.
-
         """
         if stamp == 0:
             return ABSENT, 0
@@ -69,8 +66,7 @@ class StampWatch:
 Place = tuple[int, int]
 """Epoch and nanoseconds; compares as the frames of one camera follow each other."""
 
-NOWHERE: Place = (0, 0)
-"""Place of a frame whose order was not looked at."""
+NOWHERE: Place = (0, 0)  # place of a frame whose order was not looked at
 
 
 class FrameOrder:
@@ -82,7 +78,6 @@ class FrameOrder:
 
     Attributes:
         epoch: number of the present one.
-
     """
 
     def __init__(self) -> None:
@@ -101,7 +96,6 @@ class FrameOrder:
         Args:
             stamp: in ns; 0 = the driver sets none.
             now: steady time in ns.
-
         """
         absent = stamp == 0
         if absent != self._absent or self._watch.look(stamp)[0] == RESTART:

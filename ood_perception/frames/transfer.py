@@ -28,7 +28,6 @@ def as_frame(frame: Any) -> Tensor | RawFrame:
 
     Raises:
         ValueError: another shape or dtype; the message says what was given.
-
     """
     if isinstance(frame, RawFrame):
         check_raw(frame)
@@ -58,12 +57,9 @@ def network_size(
     Size (h, w) at which a frame is processed: aspect ratio kept, sides rounded to the multiple.
 
     Args:
-        height: of the frame in pixels.
-        width: of the frame in pixels.
         short_side: wanted shorter side in pixels, 0 = the frame's own.
         max_long_side: bound of the longer side in pixels, 0 = none.
         multiple_of: both sides become multiples of it, at least one multiple.
-
     """
     scale = short_side / min(height, width) if short_side else 1.0
     if max_long_side:
@@ -99,7 +95,6 @@ class Uploader:
         Returns:
             uint8 (B, 3, h, w) RGB; resized bilinearly with antialiasing. A single frame that has
             the size already is a view of the caller's memory.
-
         """
         images = [_fit(self._image(frame), size) for frame in frames]
         return images[0] if len(images) == 1 else torch.cat(images)
@@ -148,12 +143,10 @@ def normalise(images: Tensor, spec: InputSpec, channels_last: bool = True) -> Te
 
     Args:
         images: uint8 (B, 3, h, w) RGB.
-        spec: of the segmentor.
         channels_last: how the pixels lie afterwards.
 
     Returns:
         float32 (B, 3, h, w).
-
     """
     offset, factor = _constants(spec, images.device)
     layout = torch.channels_last if channels_last else torch.contiguous_format

@@ -24,121 +24,76 @@ from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.pairing import DepthPairing, Match
 from ood_perception.frames.stamps import NOWHERE, FrameOrder, Place, StampWatch
 
-HISTORY = 300
-"""Measured values that a percentile is taken over."""
-
-INTERVALS = 9
-"""Newest gaps between images that tell a camera's usual rate."""
-
-MISSED = 3.0
-"""A camera is late when so many of its usual intervals have passed."""
+HISTORY = 300  # measured values that a percentile is taken over
+INTERVALS = 9  # newest gaps between images that tell a camera's usual rate
+MISSED = 3.0  # a camera is late when so many of its usual intervals have passed
 
 
 @dataclass(slots=True)
 class PendingFrame:
-    """
-    A message that was received at `received` (seconds of the steady clock).
-
-    Attributes:
-        depth: the depth that belongs to it, or None where no depth is read.
-        place: its place among the camera's frames, known while `detect_rate` is set.
-
-    """
+    """A message that was received at `received` (seconds of the steady clock)."""
 
     message: Any
     received: float
-    depth: Match | None = None
-    place: Place = NOWHERE
+    depth: Match | None = None  # the depth that belongs to it, or None where no depth is read
+    place: Place = NOWHERE  # its place among the camera's frames, known while `detect_rate` is set
 
 
 @dataclass(slots=True)
 class Counters:
-    """
-    What became of every message of a camera since the node was configured.
+    """What became of every message of a camera since the node was configured."""
 
-    Attributes:
-        received: messages that arrived.
-        processed: frames that went through the pipeline and were published.
-        dropped: overtaken by a newer frame before the worker was free.
-        discarded: not even decoded: nobody subscribes to any output, the node is disabled, or
-            there is no pipeline that could look.
-        bad: messages without a usable image.
-        failed: frames on which the pipeline failed.
-        jumps: stamps that went back to a new beginning.
-        jitters: stamps a little older than one before.
-        no_depth: frames for which no depth came in time.
-        propagated: frames that went out with what an earlier one showed, moved to them.
-
-    """
-
-    received: int = 0
-    processed: int = 0
-    dropped: int = 0
+    received: int = 0  # messages that arrived
+    processed: int = 0  # frames that went through the pipeline and were published
+    dropped: int = 0  # overtaken by a newer frame before the worker was free
+    # not even decoded: nobody subscribes to any output, the node is disabled, or there is no
+    # pipeline that could look
     discarded: int = 0
-    bad: int = 0
-    failed: int = 0
-    jumps: int = 0
-    jitters: int = 0
-    no_depth: int = 0
-    propagated: int = 0
+    bad: int = 0  # messages without a usable image
+    failed: int = 0  # frames on which the pipeline failed
+    jumps: int = 0  # stamps that went back to a new beginning
+    jitters: int = 0  # stamps a little older than one before
+    no_depth: int = 0  # frames for which no depth came in time
+    propagated: int = 0  # frames that went out with what an earlier one showed, moved to them
 
 
 @dataclass
 class CameraStream:
-    """
-    One camera: what it is, the frame that waits, and its statistics.
+    """One camera: what it is, the frame that waits, and its statistics."""
 
-    Attributes:
-        name: of the camera; '' for the only, unnamed one.
-        max_rate: frames per second to process at most, 0 = no limit.
-        detect_rate: frames per second to detect in, the others are propagated to; 0 = in all.
-        pending: newest frame that nobody took yet.
-        in_work: frame that the worker has taken, until it comes for the next.
-        last_taken: steady time at which the worker last took a frame.
-        last_received: steady time of the last message, or 0.
-        subscribed_at: steady time at which its topic was subscribed, or 0.
-        owed_since: steady time since which frames have come and no result has gone out, or 0.
-        stamps: what the stamps of the frames say.
-        counters: what became of every message.
-        stages: last measured milliseconds per stage.
-        arrivals: steady times of the last messages.
-        finished: steady times of the last frames that were detected in.
-        published: steady times of the last frames that went out.
-        order: in which the frames come.
-        shown: place of the newest frame that went out.
-        measured: place of the newest one whose own detection did.
-        depth: which depth belongs to which frame; None where no depth is read.
-        depth_topic: name of the topic that it comes from.
-        rectified: whether the topic's images are rectified already.
-        camera_info: newest sensor_msgs/CameraInfo.
-        newest: last message that was processed and its result, for a snapshot.
-        intensity: mapping of its images of more than 8 bits.
-
-    """
-
-    name: str
-    max_rate: float = 0.0
+    name: str  # of the camera; '' for the only, unnamed one
+    max_rate: float = 0.0  # frames per second to process at most, 0 = no limit
+    # frames per second to detect in, the others are propagated to; 0 = in all
     detect_rate: float = 0.0
-    pending: PendingFrame | None = None
+    pending: PendingFrame | None = None  # newest frame that nobody took yet
+    # frame that the worker has taken, until it comes for the next
     in_work: PendingFrame | None = None
-    last_taken: float = 0.0
-    last_received: float = 0.0
-    subscribed_at: float = 0.0
+    last_taken: float = 0.0  # steady time at which the worker last took a frame
+    last_received: float = 0.0  # steady time of the last message, or 0
+    subscribed_at: float = 0.0  # steady time at which its topic was subscribed, or 0
+    # steady time since which frames have come and no result has gone out, or 0
     owed_since: float = 0.0
-    stamps: StampWatch = field(default_factory=StampWatch)
-    counters: Counters = field(default_factory=Counters)
+    stamps: StampWatch = field(default_factory=StampWatch)  # what the stamps of the frames say
+    counters: Counters = field(default_factory=Counters)  # what became of every message
+    # last measured milliseconds per stage
     stages: dict[str, deque[float]] = field(default_factory=dict)
+    # steady times of the last messages
     arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    # steady times of the last frames that were detected in
     finished: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    # steady times of the last frames that went out
     published: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    order: FrameOrder = field(default_factory=FrameOrder)
-    shown: Place = (-1, 0)
-    measured: Place = (-1, 0)
+    order: FrameOrder = field(default_factory=FrameOrder)  # in which the frames come
+    shown: Place = (-1, 0)  # place of the newest frame that went out
+    measured: Place = (-1, 0)  # place of the newest one whose own detection did
+    # which depth belongs to which frame; None where no depth is read
     depth: DepthPairing | None = None
-    depth_topic: str = ''
-    rectified: bool = False
-    camera_info: Any = None
+    depth_topic: str = ''  # name of the topic that it comes from
+    rectified: bool = False  # whether the topic's images are rectified already
+    camera_info: Any = None  # newest sensor_msgs/CameraInfo
+    # last message that was processed and its result, for a snapshot
     newest: tuple[Any, Any] | None = None
+    # mapping of its images of more than 8 bits
     intensity: Intensity = field(default_factory=Intensity)
 
     @property
@@ -213,7 +168,6 @@ class Mailbox:
 
     Attributes:
         follow: is shown each frame of a camera with a `detect_rate` as it comes, or None.
-
     """
 
     def __init__(self, streams: list[CameraStream]) -> None:
@@ -245,11 +199,6 @@ class Mailbox:
         Wait for frames and take those of up to `limit` cameras, the longest unserved first.
 
         The list is empty when :meth:`wake` was called or nothing came in time.
-
-        Args:
-            limit: cameras to take from at most.
-            timeout: seconds to wait at most.
-
         """
         end = time.monotonic() + timeout
         with self._changed:

@@ -20,27 +20,15 @@ from ood_perception.result import SURROUNDINGS, Result
 
 @dataclass(slots=True)
 class Detection:
-    """
-    One unknown object.
+    """One unknown object."""
 
-    Attributes:
-        id: value of its pixels in the instances image, 1..65535.
-        confidence: 0..1, that it is unknown.
-        box: x1, y1, x2, y2 in pixels of the camera image.
-        area: pixels.
-        mean_score: mean raw score over its pixels.
-        surroundings: 'none', 'on_road', 'beside' or 'in_air'.
-        place: where it is in 3D, or None without depth.
-
-    """
-
-    id: int
-    confidence: float
-    box: tuple[float, float, float, float]
-    area: int = 0
-    mean_score: float = 0.0
-    surroundings: str = SURROUNDINGS[0]
-    place: Place | None = None
+    id: int  # value of its pixels in the instances image, 1..65535
+    confidence: float  # 0..1, that it is unknown
+    box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the camera image
+    area: int = 0  # pixels
+    mean_score: float = 0.0  # mean raw score over its pixels
+    surroundings: str = SURROUNDINGS[0]  # 'none', 'on_road', 'beside' or 'in_air'
+    place: Place | None = None  # where it is in 3D, or None without depth
 
 
 def rows(result: Result) -> list[Detection]:
@@ -121,11 +109,7 @@ def to_json(header: Any, camera: str, size: tuple[int, ...], found: list[Detecti
     One frame's objects as JSON text.
 
     Args:
-        header: std_msgs/Header of the frame.
-        camera: name of the camera.
         size: (height, width) of the camera image in pixels.
-        found: the objects.
-
     """
     tree: dict[str, Any] = {
         'header': {
@@ -169,9 +153,6 @@ def to_vision(messages: Any, header: Any, found: list[Detection]) -> Any:
 
     Args:
         messages: the module that :func:`vision_msgs` gave.
-        header: std_msgs/Header of the frame.
-        found: the objects.
-
     """
     array = messages.Detection2DArray(header=header)
     for item in found:

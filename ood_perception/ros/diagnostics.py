@@ -42,12 +42,7 @@ def node_status(
     Describe the node as a whole.
 
     Args:
-        node: fully qualified name of the node.
-        state: label of its lifecycle state.
-        health: what is wrong.
         doing: what keeps it from working at the moment ('loading ...'), or ''.
-        values: further values to show.
-
     """
     level, text = health.verdict()
     if doing and level < Level.ERROR:
@@ -73,17 +68,7 @@ def pipeline_values(pipeline: Pipeline) -> dict[str, str]:
 def camera_status(
     node: str, stream: CameraStream, topic: str, active: bool, health: Health
 ) -> DiagnosticStatus:
-    """
-    Describe one camera: rates, drops, latency per stage, last error.
-
-    Args:
-        node: fully qualified name of the node.
-        stream: the camera.
-        topic: resolved name of its image topic.
-        active: whether the node is active.
-        health: what is wrong.
-
-    """
+    """Describe one camera: rates, drops, latency per stage, last error."""
     counters = stream.counters
     age = time.monotonic() - stream.last_received if stream.last_received else None
     level, text = health.verdict(stream.name) if active else (Level.STALE, 'inactive')

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FAILURES = 3
-"""Calls in a row that fail before a fault can count as lasting,"""
-
-LASTING = 1.0
-"""and seconds over which they must spread."""
+FAILURES = 3  # calls in a row that fail before a fault can count as lasting,
+LASTING = 1.0  # and seconds over which they must spread
 
 RETRY = (1.0, 60.0)
 """Shortest and longest pause in seconds after a pipeline that could not be built."""
@@ -52,15 +49,11 @@ class Fallback:
 
     All times are seconds of one steady clock, given by the caller.
 
-    Args:
-        steps: the wanted one first.
-
     Attributes:
         steps: the wanted one first.
         current: index of the step in use.
         reason: of the last change, '' while the wanted step is in use.
         failures: calls in a row that have failed.
-
     """
 
     def __init__(self, steps: list[Step]) -> None:

@@ -28,38 +28,25 @@ from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.publishing import FramePublisher
 from ood_perception.ros.settings import Settings
 
-LOOK_AGAIN = 0.01
-"""Seconds after which frames that wait for their depth are looked at again."""
+LOOK_AGAIN = 0.01  # seconds after which frames that wait for their depth are looked at again
 
 Found = tuple[PendingFrame, Result, frozenset[str]]
 
 
 @dataclass
 class _Track:
-    """
-    One camera's newest detection, and the frames that it is to be moved to.
-
-    Attributes:
-        frame: newest frame that nobody looked at yet.
-        found: newest detection that nobody looked at yet.
-        held: frame that is left to the worker until the next one comes.
-        place: of the frame of the detection, NOWHERE before there was one.
-        size: (H, W) of that frame.
-        has: fields of its result.
-        due: steady time from which the next frame may go out (max_rate).
-        intensity: mapping of images of more than 8 bits.
-
-    """
+    """One camera's newest detection, and the frames that it is to be moved to."""
 
     stream: CameraStream
     propagator: Propagator = field(default_factory=Propagator)
-    frame: PendingFrame | None = None
-    found: Found | None = None
-    held: PendingFrame | None = None
-    place: Place = NOWHERE
-    size: tuple[int, int] = (0, 0)
-    has: frozenset[str] = frozenset()
-    due: float = 0.0
+    frame: PendingFrame | None = None  # newest frame that nobody looked at yet
+    found: Found | None = None  # newest detection that nobody looked at yet
+    held: PendingFrame | None = None  # frame that is left to the worker until the next one comes
+    place: Place = NOWHERE  # of the frame of the detection, NOWHERE before there was one
+    size: tuple[int, int] = (0, 0)  # (H, W) of that frame
+    has: frozenset[str] = frozenset()  # fields of its result
+    due: float = 0.0  # steady time from which the next frame may go out (max_rate)
+    # mapping of images of more than 8 bits
     intensity: Intensity = field(default_factory=Intensity)
 
 
@@ -76,13 +63,7 @@ class Processor(Protocol):
 
 
 class Follower:
-    """
-    Publish every frame of the cameras with a `detect_rate`.
-
-    Args:
-        processor: whose settings, outputs and publisher are used.
-
-    """
+    """Publish every frame of the cameras with a `detect_rate`."""
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
@@ -119,16 +100,7 @@ class Follower:
     def found(
         self, stream: CameraStream, frame: PendingFrame, result: Result, has: set[str]
     ) -> None:
-        """
-        Take what was found in a frame; called from the worker's thread.
-
-        Args:
-            stream: camera of the frame.
-            frame: that was detected in.
-            result: on the host.
-            has: fields of it that were asked for.
-
-        """
+        """Take what was found in a frame; called from the worker's thread."""
         track = self._tracks.get(stream.name)
         if track is not None and frame.place != NOWHERE:
             with self._changed:

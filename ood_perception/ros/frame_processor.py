@@ -36,13 +36,6 @@ class FrameProcessor:
     """
     Process batches of frames with a pipeline.
 
-    Args:
-        mailbox: source of the frames.
-        outputs: topics of each camera by its name.
-        settings: the node's parameters.
-        health: is told what goes wrong.
-        fallback: is told which calls of the pipeline fail.
-
     Attributes:
         settings: the node's parameters, replaced when one changes.
         pipeline: what processes frames, or None while there is none.
@@ -55,7 +48,6 @@ class FrameProcessor:
         publishing: held while messages are written and sent.
         publisher: sends results.
         follower: sends what was found with the frames that come after.
-
     """
 
     def __init__(

@@ -12,17 +12,15 @@ over calls :meth:`Health.clear`. The log gets a line of both; the diagnostics sh
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MOMENT = 5.0
-"""Seconds for which a problem of a single frame is shown."""
-
-REMIND = 300.0
-"""Seconds after which the log is told again of an issue that stands."""
+MOMENT = 5.0  # seconds for which a problem of a single frame is shown
+REMIND = 300.0  # seconds after which the log is told again of an issue that stands
 
 Report = Callable[[str, str], None]
 
@@ -38,21 +36,12 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """
-    Something that is wrong.
+    """Something that is wrong."""
 
-    Attributes:
-        level: WARN (results come, but somebody should look) or ERROR (none, or none to trust).
-        text: what is wrong, with the value that was met.
-        remedy: what to do about it, '' where there is nothing to say.
-        until: steady time in seconds at which it is over by itself.
-
-    """
-
-    level: Level
-    text: str
-    remedy: str = ''
-    until: float = math.inf
+    level: Level  # WARN (results come, but somebody should look) or ERROR (none, or none to trust)
+    text: str  # what is wrong, with the value that was met
+    remedy: str = ''  # what to do about it, '' where there is nothing to say
+    until: float = math.inf  # steady time in seconds at which it is over by itself
 
     def __str__(self) -> str:
         return f'{self.text} -> {self.remedy}' if self.remedy else self.text
@@ -67,7 +56,6 @@ class Health:
     Args:
         report: report(level, text) logs a line and throttles repetitions; level is 'info', 'warn'
             or 'error'.
-
     """
 
     def __init__(self, report: Report) -> None:
@@ -77,8 +65,9 @@ class Health:
         self._told: dict[tuple[str | None, str], tuple[str, float]] = {}
         self._lock = threading.Lock()
 
-    def warn(
+    def put(
         self,
+        level: Level,
         key: str,
         text: str,
         remedy: str = '',
@@ -87,32 +76,33 @@ class Health:
         quiet: bool = False,
     ) -> None:
         """
-        Raise a warning, or renew it.
+        Raise an issue, or renew it.
 
         Args:
+            level: WARN or ERROR.
             key: kind of the issue; one issue of a kind stands at a time.
-            text: what is wrong.
-            remedy: what to do about it.
             camera: name of the camera it belongs to ('' is the only, unnamed one); None: the node.
             lasts: seconds after which it is over unless it is raised again.
             quiet: leave the log alone; the diagnostics show it.
-
         """
-        self._raise(Level.WARN, key, text, remedy, camera, lasts, quiet)
-
-    def error(
-        self,
-        key: str,
-        text: str,
-        remedy: str = '',
-        camera: str | None = None,
-        lasts: float = math.inf,
-        quiet: bool = False,
-    ) -> None:
-        """Raise an error, or renew it; arguments as for :meth:`warn`."""
+        now = time.monotonic()
+        issue = Issue(level, text, remedy, now + lasts)
+        kind = ''.join(c for c in text if not c.isdigit())
         with self._lock:
-            self._last_error[camera] = text
-        self._raise(Level.ERROR, key, text, remedy, camera, lasts, quiet)
+            if level == Level.ERROR:
+                self._last_error[camera] = text
+            self._issues[camera, key] = issue
+            if quiet:
+                return
+            if math.isinf(lasts):
+                before, when = self._told.get((camera, key), ('', -REMIND))
+                if before == kind and now - when < REMIND:
+                    return
+                self._told[camera, key] = (kind, now)
+        self.report(level.name.lower(), f'{_prefix(camera)}{issue}')
+
+    warn = functools.partialmethod(put, Level.WARN)
+    error = functools.partialmethod(put, Level.ERROR)
 
     def clear(self, key: str, camera: str | None = None) -> None:
         """Say that an issue is over; nothing happens when there is none of that kind."""
@@ -155,30 +145,6 @@ class Health:
         """Text of the newest error, also of one that is over."""
         with self._lock:
             return self._last_error.get(camera, '')
-
-    def _raise(
-        self,
-        level: Level,
-        key: str,
-        text: str,
-        remedy: str,
-        camera: str | None,
-        lasts: float,
-        quiet: bool,
-    ) -> None:
-        now = time.monotonic()
-        issue = Issue(level, text, remedy, now + lasts)
-        kind = ''.join(c for c in text if not c.isdigit())
-        with self._lock:
-            self._issues[camera, key] = issue
-            if quiet:
-                return
-            if math.isinf(lasts):
-                before, when = self._told.get((camera, key), ('', -REMIND))
-                if before == kind and now - when < REMIND:
-                    return
-                self._told[camera, key] = (kind, now)
-        self.report(level.name.lower(), f'{_prefix(camera)}{issue}')
 
 
 def _prefix(camera: str | None) -> str:

@@ -35,8 +35,6 @@ class ImageMessage:
     so the same message serves the next frame.
 
     Args:
-        height: rows.
-        width: columns.
         encoding: mono8, rgb8, bgr8, rgba8, bgra8, mono16 or 32FC1.
 
     Attributes:
@@ -45,7 +43,6 @@ class ImageMessage:
 
     Raises:
         ValueError: encoding without a fixed layout, or a size below 1.
-
     """
 
     def __init__(self, height: int, width: int, encoding: str) -> None:

@@ -20,10 +20,8 @@ class ImageTopic:
     An image topic with one message that is written in place and reused.
 
     Attributes:
-        encoding: of the sensor_msgs/Image.
         publisher: of the raw topic.
         compressed: publisher of the ``/compressed`` sibling, or None.
-
     """
 
     def __init__(self, encoding: str, publisher: Any, compressed: Any = None) -> None:
@@ -56,10 +54,8 @@ class ImageTopic:
         Send pixels to whoever listens.
 
         Args:
-            header: std_msgs/Header of the camera's message.
             pixels: image in the topic's encoding; may be :meth:`buffer` itself.
             quality: 1..100 of the JPEG.
-
         """
         if self.compressed_wanted:
             self.compressed.publish(self._encode(header, pixels, quality))

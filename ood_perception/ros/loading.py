@@ -35,11 +35,8 @@ def build(
     Build a pipeline, give it its memory of normal and warm it up.
 
     Args:
-        settings: the node's parameters.
-        step: engine and device to run on.
         sizes: (height, width) in pixels of the cameras' images, as far as they are known.
         batch: most frames that will come together.
-        report: tells what is done.
         memory: what another pipeline of this profile had learnt, see :func:`learnt`; goes before
             the parameter memory_file.
 
@@ -48,7 +45,6 @@ def build(
 
     Raises:
         ValueError, OSError, RuntimeError: what the pipeline or the memory file raises.
-
     """
     # Imported late: torch takes seconds, and a wrong parameter should fail before that.
     import torch

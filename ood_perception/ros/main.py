@@ -25,7 +25,6 @@ def main(args: list[str] | None = None) -> int:
 
     Returns:
         0 when a signal or a shutdown ended it, 1 when it could not start.
-
     """
     import rclpy
     from rclpy.exceptions import ParameterException

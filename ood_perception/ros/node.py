@@ -52,12 +52,8 @@ class OodNode(LifecycleNode):
     `release_on_deactivate` gives the networks back), cleanup gives everything back.
 
     Attributes:
-        settings: values of the parameters.
-        report: logs a line, throttled.
-        health: what is wrong at the moment.
         worker: the thread that processes frames, while configured.
         enabled: False discards frames (service ~/enable).
-
     """
 
     def __init__(self, name: str = 'ood', **options: Any) -> None:

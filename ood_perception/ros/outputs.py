@@ -75,17 +75,7 @@ TOPICS: dict[str, tuple[str, str]] = {
 
 
 class CameraOutputs:
-    """
-    All output topics of one camera.
-
-    Args:
-        node: the lifecycle node that publishes.
-        camera: name of the camera, '' for the only, unnamed one.
-        settings: the node's parameters.
-        qos: QoS profile of the outputs.
-        options: further arguments of create_publisher, as qos_overriding_options.
-
-    """
+    """All output topics of one camera."""
 
     def __init__(
         self, node: Any, camera: str, settings: Settings, qos: Any, options: dict[str, Any]
@@ -203,14 +193,10 @@ class CameraOutputs:
         Send what needs no metres: heatmap, score, instances, classes, camera_info.
 
         Args:
-            header: std_msgs/Header of the camera's message, sent on verbatim.
             size: (H, W) of the image.
             result: on the host, already without the objects that are not to be published.
-            settings: the node's parameters.
-            camera_info: sensor_msgs/CameraInfo of the camera, or None.
             shown: whether to send what can also be moved from an earlier frame.
             measured: whether the result was found in this frame, and not moved to it.
-
         """
         quality = settings.jpeg_quality
         if measured:
@@ -245,13 +231,9 @@ class CameraOutputs:
         Send what shows metres where there are any: detections, points, overlay.
 
         Args:
-            header: std_msgs/Header of the camera's message, sent on verbatim.
             image: uint8 (H, W, 3) RGB; only its shape counts while nobody wants the overlay.
             result: on the host, already without the objects that are not to be published.
-            settings: the node's parameters.
             places: where the objects are in 3D, by id.
-            points: sensor_msgs/PointCloud2, or None.
-
         """
         found = detections.rows(result)
         for item in found:

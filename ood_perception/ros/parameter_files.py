@@ -17,14 +17,7 @@ KEY = 'ros__parameters'
 
 
 def problems(arguments: Sequence[str], node: str) -> list[str]:
-    """
-    Name the parameter files without an entry for a node, one line each.
-
-    Args:
-        arguments: the command line, with ``--params-file FILE``.
-        node: fully qualified name of the node.
-
-    """
+    """Name the parameter files without an entry for a node, one line each."""
     lines = []
     for path in files(arguments):
         try:

@@ -88,7 +88,6 @@ def declare(node: Any, overrides: Mapping[str, Any] = MappingProxyType({})) -> S
     Raises:
         ValueError: a value given at the start has the wrong type.
         rclpy's ParameterException family: it lies outside the range.
-
     """
     for name, field in fields(Settings).items():
         _declare(node, name, field, overrides)
@@ -117,7 +116,6 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
 
     Raises:
         ValueError: another type; the message says what to write.
-
     """
     wanted = default(field)
     if isinstance(wanted, float) and type(value) is int:
@@ -140,11 +138,6 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
 def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
     """
     Say which start parameters no one reads, one line each, with the nearest name that exists.
-
-    Args:
-        overrides: names of the parameters that were given.
-        cameras: names of the cameras.
-
     """
     own = list(fields(Settings))
     names = [c for c in cameras if c]
@@ -224,7 +217,6 @@ def check(settings: Settings) -> None:
 
     Raises:
         ValueError: starts with the parameter's name and quotes the value it got.
-
     """
     for name, field in fields(Settings).items():
         if problem := _problem(name, field, getattr(settings, name)):
@@ -235,14 +227,7 @@ def check(settings: Settings) -> None:
 
 
 def check_changes(changes: Iterable[Any], configured: bool) -> SetParametersResult:
-    """
-    Judge a set of parameter changes (rclpy Parameters) before they happen.
-
-    Args:
-        changes: the rclpy Parameters that somebody wants to set.
-        configured: whether the node has been configured.
-
-    """
+    """Judge a set of parameter changes (rclpy Parameters) before they happen."""
     for parameter in changes:
         field = _field(parameter.name)
         if field is None:

@@ -55,7 +55,6 @@ class PlannerTopics:
         create: create(type, name, qos=None) makes a lifecycle publisher.
         vision: module vision_msgs.msg, or None where it is not installed.
         report: report(level, text) logs a line.
-
     """
 
     def __init__(self, create: Create, vision: Any, report: Callable[[str, str], None]) -> None:
@@ -101,15 +100,7 @@ class PlannerTopics:
         return wanted
 
     def publish(self, header: Any, result: Result, settings: Settings) -> None:
-        """
-        Send what a frame's result says.
-
-        Args:
-            header: std_msgs/Header of the camera's message, sent on verbatim.
-            result: on the host, already without the objects that are not to be published.
-            settings: the node's parameters.
-
-        """
+        """Send what a frame's result says."""
         if result.heatmap is None:
             return
         if self.frame_score.get_subscription_count():
@@ -140,10 +131,7 @@ def label_info(messages: Any, names: dict[int, str], threshold: float) -> Any:
     Name the classes of a mask as a vision_msgs/LabelInfo.
 
     Args:
-        messages: the module vision_msgs.msg.
-        names: of each id in the mask.
         threshold: probability from which a pixel is unknown, 0..1.
-
     """
     return messages.LabelInfo(
         header=Header(),

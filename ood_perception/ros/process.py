@@ -53,7 +53,6 @@ def apply_transport_profile() -> Path | None:
 
     Returns:
         The profile that is now in force, None for the stock transports.
-
     """
     used = profile_variable()
     for name in (used, *PROFILE_VARIABLES):

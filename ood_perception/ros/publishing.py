@@ -59,10 +59,8 @@ class FramePublisher:
     Publish results in the order of their frames.
 
     Args:
-        outputs: topics of each camera by its name.
         warn: is told what stands in the way of metres, and when it is over.
         fail: fail(stream, error) is told of objects that could not be published.
-
     """
 
     def __init__(
@@ -92,13 +90,9 @@ class FramePublisher:
         Send the maps of a frame, and everything else that has waited long enough.
 
         Args:
-            stream: camera of the frame.
-            frame: message and the depth that belongs to it.
             image: decoded image.
             result: of the pipeline, on the host.
-            settings: the node's parameters.
             age: seconds since the frame in which the result was found, 0 = it is this one.
-
         """
         message, size = frame.message, image.shape[:2]
         measured, shown = _in_order(stream, frame, age)

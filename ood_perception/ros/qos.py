@@ -43,12 +43,10 @@ def profile(name: str, depth: int | None = None) -> QoSProfile:
     QoS profile of a name.
 
     Args:
-        name: entry of `PROFILES`.
         depth: number of messages kept, None for the profile's own.
 
     Raises:
         ValueError: unknown name, or a depth below 1.
-
     """
     if name not in PROFILES:
         raise ValueError(f'qos: expected one of {", ".join(PROFILES)}, got {name!r}')

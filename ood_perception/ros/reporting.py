@@ -11,20 +11,13 @@ from typing import Any
 
 from ood_perception.diagnosis import OK, cheap_checks
 
-LOG_PERIOD = 5.0
-"""Seconds for which a log line of the same kind is not repeated."""
+LOG_PERIOD = 5.0  # seconds for which a log line of the same kind is not repeated
 
 KINDS_KEPT = 256
 
 
 class Reporter:
-    """
-    Log lines, at most one of its kind (its text without digits) every `LOG_PERIOD` seconds.
-
-    Args:
-        logger: the rclpy logger of the node.
-
-    """
+    """Log lines, at most one of its kind (its text without digits) every `LOG_PERIOD` seconds."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -68,10 +61,6 @@ class Reporter:
 class LoggingBridge(logging.Handler):
     """
     Hand the lines of the package's `logging` (engine choice, weights, scores) to the node's log.
-
-    Args:
-        report: where they go.
-
     """
 
     LOGGER = 'ood_perception'

@@ -39,13 +39,7 @@ SERVICES: dict[str, tuple[Any, str]] = {
 
 
 class Services:
-    """
-    Offer the services of a node.
-
-    Args:
-        node: the `OodNode` that they act on.
-
-    """
+    """Offer the services of a node."""
 
     def __init__(self, node: Any) -> None:
         self._node = node

@@ -33,9 +33,6 @@ def save(
     Write a frame and what was found in it into a new folder below `folder`.
 
     Args:
-        folder: where snapshots go; made when absent.
-        camera: name of the camera, '' for the only one.
-        header: std_msgs/Header of the frame.
         image: uint8 (H, W, 3) RGB.
         result: on the host, as complete as can be.
         about: what else to write into snapshot.json (parameters, profile, statistics).
@@ -46,7 +43,6 @@ def save(
 
     Raises:
         OSError: the folder cannot be made or written.
-
     """
     stamp = f'{header.stamp.sec}.{header.stamp.nanosec:09d}'
     name = time.strftime('%Y%m%d-%H%M%S') + f'_{camera or "camera"}_{stamp}'

@@ -29,8 +29,7 @@ try:
 except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
-INFINITE = 2**62
-"""Nanoseconds from which a duration of a QoS profile means 'none'."""
+INFINITE = 2**62  # nanoseconds from which a duration of a QoS profile means 'none'
 
 DEPTH_QUEUE = 5
 """Depth messages that may wait for the executor; a lost one leaves a frame without metres."""
@@ -74,7 +73,6 @@ class CameraSubscriptions:
 
     Attributes:
         topic: resolved name of the image topic in use.
-
     """
 
     def __init__(
@@ -169,12 +167,8 @@ def mismatches(
     Say which other ends of a topic do not meet ours, and why.
 
     Args:
-        endpoints: rclpy TopicEndpointInfo of the other ends.
-        topic: name of the topic.
         kind: our message type, as ``sensor_msgs/msg/Image``.
-        own: our QoS profile.
         offered: True when the others publish, False when they subscribe.
-
     """
     problems = []
     for end in endpoints:

@@ -16,31 +16,20 @@ from typing import Any
 
 from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import MISSED, CameraStream, rate
-from ood_perception.ros.health import Health
+from ood_perception.ros.health import Health, Level
 from ood_perception.ros.settings import Settings
 from ood_perception.ros.subscriptions import publishers
 from ood_perception.ros.worker import Worker
 
-ABANDONED = 60.0
-"""Seconds after which a call that does not return is given up for a new pipeline."""
-
-DROP_WINDOW = 10
-"""Checks (seconds) over which dropped frames are counted,"""
-
-DROP_FRAMES = 30
-"""and frames that must have come in them."""
+ABANDONED = 60.0  # seconds after which a call that does not return is given up for a new pipeline
+DROP_WINDOW = 10  # checks (seconds) over which dropped frames are counted,
+DROP_FRAMES = 30  # and frames that must have come in them
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 
 
 class Watchdog:
-    """
-    The rules for one configured node.
-
-    Args:
-        health: where issues are raised.
-
-    """
+    """The rules for one configured node."""
 
     def __init__(self, health: Health) -> None:
         self.health = health
@@ -51,15 +40,14 @@ class Watchdog:
         """Look for another node of the same name, which would take our services' calls."""
         own = (node.get_name(), node.get_namespace())
         twins = node.get_node_names_and_namespaces().count(own) - 1
-        if twins > 0:
-            self.health.warn(
-                'name',
-                f'{twins + 1} nodes are named {node.get_fully_qualified_name()}: topics, services '
-                'and diagnostics mix',
-                'give each a name or namespace of its own (ood.launch.py name:=, namespace:=)',
-            )
-        else:
-            self.health.clear('name')
+        self._hold(
+            Level.WARN,
+            'name',
+            twins > 0,
+            f'{twins + 1} nodes are named {node.get_fully_qualified_name()}: topics, services '
+            'and diagnostics mix',
+            'give each a name or namespace of its own (ood.launch.py name:=, namespace:=)',
+        )
 
     def watch_worker(self, worker: Worker | None, active: bool) -> None:
         """Look for a pipeline that is missing, cannot judge, or does not come back."""
@@ -69,14 +57,14 @@ class Watchdog:
                 health.clear(key)
             return
         self._hold(
-            health.error,
+            Level.ERROR,
             'no pipeline',
             not worker.doing and not (worker.alive and worker.pipeline is not None),
             'active without a pipeline: nothing is looked at',
             'deactivate, clean up and configure the node anew',
         )
         self._hold(
-            health.warn,
+            Level.WARN,
             'enabled',
             not worker.enabled,
             'disabled by ~/enable: frames are discarded',
@@ -88,7 +76,7 @@ class Watchdog:
         limit = max(worker.settings.stale_after, worker.delay_limit())
         hung = busy > limit and not worker.doing
         self._hold(
-            health.error,
+            Level.ERROR,
             'hung',
             hung,
             f'the pipeline has not come back from a frame for {busy:.0f} s',
@@ -106,28 +94,19 @@ class Watchdog:
         Look at one camera of an active node.
 
         Args:
-            node: to ask for the topics there are.
-            stream: the camera.
-            worker: that processes it.
-            topic: resolved name of its image topic.
             mismatch: why its publishers do not reach us, '' when they do.
-
         """
-        health, camera, settings = self.health, stream.name, worker.settings
-        if mismatch:
-            health.error('input', mismatch, camera=camera)
-        else:
-            health.clear('input', camera)
-        if node.count_publishers(topic) > 1:
-            names = publishers(node, topic)
-            health.warn(
-                'publishers',
-                f'{topic} has {len(names)} publishers, {", ".join(names)}: their frames mix',
-                'stop all but one, or remap them',
-                camera,
-            )
-        else:
-            health.clear('publishers', camera)
+        camera, settings = stream.name, worker.settings
+        self._hold(Level.ERROR, 'input', bool(mismatch), mismatch, camera=camera)
+        names = publishers(node, topic) if node.count_publishers(topic) > 1 else []
+        self._hold(
+            Level.WARN,
+            'publishers',
+            len(names) > 1,
+            f'{topic} has {len(names)} publishers, {", ".join(names)}: their frames mix',
+            'stop all but one, or remap them',
+            camera,
+        )
         now = time.monotonic()
         age = now - stream.last_received if stream.last_received else None
         limit = max(settings.stale_after, MISSED * stream.usual_interval())
@@ -139,7 +118,7 @@ class Watchdog:
             self._silence(node, stream, topic, text, mismatch, settings.stale_after)
         else:
             self._silent.discard(camera)
-            health.clear('silent', camera)
+            self.health.clear('silent', camera)
         self._watch_results(stream, worker, now)
         self._watch_drops(stream, settings)
 
@@ -185,43 +164,40 @@ class Watchdog:
         faults = [] if worker.pipeline is None else worker.pipeline.engine.faults()
         text = '; '.join(fault.reason for fault in faults)
         remedy = '; '.join(dict.fromkeys(fault.remedy for fault in faults if fault.remedy))
-        self._hold(self.health.warn, 'engine', bool(faults), text, remedy)
+        self._hold(Level.WARN, 'engine', bool(faults), text, remedy)
 
     def _watch_memory(self, worker: Worker) -> None:
-        health = self.health
-        if worker.learning:
-            health.clear('memory')
-            health.warn(
-                'learning',
-                'learning what is normal; no results meanwhile',
-                'call ~/learn_normal with false when enough was seen',
-            )
-            return
-        health.clear('learning')
-        why = loading.unlearnt(worker.pipeline) if worker.pipeline is not None else ''
+        self._hold(
+            Level.WARN,
+            'learning',
+            worker.learning,
+            'learning what is normal; no results meanwhile',
+            'call ~/learn_normal with false when enough was seen',
+        )
+        judges = worker.learning or worker.pipeline is None
+        why = '' if judges else loading.unlearnt(worker.pipeline)
         text, _, remedy = why.partition('; ')
         file = worker.settings.memory_file
         if file and not os.path.exists(os.path.expanduser(file)):
             text += f' and memory_file {file!r} does not exist'
         how = '~/learn_normal: with true, then drive where all is normal, then with false'
-        self._hold(health.error, 'memory', bool(why), f'no results: {text}', f'{remedy} ({how})')
+        self._hold(Level.ERROR, 'memory', bool(why), f'no results: {text}', f'{remedy} ({how})')
 
     def _watch_results(self, stream: CameraStream, worker: Worker, now: float) -> None:
-        settings, health = worker.settings, self.health
+        settings = worker.settings
         owed = now - stream.owed_since if stream.owed_since else 0.0
         limit = max(settings.stale_after, MISSED * stream.typical_delay() or worker.patience)
         if stream.rate_limit:
             limit += MISSED / stream.rate_limit
         wanted = worker.enabled and (worker.learning or worker.outputs[stream.name].wants())
-        if owed > limit and wanted and not worker.doing:
-            health.error(
-                'result',
-                f'images arrive, but there has been no result for {owed:.0f} s',
-                'see the status of the pipeline',
-                stream.name,
-            )
-        else:
-            health.clear('result', stream.name)
+        self._hold(
+            Level.ERROR,
+            'result',
+            owed > limit and bool(wanted) and not worker.doing,
+            f'images arrive, but there has been no result for {owed:.0f} s',
+            'see the status of the pipeline',
+            stream.name,
+        )
 
     def _watch_drops(self, stream: CameraStream, settings: Settings) -> None:
         counts = self._counts.setdefault(stream.name, deque(maxlen=DROP_WINDOW + 1))
@@ -233,20 +209,26 @@ class Watchdog:
         asked = float(received)  # frames that max_rate lets through
         if stream.rate_limit:
             asked = min(received, stream.rate_limit * (len(counts) - 1))
-        if received >= DROP_FRAMES and received - dropped < asked / 2:
-            self.health.warn(
-                'drops',
-                f'{dropped / received:.0%} of the frames are dropped: the camera sends '
-                f'{rate(stream.arrivals):.1f} Hz, {rate(stream.finished):.1f} Hz are processed',
-                'the newest is always taken; set max_rate, or use a faster profile, engine or '
-                'device',
-                stream.name,
-            )
-        else:
-            self.health.clear('drops', stream.name)
+        self._hold(
+            Level.WARN,
+            'drops',
+            received >= DROP_FRAMES and received - dropped < asked / 2,
+            f'{dropped / max(received, 1):.0%} of the frames are dropped: the camera sends '
+            f'{rate(stream.arrivals):.1f} Hz, {rate(stream.finished):.1f} Hz are processed',
+            'the newest is always taken; set max_rate, or use a faster profile, engine or device',
+            stream.name,
+        )
 
-    def _hold(self, put: Any, key: str, holds: bool, text: str, remedy: str) -> None:
+    def _hold(
+        self,
+        level: Level,
+        key: str,
+        holds: bool,
+        text: str,
+        remedy: str = '',
+        camera: str | None = None,
+    ) -> None:
         if holds:
-            put(key, text, remedy)
+            self.health.put(level, key, text, remedy, camera)
         else:
-            self.health.clear(key)
+            self.health.clear(key, camera)

@@ -34,31 +34,17 @@ from ood_perception.ros.settings import Settings
 
 Build = Callable[[int], Any]
 
-CALL_TIMEOUT = 5.0
-"""Least seconds that a service waits for the frame in work."""
-
-TAKE_OVER_TIMEOUT = 5.0
-"""Seconds that a new pipeline waits for the old one's frame."""
-
-HELD_BACK = 0.01
-"""Seconds after which frames that wait for their depth are looked at again."""
+CALL_TIMEOUT = 5.0  # least seconds that a service waits for the frame in work
+TAKE_OVER_TIMEOUT = 5.0  # seconds that a new pipeline waits for the old one's frame
+HELD_BACK = 0.01  # seconds after which frames that wait for their depth are looked at again
 
 
 class Worker(FrameProcessor):
     """
     Process the frames of a mailbox in a thread until it is stopped.
 
-    Args:
-        mailbox: source of the frames.
-        outputs: topics of each camera by its name.
-        settings: the node's parameters.
-        health: is told what goes wrong.
-        build: makes the pipeline of a step of `fallback`.
-        fallback: decides which pipeline to use.
-
     Attributes:
         error: why the first pipeline could not be built, or None.
-
     """
 
     def __init__(
@@ -123,7 +109,6 @@ class Worker(FrameProcessor):
         Raises:
             TimeoutError: the worker is busy for longer; the function will not be run.
             Exception: what the function raises.
-
         """
         job: Future[Any] = Future()
         timeout = max(CALL_TIMEOUT, self.delay_limit())

@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ood_perception.ros.tools.domain import private_domain
+
 # All of this must stand in the environment before rclpy loads its middleware, and child processes
 # inherit it, so a test's publisher and node meet each other and nobody else.
-os.environ['ROS_DOMAIN_ID'] = str(os.environ.get('OOD_TEST_DOMAIN_ID', 1 + os.getpid() % 100))
+_own = contextlib.ExitStack()  # each worker of xdist keeps a domain to itself until it ends
+if 'OOD_TEST_DOMAIN_ID' in os.environ:
+    os.environ['ROS_DOMAIN_ID'] = os.environ['OOD_TEST_DOMAIN_ID']
+else:
+    _own.enter_context(private_domain())
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_LOCALHOST_ONLY'] = '1' if os.environ.get('ROS_DISTRO') == 'humble' else '0'
 _older = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')

@@ -141,8 +141,9 @@ def test_image_message_is_written_in_place(ros, encoding):
 
 
 def test_transport_profile_respects_the_user(monkeypatch):
-    for name in process.PROFILE_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+    for name in (*process.PROFILE_VARIABLES, process.STOCK_VARIABLE):
+        monkeypatch.setenv(name, '')  # what `process` sets itself is taken back, too
+        monkeypatch.delenv(name)
     path = process.apply_transport_profile()
     assert path is not None
     assert path.name == 'fastdds.xml'

@@ -26,8 +26,7 @@ from ood_perception.ros.image_message import ImageMessage
 from ood_perception.ros.tools.session import SETTLE, tool_node, wait_until
 
 TRANSPORTS = ('raw', 'compressed', 'both')
-DEFAULT_RATE = 30.0
-"""Frames per second of a source that has no rate of its own."""
+DEFAULT_RATE = 30.0  # frames per second of a source that has no rate of its own
 
 
 class CameraPublisher:
@@ -35,17 +34,13 @@ class CameraPublisher:
     The topics of one camera: image_raw, image_raw/compressed and camera_info.
 
     Args:
-        node: that publishes.
-        namespace: of the topics.
         transport: entry of `TRANSPORTS`.
-        frame_id: of the headers.
         focal: focal length in pixels for camera_info, 0 = the frame's width.
         quality: 1..100 of the JPEG.
         qos_name: entry of `qos.PROFILES`.
 
     Raises:
         ValueError: unknown transport or QoS, quality out of range.
-
     """
 
     def __init__(
@@ -90,10 +85,6 @@ class CameraPublisher:
         Args:
             image: uint8 (H, W, 3) RGB.
             stamp_ns: of the header, None = the node's clock.
-
-        Returns:
-            The header that was sent.
-
         """
         header = Header(frame_id=self.frame_id)
         if stamp_ns is None:
@@ -153,24 +144,17 @@ def run_camera(
 
     Args:
         source: a Source, or a text for `open_source`.
-        namespace: of the topics.
         rate: frames per second, 0 = the source's own, else 30.
         frames: most frames to send, 0 = all.
         loop: begin again at the end.
         wait: seconds to wait for a first subscriber to an image topic; with nobody there by then
             it begins all the same.
         context: an initialised context, None for a fresh one.
-        stop: ends it when set.
-        on_frame: is told the number of frames sent so far.
         options: further arguments of `CameraPublisher`.
-
-    Returns:
-        Number of frames sent.
 
     Raises:
         SourceError: the source cannot be opened.
         ValueError: an option out of range.
-
     """
     if rate < 0 or frames < 0 or wait < 0:
         raise ValueError(f'rate, frames, wait: expected 0 or more, got {rate}, {frames}, {wait}')

@@ -43,7 +43,6 @@ def private_domain() -> Iterator[int]:
 
     Raises:
         NoFreeDomain: none is left.
-
     """
     with _free_domain() as domain:
         wanted = {

@@ -55,20 +55,14 @@ def run_live(
     Args:
         bag: rosbag2 folder with the images and their camera_info.
         output: folder to be made; gets the bag `recorded` and `node.log`.
-        profile: name or path of a profile.
-        device: see the node's parameter.
-        engine: see the node's parameter.
         image_topic: topic of the images in the bag; a `/compressed` ending selects JPEG.
-        rate: speed of the replay.
         start_timeout: seconds for the node to load and warm up.
-        on_progress: is told (seconds played, seconds in all).
         parameters: more of the node's parameters, each ``name:=value``.
         lockstep: send each image after the outputs of the one before, instead of by the clock;
             for pictures, which have no rate, so that none is dropped.
 
     Raises:
         LiveError: the node did not start or died; the message holds its last lines.
-
     """
     from ood_perception.bags import rosbag2 as bags
     from ood_perception.ros.tools.domain import private_domain

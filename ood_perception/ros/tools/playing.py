@@ -49,7 +49,6 @@ def play(
     Publish a bag's messages.
 
     Args:
-        path: of the bag (sqlite3 or mcap).
         topics: to be played, empty for all.
         rate: speed, 1 = as recorded, 2 = twice as fast.
         clock: publish /clock at this many Hz of wall time, 0 = not at all.
@@ -59,8 +58,6 @@ def play(
         wait_for: topics (as published) that must have a subscriber before the first message.
         wait_timeout: seconds to wait for them.
         context: an initialised context, None for a fresh one.
-        stop: ends the replay when set.
-        on_progress: see `Progress`.
         hold: is called with the published topic before each message, and may wait.
 
     Returns:
@@ -69,7 +66,6 @@ def play(
     Raises:
         BagError: no such bag or topic, nothing in it to play, nobody subscribed in time.
         ValueError: rate, clock, loop or start out of range.
-
     """
     if not rate > 0:
         raise ValueError(f'rate: expected more than 0, got {rate}')

@@ -22,8 +22,7 @@ from ood_perception.ros.tools.session import message_class, tool_node
 
 log = logging.getLogger(__name__)
 
-DEPTH = 100
-"""Messages of a topic that the middleware may hold for us."""
+DEPTH = 100  # messages of a topic that the middleware may hold for us
 
 BACKLOG = 256 * 2**20
 """Bytes that may wait while the disk is busy; what comes then is lost, and told."""
@@ -49,14 +48,12 @@ def record(
     durability that its publishers offer. Messages are stored under the time of reception.
 
     Args:
-        path: folder to be made.
         topics: to be recorded, empty for all there are and will be.
         until: ends the recording when it returns True for the counts so far.
         seconds: longest duration, 0 = without end.
         storage: 'mcap' or 'sqlite3'.
         types: topic -> message type, for topics whose publisher comes later; saves the discovery.
         context: an initialised context, None for a fresh one.
-        stop: ends the recording when set.
         ready: is set once every topic of `topics` is subscribed.
         on_progress: is told the counts about five times a second.
 
@@ -65,7 +62,6 @@ def record(
 
     Raises:
         BagError: as `bag.open_writer`.
-
     """
     stop = stop or threading.Event()
     with bag.open_writer(path, storage) as writer, tool_node('ood_record', context) as node:

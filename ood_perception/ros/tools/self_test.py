@@ -14,23 +14,15 @@ from ood_perception.diagnosis import ERROR, OK, WARN, Finding
 from ood_perception.diagnosis.middleware import check_transport
 
 TOPIC = '/ood_self_test/image'
-DISCOVERY = 10.0
-"""Seconds for the two processes to find each other."""
+DISCOVERY = 10.0  # seconds for the two processes to find each other
 
 
 def transport_finding(width: int, height: int, rate: float, seconds: float) -> Finding:
     """
     Send rgb8 images between two processes of this machine and count what arrives.
 
-    Args:
-        width: of the images in pixels.
-        height: of the images in pixels.
-        rate: images per second.
-        seconds: length of the test.
-
     Returns:
         'ok' when all arrived, 'warn' up to 5 % lost, 'error' beyond.
-
     """
     from sensor_msgs.msg import Image
 

@@ -33,10 +33,7 @@ def tool_node(name: str, context: Context | None = None, spin: bool = True) -> I
     Node that lives as long as the `with` block, spun by a thread of its own.
 
     Args:
-        name: of the node; the process id is appended.
         context: an initialised one to be used, None for a fresh one.
-        spin: whether to serve its timers and subscriptions in a thread.
-
     """
     prepare()
     own = context is None
@@ -74,7 +71,6 @@ def message_class(kind: str) -> Any:
 
     Raises:
         ImportError: its package is not installed; the text names it.
-
     """
     package, _, name = kind.partition('/msg/')
     try:
