@@ -24,7 +24,7 @@ def export(model: nn.Module, size: tuple[int, int], path: str | Path, kind: str)
         model: segmentor in evaluation mode.
         size: (h, w) of the images, a multiple of what the model wants.
         path: of the file.
-        kind: 'onnx' (any batch) or 'pt2' (a program of torch.export, batch 1).
+        kind: 'onnx' (any batch; InternImage: 1) or 'pt2' (a program of torch.export, batch 1).
 
     Returns:
         Largest absolute difference between the export and eager, on noise, relative to the largest
@@ -53,7 +53,7 @@ def _onnx(network: TupleOutput, images: Tensor, path: str | Path) -> list[Tensor
     import onnxruntime
 
     export_onnx(network, images, path)
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     return [torch.from_numpy(array) for array in session.run(None, {'images': images.numpy()})]
 
 

@@ -18,41 +18,60 @@ from ood_perception.engines.base import Shape
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
+OPSET = 20
+"""The first with GELU as one operator; TensorRT reads it from version 10 on."""
+
 MAX_SESSIONS = 4
 """Image sizes kept ready at a time; a fifth size replaces the oldest."""
 
 
-def export_onnx(network: TupleOutput, images: Tensor, path: str | Path) -> list[str]:
+def export_onnx(
+    network: nn.Module, inputs: Tensor | tuple[Tensor, ...], path: str | Path, batch: bool = True
+) -> list[str]:
     """
-    Write a segmentor as ONNX, opset 17, for one image size and any batch.
+    Write a network as ONNX, opset `OPSET`, by torch.export: for one image size and any batch.
 
     Args:
-        network: the segmentor, in evaluation mode on the CPU.
-        images: float32 (B, 3, h, w), an example of the input.
+        network: in evaluation mode on the CPU; a segmentor in a `TupleOutput`.
+        inputs: an example of the input `images`, or of several inputs `input_0`, ....
         path: of the file to write.
+        batch: False writes the batch of the example, as do networks whose `any_batch` is False.
 
     Returns:
         Names of the outputs, in the order of the tuple of `network`.
 
     """
-    with torch.no_grad():
-        count = len(network(images))
-    names = [f'output_{i}' for i in range(count)]
-    with warnings.catch_warnings(), torch.no_grad():
-        # shapes are constants of the size that is exported, which is what the tracer warns of
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    batch = batch and takes_any_batch(network)
+    # an exporter refuses tensors of inference mode, which this may be called in
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-        torch.onnx.export(
+        # a batch of one in the example would be one for ever
+        inputs = tuple(torch.cat([x, x]) if batch and len(x) == 1 else x.clone() for x in inputs)
+        outputs = network(*inputs)
+        names = [f'output_{i}' for i in range(1 if isinstance(outputs, Tensor) else len(outputs))]
+        several = [f'input_{i}' for i in range(len(inputs))]
+        program = torch.onnx.export(
             network,
-            (images,),
-            str(path),
-            input_names=['images'],
+            inputs,
+            input_names=several if len(several) > 1 else ['images'],
             output_names=names,
-            dynamic_axes={name: {0: 'batch'} for name in ('images', *names)},
-            opset_version=17,
-            dynamo=False,
+            dynamic_shapes=tuple({0: torch.export.Dim('batch')} for _ in inputs)
+            if batch
+            else None,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
         )
+    assert program is not None
+    program.save(str(path))
     return names
+
+
+def takes_any_batch(network: nn.Module) -> bool:
+    """Whether a network is exported for any batch; a segmentor without `any_batch` is."""
+    return bool(getattr(getattr(network, 'model', None), 'any_batch', True))
 
 
 class OnnxRuntimeEngine:
@@ -68,7 +87,7 @@ class OnnxRuntimeEngine:
     Raises:
         ValueError: another device. On a GPU, export the network (`ood export`) and run it with
             the provider that fits there.
-        ImportError: onnx or onnxruntime is not installed.
+        ImportError: onnxruntime or onnxscript is not installed.
 
     """
 
@@ -81,31 +100,32 @@ class OnnxRuntimeEngine:
     ) -> None:
         if device.type != 'cpu':
             raise ValueError(f'onnxruntime runs on the CPU, got device {device}')
-        import onnx  # noqa: F401  (the export needs it)
         import onnxruntime
+        import onnxscript  # noqa: F401  (the export needs it)
 
         self._ort = onnxruntime
         self._network = TupleOutput(model.eval().float(), features)
-        self._sessions: dict[tuple[int, int], Any] = {}
+        self._sessions: dict[tuple[int, ...], Any] = {}
         self._prepared: list[Shape] = []
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """From float32 (B, 3, h, w) normalised images to the segmentor's output."""
-        self.prepare(tuple(images.shape))  # type: ignore[arg-type]
-        session = self._sessions[images.shape[2], images.shape[3]]
+        shape: Shape = tuple(images.shape)  # type: ignore[assignment]
+        self.prepare(shape)
+        session = self._sessions[self._key(shape)]
         arrays = session.run(None, {'images': images.contiguous().numpy()})
         return self._network.restore([torch.from_numpy(array) for array in arrays])
 
     def prepare(self, shape: Shape) -> None:
         """Export and load the network for an image size."""
-        size = shape[2:]
-        if size not in self._sessions:
-            session = self._open(size)
+        key = self._key(shape)
+        if key not in self._sessions:
+            session = self._open(shape)
             if len(self._sessions) >= MAX_SESSIONS:
                 oldest = next(iter(self._sessions))
                 del self._sessions[oldest]
-                self._prepared = [s for s in self._prepared if s[2:] != oldest]
-            self._sessions[size] = session
+                self._prepared = [s for s in self._prepared if self._key(s) != oldest]
+            self._sessions[key] = session
         if shape not in self._prepared:
             self._prepared.append(shape)
 
@@ -113,24 +133,16 @@ class OnnxRuntimeEngine:
         """Shapes that were asked for and are ready; others of their sizes take no time."""
         return list(self._prepared)
 
-    def _open(self, size: tuple[int, int]) -> Any:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'model.onnx'
-            export_onnx(self._network, torch.zeros(1, 3, *size), path)
-            data = self._fold(path).read_bytes()
+    def _key(self, shape: Shape) -> tuple[int, ...]:
+        return shape[2:] if takes_any_batch(self._network) else shape
+
+    def _open(self, shape: Shape) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         # a spinning thread pool takes the cores from the rest of the pipeline
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        return self._ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
-
-    def _fold(self, path: Path) -> Path:
-        # ONNX Runtime looks for paddings to merge into convolutions before it folds constants,
-        # and the exporter computes paddings: only a second pass, over a folded graph, finds them.
-        options = self._ort.SessionOptions()
-        options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(path.with_name('folded.onnx'))
-        options.log_severity_level = 3
-        self._ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-        return path.with_name('folded.onnx')
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / 'model.onnx'
+            export_onnx(self._network, torch.zeros(shape), path)
+            return self._ort.InferenceSession(path, options, providers=['CPUExecutionProvider'])

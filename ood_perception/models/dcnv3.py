@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.models import dcnv3_cpu
 from ood_perception.models.dcnv3_geometry import Geometry, centres
 
 
@@ -138,22 +139,10 @@ def _triton(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor
     return sample_with_triton(value, offset, mask, at)
 
 
-def _table_supports(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> bool:
-    from ood_perception.models import dcnv3_cpu
-
-    return dcnv3_cpu.supports(value, offset, mask, at)
-
-
-def _table(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
-    from ood_perception.models.dcnv3_cpu import sample_from_table
-
-    return sample_from_table(value, offset, mask, at)
-
-
 IMPLEMENTATIONS: list[Implementation] = [
     Implementation('at_once', _exported, sample_at_once),
     Implementation('triton', _triton_supports, _triton),
-    Implementation('table', _table_supports, _table),
+    Implementation('table', dcnv3_cpu.supports, dcnv3_cpu.sample_from_table),
     Implementation('grid_sample', lambda *_: True, sample_point_by_point),
 ]
 """Tried in order; the last one supports everything."""

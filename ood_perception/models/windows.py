@@ -74,7 +74,8 @@ def mean_over_windows(
     for first in range(0, len(corners), batch):
         part = corners[first : first + batch]
         crops = [images[:, :, y : y + window[0], x : x + window[1]] for y, x in part]
-        values = function(crops[0] if len(crops) == 1 else torch.cat(crops)).split(count)
+        values = function(crops[0] if len(crops) == 1 else torch.cat(crops))
+        values = values.unflatten(0, (len(part), count)).unbind(0)
         if total is None:
             # never in half precision: dozens of windows are summed
             wide = torch.promote_types(values[0].dtype, torch.float32)
