@@ -239,7 +239,7 @@ def drive(
     from ood_perception.evaluation.evaluator import Evaluator, Frame
     from ood_perception.evaluation.replay import predicted
     from ood_perception.pipeline import Pipeline
-    from ood_perception.simulation import ProvingGround
+    from ood_simulation import ProvingGround
 
     try:
         pipeline = Pipeline.from_profile(profile, device)
