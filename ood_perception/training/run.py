@@ -25,7 +25,7 @@ from ood_perception.training.recipes import make_recipe
 from ood_perception.training.settings import Task
 from ood_perception.training.sources import fingerprint
 from ood_perception.training.trainer import Trainer
-from ood_perception.training.uem import UemTask
+from ood_perception.training.uem import UemTask, Validate
 from ood_perception.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -127,15 +127,16 @@ def fit(
     return path, numbers
 
 
-def uem_task(parts: Parts, stage: Stage, validation: Validation | None = None) -> UemTask:
-    """Make the task that trains the UEM as a stage says."""
-    return UemTask(parts, validation, **uem_options(stage))
-
-
-def uem_options(stage: Stage) -> dict[str, Any]:
-    """Return those values of a stage that are arguments of `UemTask`."""
-    names = ('alpha', 'unknown_weight', 'label_stride', 'object_area', 'object_least', 'exact')
-    return {name: getattr(stage, name) for name in names}
+def uem_task(
+    parts: Parts,
+    stage: Stage,
+    validation: Validate | None = None,
+    kind: type[UemTask] = UemTask,
+    **options: Any,
+) -> UemTask:
+    """Make the task of a kind that trains the UEM as a stage says."""
+    names = ('alpha', 'unknown_weight', 'label_stride', 'object_area', 'exact')
+    return kind(parts, validation, **{name: getattr(stage, name) for name in names}, **options)
 
 
 def check_data(job: Job) -> None:

@@ -32,7 +32,7 @@ from ood_perception.training.checkpointing import (
     load_latest,
     save_checkpoint,
 )
-from ood_perception.training.optimizers import create_optimizers, create_schedule
+from ood_perception.training.optimizers import OPTIMIZERS, create_schedule
 from ood_perception.training.settings import Task, TrainSettings
 from ood_perception.training.stream import StreamSampler, loader
 
@@ -82,7 +82,7 @@ class Trainer:
             raise TrainingError('the model has no parameter to train')
         # On its device first: Muon's matrices are views of the kernels.
         self.module = self.fabric.setup_module(task)
-        optimizers = create_optimizers(settings, parameters)
+        optimizers = OPTIMIZERS[settings.optimizer](settings, parameters)
         self.optimizers = [self.fabric.setup_optimizers(each) for each in optimizers]
         self.average = (
             {name: value.detach().clone() for name, value in task.trained_state().items()}
