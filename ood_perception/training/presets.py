@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Presets: every hyper-parameter of a recipe under one name, each of which can be overridden."""
+"""Presets: every hyper-parameter of a recipe under one name, each can be overridden."""
 
 from __future__ import annotations
 
