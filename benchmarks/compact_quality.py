@@ -64,7 +64,7 @@ def proving_ground(
     first: int, drives: int, camera: tuple[int, int] = (640, 480), frames: int = 3
 ) -> Iterator[Sample]:
     """Frames of drives of the proving ground, evenly spread over 20 seconds each."""
-    from ood_perception.simulation.proving_ground import ProvingGround
+    from ood_simulation.proving_ground import ProvingGround
 
     for seed in range(first, first + drives):
         drive = ProvingGround(seed, *camera)

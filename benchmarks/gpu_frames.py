@@ -26,7 +26,7 @@ from ood_perception.models.output import SegmentorOutput
 from ood_perception.pipeline import Pipeline, load_segmentor
 from ood_perception.profile import ImageConfig, Profile, ProfileError, StageConfig
 from ood_perception.scores import create_score
-from ood_perception.simulation.proving_ground import ProvingGround
+from ood_simulation.proving_ground import ProvingGround
 
 
 def drive(width: int, height: int, count: int = 8) -> list[np.ndarray]:

@@ -76,7 +76,7 @@ class Sample:
 def pictures(options: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield image, labels (0 known, 1..N), ignore (bool)."""
     if options.source == 'proving_ground':
-        from ood_perception.simulation.proving_ground import ProvingGround
+        from ood_simulation.proving_ground import ProvingGround
 
         for index in range(options.scenes):
             frame = ProvingGround(options.seed + index, 480, 360).frame(60)

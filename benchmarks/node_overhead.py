@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ood_perception.ros.process import prepare
-from ood_perception.simulation import ProvingGround
+from ood_simulation import ProvingGround
 
 OUTPUTS = ('heatmap', 'instances')
 

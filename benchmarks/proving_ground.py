@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 
 from ood_perception.host_memory import keep_freed_memory
-from ood_perception.simulation import ProvingGround
+from ood_simulation import ProvingGround
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ from ood_perception.models.output import SegmentorOutput
 from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration, create_score
-from ood_perception.simulation import ProvingGround
+from ood_simulation import ProvingGround
 
 Pair = tuple[np.ndarray, np.ndarray]
 DRIVE = '0016E5'

@@ -30,7 +30,7 @@ from table import append
 
 from ood_perception.evaluation.time_metrics import TimeMetrics
 from ood_perception.masks import Tracker, fuse
-from ood_perception.simulation.proving_ground import ProvingGround
+from ood_simulation.proving_ground import ProvingGround
 from research.mask_validation import mask_overlaps, match
 
 FIELDS = (

@@ -136,7 +136,7 @@ def make_scenes(
 
 def proving_ground_scene(seed: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 (H, W, 3) and labels uint8 (H, W) of one frame of a drive, see `Scene`."""
-    from ood_perception.simulation.proving_ground import SMALLEST, ProvingGround
+    from ood_simulation.proving_ground import SMALLEST, ProvingGround
 
     frame = ProvingGround(seed, width, height).frame(int(seed * 7919 % 600))
     labels = np.zeros((height, width), np.uint8)

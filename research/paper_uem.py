@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import cv2
+import numpy as np
+import torch
 import typer
 from torch import Tensor
 
+from ood_perception.training.losses import IGNORE
 from ood_perception.training.parts import Parts
 from ood_perception.training.uem import UemTask, Validate
 from research.coco import open_objects
@@ -41,6 +45,7 @@ class PaperUemTask(UemTask):
             code does by accident: its BatchNorm uses batch statistics, and its running statistics
             drift and are saved.
         gmm: how a GMM head of the UEM learns.
+        object_least: pixels; unknown objects of fewer are void, see :func:`without_specks`.
         options: more arguments of :class:`UemTask`; alpha is 0.5 for G-G, 0 otherwise.
 
     """
@@ -51,10 +56,11 @@ class PaperUemTask(UemTask):
         validate: Validate | None = None,
         paper: bool = False,
         gmm: GmmSettings | None = None,
+        object_least: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(parts, validate, **options)
-        self.paper = paper
+        self.paper, self.object_least = paper, object_least
         self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
         self._drifting: tuple[str, ...] = ()
         if paper:
@@ -80,6 +86,13 @@ class PaperUemTask(UemTask):
         drifting = {name: state[name] for name in self._drifting if name in state}
         return {**super().trained_state(), **drifting}
 
+    def target(self, batch: dict[str, Any]) -> Tensor:
+        """Truth int64 (B, H, W) that the loss sees, without specks."""
+        target = super().target(batch)
+        if not self.object_least:
+            return target
+        return without_specks(target, self.object_least / self.label_stride**2)
+
     def outputs(self, maps: list[Tensor], target: Tensor) -> tuple[Tensor, Tensor | float]:
         """UEM outputs (B, 2, h, w) of feature maps, and the contrast term of a GMM head."""
         if self.gmm is None:
@@ -87,6 +100,30 @@ class PaperUemTask(UemTask):
         assert self.parts.ood is not None
         small, contrast = self.gmm.run(self.parts.ood, maps, target)
         return small, contrast_loss(contrast)
+
+
+def without_specks(target: Tensor, least: float) -> Tensor:
+    """
+    Leave out unknown objects of so few pixels that nothing tells them from their surroundings.
+
+    A network that is asked for them learns where they are likely: along the horizon, all of it.
+
+    Args:
+        target: int (B, H, W), 1 = unknown, see `labels.truth_of`.
+        least: cells; 8-connected components of fewer are void.
+
+    Returns:
+        A copy of the target.
+
+    """
+    found = target.clone()
+    for row, mask in zip(found, (target == 1).cpu().numpy(), strict=True):
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        speck = stats[:, cv2.CC_STAT_AREA] < least
+        speck[0] = False
+        if speck.any():
+            row[torch.from_numpy(speck[parts]).to(row.device)] = IGNORE
+    return found
 
 
 def command(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from ood_perception.training.presets import COMPACT_PROFILE, DINOV2_PROFILE, Preset, Stage
 from ood_perception.training.settings import TrainSettings
+from research.optimizers import PaperSettings
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class PaperStage(Stage):
         recipe: entry of `research.recipes.RECIPES`.
         update_interval: steps between updates of a GMM head's statistics.
         paper: reproduce the official BatchNorm drift of stage 2.
+        object_least: pixels; unknown objects of fewer are void, 0 = none is.
         cache: samples whose frozen features are kept on disk, 0 = compute them every time.
 
     """
@@ -33,6 +35,7 @@ class PaperStage(Stage):
     recipe: str = 'uem'
     update_interval: int = 5
     paper: bool = False
+    object_least: int = 0
     cache: int = 0
 
 
@@ -77,7 +80,7 @@ UEM_STAGE_2 = dataclasses.replace(
     validate_every=500,
     monitor='ap',
 )
-S2M_PROMPTS = TrainSettings(
+S2M_PROMPTS = PaperSettings(
     steps=148_300,
     batch_size=4,
     optimizer='sgd',

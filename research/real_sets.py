@@ -119,7 +119,7 @@ def as_unknown(pairs: Sequence[Pair]) -> list[Pair]:
 
 def drives(first: int, count: int, camera: tuple[int, int] = (640, 480)) -> Iterator[Pair]:
     """Render three frames of each of `count` drives from seed `first` on."""
-    from ood_perception.simulation.proving_ground import ProvingGround
+    from ood_simulation.proving_ground import ProvingGround
 
     for seed in range(first, first + count):
         drive = ProvingGround(seed, *camera)

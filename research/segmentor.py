@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ood_perception.scores.base import upsample
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.losses import IGNORE, UNKNOWN, cross_entropy, full
-from ood_perception.training.parts import Parts
+from ood_perception.training.parts import SPLITS, Maps, Parts
 from ood_perception.training.uem import StageTask, Validate
 from ood_perception.training.validation import Array, evenly, sample_features
 from research.commands import (
@@ -33,6 +33,32 @@ from research.commands import (
     stage_job,
 )
 from research.gmm import GmmSettings, GmmTraining, contrast_loss
+
+
+def _encoder_decoder(model: Any) -> Parts:
+    def logits(maps: Maps) -> Tensor:
+        out = model.decode_head(maps)
+        return out if model.used_classes is None else out[:, : model.used_classes]
+
+    return Parts(
+        model,
+        model.spec,
+        model.backbone,
+        logits,
+        None,
+        [model.decode_head],
+        backbone=model.backbone,
+    )
+
+
+def _dinov2(model: Any) -> Parts:
+    def features(images: Tensor) -> list[Tensor]:
+        return model.patch_maps(images, model.out_indices)
+
+    return Parts(model, model.spec, features, None, None, backbone=model)
+
+
+SPLITS |= {'EncoderDecoder': _encoder_decoder, 'DINOv2': _dinov2}
 
 
 class SegmentorTask(StageTask):

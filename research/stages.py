@@ -84,7 +84,8 @@ def make_task(
     gmm = GmmSettings(update_interval=stage.update_interval)
     if kind == 'segmentor':
         return SegmentorTask(parts, validation, gmm, stage.label_stride)
-    return PaperUemTask(parts, validation, stage.paper, gmm, **run.uem_options(stage))
+    options = {'paper': stage.paper, 'gmm': gmm, 'object_least': stage.object_least}
+    return run.uem_task(parts, stage, validation, PaperUemTask, **options)
 
 
 def _validation(job: run.Job, kind: str) -> Validate | None:

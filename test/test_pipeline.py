@@ -296,7 +296,7 @@ def test_import_needs_neither_ros_nor_segment_anything() -> None:
         'import sys, ood_perception\n'
         'from ood_perception import Pipeline, Profile, Result\n'
         'assert "rclpy" not in sys.modules and "segment_anything" not in sys.modules\n'
-        'import ood_perception.evaluation, ood_perception.masks, ood_perception.simulation\n'
+        'import ood_perception.evaluation, ood_perception.masks, ood_simulation\n'
         'assert "rclpy" not in sys.modules and "segment_anything" not in sys.modules\n'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -305,7 +305,7 @@ def test_import_needs_neither_ros_nor_segment_anything() -> None:
 
 def test_the_shipped_weights_find_a_strange_thing_on_a_road() -> None:
     """The default profile as a user gets it, on a frame no one trained on."""
-    from ood_perception.simulation import ProvingGround
+    from ood_simulation import ProvingGround
 
     weights = Path(__file__).parents[1] / 'ood_perception/weights/compact.safetensors'
     assert weights.is_file()

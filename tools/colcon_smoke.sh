@@ -53,12 +53,13 @@ check_shell() {
             python3 - "$2" <<PYTHON
 import ast, sys
 from pathlib import Path
-import ood_perception
+import ood_perception, ood_simulation
 from ood_perception.profile import Profile
 from ood_perception.training.label_maps import load_label_map
 place = Path(ood_perception.__file__).parent
 assert str(place).startswith(sys.argv[1]), place
 assert Profile.load("compact").name == "compact"
+assert ood_simulation.ProvingGround(7).frame(0).image.any()
 assert load_label_map("benchmark").classes == ["known"]
 assert list(place.glob("weights/*.safetensors"))
 assert "rclpy" not in sys.modules

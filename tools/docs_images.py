@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ood_perception import Pipeline
-from ood_perception.simulation.proving_ground import ProvingGround
+from ood_simulation.proving_ground import ProvingGround
 
 IMAGES = Path(__file__).resolve().parents[1] / 'docs' / 'images'
 SIZE = (360, 270)

@@ -151,7 +151,7 @@ def _resized(source: Source, width: int, height: int) -> Source:
 
 
 def _proving_ground(text: str, width: int, height: int) -> Source:
-    from ood_perception.simulation import ProvingGround
+    from ood_simulation import ProvingGround
 
     seed = text.partition(':')[2] or '0'
     if not seed.isdigit():

@@ -16,7 +16,7 @@ from ood_perception.bags.reading import STORAGES, BagError, typestore
 from ood_perception.frames.picture import encode
 
 if TYPE_CHECKING:
-    from ood_perception.simulation import SimulatedFrame
+    from ood_simulation import SimulatedFrame
 
 DEFAULT_STORAGE = 'mcap'
 DRIVE_START_NS = 1_735_689_600 * 10**9

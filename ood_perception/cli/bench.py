@@ -54,7 +54,7 @@ def bench(
     from ood_perception.cli.progress import parse_size
     from ood_perception.evaluation.speed import measure, write_rows
     from ood_perception.pipeline import Pipeline
-    from ood_perception.simulation.proving_ground import ProvingGround
+    from ood_simulation.proving_ground import ProvingGround
 
     console = Console()
     cases = [

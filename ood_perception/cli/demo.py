@@ -114,7 +114,7 @@ def write_bag(
     from ood_perception.bags import rosbag2 as bags
     from ood_perception.bags.sources import nothing, open_source
     from ood_perception.cli.progress import bar, left_out, note
-    from ood_perception.simulation import ProvingGround, SimulatedFrame
+    from ood_simulation import ProvingGround, SimulatedFrame
 
     if not source:
         ground = ProvingGround(seed)

@@ -37,7 +37,7 @@ def drive(
         raise typer.BadParameter(f'expected more than 0 seconds, got {seconds}')
     try:
         from ood_perception.bags import rosbag2 as bag
-        from ood_perception.simulation import ProvingGround
+        from ood_simulation import ProvingGround
 
         ground = ProvingGround(seed, width, height, rate, place=place, weather=weather)
         with bar(f'drive, seed {seed}', round(seconds * rate)) as show:

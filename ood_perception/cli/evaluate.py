@@ -267,7 +267,7 @@ def drive(
     from ood_perception.evaluation.evaluator import Evaluator, Frame
     from ood_perception.evaluation.replay import predicted
     from ood_perception.pipeline import Pipeline
-    from ood_perception.simulation import ProvingGround
+    from ood_simulation import ProvingGround
 
     zones, required = _zones(ignore_zone), _required(require)
     try:

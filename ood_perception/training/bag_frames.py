@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ood_perception.bags import rosbag2 as bag
 from ood_perception.bags.files import pictures_in, read_label
+from ood_perception.frames.decode import decode, stamp_ns
+from ood_perception.frames.intensity import Intensity
+from ood_perception.frames.picture import BadImage
 from ood_perception.training.checkpointing import TrainingError
 
 APART = 300_000_000
@@ -41,10 +45,6 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
         TrainingError: no such bag, topic or folder, nothing in it, or no room to write to.
 
     """
-    try:
-        from ood_perception.bags import rosbag2 as bag
-    except ImportError as error:
-        raise TrainingError('reading a bag needs: pip install rosbags') from error
     if not root.exists():
         raise TrainingError(f'{root}: no such bag')
     name = re.sub(r'\W+', '_', f'{root.stem}_frames{topic}_{Path(labels).name}').strip('_')
@@ -63,7 +63,9 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
                 stem = f'{source.strip("/").replace("/", "_")}_{stamp}.png'
                 Image.fromarray(image).save(target / 'images' / stem)
                 if labels:
-                    _write_label(partners[_nearest(partners, stamp)], target / 'labels' / stem)
+                    label = partners[_nearest(partners, stamp)]
+                    label = read_label(label) if isinstance(label, Path) else label
+                    Image.fromarray(label).save(target / 'labels' / stem)
                 count += 1
         if not count:
             what = f'no image has a label in {labels}' if labels else 'no images'
@@ -75,8 +77,6 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
 
 
 def _topics(root: Path, topic: str, labels: str) -> list[str]:
-    from ood_perception.bags import rosbag2 as bag
-
     known = [t.name for t in bag.topics(root) if t.type in KINDS]
     chosen = [t for t in known if (t == topic if topic else t != labels)]
     if not chosen:
@@ -88,14 +88,10 @@ def _images(
     root: Path, topic: str, partners: dict[int, Any] | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Stamps and uint8 (H, W, 3) images of a topic, only those with a label where they are."""
-    from ood_perception.bags import rosbag2 as bag
-    from ood_perception.frames.decode import BadImage, decode
-    from ood_perception.frames.intensity import Intensity
-
     last = None
     intensity = Intensity()
     for written, message in bag.read_topic(root, topic):
-        stamp = _stamp(message) or written
+        stamp = stamp_ns(message.header) or written
         if last is not None and 0 <= stamp - last < APART:
             continue
         if partners is not None and _nearest(partners, stamp) is None:
@@ -110,11 +106,9 @@ def _images(
 
 def _label_files(root: Path, labels: str) -> dict[int, Any]:
     """Stamp in nanoseconds -> label: a file, or a message's array."""
-    from ood_perception.bags import rosbag2 as bag
-
     if labels.startswith('/') and not Path(labels).is_dir():
         return {
-            _stamp(message) or written: bag.to_array(message)
+            stamp_ns(message.header) or written: bag.to_array(message)
             for written, message in bag.read_topic(root, labels)
         }
     folder = Path(labels)
@@ -135,15 +129,3 @@ def _nearest(partners: dict[int, Any], stamp: int) -> Any:
         return stamp
     best = min(partners, key=lambda other: abs(other - stamp), default=None)
     return best if best is not None and abs(best - stamp) <= SAME else None
-
-
-def _write_label(label: Any, path: Path) -> None:
-    if isinstance(label, Path):
-        Image.fromarray(read_label(label)).save(path)
-    else:
-        Image.fromarray(label).save(path)
-
-
-def _stamp(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

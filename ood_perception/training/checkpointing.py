@@ -1,11 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""
-Checkpoints of a training run: whole or not at all, and the one before where the last is broken.
-
-Lightning's own saving goes through the folder for temporary files, which may be another disk.
-"""
+"""Checkpoints of a training run: whole or not at all, the one before where the last is broken."""
 
 from __future__ import annotations
 
@@ -34,16 +30,9 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     """
-    Write the state of a run after `step` optimiser steps.
+    Write the state of a run (tensors and plain values) after `step` optimiser steps.
 
-    Args:
-        folder: of the run.
-        step: optimiser steps done.
-        state: nested dict of tensors and plain values.
-        keep: checkpoints that stay; older ones are deleted.
-
-    Returns:
-        The path written.
+    The newest `keep` checkpoints of the folder stay.
 
     Raises:
         TrainingError: the file could not be written (disk full, no permission); earlier
@@ -68,9 +57,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
 
 def load_latest(folder: Path) -> tuple[dict[str, Any], Path] | None:
     """
-    Read the newest checkpoint that is whole; None where the folder has no checkpoint.
-
-    A broken one is refused with a warning, and the one before it is used.
+    Read the newest checkpoint that is whole, warning of broken ones; None where there is none.
 
     Raises:
         TrainingError: there are checkpoints, but every one is broken.
@@ -102,7 +89,11 @@ def check_space(folder: Path, size: int) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a whole file or nothing. Raises OSError."""
+    """
+    Write a whole file or nothing. Raises OSError.
+
+    Lightning's saving goes through the folder for temporary files, which may be another disk.
+    """
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         with temporary.open('wb') as file:

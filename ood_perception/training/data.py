@@ -1,12 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""
-Training data: pairs of images and labels, checked before training, and the stream of samples.
-
-A sample is a function of (seed, epoch, index) alone, so neither the number of loading processes
-nor an interruption changes what a run sees.
-"""
+"""Training data: pairs of images and labels, checked before training, and samples of them."""
 
 from __future__ import annotations
 
@@ -28,8 +23,6 @@ from ood_perception.training.label_maps import LabelMap
 Array = np.ndarray
 Recipe = Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]
 """(random numbers, image uint8 (H, W, 3) RGB, label uint8 (H, W)) -> the same, augmented."""
-
-IMAGE_ENDINGS = files.SUFFIXES
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +50,7 @@ class Frames:
 
     def load(self, index: int) -> tuple[Array, Array]:
         """
-        Read one pair.
-
-        Returns:
-            image uint8 (H, W, 3) RGB and label uint8 (H, W): class ids, 254 unknown, 255 void.
+        Read one pair: image uint8 (H, W, 3) RGB, label uint8 (H, W) of ids, 254 and 255.
 
         Raises:
             TrainingError: a file that cannot be read, sizes that differ, or a label value
@@ -125,13 +115,12 @@ def _read(how: Callable[[Path], Any], path: Path) -> Any:
 
 class TrainingSet(Dataset):
     """
-    Samples of frames under a recipe, indexed by (epoch, index).
+    Samples of frames under a recipe, functions of (seed, epoch, index) alone.
 
     Args:
         frames: images with labels; several are mixed in proportion to their sizes.
         recipe: augmentation, outlier exposure included.
         seed: of the recipe's random numbers.
-        label_filter: applied to the label before the recipe (None: as it is).
 
     """
 
@@ -147,7 +136,7 @@ class TrainingSet(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         """
-        Return sample `index` of `epoch`.
+        Return the sample of (epoch, index).
 
         Returns:
             'image': uint8 (3, H, W) RGB; 'label': int64 (H, W) class ids, 254 unknown, 255 void;

@@ -14,10 +14,17 @@ import numpy as np
 import torch
 
 from ood_perception.checkpoints.store import sha256_of
-from ood_perception.profile import CalibrationConfig
+from ood_perception.profile import CalibrationConfig, Profile
 from ood_perception.training import cards
 from ood_perception.training.calibrate import fit
 from ood_perception.training.run import Job, build, class_names, make_validation
+
+LIMITS = [
+    'Numbers come from the validation set named here, not from a benchmark.',
+    'What is unknown is relative to the training frames: another site, camera or season needs its '
+    'own frames or calibration.',
+]
+"""What every model card says of its numbers."""
 
 
 def finish(
@@ -26,7 +33,6 @@ def finish(
     numbers: dict[str, Any],
     scores: Sequence[np.ndarray] = (),
     labels: Sequence[np.ndarray] = (),
-    prevalence: float = 0.0,
     score: str = 'llr',
 ) -> Path:
     """
@@ -38,57 +44,56 @@ def finish(
         numbers: what was measured.
         scores: of the validation set, for the calibration; none = as the profile's default.
         labels: of the same.
-        prevalence: see `calibrate.fit`.
         score: entry of `scores.SCORES` that the profile names.
 
     Returns:
         Path of the profile.
 
     """
-    calibration = CalibrationConfig()
+    calibration, preset = CalibrationConfig(), job.preset
     if len(scores):
-        calibration, quality = fit(scores, labels, prevalence=prevalence)
+        calibration, quality = fit(scores, labels)
         numbers = {**numbers, **{f'calibration {k}': v for k, v in quality.items()}}
-    licence = cards.licence_text([f.name for f in job.frames if f.noncommercial])
-    profile = cards.make_profile(
-        job.preset.profile,
-        weights.stem,
-        job.preset.model,
-        job.preset.options,
-        weights,
-        score,
-        calibration,
-        class_names(job),
-        licence,
-    )
+    limited = ', '.join(f.name for f in job.frames if f.noncommercial)
+    licence = 'as the training data allows'
+    if limited:
+        licence = f'non-commercial research use only, because of {limited}'
+    own = preset.profile.get('score', {})
+    tree = {
+        **preset.profile,
+        'name': weights.stem,
+        'description': f'{preset.model} trained with ood train',
+        'segmentor': {
+            'name': preset.model,
+            'weights': str(weights.resolve()),
+            'options': dict(preset.options),
+        },
+        'score': own if own.get('name') == score else {'name': score},
+        'calibration': dataclasses.asdict(calibration),
+        'classes': class_names(job),
+        'licence': licence,
+    }
     path = weights.with_suffix('.yaml')
-    cards.write_profile(path, profile)
+    Profile.from_dict(tree).save(path)
+    kinds = [kind for kind in ('segmentor', 'uem') if hasattr(preset, kind)]
     cards.write_card(
         weights.with_suffix('.md'),
         {
             'name': weights.stem,
-            'what': f'{job.preset.model}, trained with preset {job.name} ({job.preset.source}).',
+            'what': f'{preset.model}, trained with preset {job.name} ({preset.source}).',
             'numbers': numbers,
             'data': job.sources,
             'licence': licence,
-            'limits': [
-                'Numbers come from the validation set named here, not from a benchmark.',
-                'What is unknown is relative to the training frames: another site, camera or '
-                'season needs its own frames or calibration.',
-            ],
+            'limits': LIMITS,
             'command': job.command,
             'sha256': sha256_of(weights),
-            'record': {
-                kind: getattr(job.preset, kind).to_dict()
-                for kind in ('segmentor', 'uem')
-                if hasattr(job.preset, kind)
-            },
+            'record': {kind: getattr(preset, kind).to_dict() for kind in kinds},
         },
     )
     return path
 
 
-def finish_uem(job: Job, weights: Path, numbers: dict[str, Any], prevalence: float = 0.0) -> Path:
+def finish_uem(job: Job, weights: Path, numbers: dict[str, Any]) -> Path:
     """Load the trained UEM, calibrate it on the validation samples, write card and profile."""
     validation = make_validation(job)
     if validation is None:
@@ -96,4 +101,4 @@ def finish_uem(job: Job, weights: Path, numbers: dict[str, Any], prevalence: flo
     parts = build(dataclasses.replace(job, weights=str(weights)))
     with torch.inference_mode():
         scores, labels = validation.scores(parts)
-    return finish(job, weights, numbers, scores, labels, prevalence)
+    return finish(job, weights, numbers, scores, labels)

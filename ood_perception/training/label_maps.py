@@ -1,21 +1,17 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""
-Label maps: from the values in a label file to class ids, 254 = unknown, 255 = void; in YAML.
-
-A map's keys: `classes` (names, or their number), `labels` (value -> class id), `void` and
-`unknown` (lists of values), `others` ('void' or 'error': what any other value is).
-"""
+"""Label maps: from the values in a label file to class ids, 254 = unknown, 255 = void; in YAML."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.losses import IGNORE, UNKNOWN
@@ -24,6 +20,28 @@ FOLDER = Path(__file__).parent / 'label_maps'
 
 FORBIDDEN = 65535
 """Entry of a table for values that are outside the map."""
+
+Value = Annotated[int, Field(ge=0, le=65535, strict=True)]
+
+
+class _File(BaseModel):
+    """The keys of a label map's file; `others` says what any value is that is not listed."""
+
+    model_config = ConfigDict(extra='forbid')
+    classes: Annotated[list[str], Field(min_length=1, max_length=UNKNOWN)]
+    labels: Annotated[dict[Value, Value], Field(min_length=1)]
+    void: list[Value] = []
+    unknown: list[Value] = []
+    others: Literal['void', 'error'] = 'error'
+
+
+EXPECTED = {
+    'classes': f'1 to {UNKNOWN} names, or their number',
+    'labels': 'value: class id pairs',
+    'void': 'a list of values 0..65535',
+    'unknown': 'a list of values 0..65535',
+    'others': "'void' or 'error'",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +62,10 @@ class LabelMap:
 
     def apply(self, label: np.ndarray, path: str | Path) -> np.ndarray:
         """
-        Turn a label file's values into class ids.
-
-        Args:
-            label: uint8 or uint16 (H, W).
-            path: of the file, for the error.
-
-        Returns:
-            uint8 (H, W): class ids, 254 unknown, 255 void.
+        Turn a label file's values, uint8 or uint16 (H, W), into uint8 (H, W) training labels.
 
         Raises:
-            TrainingError: a value outside the map, naming file and value.
+            TrainingError: a value outside the map, naming it and `path`.
 
         """
         mapped = self.table[label]
@@ -93,7 +104,20 @@ def load_label_map(name_or_path: str | Path, classes: list[str] | None = None) -
         tree = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TrainingError(f'{path}: cannot be read as YAML: {error}') from error
-    return _parse(tree, path, classes)
+    file = _parse(tree, path)
+    if classes is not None and len(classes) != len(file.classes):
+        raise TrainingError(f'{path}: has {len(file.classes)} classes, got {len(classes)} names')
+    table = np.full(65536, IGNORE if file.others == 'void' else FORBIDDEN, np.uint16)
+    for value, class_id in file.labels.items():
+        if class_id >= len(file.classes):
+            raise TrainingError(
+                f'{path}: labels: expected value: class id below {len(file.classes)}, '
+                f'got {value}: {class_id}'
+            )
+        table[value] = class_id
+    table[file.void] = IGNORE
+    table[file.unknown] = UNKNOWN
+    return LabelMap(path.stem, classes or file.classes, table)
 
 
 def label_map_names() -> list[str]:
@@ -101,42 +125,18 @@ def label_map_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob('*.yaml'))
 
 
-def _parse(tree: Any, path: Path, classes: list[str] | None) -> LabelMap:
-    keys = ('classes', 'labels', 'void', 'unknown', 'others')
-    if not isinstance(tree, dict) or set(tree) - set(keys):
-        extra = sorted(set(tree) - set(keys)) if isinstance(tree, dict) else [tree]
-        raise TrainingError(f'{path}: expected the keys {", ".join(keys)}, got {extra}')
-    names = tree.get('classes')
-    if isinstance(names, int) and not isinstance(names, bool):
-        names = [f'class {i}' for i in range(names)]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise TrainingError(f'{path}: classes: expected names or a number, got {names!r}')
-    if len(names) > UNKNOWN:
-        raise TrainingError(f'{path}: classes: at most {UNKNOWN} are possible, got {len(names)}')
-    if classes is not None:
-        if len(classes) != len(names):
-            raise TrainingError(f'{path}: has {len(names)} classes, got {len(classes)} names')
-        names = classes
-    others = tree.get('others', 'error')
-    if others not in ('void', 'error'):
-        raise TrainingError(f"{path}: others: expected 'void' or 'error', got {others!r}")
-    table = np.full(65536, IGNORE if others == 'void' else FORBIDDEN, np.uint16)
-    labels = tree.get('labels') or {}
-    if not isinstance(labels, dict) or not labels:
-        raise TrainingError(f'{path}: labels: expected value: class id pairs, got {labels!r}')
-    for value, cls in labels.items():
-        if not _is_value(value) or not _is_value(cls) or cls >= len(names):
-            raise TrainingError(
-                f'{path}: labels: expected value: class id below {len(names)}, got {value}: {cls}'
-            )
-        table[value] = cls
-    for key, target in (('void', IGNORE), ('unknown', UNKNOWN)):
-        for value in tree.get(key) or []:
-            if not _is_value(value):
-                raise TrainingError(f'{path}: {key}: expected 0..65535, got {value!r}')
-            table[value] = target
-    return LabelMap(path.stem, names, table)
-
-
-def _is_value(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 65536
+def _parse(tree: Any, path: Path) -> _File:
+    if isinstance(tree, dict):
+        tree = {key: value for key, value in tree.items() if value is not None}
+        if type(tree.get('classes')) is int:
+            tree['classes'] = [f'class {i}' for i in range(tree['classes'])]
+    try:
+        return _File.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first['loc'][0]) if first['loc'] else ''
+        if key not in EXPECTED:
+            keys = ', '.join(EXPECTED)
+            raise TrainingError(f'{path}: expected the keys {keys}, got {key or tree!r}') from None
+        got = 'none' if first['type'] == 'missing' else repr(first['input'])
+        raise TrainingError(f'{path}: {key}: expected {EXPECTED[key]}, got {got}') from None

@@ -47,30 +47,6 @@ def object_weights(target: Tensor, area: float, limit: float = 4.0) -> Tensor:
     return torch.from_numpy(weights).to(target.device)
 
 
-def without_specks(target: Tensor, least: float) -> Tensor:
-    """
-    Leave out unknown objects of so few pixels that nothing tells them from their surroundings.
-
-    A network that is asked for them learns where they are likely: along the horizon, all of it.
-
-    Args:
-        target: int (B, H, W), 1 = unknown, see `labels.truth_of`.
-        least: cells; 8-connected components of fewer are void.
-
-    Returns:
-        A copy of the target.
-
-    """
-    found = target.clone()
-    for row, mask in zip(found, (target == 1).cpu().numpy(), strict=True):
-        _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-        speck = stats[:, cv2.CC_STAT_AREA] < least
-        speck[0] = False
-        if speck.any():
-            row[torch.from_numpy(speck[parts]).to(row.device)] = IGNORE
-    return found
-
-
 def llr_loss(
     llr: Tensor,
     target: Tensor,
@@ -88,10 +64,9 @@ def llr_loss(
         target: int (B, H, W), 0 known, 1 unknown, 255 ignored.
         ood: float (B, 2, H, W), UEM outputs at label size, needed where alpha > 0.
         alpha: weight of the cross entropy over the UEM's two outputs (0.5 for G-G, else 0).
-        unknown_weight: weight of unknown pixels in the first two terms (1 in the paper); the
-            means are then weighted means.
-        pixel_weight: float (B, H, W), factors on the pixels of the first term (None: all 1, as
-            in the paper), see `object_weights`.
+        unknown_weight: weight of unknown pixels in both means (1 in the paper).
+        pixel_weight: float (B, H, W), factors on the pixels of the first term, see
+            `object_weights`; None = 1 (the paper).
 
     Returns:
         float32 (), 0 with a gradient where no pixel is valid.

@@ -1,11 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""
-Unknown objects to paste: a folder of RGBA cut-outs.
-
-An object is a uint8 (h, w, 4) RGBA array; alpha > 127 is the object.
-"""
+"""Unknown objects to paste: a folder of RGBA cut-outs; alpha > 127 is the object."""
 
 from __future__ import annotations
 
@@ -33,16 +29,7 @@ class Objects(Protocol):
 
 
 class CutOuts:
-    """
-    RGBA files (*.png, *.webp) of a folder, or of its sub-folder `rgba`.
-
-    Args:
-        root: the folder.
-
-    Raises:
-        TrainingError: no such file in it.
-
-    """
+    """RGBA files (*.png, *.webp) of a folder or its sub-folder `rgba`; none is a TrainingError."""
 
     def __init__(self, root: Path) -> None:
         self.name = str(root)
@@ -50,8 +37,8 @@ class CutOuts:
         where = inner if inner.is_dir() else root
         self.paths = sorted(where.glob('*.png')) + sorted(where.glob('*.webp'))
         if not self.paths:
-            raise TrainingError(f'{where}: no RGBA cut-outs (*.png, *.webp); without unknown '
-                                f'objects a UEM learns nothing')  # fmt: skip
+            text = 'no RGBA cut-outs (*.png, *.webp); without unknown objects a UEM learns nothing'
+            raise TrainingError(f'{where}: {text}')
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,13 +55,7 @@ class CutOuts:
 
 
 def open_objects(text: str) -> Objects:
-    """
-    Open objects given as `rgba:folder` or just a folder.
-
-    Raises:
-        TrainingError: another kind, no such folder, or an empty one.
-
-    """
+    """Open `rgba:folder` or just a folder. Raises TrainingError: none, or nothing in it."""
     kind, colon, rest = text.partition(':')
     if colon and kind != 'rgba':
         raise TrainingError(f'{text}: expected rgba:folder')

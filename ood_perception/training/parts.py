@@ -98,29 +98,6 @@ def _uem(model: Any) -> Parts:
     )
 
 
-def _encoder_decoder(model: Any) -> Parts:
-    def logits(maps: Maps) -> Tensor:
-        out = model.decode_head(maps)
-        return out if model.used_classes is None else out[:, : model.used_classes]
-
-    return Parts(
-        model,
-        model.spec,
-        model.backbone,
-        logits,
-        None,
-        [model.decode_head],
-        backbone=model.backbone,
-    )
-
-
-def _dinov2(model: Any) -> Parts:
-    def features(images: Tensor) -> list[Tensor]:
-        return model.patch_maps(images, model.out_indices)
-
-    return Parts(model, model.spec, features, None, None, backbone=model)
-
-
 def _compact(model: Any) -> Parts:
     return Parts(
         model,
@@ -136,8 +113,6 @@ def _compact(model: Any) -> Parts:
 
 SPLITS: dict[str, Callable[[Any], Parts]] = {
     'UEM': _uem,
-    'EncoderDecoder': _encoder_decoder,
-    'DINOv2': _dinov2,
     'Compact': _compact,
 }
 """Class of a model -> function that finds its parts."""

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Presets: every hyper-parameter of a recipe under one name, each of which can be overridden."""
+"""Presets: every hyper-parameter of a recipe under one name, each can be overridden."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ class Stage:
         alpha: weight of the cross entropy over the UEM's outputs.
         unknown_weight: weight of unknown pixels.
         object_area: pixels; smaller unknown objects weigh more, 0 = no.
-        object_least: pixels; unknown objects of fewer are void, 0 = none is.
         label_stride: the loss sees every n-th row and column.
         exact: see `uem.UemTask`.
 
@@ -40,7 +39,6 @@ class Stage:
     alpha: float = 0.0
     unknown_weight: float = 1.0
     object_area: float = 0.0
-    object_least: int = 0
     label_stride: int = 1
     exact: bool = True
 
@@ -162,7 +160,7 @@ def override(stage: S, changes: list[str]) -> S:
         TrainingError: unknown key or wrong type, naming it.
 
     """
-    trainer_keys = {f.name for f in dataclasses.fields(TrainSettings)}
+    trainer_keys = {f.name for f in dataclasses.fields(stage.trainer)}
     stage_keys = {f.name for f in dataclasses.fields(stage)} - {'trainer', 'options'}
     for change in changes:
         key, equals, text = change.partition('=')

@@ -1,12 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""
-Recipes of samples: augmentation and outlier exposure, by name.
-
-A recipe maps (rng, image, label) to (image, label); `make_recipe` builds one from its options and,
-where it pastes, from a source of unknown objects.
-"""
+"""Recipes of samples, by name: functions (rng, image, label) -> (image, label)."""
 
 from __future__ import annotations
 
@@ -29,14 +24,7 @@ Rng = np.random.Generator
 
 
 class Plain:
-    """
-    Leaves a pair as it is, padded (black, void) to a multiple of some pixels.
-
-    Args:
-        objects: not used.
-        multiple: pixels that both sides become a multiple of.
-
-    """
+    """Leaves a pair as it is, padded (black, void) to sides that are a multiple of some pixels."""
 
     def __init__(self, objects: Objects | None = None, multiple: int = 1) -> None:
         self.multiple = multiple
@@ -115,14 +103,7 @@ class Paste:
 
 
 class PasteOnly(Plain):
-    """
-    Pastes one or two unknown objects into a frame that otherwise stays as it is.
-
-    Args:
-        objects: unknown objects.
-        multiple: see :class:`Plain`.
-
-    """
+    """Pastes one or two unknown objects into a frame that is padded as by :class:`Plain`."""
 
     def __init__(self, objects: Objects | None, multiple: int = 1) -> None:
         super().__init__(objects, multiple)
@@ -153,13 +134,7 @@ def make_recipe(
     recipes: dict[str, Callable[..., Recipe]] = RECIPES,
     **options: Any,
 ) -> Recipe:
-    """
-    Make a recipe.
-
-    Raises:
-        TrainingError: unknown name or option, or no objects where the recipe pastes.
-
-    """
+    """Make a recipe. Raises TrainingError: unknown name or option, or no objects to paste."""
     if name not in recipes:
         raise TrainingError(f'recipe: expected one of {", ".join(recipes)}, got {name!r}')
     try:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One run from data to weights: checks, model, samples, training; see finishing for the rest."""
+"""One run from data to weights: checks, model, samples, training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ood_perception.training.recipes import make_recipe
 from ood_perception.training.settings import Task
 from ood_perception.training.sources import fingerprint
 from ood_perception.training.trainer import Trainer
-from ood_perception.training.uem import UemTask
+from ood_perception.training.uem import UemTask, Validate
 from ood_perception.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -83,30 +83,22 @@ def train_uem(job: Job) -> tuple[Path, dict[str, float]]:
     check_data(job)
     stage = begin(job, 'uem')
     parts = build(job)
-    dataset = TrainingSet(
-        list(job.frames),
-        make_recipe(stage.recipe, job.objects, **stage.options),
-        stage.trainer.seed,
-    )
+    recipe = make_recipe(stage.recipe, job.objects, **stage.options)
+    dataset = TrainingSet(list(job.frames), recipe, stage.trainer.seed)
     return fit(job, 'uem', parts, uem_task(parts, stage, make_validation(job)), dataset)
 
 
 def begin(job: Job, kind: str) -> Any:
     """
-    Decide what the settings of a stage leave to the machine, and seed all chance.
-
-    Args:
-        job: whose preset is changed accordingly, so that the card says what was used.
-        kind: attribute of the preset that holds the stage.
+    Decide what a stage leaves to the machine, in the job's preset too, and seed all chance.
 
     Returns:
-        The stage, a `presets.Stage` or what the preset has of it.
+        The stage of that kind, a `presets.Stage` or what the preset has of it.
 
     """
     stage = getattr(job.preset, kind)
     stage = dataclasses.replace(stage, trainer=stage.trainer.for_this_machine())
-    used: dict[str, Any] = {kind: stage}
-    job.preset = dataclasses.replace(job.preset, **used)
+    job.preset = dataclasses.replace(job.preset, **{kind: stage})  # type: ignore[arg-type]
     # What the stage neither loads nor trains is random: the same in every process of a run.
     torch.manual_seed(stage.trainer.seed)
     return stage
@@ -121,21 +113,27 @@ def fit(
     numbers = trainer.fit()
     path = folder / 'weights.safetensors'
     if trainer.fabric.is_global_zero:
-        save_weights(path, parts)
+        # Without the parts that a file may lack (a packaged backbone).
+        optional, state = (
+            tuple(getattr(parts.model, 'optional_keys', ())),
+            parts.model.state_dict(),
+        )
+        cards.write_weights(path, {k: v for k, v in state.items() if not k.startswith(optional)})
         log.info('%s: %s', path, numbers)
     trainer.fabric.barrier()
     return path, numbers
 
 
-def uem_task(parts: Parts, stage: Stage, validation: Validation | None = None) -> UemTask:
-    """Make the task that trains the UEM as a stage says."""
-    return UemTask(parts, validation, **uem_options(stage))
-
-
-def uem_options(stage: Stage) -> dict[str, Any]:
-    """Return those values of a stage that are arguments of `UemTask`."""
-    names = ('alpha', 'unknown_weight', 'label_stride', 'object_area', 'object_least', 'exact')
-    return {name: getattr(stage, name) for name in names}
+def uem_task(
+    parts: Parts,
+    stage: Stage,
+    validation: Validate | None = None,
+    kind: type[UemTask] = UemTask,
+    **options: Any,
+) -> UemTask:
+    """Make the task of a kind that trains the UEM as a stage says."""
+    names = ('alpha', 'unknown_weight', 'label_stride', 'object_area', 'exact')
+    return kind(parts, validation, **{name: getattr(stage, name) for name in names}, **options)
 
 
 def check_data(job: Job) -> None:
@@ -227,14 +225,6 @@ def make_validation(job: Job) -> Validation | None:
     recipe = make_recipe(name, job.val_objects, multiple=side_multiple(job))
     samples = TrainingSet(job.val_frames, recipe, seed=7)
     return Validation(samples, exact=job.preset.uem.exact)
-
-
-def save_weights(path: Path, parts: Parts) -> str:
-    """Write the model's state, without the parts that a file may lack (a packaged backbone)."""
-    optional = tuple(getattr(parts.model, 'optional_keys', ()))
-    state = parts.model.state_dict()
-    kept = {k: v for k, v in state.items() if not (optional and k.startswith(optional))}
-    return cards.write_weights(path, kept)
 
 
 def describe(frames: Frames, role: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,8 @@ from torch.utils.data import default_collate
 
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.optimizers import OPTIMIZERS, SCHEDULES
 
-SCHEDULES = ('constant', 'linear', 'one_cycle', 'cosine', 'step')
-OPTIMIZERS = ('adamw', 'muon', 'sgd')
 PRECISIONS = ('auto', '32-true', '16-mixed', 'bf16-mixed')
 
 
@@ -32,16 +31,13 @@ class TrainSettings:
         steps: optimiser steps.
         batch_size: images a process and micro-batch.
         accumulate: micro-batches an optimiser step.
-        optimizer: 'adamw', 'muon' (AdamW where a weight is no matrix) or 'sgd'.
+        optimizer: entry of `optimizers.OPTIMIZERS`.
         lr: peak learning rate.
-        lr_end: learning rate at the last step ('linear', 'cosine', 'one_cycle').
+        lr_end: learning rate at the last step ('linear', 'one_cycle').
         weight_decay: of the optimiser.
-        momentum: of 'sgd'.
-        schedule: 'constant', 'linear' (down to lr_end), 'cosine', 'one_cycle' (cosine up and
-            down) or 'step' (x0.1 at each milestone).
+        schedule: 'constant', 'linear' (down to lr_end) or 'one_cycle' (cosine up and down).
         warmup_steps: steps of linear warm-up; of 'one_cycle' the length of the rise.
         warmup_factor: fraction of lr at step 0.
-        milestones: steps at which 'step' divides by ten.
         precision: '32-true', '16-mixed', 'bf16-mixed', or 'auto': 'bf16-mixed' on a CPU that
             multiplies bfloat16 in tiles (AMX), '32-true' elsewhere.
         ema: decay of the averaged weights that are kept in the end, 0 = none.
@@ -66,11 +62,9 @@ class TrainSettings:
     lr: float = 5e-4
     lr_end: float = 1e-7
     weight_decay: float = 0.0
-    momentum: float = 0.9
     schedule: str = 'linear'
     warmup_steps: int = 0
     warmup_factor: float = 0.0
-    milestones: tuple[int, ...] = ()
     precision: str = '32-true'
     ema: float = 0.0
     clip_norm: float = 0.0
@@ -87,7 +81,7 @@ class TrainSettings:
 
     def check(self) -> None:
         """Raise TrainingError for a value out of range, naming it."""
-        choices = {
+        choices: dict[str, Iterable[str]] = {
             'schedule': SCHEDULES,
             'optimizer': OPTIMIZERS,
             'precision': PRECISIONS,
@@ -98,10 +92,8 @@ class TrainSettings:
                 raise TrainingError(
                     f'{name}: expected one of {", ".join(allowed)}, got {getattr(self, name)!r}'
                 )
-        for name in (
-            'steps', 'batch_size', 'accumulate', 'checkpoint_every', 'log_every',
-            'devices', 'num_nodes',
-        ):  # fmt: skip
+        whole = ('steps', 'batch_size', 'accumulate', 'checkpoint_every', 'log_every')
+        for name in (*whole, 'devices', 'num_nodes'):
             if getattr(self, name) < 1:
                 raise TrainingError(f'{name}: expected 1 or more, got {getattr(self, name)}')
         if not (math.isfinite(self.lr) and self.lr > 0):
@@ -118,7 +110,7 @@ class TrainSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the checkpoint and the model card."""
-        return {**dataclasses.asdict(self), 'milestones': list(self.milestones)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
 
 
 class Task(nn.Module):
@@ -128,9 +120,6 @@ class Task(nn.Module):
     A batch is what the data set yields, collated: 'image' uint8 (B, 3, H, W), 'label' int64
     (B, H, W), 'name' list of str.
     """
-
-    frozen_prefixes: tuple[str, ...] = ()
-    """Prefixes of the state that never changes and is left out of checkpoints."""
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Make a batch of samples, in the process that loads them."""
@@ -150,11 +139,7 @@ class Task(nn.Module):
 
     def trained_state(self) -> dict[str, Tensor]:
         """Entries of the state dict that training may change."""
-        return {
-            name: value
-            for name, value in self.state_dict().items()
-            if not name.startswith(self.frozen_prefixes or ('\0',))
-        }
+        return self.state_dict()
 
     def load_trained_state(self, state: dict[str, Tensor]) -> None:
         """Load what :meth:`trained_state` gave. Raises TrainingError naming the keys at odds."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ood_perception.bags.files import pictures_in
+from ood_perception.training.bag_frames import extract
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import Frames
 from ood_perception.training.label_maps import LabelMap, load_label_map
@@ -20,8 +21,7 @@ def folder(root: Path, split: str = '', label_map: LabelMap | None = None) -> Fr
     """
     Pairs `images/X.*` and `labels/X.*` (also below `root/split`), matched by their stem.
 
-    Without a folder `labels`, every pixel counts as known (frames of a site where nothing
-    unknown was in sight): enough for a UEM, not for a segmentor head.
+    Without a folder `labels`, every pixel counts as known.
     """
     base = root / split if split else root
     images = _images(base / 'images' if (base / 'images').is_dir() else base)
@@ -60,7 +60,10 @@ def cityscapes(root: Path, split: str = 'train', label_map: LabelMap | None = No
     kind = 'labelTrainIds' if ready else 'labelIds'
     label_map = label_map or load_label_map('cityscapes_trainids' if ready else 'cityscapes')
     labels = [label(image, kind) for image in images]
-    return Frames(images, _existing(labels), label_map, str(root), True)
+    if missing := [path for path in labels if not path.is_file()]:
+        count = f'{len(missing)} of {len(labels)} labels are'
+        raise TrainingError(f'{missing[0]}: missing ({count})')
+    return Frames(images, labels, label_map, str(root), True)
 
 
 def mapillary(root: Path, split: str = 'training', label_map: LabelMap | None = None) -> Frames:
@@ -88,21 +91,16 @@ def ade20k(root: Path, split: str = 'training', label_map: LabelMap | None = Non
 
 def bag(root: Path, split: str = '', label_map: LabelMap | None = None) -> Frames:
     """
-    Images of a rosbag, three a second at most; `split` is `/topic`, `/topic+labels` or `+labels`.
+    Images of a rosbag, see `bag_frames.extract`; `split` is `/topic`, `/topic+labels`, `+labels`.
 
-    Labels are a topic of label images or a folder of files named by stamp, see
-    `bag_frames.extract`; without them every pixel counts as known.
+    Without labels every pixel counts as known.
     """
-    from ood_perception.training.bag_frames import extract
-
     topic, _, labels = split.partition('+')
     frames = folder(extract(root, topic, labels), '', label_map if labels else None)
     return Frames(frames.images, frames.labels, frames.label_map, str(root))
 
 
-Open = Callable[..., Frames]
-
-FRAMES: dict[str, Open] = {
+FRAMES: dict[str, Callable[..., Frames]] = {
     'folder': folder,
     'camvid': camvid,
     'cityscapes': cityscapes,
@@ -158,10 +156,3 @@ def _partners(images: list[Path], labels: Path) -> list[Path]:
             f'({len(missing)} of {len(images)} images have none)'
         )
     return [by_stem[image.stem] for image in images]
-
-
-def _existing(labels: list[Path]) -> list[Path]:
-    missing = [path for path in labels if not path.is_file()]
-    if missing:
-        raise TrainingError(f'{missing[0]}: missing ({len(missing)} of {len(labels)} labels are)')
-    return labels

@@ -70,16 +70,7 @@ def loader(
     workers: int,
     **options: Any,
 ) -> DataLoader:
-    """
-    Batches of a stream, in `workers` processes (0 = in this one).
-
-    Args:
-        dataset: indexed by (epoch, index).
-        sampler: keys (epoch, index) of each batch.
-        workers: processes.
-        options: more arguments of DataLoader.
-
-    """
+    """Batches of a stream's keys (epoch, index), in `workers` processes (0 = in this one)."""
     # A forked process waits for ever for OpenCV's threads, which stayed behind: have none.
     cv2.setNumThreads(1)
     return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, **options)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ from ood_perception.training.checkpointing import (
     load_latest,
     save_checkpoint,
 )
-from ood_perception.training.optimizers import create_optimizers, create_schedule
+from ood_perception.training.optimizers import OPTIMIZERS, create_schedule
 from ood_perception.training.settings import Task, TrainSettings
 from ood_perception.training.stream import StreamSampler, loader
 
@@ -82,13 +83,9 @@ class Trainer:
             raise TrainingError('the model has no parameter to train')
         # On its device first: Muon's matrices are views of the kernels.
         self.module = self.fabric.setup_module(task)
-        optimizers = create_optimizers(settings, parameters)
+        optimizers = OPTIMIZERS[settings.optimizer](settings, parameters)
         self.optimizers = [self.fabric.setup_optimizers(each) for each in optimizers]
-        self.average = (
-            {name: value.detach().clone() for name, value in task.trained_state().items()}
-            if settings.ema
-            else None
-        )
+        self.average = _copy(task.trained_state()) if settings.ema else None
         self._resume()
         self.schedules = [create_schedule(settings, each, self.step) for each in optimizers]
         tensors = (leaf for leaf in tree_leaves(self._state()) if isinstance(leaf, Tensor))
@@ -161,13 +158,9 @@ class Trainer:
                 fabric.backward(losses['loss'] * share * fabric.world_size)
             for name, value in losses.items():
                 logged[name] = logged.get(name, 0) + value.detach() * share
-        values = {
-            name: float(value)
-            for name, value in zip(
-                logged, _sum(fabric, torch.stack(list(logged.values()))), strict=True
-            )
-        }
-        if not all(v == v and abs(v) != float('inf') for v in values.values()):
+        sums = _sum(fabric, torch.stack(list(logged.values()))).tolist()
+        values = dict(zip(logged, sums, strict=True))
+        if not all(map(math.isfinite, sums)):
             self._stop_for_nan(values, batches)
         if self.settings.clip_norm:
             limit = self.settings.clip_norm
@@ -194,19 +187,21 @@ class Trainer:
             return
         # A short memory at first, so that the random start does not linger in the average.
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        pairs = [(self.average[k], value) for k, value in self.task.trained_state().items()]
-        floats = [(mean, value) for mean, value in pairs if mean.is_floating_point()]
-        if floats:
-            means, values = zip(*floats, strict=True)
-            get_ema_multi_avg_fn(decay)(list(means), list(values), None)
-        for mean, value in pairs:
-            if not mean.is_floating_point():
-                mean.copy_(value)
+        means: list[Tensor] = []
+        values: list[Tensor] = []
+        for name, value in self.task.trained_state().items():
+            if value.is_floating_point():
+                means.append(self.average[name])
+                values.append(value)
+            else:
+                self.average[name].copy_(value)
+        if means:
+            get_ema_multi_avg_fn(decay)(means, values, None)
 
     def _validate(self) -> None:
         """Validate the averaged weights where there are any; keep the best."""
         monitor = self.settings.monitor
-        state = {k: v.detach().clone() for k, v in self.task.trained_state().items()}
+        state = _copy(self.task.trained_state())
         self._use(self.average)
         values: dict[str, float] = {}
         if self.fabric.is_global_zero:
@@ -222,11 +217,7 @@ class Trainer:
                 not monitor or not self.best or sign * values[monitor] >= sign * self.best[monitor]
             ):
                 self.best = {**values, 'step': float(self.step)}
-                self._kept = (
-                    {k: v.detach().clone() for k, v in self.task.trained_state().items()}
-                    if monitor
-                    else None
-                )
+                self._kept = _copy(self.task.trained_state()) if monitor else None
         self._use(state)
         self.fabric.barrier()
 
@@ -236,25 +227,14 @@ class Trainer:
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         s, fabric = self.settings, self.fabric
+        begin, end = self.step * s.accumulate, s.steps * s.accumulate
+        length: int = len(self.dataset)  # type: ignore[arg-type]
         sampler = StreamSampler(
-            length=len(self.dataset),  # type: ignore[arg-type]
-            batch_size=s.batch_size,
-            seed=s.seed,
-            start=self.step * s.accumulate,
-            rank=fabric.global_rank,
-            world=fabric.world_size,
-            stop=s.steps * s.accumulate,
+            length, s.batch_size, s.seed, begin, end, fabric.global_rank, fabric.world_size
         )
-        return iter(
-            loader(
-                self.dataset,
-                sampler,
-                s.workers,
-                collate_fn=self.task.collate,
-                pin_memory=fabric.device.type == 'cuda',
-                persistent_workers=False,
-            )
-        )
+        cuda = fabric.device.type == 'cuda'
+        options = {'collate_fn': self.task.collate, 'pin_memory': cuda}
+        return iter(loader(self.dataset, sampler, s.workers, **options))
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -280,14 +260,14 @@ class Trainer:
         state, path = found
         mine, theirs = self.settings.to_dict(), state['settings']
         # What only steers where and how long a run goes may change between its parts.
-        free = {
+        free = [
             'steps',
             'workers',
             'checkpoint_every',
             'log_every',
             'accelerator',
             'validate_every',
-        }
+        ]
         differ = [k for k in mine if k in theirs and k not in free and mine[k] != theirs[k]]
         if differ:
             listed = ', '.join(f'{k} {theirs[k]} -> {mine[k]}' for k in differ)
@@ -350,6 +330,10 @@ def _loggers(folder: Path) -> list[Any]:
 def _seed(*parts: int) -> int:
     """One 63-bit seed from several numbers, the same in every process and version."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}
 
 
 def _sum(fabric: Any, value: Tensor) -> Tensor:

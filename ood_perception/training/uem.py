@@ -17,7 +17,7 @@ from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import upsample
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import llr_loss, object_weights, without_specks
+from ood_perception.training.losses import llr_loss, object_weights
 from ood_perception.training.parts import Parts, normalise
 from ood_perception.training.settings import Task
 
@@ -125,7 +125,6 @@ class UemTask(StageTask):
         label_stride: see :class:`StageTask`.
         object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
             (0 = no, as in the paper).
-        object_least: pixels; unknown objects of fewer are void, see `losses.without_specks`.
         exact: as of `scores.LikelihoodRatio`, so that a network learns for the score it is used
             with: True upsamples the class logits and the UEM, False their ratio.
 
@@ -139,27 +138,28 @@ class UemTask(StageTask):
         unknown_weight: float = 1.0,
         label_stride: int = 1,
         object_area: float = 0.0,
-        object_least: int = 0,
         exact: bool = True,
     ) -> None:
         if parts.ood is None:
             raise TrainingError(f'{type(parts.model).__name__} has no UEM')
         super().__init__(parts, parts.uem, validate, label_stride)
         self.alpha, self.unknown_weight = alpha, unknown_weight
-        self.object_area, self.object_least = object_area, object_least
+        self.object_area = object_area
         self.score = UemScore() if parts.logits is None else LikelihoodRatio(exact)
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Make a batch of samples; its targets take time, which the loading process has."""
         return self._with_targets(super().collate(samples))
 
+    def target(self, batch: dict[str, Any]) -> Tensor:
+        """Truth int64 (B, H, W) that the loss sees: 0 known, 1 unknown, 255 ignored."""
+        return truth_of(self.label(batch))
+
     def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch with 'target', 'weight' and, where size counts, 'pixel_weight'."""
         if 'target' in batch:
             return batch
-        target = truth_of(self.label(batch))
-        if self.object_least:
-            target = without_specks(target, self.object_least / self.label_stride**2)
+        target = self.target(batch)
         made, unknown = {'target': target}, (target == 1).float()
         if self.object_area:
             area = self.object_area / self.label_stride**2

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.labels import Truth, truth_of
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
@@ -75,13 +76,10 @@ class Validation:
 
 def pixel_numbers(scores: Sequence[Array], truths: Sequence[Array]) -> dict[str, float]:
     """AP, FPR95 and AUROC over all pixels whose truth is 0 or 1."""
-    from ood_perception.evaluation.pixel_metrics import PixelMetrics
-
-    metrics: Any = PixelMetrics()
+    metrics = PixelMetrics()
     for score, truth in zip(scores, truths, strict=True):
         metrics.update(score, truth)
-    values: Any = metrics.compute()
-    values = values if isinstance(values, dict) else vars(values)
+    values = metrics.compute()
     return {name: float(values[name]) for name in ('ap', 'fpr95', 'auroc')}
 
 

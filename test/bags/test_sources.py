@@ -26,7 +26,7 @@ from ood_perception.bags.files import (
 from ood_perception.bags.sources import SourceError, open_source
 from ood_perception.bags.video import VideoWriter, probe
 from ood_perception.frames.picture import BadImage, encode
-from ood_perception.simulation import SimulatedFrame
+from ood_simulation import SimulatedFrame
 
 INPUTS = Path(__file__).parents[3] / 'shared' / 'data' / 'field_inputs'
 CAMERA = '/camera/image_raw'

@@ -28,7 +28,7 @@ from ood_perception.result import Result
 pytest.importorskip('rosbags')
 from ood_perception.bags import rosbag2 as bags
 from ood_perception.evaluation.live_run import LiveRun
-from ood_perception.simulation import ProvingGround
+from ood_simulation import ProvingGround
 
 
 class Brightness:

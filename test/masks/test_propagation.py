@@ -169,7 +169,7 @@ def test_a_camera_that_changes_its_size_starts_afresh():
 
 
 def test_rendered_drive_keeps_its_outlines_over_three_frames():
-    from ood_perception.simulation.proving_ground import ProvingGround
+    from ood_simulation.proving_ground import ProvingGround
 
     found = []
     for seed in range(500_000, 500_003):

@@ -28,7 +28,9 @@ TOML = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))
 PROJECT = TOML['project']
 XML = ElementTree.parse(ROOT / 'package.xml').getroot()
 LOCKS = ('run', 'cpu', 'ros', 'test')
-SHIPPED = sorted((ROOT / 'ood_perception').rglob('*.py')) + sorted((ROOT / 'launch').glob('*.py'))
+OWN = ('ood_perception', 'ood_simulation')
+"""The Python packages of the wheel."""
+SHIPPED = sorted(p for name in (*OWN, 'launch') for p in (ROOT / name).rglob('*.py'))
 # ROS packages whose names do not end as those of messages do.
 ROS_IMPORTS = {'ament_index_python', 'cv_bridge', 'image_geometry', 'launch', 'launch_ros'}
 ROS_IMPORTS |= {'message_filters', 'rclpy', 'rosbag2_py', 'sensor_msgs_py', 'tf2_ros'}
@@ -94,7 +96,7 @@ def test_python_packages_that_are_imported_are_declared() -> None:
     called |= {'backports': 'backports-zstd', 'compression': 'backports-zstd'}
     # Named in messages with how to get them, on no index or with terms of their own.
     guests = {'mobile_sam', 'sam2', 'xformers', 'triton', 'resource', 'research'}
-    used = set().union(*(imports(path) for path in SHIPPED)) - guests - {'ood_perception'}
+    used = set().union(*(imports(path) for path in SHIPPED)) - guests - set(OWN)
     outside = set()
     for name in used - set(sys.stdlib_module_names):
         if name in ROS_IMPORTS or re.search(r'_(msgs|interfaces|srvs)$', name):

@@ -51,7 +51,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert not {n for n in tracked('ood_perception') if n not in names}
+    own = (*tracked('ood_perception'), *tracked('ood_simulation'))
+    assert not {n for n in own if n not in names}
     data = {n.split('.data/data/share/ood_perception/')[-1] for n in names if '.data/' in n}
     assert not {n for n in (*tracked('config'), *tracked('launch')) if n not in data}
     assert {'package.xml', 'environment/path.sh', 'environment/path.dsv'} <= data
@@ -60,7 +61,8 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     first = {n.split('/')[0] for n in names}
-    assert {n for n in first if not n.endswith(('.dist-info', '.data'))} == {'ood_perception'}
+    packages = {n for n in first if not n.endswith(('.dist-info', '.data'))}
+    assert packages == {'ood_perception', 'ood_simulation'}
     assert not [n for n in names if '/test' in n or 'research' in n or n.endswith('.pyc')]
     assert wheel.stat().st_size < 30e6
 
@@ -135,7 +137,7 @@ def test_the_installed_demo_runs_a_compiled_engine(clean: Path) -> None:
 def test_the_installed_calibration_knows_the_label_maps(clean: Path) -> None:
     from PIL import Image
 
-    from ood_perception.simulation import ProvingGround
+    from ood_simulation import ProvingGround
 
     ground = ProvingGround(seed=1007, width=320, height=240)
     for name in ('images', 'labels'):

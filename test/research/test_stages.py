@@ -166,3 +166,28 @@ def test_class_numbers():
     got = class_numbers(confusion)
     assert got['miou'] == pytest.approx((3 / 4 + 4 / 5) / 2)
     assert got['accuracy'] == pytest.approx(7 / 8)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_specks_of_unknown_are_left_out_where_asked_for(stride):
+    parts = model('compact')
+    batch = {k: v[None] for k, v in Squares()[(0, 1)].items() if k != 'name'}
+    label = batch['label'].fill_(0)
+    label[:, 4:8, 4:8] = 254  # 16 pixels: left out
+    label[:, 20:26, 20:24] = 254  # 24: not
+    label[:, 40:44, 40:44] = 255
+    options = {'unknown_weight': 3, 'object_area': 400, 'label_stride': stride}
+    task = make_task('uem', parts, stage(PaperStage, object_least=20, **options))
+    known = label.numel() - 16 - 24 - 16
+    weighed = dict(batch)
+    weight = 3 * 24 * min((400 / 24) ** 0.5, 4)
+    assert task.weigh(weighed).item() == pytest.approx((known + weight) / stride**2)
+    without = {**batch, 'label': label.clone()}
+    without['label'][:, 4:8, 4:8] = 255
+    plain = make_task('uem', parts, stage(PaperStage, **options))
+    with torch.no_grad():
+        wanted = plain(without)['loss'].item()
+        assert plain(batch)['loss'].item() != pytest.approx(wanted, rel=1e-4)
+        assert task(batch)['loss'].item() == pytest.approx(wanted, rel=1e-6)
+        assert task(weighed)['loss'].item() == pytest.approx(wanted, rel=1e-6)
+    assert (label == 254).sum() == 40  # the batch's own is as it was

@@ -17,7 +17,7 @@ from ood_perception.frames.decode import decode
 from ood_perception.ros import process, qos
 from ood_perception.ros.image_message import ImageMessage
 from ood_perception.ros.tools.camera import SourceError, open_source, run_camera
-from ood_perception.simulation import ProvingGround
+from ood_simulation import ProvingGround
 
 
 def pictures(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:

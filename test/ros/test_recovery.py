@@ -27,7 +27,7 @@ NOVELTY = ROOT / 'config' / 'profiles' / 'compact_novelty.yaml'
 @pytest.fixture(scope='module')
 def scene():
     """A frame of a road with things on it that do not belong there, and their labels."""
-    from ood_perception.simulation import ProvingGround
+    from ood_simulation import ProvingGround
 
     return ProvingGround(seed=1007).frame(FRAME)
 

@@ -24,7 +24,7 @@ from ood_perception.bags import rosbag2 as bag
 from ood_perception.frames.decode import decode
 from ood_perception.ros.tools.playing import play
 from ood_perception.ros.tools.recording import record
-from ood_perception.simulation import ProvingGround
+from ood_simulation import ProvingGround
 
 IMAGE, INFO = '/camera/image_raw', '/camera/camera_info'
 LABELS = ('/labels/anomaly', '/labels/instances', '/labels/semantic')

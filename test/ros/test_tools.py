@@ -20,7 +20,7 @@ from ood_perception.bags import rosbag2 as bag
 from ood_perception.cli.main import without_ros_arguments
 from ood_perception.ros.tools import domain, recording
 from ood_perception.ros.tools.playing import play
-from ood_perception.simulation import ProvingGround
+from ood_simulation import ProvingGround
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ood_perception.simulation import CLASSES, ProvingGround
-from ood_perception.simulation.known import KNOWN
-from ood_perception.simulation.scene_style import PLACES, WEATHERS
-from ood_perception.simulation.shapes import Light, Part, render
-from ood_perception.simulation.textures import PATTERNS, SIZE, noise, pattern
-from ood_perception.simulation.unknown import UNKNOWN
+from ood_simulation import CLASSES, ProvingGround
+from ood_simulation.known import KNOWN
+from ood_simulation.scene_style import PLACES, WEATHERS
+from ood_simulation.shapes import Light, Part, render
+from ood_simulation.textures import PATTERNS, SIZE, noise, pattern
+from ood_simulation.unknown import UNKNOWN
 
 LIGHT = Light(np.array([0.0, 0.0, 1.0]), np.ones(3) * 0.5, np.ones(3) * 0.5, np.ones(3) * 0.8)
 

@@ -14,9 +14,9 @@ from PIL import Image
 pytest.importorskip('rosbags', reason="the extra 'bag' is not installed")
 
 from ood_perception.bags import rosbag2 as bag
-from ood_perception.simulation import ProvingGround
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.sources import open_frames
+from ood_simulation import ProvingGround
 
 
 @pytest.fixture(scope='module')

@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.scene_style import SceneStyle
-from ood_perception.simulation.unknown import UNKNOWN
+from ood_simulation.scene_style import SceneStyle
+from ood_simulation.unknown import UNKNOWN
 
 CHUNK = 20.0
 """Metres of road whose things are drawn by lot together."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ood_perception.simulation.people import cyclist, person
-from ood_perception.simulation.shapes import Part
-from ood_perception.simulation.street import lamp_post, sign, tree
-from ood_perception.simulation.vehicles import car
-from ood_perception.simulation.vocabulary import BICYCLIST, CAR, PERSON, POLE, SIGN, TREE
+from ood_simulation.people import cyclist, person
+from ood_simulation.shapes import Part
+from ood_simulation.street import lamp_post, sign, tree
+from ood_simulation.vehicles import car
+from ood_simulation.vocabulary import BICYCLIST, CAR, PERSON, POLE, SIGN, TREE
 
 KNOWN: dict[str, tuple[Callable[..., list[Part]], int]] = {
     'car': (car, CAR),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from numpy.random import Generator
 
-from ood_perception.simulation.household import (
+from ood_simulation.household import (
     barrel,
     cart,
     chair,
@@ -19,8 +19,8 @@ from ood_perception.simulation.household import (
     sofa,
     suitcase,
 )
-from ood_perception.simulation.shapes import Part
-from ood_perception.simulation.stray_objects import animal, bag, ball, cones, machine, rock, tyre
+from ood_simulation.shapes import Part
+from ood_simulation.stray_objects import animal, bag, ball, cones, machine, rock, tyre
 
 UNKNOWN: dict[str, tuple[Callable[[Generator], list[Part]], float]] = {
     'crate': (crate, 0.0),

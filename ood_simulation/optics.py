@@ -8,8 +8,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ood_perception.simulation.scene import Pose
-from ood_perception.simulation.scene_style import SceneStyle
+from ood_simulation.scene import Pose
+from ood_simulation.scene_style import SceneStyle
 
 
 class Optics:

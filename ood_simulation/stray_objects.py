@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.household import material
-from ood_perception.simulation.shapes import Part
-from ood_perception.simulation.textures import colour, pattern
-from ood_perception.simulation.vocabulary import BLACK, RUBBER, grey
+from ood_simulation.household import material
+from ood_simulation.shapes import Part
+from ood_simulation.textures import colour, pattern
+from ood_simulation.vocabulary import BLACK, RUBBER, grey
 
 
 def animal(rng: Generator) -> list[Part]:

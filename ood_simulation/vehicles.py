@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.shapes import Part
-from ood_perception.simulation.textures import pattern
-from ood_perception.simulation.vocabulary import BLACK, GLASS, RUBBER, STEEL, grey, paint
+from ood_simulation.shapes import Part
+from ood_simulation.textures import pattern
+from ood_simulation.vocabulary import BLACK, GLASS, RUBBER, STEEL, grey, paint
 
 
 def car(rng: Generator) -> list[Part]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.shapes import Light
+from ood_simulation.shapes import Light
 
 PLACES = ('urban', 'suburban', 'rural', 'highway', 'industrial')
 WEATHERS = ('sun', 'haze', 'overcast', 'dusk', 'rain')

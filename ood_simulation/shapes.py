@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ood_perception.simulation import textures
+from ood_simulation import textures
 
 ELEVATION = 0.07
 """Radians by which sprites are looked down upon."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.shapes import Part
-from ood_perception.simulation.textures import pattern
-from ood_perception.simulation.vocabulary import BLACK, POLE, SIGN, grey
+from ood_simulation.shapes import Part
+from ood_simulation.textures import pattern
+from ood_simulation.vocabulary import BLACK, POLE, SIGN, grey
 
 
 def tree(rng: Generator) -> list[Part]:

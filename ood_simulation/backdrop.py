@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.scene_style import SceneStyle
-from ood_perception.simulation.textures import colour, mix, noise, pattern
-from ood_perception.simulation.vocabulary import (
+from ood_simulation.scene_style import SceneStyle
+from ood_simulation.textures import colour, mix, noise, pattern
+from ood_simulation.vocabulary import (
     BUILDING,
     FENCE,
     NONE,

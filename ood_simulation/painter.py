@@ -10,7 +10,7 @@ import math
 import cv2
 import numpy as np
 
-from ood_perception.simulation.shapes import Sprite
+from ood_simulation.shapes import Sprite
 
 SHIFT = 4
 """Fractional bits of polygon corners."""

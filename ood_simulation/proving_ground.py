@@ -19,15 +19,15 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ood_perception.simulation import backdrop, shapes
-from ood_perception.simulation.known import KNOWN
-from ood_perception.simulation.optics import Optics
-from ood_perception.simulation.painter import Canvas
-from ood_perception.simulation.roadside import Roadside
-from ood_perception.simulation.scene import House, Scene, Thing
-from ood_perception.simulation.scene_style import draw_style
-from ood_perception.simulation.unknown import UNKNOWN
-from ood_perception.simulation.view import View
+from ood_simulation import backdrop, shapes
+from ood_simulation.known import KNOWN
+from ood_simulation.optics import Optics
+from ood_simulation.painter import Canvas
+from ood_simulation.roadside import Roadside
+from ood_simulation.scene import House, Scene, Thing
+from ood_simulation.scene_style import draw_style
+from ood_simulation.unknown import UNKNOWN
+from ood_simulation.view import View
 
 CLASSES = (
     'Sky', 'Building', 'Pole', 'Road', 'Pavement', 'Tree', 'SignSymbol', 'Fence', 'Car',

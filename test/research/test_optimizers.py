@@ -14,9 +14,10 @@ from torch import nn
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.training.checkpointing import checkpoint_paths
-from ood_perception.training.optimizers import create_optimizers, create_schedule, is_matrix
-from ood_perception.training.settings import SCHEDULES, TrainSettings
+from ood_perception.training.optimizers import OPTIMIZERS, SCHEDULES, create_schedule
+from ood_perception.training.settings import TrainSettings
 from ood_perception.training.trainer import Trainer
+from research.optimizers import PaperSettings, is_matrix
 
 from tiny_run import SETTINGS, TinySet, TinyTask
 
@@ -46,7 +47,7 @@ def test_kernels_move_as_muon_and_all_else_as_adamw(layout):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1)).to(memory_format=layout)
     settings = TrainSettings(optimizer='muon', lr=1e-2, weight_decay=0.1)
-    optimizers = create_optimizers(settings, list(net.parameters()))
+    optimizers = OPTIMIZERS['muon'](settings, list(net.parameters()))
     others = [p.detach().clone().requires_grad_() for p in net.parameters()][1:]
     adamw = torch.optim.AdamW(others, lr=1e-2, weight_decay=0.1)
     start = net[0].weight.detach().clone()
@@ -92,7 +93,7 @@ def test_a_linear_schedule_rises_and_falls():
 
 
 def test_a_schedule_of_steps_divides_by_ten_at_each_milestone():
-    s2m = TrainSettings(
+    s2m = PaperSettings(
         steps=100,
         schedule='step',
         lr=0.0025,
@@ -127,7 +128,7 @@ def test_one_cycle_rises_and_falls_as_cosines(warmup):
 @pytest.mark.parametrize('schedule', SCHEDULES)
 @pytest.mark.parametrize('warmup', [0, 7])
 def test_a_schedule_goes_on_where_it_was(schedule, warmup):
-    settings = TrainSettings(
+    settings = PaperSettings(
         steps=40, schedule=schedule, warmup_steps=warmup, warmup_factor=0.2, milestones=(15,)
     )
     whole = rates(settings)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ood_perception.simulation.scene import Pose
+from ood_simulation.scene import Pose
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from ood_perception.simulation.shapes import Part
-from ood_perception.simulation.textures import colour, pattern
-from ood_perception.simulation.vocabulary import BLACK, RUBBER, STEEL, grey
+from ood_simulation.shapes import Part
+from ood_simulation.textures import colour, pattern
+from ood_simulation.vocabulary import BLACK, RUBBER, STEEL, grey
 
 
 def material(rng: Generator) -> np.ndarray:
@@ -127,7 +127,7 @@ def ladder(rng: Generator) -> list[Part]:
     """A ladder, rack or frame of bars, upright or fallen."""
     m, h, w = material(rng), rng.uniform(0.5, 1.3), rng.uniform(0.2, 0.45)
     turn = (rng.uniform(-1.2, 0.3), 0.0, rng.uniform(-0.7, 0.7))
-    from ood_perception.simulation.shapes import rotation
+    from ood_simulation.shapes import rotation
 
     frame = rotation(turn)
     low = abs(frame[2, 2]) * h + abs(frame[2, 0]) * w

@@ -10,11 +10,11 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from ood_perception.simulation import backdrop
-from ood_perception.simulation.painter import Canvas
-from ood_perception.simulation.scene import FAR, House, Scene
-from ood_perception.simulation.view import View
-from ood_perception.simulation.vocabulary import BUILDING
+from ood_simulation import backdrop
+from ood_simulation.painter import Canvas
+from ood_simulation.scene import FAR, House, Scene
+from ood_simulation.view import View
+from ood_simulation.vocabulary import BUILDING
 
 NEAR = 2.5
 """Metres in front of the camera at which buildings and fences are cut off."""
