@@ -72,7 +72,7 @@ class Red:
         """Any size is as good as another."""
         return 0, 0
 
-    def warm_up(self, sizes, batch):
+    def warm_up(self, sizes, batch, wait=True):
         """Nothing to prepare."""
 
     def reset(self, stream=None):

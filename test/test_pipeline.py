@@ -280,7 +280,9 @@ def test_warm_up_prepares_every_batch_and_the_mask_model(
     prepared: list[tuple[int, ...]] = []
     prepare = pipeline.engine.prepare
     monkeypatch.setattr(
-        pipeline.engine, 'prepare', lambda shapes: (prepared.extend(shapes), prepare(shapes))
+        pipeline.engine,
+        'prepare',
+        lambda shapes, wait: prepared.extend(shapes) or prepare(shapes, wait),
     )
     pipeline.warm_up([(96, 128), (240, 320)], batch=3)
     size = pipeline.network_size(96, 128)

@@ -299,7 +299,7 @@ class Failing:
     def network_size(self, height, width):
         return height, width
 
-    def warm_up(self, sizes, batch):
+    def warm_up(self, sizes, batch, wait=True):
         pass
 
     def close(self):
