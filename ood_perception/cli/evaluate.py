@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ood_perception.cli.options import Device, IntensityRange, ProfileName
+
 if TYPE_CHECKING:
     from ood_perception.evaluation.evaluator import Evaluation, Evaluator
 
 app = typer.Typer(no_args_is_help=True, help='Measure a profile on bags, folders or drives.')
 
 Output = Annotated[Path, typer.Option(help='Folder of report.html, report.json, report.csv.')]
-ProfileName = Annotated[str, typer.Option(help='Name or path of a profile.')]
-Device = Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')]
 Mode = Annotated[str, typer.Option(help='Pixel metrics: streaming, exact, smiyc or uem.')]
 Track = Annotated[str, typer.Option(help="Component metrics: anomaly, obstacle or ''.")]
 Labels = Annotated[
@@ -34,10 +34,6 @@ Workers = Annotated[int, typer.Option(help='Bags evaluated at a time.', min=1)]
 Values = Annotated[
     str, typer.Option(help='Meaning of label values, VALUE=0, 1 or 255 by commas, as in 255=1.')
 ]
-IntensityRange = Annotated[
-    str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
-]
-Backend = Annotated[str, typer.Option(help='With several bags: none or processes.')]
 
 
 @dataclass(frozen=True)
@@ -63,11 +59,10 @@ class BagWork:
         from ood_perception.evaluation.joining import Topics
         from ood_perception.evaluation.label_folder import LabelFolder
         from ood_perception.evaluation.labels import LabelValues, parse_values
-        from ood_perception.evaluation.replay import bag_frames, evaluate_records
+        from ood_perception.evaluation.replay import bag_frames
         from ood_perception.pipeline import Pipeline
 
         values = LabelValues(more=parse_values(self.values))
-
         pipeline = Pipeline.from_profile(self.profile, self.device)
         evaluator = Evaluator(pipeline.profile.name, self.mode, self.track)
         topics = Topics(self.image, self.anomaly, self.instances, depth=self.depth)
@@ -76,7 +71,9 @@ class BagWork:
         frames = bag_frames(
             pipeline, bag, topics, evaluator.problems, shown(bag), labels, values, self.intensity
         )
-        return evaluate_records(frames, evaluator)
+        for frame in frames:
+            evaluator.update(frame)
+        return evaluator
 
 
 @app.command()
@@ -97,7 +94,6 @@ def bag(
     track: Track = '',
     write: Annotated[bool, typer.Option(help='Write the outputs as a bag, too.')] = False,
     workers: Workers = 1,
-    backend: Backend = 'processes',
     intensity_range: IntensityRange = '',
 ) -> None:
     """Evaluate bags: every frame in this process, or live over DDS."""
@@ -159,24 +155,11 @@ def bag(
             from ood_perception.evaluation.distributed import evaluate_shards
 
             folder = str(Path(labels).absolute()) if labels else ''
-            work = BagWork(
-                profile,
-                device,
-                mode,
-                track,
-                image,
-                anomaly,
-                instances,
-                depth,
-                folder,
-                values,
-                intensity,
-            )
+            names = image, anomaly, instances, depth
+            work = BagWork(profile, device, mode, track, *names, folder, values, intensity)
             paths = [str(path.absolute()) for path in bags]
             with bar('evaluating bags', len(bags)) as show:
-                merged = evaluate_shards(
-                    paths, work, workers, backend if workers > 1 else 'none', on_progress=show
-                )
+                merged = evaluate_shards(paths, work, workers, on_progress=show)
             found = merged.compute(profile=profile, bags=len(bags))
     except (RuntimeError, ValueError, ImportError) as error:
         raise fail(error) from None
