@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ood_perception.cli.options import Device, ProfileName
+
 if TYPE_CHECKING:
     from ood_perception.evaluation.speed import Row
 
@@ -22,8 +24,8 @@ STAGES = ('upload', 'segmentor', 'score', 'prompts', 'masks', 'download')
 
 
 def bench(
-    profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
-    device: Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')] = 'auto',
+    profile: ProfileName = 'compact',
+    device: Device = 'auto',
     engines: Annotated[str, typer.Option(help='Engines, separated by commas.')] = 'eager,auto',
     sizes: Annotated[str, typer.Option(help='Frame sizes WIDTHxHEIGHT, by commas.')] = '480x360',
     cameras: Annotated[str, typer.Option(help='Cameras in a batch, by commas.')] = '1',

@@ -47,10 +47,9 @@ def camera(
         CONSOLE,
         bar,
         fail,
-        left_out,
-        note,
         parse_size,
         stopped_by_signals,
+        told,
     )
 
     width, height = parse_size(size, empty=True)
@@ -88,9 +87,7 @@ def camera(
             )
     except (ValueError, ImportError) as error:
         raise fail(error) from None
-    left_out(opened.skipped)
-    for text in opened.notes:
-        note(text)
+    told(opened)
     CONSOLE.print(f'{sent} frames sent', highlight=False)
 
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ood_perception.cli.options import IntensityRange, ProfileName
+
 SEED = 1007
 """Of the rendered drive; training uses seeds below 1000."""
 
@@ -31,13 +33,11 @@ def demo(
     topic: Annotated[
         str, typer.Option(help="Image topic of your rosbag2; '' = the only one.")
     ] = '',
-    profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
+    profile: ProfileName = 'compact',
     rate: Annotated[
         float, typer.Option(help='Frames per second in the stamps of pictures.', min=0.01)
     ] = 10.0,
-    intensity_range: Annotated[
-        str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
-    ] = '',
+    intensity_range: IntensityRange = '',
 ) -> None:
     """Play a drive (or your frames) to the node and write report.html and summary.json."""
     from rich.console import Console
@@ -87,8 +87,8 @@ def demo(
         note(f'{problem} ({count}x)')
     dropped = run.frames_in - int(evaluated.summary['frames_out'])
     if dropped > 0:
-        note(f'{dropped} of {run.frames_in} frames were dropped: they came faster than the node '
-             'takes them; ood run processes every frame')  # fmt: skip
+        why = 'they came faster than the node takes them; ood run processes every frame'
+        note(f'{dropped} of {run.frames_in} frames were dropped: {why}')
     text = printable(f'Open {output / "report.html"}; numbers: {output}/summary.json')
     console.print(text, markup=False)
 
@@ -113,7 +113,7 @@ def write_bag(
     """
     from ood_perception.bags import rosbag2 as bags
     from ood_perception.bags.sources import nothing, open_source
-    from ood_perception.cli.progress import bar, left_out, note
+    from ood_perception.cli.progress import bar, note, told
     from ood_simulation import ProvingGround, SimulatedFrame
 
     if not source:
@@ -139,9 +139,7 @@ def write_bag(
 
     with bar(f'reading {opened.name}', opened.length or None) as show:
         count = bags.write_drive(path, frames(), labels='', on_frame=show)
-    left_out(opened.skipped)
-    for text in opened.notes:
-        note(text)
+    told(opened)
     if not count:
         raise nothing(opened)
     return not opened.rate

@@ -22,10 +22,9 @@ def doctor(
 ) -> None:
     """Check versions, device, engines, ROS, transport, clock, weights; exit 1 if one is broken."""
     from ood_perception.cli.progress import parse_size
-
-    width, height = parse_size(size)
     from ood_perception.diagnosis import ERROR, OK, cheap_checks, thorough_checks
 
+    width, height = parse_size(size)
     findings = cheap_checks(profile, width * height * 3)
     if not quick:
         findings += thorough_checks(profile, (height, width))

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ood_perception.cli.options import Device, IntensityRange, ProfileName
+
 if TYPE_CHECKING:
     from ood_perception.evaluation.evaluator import Evaluation, Evaluator
 
 app = typer.Typer(no_args_is_help=True, help='Measure a profile on bags, folders or drives.')
 
 Output = Annotated[Path, typer.Option(help='Folder of report.html, report.json, report.csv.')]
-ProfileName = Annotated[str, typer.Option(help='Name or path of a profile.')]
-Device = Annotated[str, typer.Option(help='auto, cpu, cuda or cuda:N.')]
 Mode = Annotated[str, typer.Option(help='Pixel metrics: streaming, exact, smiyc or uem.')]
 Track = Annotated[str, typer.Option(help="Component metrics: anomaly, obstacle or ''.")]
 Labels = Annotated[
@@ -33,9 +33,6 @@ Depth = Annotated[str, typer.Option(help='Topic of registered depth images, for 
 Workers = Annotated[int, typer.Option(help='Bags evaluated at a time.', min=1)]
 Values = Annotated[
     str, typer.Option(help='Meaning of label values, VALUE=0, 1 or 255 by commas, as in 255=1.')
-]
-IntensityRange = Annotated[
-    str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
 ]
 Zones = Annotated[
     list[str] | None,
@@ -53,7 +50,6 @@ Required = Annotated[
         help='End with 1 unless a figure is as good; may be repeated. ap=0.9 alarms_per_minute=1',
     ),
 ]
-Backend = Annotated[str, typer.Option(help='With several bags: none or processes.')]
 
 
 @dataclass(frozen=True)
@@ -80,11 +76,10 @@ class BagWork:
         from ood_perception.evaluation.joining import Topics
         from ood_perception.evaluation.label_folder import LabelFolder
         from ood_perception.evaluation.labels import LabelValues, parse_values
-        from ood_perception.evaluation.replay import bag_frames, evaluate_records
+        from ood_perception.evaluation.replay import bag_frames
         from ood_perception.pipeline import Pipeline
 
         values = LabelValues(more=parse_values(self.values))
-
         pipeline = Pipeline.from_profile(self.profile, self.device)
         evaluator = Evaluator(pipeline.profile.name, self.mode, self.track, zones=self.zones)
         topics = Topics(self.image, self.anomaly, self.instances, depth=self.depth)
@@ -93,7 +88,9 @@ class BagWork:
         frames = bag_frames(
             pipeline, bag, topics, evaluator.problems, shown(bag), labels, values, self.intensity
         )
-        return evaluate_records(frames, evaluator)
+        for frame in frames:
+            evaluator.update(frame)
+        return evaluator
 
 
 @app.command()
@@ -114,7 +111,6 @@ def bag(
     track: Track = '',
     write: Annotated[bool, typer.Option(help='Write the outputs as a bag, too.')] = False,
     workers: Workers = 1,
-    backend: Backend = 'processes',
     intensity_range: IntensityRange = '',
     ignore_zone: Zones = None,
     require: Required = None,
@@ -181,25 +177,11 @@ def bag(
             from ood_perception.evaluation.distributed import evaluate_shards
 
             folder = str(Path(labels).absolute()) if labels else ''
-            work = BagWork(
-                profile,
-                device,
-                mode,
-                track,
-                image,
-                anomaly,
-                instances,
-                depth,
-                folder,
-                values,
-                intensity,
-                zones,
-            )
+            names = image, anomaly, instances, depth
+            work = BagWork(profile, device, mode, track, *names, folder, values, intensity, zones)
             paths = [str(path.absolute()) for path in bags]
             with bar('evaluating bags', len(bags)) as show:
-                merged = evaluate_shards(
-                    paths, work, workers, backend if workers > 1 else 'none', on_progress=show
-                )
+                merged = evaluate_shards(paths, work, workers, on_progress=show)
             found = merged.compute(profile=profile, bags=len(bags))
     except (RuntimeError, ValueError, ImportError) as error:
         raise fail(error) from None

@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 
+from ood_perception.cli.options import ProfileName
+
 
 def export(
     path: Annotated[Path, typer.Argument(help='File to write.')],
-    profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
+    profile: ProfileName = 'compact',
     format: Annotated[str, typer.Option(help='onnx or pt2 (torch.export).')] = 'onnx',
     size: Annotated[str, typer.Option(help='WIDTHxHEIGHT of the camera frames.')] = '640x480',
     tolerance: Annotated[float, typer.Option(help='Largest relative difference to eager.')] = 1e-3,

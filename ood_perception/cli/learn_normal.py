@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from ood_perception.cli.options import Device, IntensityRange
+
 
 def learn_normal(
     source: Annotated[str, typer.Argument(help='rosbag2, folder of pictures, or video.')],
@@ -20,21 +22,19 @@ def learn_normal(
         str, typer.Option(help='A profile whose score is novelty (or knn).')
     ] = 'compact_novelty',
     topic: Annotated[str, typer.Option(help="Image topic of a bag; '' = the only one.")] = '',
-    device: Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')] = 'auto',
+    device: Device = 'auto',
     every: Annotated[
         int, typer.Option(help='Take every n-th frame; 0 = all pictures, each 5th of a stream.')
     ] = 0,
     limit: Annotated[int, typer.Option(help='Most frames taken, 0 = all.', min=0)] = 0,
-    intensity_range: Annotated[
-        str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
-    ] = '',
+    intensity_range: IntensityRange = '',
 ) -> None:
     """Learn what is normal from frames without unknown objects; writes memory and profile."""
     import dataclasses
     import itertools
 
     from ood_perception.bags.sources import open_source
-    from ood_perception.cli.progress import CONSOLE, bar, fail, left_out, note, parse_range
+    from ood_perception.cli.progress import CONSOLE, bar, fail, parse_range, told
     from ood_perception.pipeline import Pipeline
     from ood_perception.scores import learns
 
@@ -62,9 +62,7 @@ def learn_normal(
         score.save(str(output))
     except ValueError as error:
         raise fail(error) from None
-    left_out(opened.skipped)
-    for text in opened.notes:
-        note(text)
+    told(opened)
     stage = dataclasses.replace(pipeline.profile.score, weights=str(output.absolute()))
     path = output.with_suffix('.yaml')
     name = f'{pipeline.profile.name}_{output.stem}'

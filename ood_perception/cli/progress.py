@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from ood_perception.bags.sources import Source
 
 CONSOLE = Console(stderr=True)
 
@@ -47,8 +52,6 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 
 def fail(error: Exception | str) -> Any:
     """Say what is wrong and end with exit code 1."""
-    import typer
-
     text = escape(printable(str(error)))
     CONSOLE.print(f'[red]error[/red]: {text}', highlight=False, soft_wrap=True)
     return typer.Exit(1)
@@ -65,16 +68,17 @@ def printable(text: str) -> str:
     return text.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 
-def left_out(rows: list[tuple[str, str]], limit: int = 10) -> None:
-    """List what of a source was not used, and why."""
-    if not rows:
-        return
-    note(f'{len(rows)} left out:')
-    for name, reason in rows[:limit]:
+def told(source: Source, limit: int = 10) -> None:
+    """List what of a source was not used, and why, and what was found out while reading it."""
+    if source.skipped:
+        note(f'{len(source.skipped)} left out:')
+    for name, reason in source.skipped[:limit]:
         text = escape(printable(f'  {name}: {reason}'))
         CONSOLE.print(text, highlight=False, soft_wrap=True)
-    if len(rows) > limit:
-        CONSOLE.print(f'  and {len(rows) - limit} more', highlight=False)
+    if len(source.skipped) > limit:
+        CONSOLE.print(f'  and {len(source.skipped) - limit} more', highlight=False)
+    for text in source.notes:
+        note(text)
 
 
 def parse_size(text: str, empty: bool = False) -> tuple[int, int]:
@@ -85,10 +89,6 @@ def parse_size(text: str, empty: bool = False) -> tuple[int, int]:
         typer.BadParameter: something else.
 
     """
-    import re
-
-    import typer
-
     match = re.fullmatch(r'([1-9]\d*)[xX]([1-9]\d*)', text.strip())
     if not match and (text or not empty):
         raise typer.BadParameter(f'expected WIDTHxHEIGHT such as 640x480, got {text!r}')
@@ -103,8 +103,6 @@ def parse_range(text: str) -> tuple[float, float] | None:
         typer.BadParameter: something else.
 
     """
-    import typer
-
     if not text:
         return None
     try:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ood_perception.cli.options import Device, IntensityRange, ProfileName
+
 if TYPE_CHECKING:
     from ood_perception.bags.sources import Item
     from ood_perception.result import Result
@@ -25,8 +27,8 @@ def run(
         str, typer.Argument(help='Folder of pictures, picture, video, rosbag2, webcam number.')
     ],
     output: Annotated[Path, typer.Argument(help='Folder of the results.')] = Path('ood_output'),
-    profile: Annotated[str, typer.Option(help='Name or path of a profile.')] = 'compact',
-    device: Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')] = 'auto',
+    profile: ProfileName = 'compact',
+    device: Device = 'auto',
     engine: Annotated[str, typer.Option(help='auto or an engine.')] = 'auto',
     limit: Annotated[int, typer.Option(help='Most frames, 0 = all.', min=0)] = 0,
     topic: Annotated[str, typer.Option(help="Image topic of a bag; '' = the only one.")] = '',
@@ -37,9 +39,7 @@ def run(
     rate: Annotated[
         float, typer.Option(help="Frames per second of that video, 0 = the source's.", min=0)
     ] = 0.0,
-    intensity_range: Annotated[
-        str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
-    ] = '',
+    intensity_range: IntensityRange = '',
 ) -> None:
     """
     Find unknown objects in every picture of a source.
@@ -55,11 +55,10 @@ def run(
         CONSOLE,
         bar,
         fail,
-        left_out,
-        note,
         parse_range,
         printable,
         stopped_by_signals,
+        told,
     )
     from ood_perception.drawing import draw
     from ood_perception.pipeline import Pipeline
@@ -101,9 +100,7 @@ def run(
             if count == limit or stop.is_set():
                 break
     _index(output / INDEX, opened.name, profile, rows, opened.notes)
-    left_out(opened.skipped)
-    for text in opened.notes:
-        note(text)
+    told(opened)
     if not count:
         raise fail(nothing(opened))
     text = printable(f'{count} frames in {output} (list: {INDEX})')

@@ -16,6 +16,8 @@ from typing import Annotated
 
 import typer
 
+from ood_perception.cli.options import Device
+
 app = typer.Typer(
     no_args_is_help=True, help="Train on your own robot's frames; resume by the same command."
 )
@@ -101,7 +103,7 @@ def calibrate(
         float, typer.Option(help='Share of unknown pixels meant by a probability; 0 = the data.')
     ] = 0.0,
     limit: Annotated[int, typer.Option(help='Frames used at most.', min=1)] = 200,
-    device: Annotated[str, typer.Option(help='auto, cpu or cuda.')] = 'auto',
+    device: Device = 'auto',
 ) -> None:
     """Fit the map from score to probability on labelled frames (254, or 1 with --label-map)."""
     with errors_in_one_line():

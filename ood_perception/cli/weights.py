@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ood_perception.cli.progress import fail
 
 if TYPE_CHECKING:
     from ood_perception.checkpoints.store import Entry
 
 app = typer.Typer(no_args_is_help=True, help='List, fetch, check and convert weight files.')
-
-
-def _fail(error: Exception) -> NoReturn:
-    typer.secho(f'error: {error}', fg='red', err=True)
-    raise typer.Exit(1) from None
 
 
 @app.command('list')
@@ -65,14 +62,7 @@ def fetch(
     ] = '',
 ) -> None:
     """Bring files to the cache; an interrupted download goes on where it stopped."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich import progress
 
     from ood_perception.checkpoints import fetching
 
@@ -83,8 +73,9 @@ def fetch(
                 f'--from {source}: expected a folder with {", ".join(e.file for e in entries)}'
             )
         missing: list[str] = []
-        columns = (TextColumn('{task.description}'), BarColumn(), DownloadColumn())
-        with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as bar:
+        amount = progress.DownloadColumn(), progress.TransferSpeedColumn()
+        columns = progress.TextColumn('{task.description}'), progress.BarColumn(), *amount
+        with progress.Progress(*columns, progress.TimeRemainingColumn()) as bar:
             for entry in entries:
                 task = bar.add_task(entry.name, total=None)
 
@@ -103,7 +94,7 @@ def fetch(
         if missing:
             raise ValueError('\nerror: '.join(missing))
     except (OSError, ValueError) as error:
-        _fail(error)
+        raise fail(error) from None
 
 
 def _entries(name: str) -> list[Entry]:
@@ -147,17 +138,14 @@ def check(
         _, report = match(build_network(name), state, name=str(file))
         typer.echo(f'fits {name}: {report}')
     except (ImportError, OSError, ValueError) as error:
-        _fail(error)
+        raise fail(error) from None
 
 
 def _not_finite(value: object) -> bool:
     import torch
 
-    return (
-        isinstance(value, torch.Tensor)
-        and value.is_floating_point()
-        and not bool(value.isfinite().all())
-    )
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return floating and not bool(value.isfinite().all())  # type: ignore[attr-defined]
 
 
 @app.command()
@@ -176,5 +164,5 @@ def convert(
     try:
         report = convert_file(file, target, model, half)
     except (OSError, ValueError) as error:
-        _fail(error)
+        raise fail(error) from None
     typer.echo(f'{target}: {target.stat().st_size >> 20} MB; {report}')

@@ -113,25 +113,16 @@ class ComponentMetrics:
             raise InputError(f'score: expected shape (H, W), got {score.shape}')
         if label.dtype == bool:
             label = label.view(np.uint8)
-        if score.dtype == bool:
+        if score.dtype == bool or self.threshold is not None:
             valid_pixels(score, label)
-            self._count(score, label)
-        elif self.threshold is not None:
-            valid_pixels(score, label)
-            self._count(score > self.threshold, label)
+            self._count(score if score.dtype == bool else score > self.threshold, label)
         else:
             self._pixels.update(score, label)
             self._waiting.append(score, label)
         self.frames += 1
 
     def merge(self, other: ComponentMetrics) -> ComponentMetrics:
-        """
-        Add what another has counted, as if its frames had been given here; returns self.
-
-        Raises:
-            ValueError: its track, threshold or mode differs.
-
-        """
+        """Add what another of the same track, threshold and mode has counted; returns self."""
         if (other.track, other.threshold) != (self.track, self.threshold):
             raise ValueError(
                 f'track and threshold: cannot merge {other.track!r} at {other.threshold} into '
@@ -170,15 +161,16 @@ class ComponentMetrics:
         total = 2 * tp + fn + fp
         f1 = np.divide(2 * tp, total, out=np.full(len(TAUS), np.nan), where=total > 0)
         # fsum rounds once, so the order in which shards arrive cannot show.
-        figures = {
-            'siou': math.fsum(siou) / len(siou) if siou else float('nan'),
-            'ppv': math.fsum(ppv) / len(ppv) if ppv else 0.0,
-            'f1_star': float(np.mean(f1)),
-        }
-        return figures | {
-            'sIoU': figures['siou'],
-            'PPV': figures['ppv'],
-            'F1_star': figures['f1_star'],
+        mean_siou = math.fsum(siou) / len(siou) if siou else float('nan')
+        mean_ppv = math.fsum(ppv) / len(ppv) if ppv else 0.0
+        f1_star = float(np.mean(f1))
+        return {
+            'siou': mean_siou,
+            'ppv': mean_ppv,
+            'f1_star': f1_star,
+            'sIoU': mean_siou,
+            'PPV': mean_ppv,
+            'F1_star': f1_star,
             'f1': f1.tolist(),
             'tp': tp.tolist(),
             'fn': fn.tolist(),
@@ -293,11 +285,8 @@ class _Frames:
             self._file.seek(at)
             data = self._file.read(count * (dtype.itemsize + 1))
             at += len(data)
-            score = np.frombuffer(data, dtype, count).reshape(shape)
-            yield (
-                score,
-                np.frombuffer(data, np.uint8, count, count * dtype.itemsize).reshape(shape),
-            )
+            label = np.frombuffer(data, np.uint8, count, count * dtype.itemsize)
+            yield np.frombuffer(data, dtype, count).reshape(shape), label.reshape(shape)
 
     def __getstate__(self) -> list[Any]:
         return list(self)

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Evaluation on many processors: shards are evaluated anywhere and their counts merged.
+Evaluation in many processes: shards are evaluated anywhere and their counts merged.
 
 A shard is a whole bag or sequence, since tracks and flicker live through time. Statistics are
 integer counts, and sums that are rounded once, so the figures do not depend on how many workers
-there were, which died, or who was first.
+there were, which died, or which was first.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 
 from ood_perception.evaluation.evaluator import Evaluator
 
-BACKENDS = ('none', 'processes')
-
 Shard = TypeVar('Shard')
 
 
@@ -32,7 +30,6 @@ def evaluate_shards(
     shards: Sequence[Shard],
     work: Callable[[Shard], Evaluator],
     workers: int = 2,
-    backend: str = 'processes',
     retries: int = 2,
     on_progress: Callable[[int], None] | None = None,
 ) -> Evaluator:
@@ -42,30 +39,27 @@ def evaluate_shards(
     Args:
         shards: what `work` takes, for example paths of bags; can be pickled.
         work: function of a module that evaluates one shard.
-        workers: processes.
-        backend: 'none' (in this process) or 'processes'.
+        workers: processes; 1 = in this one.
         retries: how often a shard whose worker was killed is given to another.
         on_progress: is told the number of shards done.
 
     Raises:
-        ValueError: no shards, unknown backend, or workers below 1.
+        ValueError: no shards, or workers below 1.
         WorkerError: a shard's worker died more often than `retries`.
 
     """
     if not shards:
         raise ValueError('shards: expected at least one, got none')
-    if backend not in BACKENDS:
-        raise ValueError(f'backend: expected one of {", ".join(BACKENDS)}, got {backend!r}')
     if workers < 1:
         raise ValueError(f'workers: expected 1 or more, got {workers}')
     tell = on_progress or (lambda done: None)
-    if backend == 'none':
-        parts = []
+    parts: list[Evaluator] = []
+    if workers > 1:
+        parts = _with_processes(shards, work, workers, retries, tell)
+    else:
         for shard in shards:
             parts.append(work(shard))
             tell(len(parts))
-    else:
-        parts = _with_processes(shards, work, workers, retries, tell)
     merged = parts[0]
     for part in parts[1:]:
         merged.merge(part)

@@ -34,12 +34,3 @@ class LiveRun:
     log: Path = Path()
     engine: str = ''
     device: str = ''
-
-    @property
-    def latencies_ms(self) -> list[float]:
-        """Milliseconds from a frame's sending to its last output, for the frames that came out."""
-        return [
-            (received - self.sent_ns[stamp]) / 1e6
-            for stamp, received in self.received_ns.items()
-            if stamp in self.sent_ns
-        ]

@@ -117,17 +117,7 @@ class PixelMetrics:
         self._waiting: list[NDArray[np.uint32]] = []
 
     def update(self, score: Any, label: Any) -> None:
-        """
-        Add a frame.
-
-        Args:
-            score: (H, W) numbers, higher = more unknown; array or tensor.
-            label: (H, W), 0 known, 1 unknown, 255 ignore.
-
-        Raises:
-            InputError: see :func:`valid_pixels`; nothing was added.
-
-        """
+        """Add a frame, given as to :func:`valid_pixels`; where that raises, nothing was added."""
         scores, unknown, missing = valid_pixels(score, label)
         self.frames += 1
         self.nan_pixels += missing
@@ -146,13 +136,7 @@ class PixelMetrics:
             self._parts.append((scores, unknown))
 
     def merge(self, other: PixelMetrics) -> PixelMetrics:
-        """
-        Add what another has counted, as if its frames had been given here; returns self.
-
-        Raises:
-            ValueError: its mode differs.
-
-        """
+        """Add what another of the same mode has counted, as if given here; returns self."""
         if other.mode != self.mode:
             raise ValueError(f'mode: cannot merge {other.mode!r} into {self.mode!r}')
         self.frames += other.frames

@@ -15,11 +15,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ood_perception.bags import rosbag2 as bags
 from ood_perception.bags.files import shown
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
 from ood_perception.evaluation.joining import Topics, grouped, join, source_frame, source_topics
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
     from ood_perception.evaluation.label_folder import LabelFolder
     from ood_perception.evaluation.live_run import LiveRun
     from ood_perception.pipeline import Pipeline
-
-
-def evaluate_records(frames: Iterable[Frame], evaluator: Evaluator) -> Evaluator:
-    """Give all frames to an evaluator and return it."""
-    for frame in frames:
-        evaluator.update(frame)
-    return evaluator
 
 
 def evaluate_live(
@@ -61,10 +55,10 @@ def evaluate_live(
         image_topic: topic of the images in it.
         profile: for the summary.
         topics: names of labels and node, None for the usual ones.
-        labels: of a folder, instead of those in the bag.
-        values: meaning of the label values in the bag, None = 0, 1 and 255 as they are.
+        labels: as of :func:`evaluate_bag`, as are `values` and `track`.
+        values: see there.
         name: of the run in the report, '' = the profile.
-        track: 'anomaly' or 'obstacle' for component metrics too.
+        track: see there.
         zones: parts of the images that do not count, as in `frames.zones`.
 
     Returns:
@@ -134,16 +128,8 @@ def evaluate_bag(
     """
     evaluator = Evaluator(name or pipeline.profile.name, mode, track, zones=zones)
     stream = stream or shown(Path(source).stem)
-    frames: Any = bag_frames(
-        pipeline,
-        source,
-        topics or Topics(),
-        evaluator.problems,
-        stream,
-        labels,
-        values,
-        intensity,
-    )
+    given = topics or Topics(), evaluator.problems, stream, labels, values, intensity
+    frames: Any = bag_frames(pipeline, source, *given)
     if limit:
         frames = itertools.islice(frames, limit)
     if write is not None:
@@ -178,8 +164,6 @@ def bag_frames(
         BagError: the bag cannot be opened, has no images, or not one that is usable.
 
     """
-    from ood_perception.bags import rosbag2 as bags
-
     have = {t.name for t in bags.topics(source) if t.count}
     if topics.image not in have:
         raise bags.BagError(
@@ -231,17 +215,8 @@ def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:
 def _evaluation(
     evaluator: Evaluator, profile: str, sent: int, got: int, seconds: float, how: str
 ) -> Evaluation:
-    first: dict[str, Any] = {
-        'profile': profile,
-        'frames_in': sent,
-        'frames_out': got,
-        'ap': None,
-        'fpr95': None,
-        'instance_f1': None,
-        'fps': got / seconds if seconds > 0 else None,
-        'latency_ms_p50': None,
-        'latency_ms_p95': None,
-        'replay': how,
-        'dropped': sent - got,
-    }
-    return evaluator.compute(**first)
+    first: dict[str, Any] = {'profile': profile, 'frames_in': sent, 'frames_out': got}
+    first |= dict.fromkeys(('ap', 'fpr95', 'instance_f1'))
+    first['fps'] = got / seconds if seconds > 0 else None
+    first |= dict.fromkeys(('latency_ms_p50', 'latency_ms_p95'))
+    return evaluator.compute(**first, replay=how, dropped=sent - got)

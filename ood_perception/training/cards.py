@@ -43,6 +43,8 @@ def write_card(path: Path, card: Mapping[str, Any]) -> None:
             'limits' (list).
 
     """
+    # YAML's safe dump knows neither tuples nor paths.
+    record = json.loads(json.dumps(card['record'], default=str))
     lines = [f'# {card["name"]}', '', str(card['what']), '']
     lines += ['## Numbers', '', '| number | value |', '|---|---|']
     lines += [f'| {name} | {_number(value)} |' for name, value in card['numbers'].items()]
@@ -60,10 +62,7 @@ def write_card(path: Path, card: Mapping[str, Any]) -> None:
         'Everything that steered the run:',
         '',
         '```yaml',
-        # Through JSON: YAML's safe dump knows neither tuples nor paths.
-        yaml.safe_dump(
-            json.loads(json.dumps(card['record'], default=str)), sort_keys=False
-        ).rstrip(),
+        yaml.safe_dump(record, sort_keys=False).rstrip(),
         '```',
         '',
     ]

@@ -152,7 +152,7 @@ def test_a_bad_frame_is_counted_and_the_rest_evaluated():
 
 def test_workers_agree_with_one_process_bit_for_bit(tmp_path):
     shards = [1, 2, 3]
-    alone = evaluate_shards(shards, by_thresholds, backend='none').compute().summary
+    alone = evaluate_shards(shards, by_thresholds, 1).compute().summary
     assert evaluate_shards(shards, by_thresholds, 2).compute().summary == alone
     # One worker is killed on its first shard; the shard goes to another.
     mortal = [(tmp_path / 'died', seed) for seed in shards]
@@ -162,7 +162,7 @@ def test_workers_agree_with_one_process_bit_for_bit(tmp_path):
 
 def test_a_shard_that_always_kills_is_named():
     with pytest.raises(WorkerError, match='bad shard'):
-        evaluate_shards(['bad shard'], fails_always, 1, 'processes', retries=1)
+        evaluate_shards(['bad shard'], fails_always, 2, retries=1)
     with pytest.raises(ValueError, match='shards'):
         evaluate_shards([], by_thresholds)
 
