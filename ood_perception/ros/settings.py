@@ -235,8 +235,9 @@ class Settings:
         50.0, 'Points farther than this are left out.', unit='m', low=0.0, high=100000.0
     )
     gate_zone: str = _parameter(
-        '0,0.5 1,0.5 1,1 0,1',
-        'Polygon that ~/state watches, corners x,y as shares 0..1 of width and height.',
+        '0.3,0.7 0.7,0.7 0.9,1 0.1,1',
+        'Polygon that ~/state watches, corners x,y as shares 0..1 of width and height; '
+        'as it is, the lane ahead of a camera that looks straight on.',
     )
     gate_area: int = _parameter(
         400,

@@ -36,6 +36,7 @@ from ood_perception.ros.settings import Settings
 
 PERIOD, DETECTION = 0.2, 0.03
 """Seconds from detection to detection, and that one takes."""
+LOWER_HALF = '0,0.5 1,0.5 1,1 0,1'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -215,7 +216,7 @@ def road(ros, tmp_path_factory):
     name = f'gate_{os.getpid()}'
     control = folder / 'control'
     control.write_text(str(DETECTION))
-    process = start(folder, name, control, max_rate=1 / PERIOD)
+    process = start(folder, name, control, max_rate=1 / PERIOD, gate_zone=LOWER_HALF)
     client = Client(rclpy.create_node(f'brake_test_{os.getpid()}'), name)
     client.wait_active(process)
     road = Road(client, process)
@@ -333,7 +334,7 @@ CORRIDOR = '0.3,0.7 0.7,0.7 0.9,1 0.1,1'
 @pytest.mark.timeout(900)
 def test_false_stops_in_a_minute_of_clear_road(ros, tmp_path):
     """Every frame of a rendered minute at five frames a second, through the shipped profile."""
-    from ood_perception.simulation import ProvingGround
+    from ood_simulation import ProvingGround
 
     name = f'minute_{os.getpid()}'
     process = NodeProcess(
