@@ -38,6 +38,9 @@ BETTER = 0.9
 FIRST_WAIT, LAST_WAIT = 4.0, 30.0
 """Seconds until the other choice is tried again: doubled each time it was no better."""
 
+SUDDEN = 0.5
+"""Seconds after a decision from which a call that became much slower is reason to try again."""
+
 
 class ThreadChoice:
     """
@@ -60,11 +63,12 @@ class ThreadChoice:
         self._fastest = float('inf')
         self._left = 0
         self._wait = FIRST_WAIT
-        self._try_at = 0.0
+        self._try_at = self._decided = 0.0
+        self._level = float('inf')
 
     def next(self) -> bool:
         """Whether the coming call should run on one thread."""
-        if not self._left and self._clock() >= self._try_at and self._doubtful():
+        if not self._left and self._doubtful():
             self._left = PROBE
             self._times[not self.single].clear()
         return self.single != (self._left > 0)
@@ -87,14 +91,19 @@ class ThreadChoice:
             log.info('%s on %s now: %.0f ms for %.0f ms', self._what, how, 1e3 * other, 1e3 * own)
         else:
             self._wait = min(2 * self._wait, LAST_WAIT)
-        self._try_at = self._clock() + self._wait
+        self._decided = self._clock()
+        self._try_at = self._decided + self._wait
+        self._level = min(other, own)
 
     def _doubtful(self) -> bool:
-        """Whether the present choice may not be the better one."""
-        times = self._times[self.single]
+        """Whether the present choice may not be the better one, and it is time to see."""
+        times, now = self._times[self.single], self._clock()
         if len(times) < CALLS:
             return False
-        return self.single or statistics.median(times) > SLOWER * self._fastest
+        median = statistics.median(times)
+        if now < self._try_at:
+            return now >= self._decided + SUDDEN and median > SLOWER * self._level
+        return self.single or median > SLOWER * self._fastest
 
 
 class CrowdedRequest:

@@ -71,6 +71,17 @@ def test_a_slow_machine_on_which_one_thread_is_no_better_stays_and_tries_seldom(
     assert machine.calls[True] <= 3 * (300 / LAST_WAIT + 4)
 
 
+def test_a_crowd_is_answered_at_once_however_long_the_wait_had_become() -> None:
+    machine = Machine()
+    machine.run(5)
+    machine.seconds = {False: 0.09, True: 0.11}
+    machine.run(200)
+    assert not machine.choice.single
+    machine.crowded()
+    machine.run(5)
+    assert machine.choice.single
+
+
 def test_a_single_slow_call_changes_nothing() -> None:
     machine = Machine()
     machine.run(2)
