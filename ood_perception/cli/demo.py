@@ -162,12 +162,30 @@ def _within(image: Any, name: str) -> Any:
 
 
 def show_table(console: Any, summary: dict[str, Any]) -> None:
-    """Print the summary as a short table."""
+    """Print what a person asks first; all figures are in summary.json."""
     from rich.table import Table
 
+    from ood_perception.evaluation.report import objects_found
+
     table = Table(show_header=False)
-    for key, value in summary.items():
-        if isinstance(value, (int, float, str)):
-            text = f'{value:.3f}' if isinstance(value, float) else str(value)
-            table.add_row(key, text)
+    rows = {
+        'objects found': objects_found(summary),
+        'false alarms a minute': _number(summary, 'alarms_per_minute', '.1f'),
+        'frames a second': _number(summary, 'fps', '.1f'),
+        'engine': f'{summary.get("engine") or "unknown"} on {summary.get("device") or "unknown"}',
+        'latency, 95 % below': _number(summary, 'latency_ms_p95', '.0f', ' ms'),
+        'AP of pixels': _number(summary, 'ap', '.3f'),
+        'FPR95 of pixels': _number(summary, 'fpr95', '.4f'),
+        'F1 of outlines': _number(summary, 'instance_f1', '.3f'),
+        'IoU of found outlines': _number(summary, 'instance_mean_iou', '.3f'),
+        'profile': str(summary.get('profile', '')),
+    }
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
     console.print(table)
+
+
+def _number(summary: dict[str, Any], key: str, form: str, unit: str = '') -> str:
+    value = summary.get(key)
+    return '' if value is None else f'{value:{form}}{unit}'

@@ -45,11 +45,12 @@ class Breakdown:
 
     Args:
         mode: of the `PixelMetrics`.
+        smallest: pixels below which a true object does not count.
 
     """
 
-    def __init__(self, mode: str = 'streaming') -> None:
-        self.mode = mode
+    def __init__(self, mode: str = 'streaming', smallest: int = 1) -> None:
+        self.mode, self.smallest = mode, smallest
         self.pixels: dict[str, PixelMetrics] = {}
         # (row of the table, found or not): true objects.
         self.objects: Counter[tuple[str, bool]] = Counter()
@@ -91,6 +92,8 @@ class Breakdown:
         np.maximum.at(feet, where, pixels // truth.shape[1])
         distances = object_distances(frame, truth, ids)
         for n, (identity, size) in enumerate(zip(ids.tolist(), sizes.tolist(), strict=True)):
+            if size < self.smallest:
+                continue
             hit = identity in hits
             self.objects[f'objects {_bin(SIZES, size)}', hit] += 1
             if distances is None:

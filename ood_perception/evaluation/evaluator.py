@@ -36,6 +36,9 @@ from ood_perception.frames.zones import named
 PICTURES = 6
 """Frames of each end (best and worst) that the report shows."""
 
+SMALLEST = 50
+"""Pixels of the frame below which a true object is no miss, the rule of the obstacle benchmark."""
+
 
 @dataclass
 class Evaluation:
@@ -74,6 +77,7 @@ class Evaluator:
         track: 'anomaly' or 'obstacle' for component metrics, '' for none.
         pictures: frames to show of each end; 0 = none.
         zones: parts of the images that do not count, as in `frames.zones`.
+        smallest: pixels of the frame below which a true object is no miss.
 
     Attributes:
         problems: what was wrong with the input, and how often.
@@ -87,16 +91,18 @@ class Evaluator:
         track: str = '',
         pictures: int = PICTURES,
         zones: Sequence[str] = (),
+        smallest: int = SMALLEST,
     ) -> None:
         self.name, self.mode, self.pictures = name, mode, pictures
+        self.smallest = smallest
         self.zones = named(zones)
         self.pixels = PixelMetrics(mode)
         self.components = ComponentMetrics(track) if track else None
-        self.instances = InstanceMetrics()
+        self.instances = InstanceMetrics(smallest)
         self.time = TimeMetrics()
         self.alarms = Alarms()
         self.calibration = CalibrationMetrics()
-        self.parts = Breakdown(mode)
+        self.parts = Breakdown(mode, smallest)
         self.problems: Counter[str] = Counter()
         self.frames = self.labelled = self.compared = self.alarmed = 0
         self.latencies_ms: list[float] = []
@@ -123,7 +129,10 @@ class Evaluator:
         pairs: Any = ((), ())
         if frame.truth is not None and frame.instances is not None:
             pairs = self._attempt(lambda: self._instances(frame)) or pairs
-        truths = [] if frame.truth is None else np.unique(frame.truth[frame.truth > 0]).tolist()
+        truths: list[int] = []
+        if frame.truth is not None:
+            ids, sizes = np.unique(frame.truth[frame.truth > 0], return_counts=True)
+            truths = ids[sizes >= self.smallest].tolist()
         matched = zip(*pairs[:2], strict=True)
         self.time.update(frame.stamp_ns, frame.heatmap, truths, matched, frame.stream)
         if value is not None and self.pictures and frame.image is not None:
@@ -229,6 +238,7 @@ class Evaluator:
         if self.compared:
             figures = self.instances.compute()
             summary |= {f'instance_{name}': value for name, value in figures.items()}
+            summary['smallest_truth'] = self.smallest
         if self.alarmed:
             summary |= self.alarms.compute()
         timing = self.time.compute()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from ood_perception.evaluation.evaluator import Evaluation, plain
 from ood_perception.evaluation.pictures import jpeg_uri
 
 TILES = (
+    ('fps', 'Frames per second', 'outputs received', False),
+    ('alarms_per_minute', 'False alarms a minute', 'objects that never were one', False),
     ('ap', 'AP', 'share of area under precision over recall', True),
     ('fpr95', 'FPR95', 'false alarms when 95 % is found', True),
     ('auroc', 'AUROC', 'area under the ROC curve', True),
     ('instance_f1', 'Instance F1', 'objects matched at IoU 0.5', True),
-    ('fps', 'Frames per second', 'outputs received', False),
     ('latency_ms_p50', 'Latency, median', 'ms, frame sent to outputs received', False),
     ('latency_ms_p95', 'Latency, p95', 'ms', False),
 )
@@ -173,6 +174,12 @@ def text(value: Any) -> str:
     return f'{value:,}' if isinstance(value, int) else str(value)
 
 
+def objects_found(summary: Mapping[str, Any]) -> str:
+    """'5 of 6' true objects that were matched in some frame; '' where none was there."""
+    objects = summary.get('objects')
+    return f'{objects - summary["never_found"]} of {objects}' if objects else ''
+
+
 def charts(runs: Sequence[Evaluation]) -> list[tuple[str, str]]:
     """(Caption, SVG) of every curve that the runs have data for."""
     found = []
@@ -190,6 +197,8 @@ def charts(runs: Sequence[Evaluation]) -> list[tuple[str, str]]:
 
 def _run(run: Evaluation) -> dict[str, Any]:
     tiles = []
+    if found := objects_found(run.summary):
+        tiles.append(('Objects found', found, 'in one frame or more, at IoU 0.5'))
     for key, title, meaning, fraction in TILES:
         value = run.summary.get(key)
         if value is not None:

@@ -141,7 +141,7 @@ def test_breakdown_by_distance():
     heat = anomaly * np.uint8(200)
 
     def rows(**more):
-        parts = Evaluator('x'), Evaluator('x')
+        parts = Evaluator('x', smallest=1), Evaluator('x', smallest=1)
         for part, stream in zip(parts, 'ab', strict=True):
             frame = Frame(0, stream, None, heat, found, None, anomaly, truth, **more)
             part.update(frame)
@@ -196,3 +196,17 @@ def test_the_proving_ground_tells_its_distances(shots):
     for identity, metres in shots[0].distances.items():
         later = shots[-1].distances.get(identity)
         assert later is None or later < metres + 2
+
+
+def test_objects_too_small_for_anyone_are_no_misses():
+    truth = np.zeros((40, 40), np.int32)
+    truth[:7, :7], truth[20:27, 20:28] = 1, 2  # 49 and 56 pixels
+    found = np.where(truth == 2, 5, 0)
+    anomaly = (truth > 0).astype(np.uint8)
+    evaluator = Evaluator('x')
+    evaluator.update(Frame(0, '', None, anomaly * np.uint8(200), found, None, anomaly, truth))
+    evaluation = evaluator.compute()
+    assert evaluation.summary['instance_truths'] == 1
+    assert evaluation.summary['instance_recall'] == 1.0
+    assert (evaluation.summary['objects'], evaluation.summary['never_found']) == (1, 0)
+    assert dict(evaluation.breakdown)['objects below 32x32'] == {'objects': 1, 'recall': 1.0}
