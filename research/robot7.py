@@ -54,7 +54,7 @@ INDEXED = ('idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context')
 """Those that are folders of photographs with an INDEX.csv."""
 
 WEIGHTS = {
-    'compact': dict(zip(NAMES, (0.12, 0.16, 0.05, 0.14, 0.16, 0.31, 0.06), strict=True)),
+    'compact': dict(zip(NAMES, (0.12, 0.14, 0.04, 0.18, 0.16, 0.31, 0.05), strict=True)),
     'compact_free': dict(zip(NAMES, (0, 0, 0.12, 0.22, 0.08, 0.43, 0.15), strict=True)),
 }
 """Share of the samples that start from a source; 0 = not used."""
