@@ -28,7 +28,14 @@ from ood_perception.training.checkpointing import TrainingError
 from research.mask_head import train_mask_head
 from research.mask_validation import validate
 from research.prompts import train_prompts
-from research.score_scenes import Scene, compose, load_frames, load_objects, spoil
+from research.score_scenes import (
+    Scene,
+    compose,
+    load_frames,
+    load_objects,
+    photographed,
+    spoil,
+)
 
 Progress = Callable[[str, float], None]
 """Called with what is being made and the share done 0..1."""
@@ -56,6 +63,9 @@ class MaskData:
         leave_out: sequence of the frames that is kept for validation.
         scenes: pasted scenes to make.
         drives: drives of the proving ground, one scene each.
+        photographs: folder that holds dhcn_indoor and coco_context, real unknown things in place;
+            none = without.
+        photographed: scenes of those to make, at most.
         validation: scenes of the frames and objects left out, and half as many of other drives,
             to measure on at the end; 0 = none.
         spoilt: share 0..1 of the pasted scenes whose score map is spoilt truth, so that other
@@ -70,6 +80,8 @@ class MaskData:
     leave_out: str = ''
     scenes: int = 400
     drives: int = 150
+    photographs: Path | None = None
+    photographed: int = 250
     validation: int = 40
     spoilt: float = 0.25
     seed: int = 0
@@ -96,10 +108,12 @@ def make_scenes(
     """
     frames = load_frames(data.frames, without=data.leave_out)
     pasted, drives, spoilt = data.scenes, data.drives, data.spoilt
+    most = data.photographed
     first_seed = TRAINING_SEED + data.seed
     if held_out:
         frames = load_frames(data.frames, only=data.leave_out) if data.leave_out else frames
         pasted, drives, spoilt = data.validation, data.validation // 2, 0.0
+        most = data.validation // 2
         first_seed = VALIDATION_SEED + data.seed
     if not frames:
         which = 'with' if held_out else 'outside of'
@@ -109,12 +123,19 @@ def make_scenes(
     judge = _judge(data.profile) if data.profile else None
     propose = create_prompts('components')
     height, width = frames[0].shape[:2]
+    real = []
+    if data.photographs is not None:
+        real = photographed(data.photographs, width, height, held_out)
+        real = [real[i] for i in rng.permutation(len(real))[:most]]
     scenes = []
-    for index in range(pasted + drives):
+    count = pasted + drives + len(real)
+    for index in range(count):
         if index < pasted:
             image, labels = compose(_any(frames, rng), objects, rng)
-        else:
+        elif index < pasted + drives:
             image, labels = proving_ground_scene(first_seed + index, width, height)
+        else:
+            image, labels = real[index - pasted - drives]
         plain = judge is None or (index < pasted and rng.random() < spoilt)
         probability = spoil(labels, rng) if judge is None or plain else judge(image)
         maps = torch.from_numpy(probability.astype(np.float32))[None]
@@ -128,9 +149,7 @@ def make_scenes(
             )
         )
         if progress is not None:
-            progress(
-                'validation scenes' if held_out else 'scenes', (index + 1) / (pasted + drives)
-            )
+            progress('validation scenes' if held_out else 'scenes', (index + 1) / count)
     return scenes
 
 
@@ -234,6 +253,11 @@ def _sources(data: MaskData) -> list[dict[str, Any]]:
         {'frames': data.frames.name, 'without the sequence': data.leave_out},
         {'objects': data.objects.name, 'held out': 'one of five source images'},
         {'drives of the proving ground': data.drives},
+        *(
+            [{'photographs of': 'dhcn_indoor and coco_context, without their held-out parts'}]
+            if data.photographs is not None
+            else []
+        ),
         {'score maps of': data.profile or 'nothing: spoilt truth only'},
     ]
 

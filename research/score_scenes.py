@@ -19,8 +19,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ood_perception.labels import Label
 from ood_perception.training.data import read_image
-from research import cutouts
+from research import cutouts, photographs
+
+LEAST_AREA = 50
+"""Pixels below which a thing on a photograph is no object, and is not asked for."""
+
+MOST_VOID = 0.3
+"""Share of a photograph without a label above which it makes no scene."""
 
 
 @dataclass
@@ -91,6 +98,62 @@ def load_frames(
     if only:
         rows = [row for row in rows if row['sequence'] == only]
     return [read_image(folder / row['image']) for row in rows[::every]]
+
+
+def photographed(
+    data: Path, width: int, height: int, held_out: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """
+    Real unknown things in place: photographs whose labels name them.
+
+    Args:
+        data: folder that holds dhcn_indoor and coco_context.
+        width: of the scenes, in pixels; photographs are cut to its shape in the middle.
+        height: of the scenes.
+        held_out: those that no network was trained on instead.
+
+    Returns:
+        image uint8 (H, W, 3) RGB and labels uint8 (H, W), see `Scene`; connected parts of the
+        unknown are objects. Photographs without one, or with little labelled, are left out.
+
+    Raises:
+        TrainingError: what `photographs.read_index` and `photographs.load` refuse.
+
+    """
+    indoor = photographs.read_index(data / 'dhcn_indoor')
+    chosen = [p for p in indoor if p.split == ('val' if held_out else 'train')]
+    chosen += [
+        p
+        for p in photographs.read_index(data / 'coco_context')
+        if photographs.in_held_out_fifth(p.key) == held_out
+    ]
+    scenes = []
+    for photograph in chosen:
+        ((image, label),) = photographs.load([photograph])
+        image, label = _middle(image, width, height), _middle(label, width, height)
+        objects = separate(label == Label.UNKNOWN)
+        if objects.any() and (label == Label.VOID).mean() <= MOST_VOID:
+            scenes.append((image, objects))
+    return scenes
+
+
+def _middle(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Cut the largest part of the shape width : height from the middle, at that size."""
+    h, w = picture.shape[:2]
+    wide, high = min(w, h * width // height), min(h, w * height // width)
+    y, x = (h - high) // 2, (w - wide) // 2
+    how = cv2.INTER_NEAREST if picture.ndim == 2 else cv2.INTER_AREA
+    return cv2.resize(picture[y : y + high, x : x + wide], (width, height), interpolation=how)
+
+
+def separate(unknown: np.ndarray) -> np.ndarray:
+    """Number the connected parts of bool (H, W) that are large enough: uint8 (H, W)."""
+    _, parts, found, _ = cv2.connectedComponentsWithStats(unknown.view(np.uint8))
+    labels = np.zeros(unknown.shape, np.uint8)
+    large = [i for i in range(1, len(found)) if found[i, cv2.CC_STAT_AREA] >= LEAST_AREA]
+    for number, part in enumerate(large[:254], 1):
+        labels[parts == part] = number
+    return labels
 
 
 def compose(

@@ -29,6 +29,9 @@ def masks(
     ] = '',
     scenes: Annotated[int, typer.Option(min=0, help='Scenes with pasted objects.')] = 400,
     drives: Annotated[int, typer.Option(min=0, help='Rendered scenes.')] = 150,
+    photographs: Annotated[
+        Path | None, typer.Option(help='Folder of dhcn_indoor and coco_context.')
+    ] = None,
     validation: Annotated[int, typer.Option(min=0, help='Scenes to measure on.')] = 40,
     prompts_steps: Annotated[
         int, typer.Option(min=0, help='Steps of the light prompts; 0 = leave them out.')
@@ -42,7 +45,15 @@ def masks(
     """Train the networks of the masks stage: outlines, and boxes from score maps."""
     with errors_in_one_line():
         data = MaskData(
-            frames, objects, profile, leave_out, scenes, drives, validation=validation, seed=seed
+            frames,
+            objects,
+            profile,
+            leave_out,
+            scenes,
+            drives,
+            photographs,
+            validation=validation,
+            seed=seed,
         )
         written = train_masks(
             data,
