@@ -24,6 +24,8 @@ from ood_perception.masks.layers import conv_bn_relu, fuse_conv_bn, log_odds
 
 CELL = 4
 """Pixels of the score map that make one cell of the network's input (at 480x360)."""
+FLOOR = 0.065
+"""Probability of the network alone below which a box is none."""
 STRIDE = 2
 """Cells between two places of the network's output."""
 IOU, CONTAINMENT = 0.5, 0.8
@@ -170,7 +172,7 @@ class ScoreDetectorPrompts(nn.Module):
     Args:
         weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
         slots: K, most boxes of each frame.
-        threshold: boxes to which the network gives a lower probability 0..1 are dropped.
+        threshold: boxes of a lower confidence 0..1 are dropped.
         seed: a frame whose map stays below this probability 0..1 has no boxes.
 
     Raises:
@@ -183,7 +185,7 @@ class ScoreDetectorPrompts(nn.Module):
         self,
         weights: str = WEIGHTS,
         slots: int = 16,
-        threshold: float = 0.065,
+        threshold: float = 0.6,
         seed: float = 0.3,
     ) -> None:
         super().__init__()
@@ -212,12 +214,12 @@ class ScoreDetectorPrompts(nn.Module):
         """Run the network on float32 (B, H, W), also where no frame reaches the seed."""
         height, width = probability.shape[1:]
         odds = cell_odds(probability).contiguous(memory_format=torch.channels_last)
-        found = propose(
-            self.network(odds), height, width, self.slots, 4 * self.slots, self.threshold
-        )
+        floor = min(FLOOR, self.threshold)
+        found = propose(self.network(odds), height, width, self.slots, 4 * self.slots, floor)
         peak = largest_inside(odds, found.boxes / cell_side(height, width))
         valid = found.valid & (probability >= self.seed).flatten(1).any(1, keepdim=True)
         either = 1 - (1 - found.confidences) * (1 - peak)
+        valid &= either >= self.threshold
         confidences, order = (either * valid).sort(dim=1, descending=True, stable=True)
         valid = valid.gather(1, order)
         boxes = found.boxes.gather(1, order[..., None].expand(-1, -1, 4))

