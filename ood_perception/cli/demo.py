@@ -18,6 +18,9 @@ from ood_perception.cli.options import IntensityRange, ProfileName
 SEED = 1007
 """Of the rendered drive; training uses seeds below 1000."""
 
+DAYLIGHT = ('sun', 'haze', 'overcast')
+"""Weather of the rendered drive, drawn by its seed."""
+
 MOST = 3000
 """Frames of a source that are played, at most."""
 
@@ -80,7 +83,8 @@ def demo(
 
     with bar('scoring', None):
         evaluated = evaluate_live(run, bag, image_topic, profile)
-        write_report(output / 'report.html', [evaluated])
+        beside = [] if source else _photographs(profile)
+        write_report(output / 'report.html', [evaluated], photographs=beside)
     (output / 'summary.json').write_text(json.dumps(evaluated.summary, indent=2) + '\n')
     show_table(console, evaluated.summary)
     for problem, count in evaluated.problems.items():
@@ -91,6 +95,13 @@ def demo(
         note(f'{dropped} of {run.frames_in} frames were dropped: {why}')
     text = printable(f'Open {output / "report.html"}; numbers: {output}/summary.json')
     console.print(text, markup=False)
+
+
+def _photographs(profile: str) -> list[tuple[str, Any]]:
+    from ood_perception.evaluation.photographs import panels
+    from ood_perception.pipeline import Pipeline
+
+    return panels(Pipeline.from_profile(profile, engine='eager'))
 
 
 def write_bag(
@@ -117,7 +128,7 @@ def write_bag(
     from ood_simulation import ProvingGround, SimulatedFrame
 
     if not source:
-        ground = ProvingGround(seed)
+        ground = ProvingGround(seed, weather=DAYLIGHT[seed % len(DAYLIGHT)])
         with bar(f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)) as show:
             bags.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
         return False

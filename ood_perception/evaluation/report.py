@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ood_perception.evaluation.evaluator import Evaluation, plain
 from ood_perception.evaluation.pictures import jpeg_uri
@@ -42,7 +43,10 @@ COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#eab308', '#ec4899')
 
 
 def write_report(
-    path: str | Path, runs: Sequence[Evaluation], title: str = 'Unknown objects: evaluation'
+    path: str | Path,
+    runs: Sequence[Evaluation],
+    title: str = 'Unknown objects: evaluation',
+    photographs: Sequence[tuple[str, NDArray[np.uint8]]] = (),
 ) -> Path:
     """
     Write the report, and ``<stem>.json`` and ``<stem>.csv`` with all figures beside it.
@@ -51,6 +55,7 @@ def write_report(
         path: of the HTML file; its folder is made.
         runs: one evaluation, or several to be compared.
         title: of the page.
+        photographs: (caption with the credit, RGB panel) of pictures beside the runs.
 
     Returns:
         The path.
@@ -79,6 +84,7 @@ def write_report(
     html = page.render(
         title=title,
         runs=[_run(run) for run in runs],
+        photographs=[(caption, jpeg_uri(picture)) for caption, picture in photographs],
         names=[run.name for run in runs],
         table=summary_rows(runs),
         charts=charts(runs),
