@@ -108,12 +108,15 @@ def main() -> None:
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """Errors of the outer world: files, disks, data bases. Each becomes one line."""
+    """Errors of the outer world: files, disks, data bases, names. Each becomes one line."""
     import sqlite3
 
     from safetensors import SafetensorError
 
-    return OSError, sqlite3.Error, SafetensorError
+    # Only what has loaded ROS can fail because of a name of ROS.
+    ros = sys.modules.get('rclpy.exceptions')
+    names = () if ros is None else (ros.NameValidationException,)
+    return OSError, sqlite3.Error, SafetensorError, *names
 
 
 def one_line(error: Exception) -> str:
@@ -121,6 +124,8 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         names = [str(n) for n in (error.filename, error.filename2) if n is not None]
         return ': '.join([*names, error.strerror])
+    if type(error).__module__ == 'rclpy.exceptions':  # the name is on a line of its own
+        return ' '.join(str(error).rstrip(' ^\n').split())
     return f'{type(error).__name__}: {error}'.splitlines()[0]
 
 

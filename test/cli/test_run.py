@@ -155,6 +155,7 @@ def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
         (['drive', 'out', '--size', '320'], 'WIDTHxHEIGHT'),
         (['export', 'x.onnx', '--size', '320'], 'WIDTHxHEIGHT'),
         (['camera', 'pictures', '--size', '320x'], 'WIDTHxHEIGHT'),
+        (['camera', 'pictures', '--namespace', 'my cam'], "or '}': 'my cam/image_raw'"),
     ],
 )
 def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, rgb, monkeypatch):
@@ -180,9 +181,11 @@ def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, r
 def test_errors_of_the_outer_world_become_one_line():
     import sqlite3
 
+    from rclpy.exceptions import InvalidTopicNameException
     from safetensors import SafetensorError
 
     for error, text in (
+        (InvalidTopicNameException('my cam', 'no spaces', 2), "no spaces: 'my cam'"),
         (OSError(28, 'No space left on device', 'a.png'), 'a.png: No space left on device'),
         (PermissionError(13, 'Permission denied', '/x'), '/x: Permission denied'),
         (sqlite3.OperationalError('database or disk is full'), 'disk is full'),
