@@ -123,6 +123,8 @@ def open_source(
         )
     if stat.S_ISCHR(path.stat().st_mode) and (number := re.search(r'\d+$', path.name)):
         return _webcam(int(number[0]), width, height)
+    if not path.is_dir() and not path.is_file():  # a pipe would be waited for
+        raise SourceError(f'{shown(path)} is neither a file nor a folder')
     if path.is_dir():
         source = _folder(path, intensity, topic)
     elif reading.is_bag(path):
@@ -210,6 +212,8 @@ def _pictures(files: list[Path], name: str, intensity: tuple[float, float] | Non
                     reason = 'a folder; those below are not looked into'
                 elif file.is_symlink() and not file.exists():
                     reason = 'a link to nothing'
+                elif not file.is_file():  # a pipe would be waited for
+                    reason = 'no file'
                 elif not is_picture(file):
                     reason = 'no picture' if file.stat().st_size else 'empty'
                 else:
@@ -264,7 +268,7 @@ def _bag(path: Path, topic: str, intensity: tuple[float, float] | None) -> Sourc
         mapping = Intensity(intensity)
         note = _noting(notes, topic)
         number = -1
-        for number, (written, message) in enumerate(reading.read_topic(path, topic)):
+        for number, (written, message) in enumerate(reading.read_topic(path, topic, note)):
             image, reason = None, ''
             try:
                 image = decode(message, MAX_FILE_PIXELS, note, mapping)

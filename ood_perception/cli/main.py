@@ -113,10 +113,10 @@ def expected_errors() -> tuple[type[Exception], ...]:
 
     from safetensors import SafetensorError
 
-    # Only what has loaded ROS can fail because of a name of ROS.
-    ros = sys.modules.get('rclpy.exceptions')
-    names = () if ros is None else (ros.NameValidationException,)
-    return OSError, sqlite3.Error, SafetensorError, *names
+    # Only what has loaded them can fail because of a name of ROS, or of a bag's data base.
+    loaded = (('rclpy.exceptions', 'NameValidationException'), ('apsw', 'Error'))
+    more = [getattr(sys.modules[module], name) for module, name in loaded if module in sys.modules]
+    return OSError, sqlite3.Error, SafetensorError, *more
 
 
 def one_line(error: Exception) -> str:

@@ -142,6 +142,7 @@ def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
         (['run', 'half.jpg'], 'cut off'),
         (['run', 'old.bag'], 'rosbags-convert'),
         (['run', 'empty'], 'no pictures in'),
+        (['run', 'pipe'], 'neither a file nor a folder'),
         (['run', 'pictures', 'pictures'], 'another folder'),
         (['run', 'pictures', '--intensity-range', '9,3'], 'LOW,HIGH'),
         (['learn-normal', 'old.bag'], 'rosbags-convert'),
@@ -150,6 +151,8 @@ def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
         (['demo', '--input', 'old.bag'], 'rosbags-convert'),
         (['demo', '--input', 'half.jpg'], 'cut off'),
         (['demo', '--input', 'nothing'], 'no folder, picture, video or bag'),
+        (['demo', '--output', '.'], 'run holds something else'),
+        (['demo', '--input', 'demo_output/drive'], 'is the input and would be overwritten'),
         (['evaluate', 'bag', 'old.bag'], 'rosbags-convert'),
         (['evaluate', 'folder', 'pictures', '--values', '7=9'], 'VALUE='),
         (['drive', 'out', '--size', '320'], 'WIDTHxHEIGHT'),
@@ -166,9 +169,11 @@ def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, r
     jpeg = encode(rgb, '.jpg')
     Path('text.jpg').write_text('no picture')
     Path('half.jpg').write_bytes(jpeg[: len(jpeg) // 2])
+    os.mkfifo('pipe')
     Path('old.bag').write_bytes(b'#ROSBAG V2.0\n')
-    for folder in ('empty', 'pictures', 'pictures/labels', 'pictures/images'):
-        Path(folder).mkdir()
+    for folder in ('empty', 'run/mine', 'pictures/labels', 'pictures/images', 'demo_output/drive'):
+        Path(folder).mkdir(parents=True)
+    Path('demo_output/drive/drive.mcap').touch()
     Path('pictures/a.jpg').write_bytes(jpeg)
     Path('pictures/images/a.jpg').write_bytes(jpeg)
     Path('pictures/labels/a.png').write_bytes(encode(rgb[..., 0] // 200, '.png'))
@@ -176,11 +181,14 @@ def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, r
     assert code != 0
     assert text in said
     assert 'Traceback' not in said
+    assert Path('run/mine').is_dir()
+    assert Path('demo_output/drive/drive.mcap').is_file()
 
 
 def test_errors_of_the_outer_world_become_one_line():
     import sqlite3
 
+    import apsw
     from rclpy.exceptions import InvalidTopicNameException
     from safetensors import SafetensorError
 
@@ -189,6 +197,7 @@ def test_errors_of_the_outer_world_become_one_line():
         (OSError(28, 'No space left on device', 'a.png'), 'a.png: No space left on device'),
         (PermissionError(13, 'Permission denied', '/x'), '/x: Permission denied'),
         (sqlite3.OperationalError('database or disk is full'), 'disk is full'),
+        (apsw.FullError('database or disk is full'), 'disk is full'),
         (SafetensorError('I/O error: no space\nmore'), 'SafetensorError: I/O error: no space'),
     ):
         assert isinstance(error, expected_errors())
