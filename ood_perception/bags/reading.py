@@ -172,8 +172,8 @@ class Bag:
                 self._storages = list(self._reader.storage.storages)
                 return
             except Exception as error:  # every storage plugin has its own exceptions
-                self._reader, why = None, str(error)
-                self.damage = f'metadata.yaml does not describe the bag: {error}'
+                self._reader, why = None, ' '.join(str(error).split())
+                self.damage = f'metadata.yaml does not describe the bag: {why}'
         files = storage_files(path)
         if not files:
             raise BagError(f'{shown(path)} is not a rosbag2 bag: {why}')
@@ -271,6 +271,9 @@ def image_topic(path: str | Path, wanted: str = '') -> str:
         raise BagError(f'{shown(path)} has no image topic {wanted!r}; it has {_listed(names)}')
     names = [t.name for t in there if t.count and 'depth' not in t.name.lower()]
     names = [n for n in names if not n.startswith('/labels/')] or names
+    if not names:
+        have = _listed([f'{t.name} ({t.count})' for t in topics(path)])
+        raise BagError(f'{shown(path)} has no images; it has {have}')
     if len(names) != 1:
         raise BagError(f'{shown(path)}: choose --topic from {_listed(names)}')
     return names[0]
@@ -319,7 +322,7 @@ def deserialized(store: Typestore, connection: Any, raw: bytes) -> Any:
     try:
         return store.deserialize_cdr(raw, connection.msgtype)
     except Exception as error:  # of rosbags, struct and numpy
-        raise BagError(f'{connection.topic}: a message cannot be read: {error}') from error
+        raise BagError(f'a message cannot be read: {error}') from error
 
 
 def to_array(message: Any) -> np.ndarray:

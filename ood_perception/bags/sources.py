@@ -245,12 +245,14 @@ def _video(path: Path, intensity: tuple[float, float] | None) -> Source:
     def items() -> Iterator[Item]:
         notes.clear()
         note = _noting(notes, path.name)
-        number = -1
+        number, seconds = -1, 0.0
         for number, (seconds, image) in enumerate(
             read_video(path, Intensity(intensity), note, note)
         ):
             yield _numbered(number, image, round(seconds * 1e9))
-        if number + 1 < info.length:
+        if not info.counted and seconds < 0.9 * info.seconds - 1.0:
+            note(f'ends after {seconds:.1f} of the {info.seconds:.1f} s that it announces')
+        if info.counted and number + 1 < info.length:
             note(f'{number + 1} of the {info.length} frames that it announces ({info.codec})')
 
     return Source(name, info.rate, info.length, 0.0, False, items, notes, kind='video')

@@ -114,7 +114,11 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from safetensors import SafetensorError
 
     # Only what has loaded them can fail because of a name of ROS, or of a bag's data base.
-    loaded = (('rclpy.exceptions', 'NameValidationException'), ('apsw', 'Error'))
+    loaded = (
+        ('rclpy.exceptions', 'NameValidationException'),
+        ('rclpy._rclpy_pybind11', 'RCLError'),
+        ('apsw', 'Error'),
+    )
     more = [getattr(sys.modules[module], name) for module, name in loaded if module in sys.modules]
     return OSError, sqlite3.Error, SafetensorError, *more
 
@@ -126,7 +130,8 @@ def one_line(error: Exception) -> str:
         return ': '.join([*names, error.strerror])
     if type(error).__module__ == 'rclpy.exceptions':  # the name is on a line of its own
         return ' '.join(str(error).rstrip(' ^\n').split())
-    return f'{type(error).__name__}: {error}'.splitlines()[0]
+    text = f'{type(error).__name__}: {error}'.splitlines()[0]
+    return text.partition(', at /')[0]  # the line of ROS's source
 
 
 if __name__ == '__main__':

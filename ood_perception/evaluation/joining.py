@@ -98,7 +98,7 @@ def grouped(
                     message = bags.deserialized(store, connection, raw)
                     stamp = _stamp(message)
                 except (ValueError, KeyError) as error:
-                    problems[str(error)] += 1
+                    problems[f'{connection.topic}: {error}'] += 1
                     continue
                 yield from groups.add(connection.topic, stamp, written, message)
         except bags.BagError as error:

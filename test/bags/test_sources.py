@@ -175,6 +175,28 @@ def test_a_cut_video_says_how_many_frames_it_announced(tmp_path):
     assert any(f'{count} of the 12 frames' in note for note in source.notes)
 
 
+def test_a_cut_video_that_counts_no_frames_says_how_long_it_should_be(tmp_path):
+    import av
+
+    whole = tmp_path / 'whole.mkv'
+    rng = np.random.default_rng(0)
+    with av.open(str(whole), 'w') as container:
+        stream = container.add_stream('mjpeg', rate=2)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuvj420p'
+        for _ in range(12):
+            noise = rng.integers(0, 256, (48, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format='rgb24')))
+        container.mux(stream.encode())
+    source = open_source(str(whole))
+    assert len(list(source.frames())) == 12
+    assert source.notes == []
+    cut = tmp_path / 'cut.mkv'
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    source = open_source(str(cut))
+    assert 0 < len(list(source.frames())) < 12
+    assert any('of the 6.0 s that it announces' in note for note in source.notes)
+
+
 @pytest.mark.skipif(not INPUTS.is_dir(), reason='the recorded field inputs are not here')
 def test_field_inputs():
     turned = next(open_source(str(INPUTS / 'phone_rotated.mp4')).frames())
@@ -228,7 +250,7 @@ def test_a_bag_that_promises_more_than_it_has(tmp_path, rgb):
     assert any('promises 6 messages on /camera/image_raw, 4 are there' in n for n in source.notes)
     with sqlite3.connect(path / 'bag.db3') as base:
         base.execute('DELETE FROM messages')
-    with pytest.raises(bags.BagError, match='choose --topic from none'):
+    with pytest.raises(bags.BagError, match='has no images; it has /camera/camera_info'):
         open_source(str(path))
 
 

@@ -142,6 +142,9 @@ def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
         (['run', 'half.jpg'], 'cut off'),
         (['run', 'old.bag'], 'rosbags-convert'),
         (['run', 'empty'], 'no pictures in'),
+        (['bench', '--profile', 'nothing'], 'no profile named'),
+        (['bench', '--cameras', '1,x'], 'numbers of 1 or more'),
+        (['record', 'out', '-t', '/my cam'], 'topic name must not contain'),
         (['run', 'pipe'], 'neither a file nor a folder'),
         (['run', 'pictures', 'pictures'], 'another folder'),
         (['run', 'pictures', '--intensity-range', '9,3'], 'LOW,HIGH'),
@@ -162,7 +165,7 @@ def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
     ],
 )
 def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, rgb, monkeypatch):
-    if arguments[0] in ('camera', 'demo'):
+    if arguments[0] in ('camera', 'demo', 'record'):
         pytest.importorskip('rclpy')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('COLUMNS', '300')
