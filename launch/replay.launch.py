@@ -20,8 +20,8 @@ from launch.actions import (
     Shutdown,
 )
 from launch.events.process import ProcessExited
-from launch.substitutions import FindExecutable, LaunchConfiguration
-from launch_ros.substitutions import FindPackageShare
+from launch.substitutions import LaunchConfiguration
+from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
 
 from launch import LaunchContext, LaunchDescription
 
@@ -78,9 +78,8 @@ def generate_launch_description() -> LaunchDescription:
     """Describe the launch."""
     evaluate = ExecuteProcess(
         cmd=[
-            FindExecutable(name='python3'),
-            '-m',
-            'ood_perception.cli.main',
+            # Not the Python of `ros2 launch`, which need not be the one with PyTorch.
+            ExecutableInPackage('ood', 'ood_perception'),
             'evaluate',
             'bag',
             LaunchConfiguration('bag'),

@@ -12,7 +12,6 @@ device:=, engine:=) are those of ood.launch.py. Without ROS's launch: ood camera
 """
 
 import os
-import sys
 
 from launch.actions import (
     DeclareLaunchArgument,
@@ -21,10 +20,12 @@ from launch.actions import (
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
+from launch_ros.substitutions import ExecutableInPackage
 
 from launch import LaunchDescription
 
-OOD = [sys.executable, '-m', 'ood_perception']
+# Not the Python of `ros2 launch`, which need not be the one with PyTorch.
+OOD = ExecutableInPackage('ood', 'ood_perception')
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -45,9 +46,8 @@ def generate_launch_description() -> LaunchDescription:
                 PythonLaunchDescriptionSource(node),
                 launch_arguments={'image_topic': '/camera/image_raw'}.items(),
             ),
-            ExecuteProcess(cmd=[*OOD, 'view', '--port', port], output='screen'),
-            ExecuteProcess(
-                cmd=[*OOD, 'camera', source, '--wait', '120'], output='screen', emulate_tty=True
-            ),
+            ExecuteProcess(cmd=[OOD, 'view', '--port', port], output='screen'),
+            # Without a terminal of its own: the log of a launch is no place for a moving bar.
+            ExecuteProcess(cmd=[OOD, 'camera', source, '--wait', '120'], output='screen'),
         ]
     )

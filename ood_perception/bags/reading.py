@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,9 +57,9 @@ def typestore() -> Typestore:
 def is_bag(path: Path) -> bool:
     """Whether a path looks like a bag: a storage file, or a folder that holds some."""
     if path.is_dir():
-        if (path / 'metadata.yaml').is_file():
-            return b'rosbag2_bagfile_information' in (path / 'metadata.yaml').read_bytes()[:4096]
-        return bool(storage_files(path))
+        meta = path / 'metadata.yaml'  # it may be empty, where the recorder was killed
+        named = meta.is_file() and b'rosbag2_bagfile_information' in meta.read_bytes()[:4096]
+        return named or bool(storage_files(path))
     with path.open('rb') as file:
         head = file.read(16)
     return head.startswith((b'\x89MCAP', b'SQLite format 3', b'#ROSBAG')) or (
@@ -133,6 +133,9 @@ class Bag:
 
         Yields:
             Connection, time of the record in ns, CDR bytes.
+
+        Raises:
+            BagError: the files are damaged here, and the rest of them cannot be read.
         """
         chosen = {(c.topic, c.msgtype): c for c in connections or self.connections}
 
@@ -140,8 +143,12 @@ class Bag:
             wanted = [c for c in storage.connections if (c.topic, c.msgtype) in chosen]
             if not wanted:
                 return
-            for c, stamp, raw in storage.messages(wanted, start, stop):
-                yield chosen[c.topic, c.msgtype], stamp, _plain(raw)
+            try:
+                for c, stamp, raw in storage.messages(wanted, start, stop):
+                    yield chosen[c.topic, c.msgtype], stamp, _plain(raw)
+            except Exception as error:  # every storage plugin has its own exceptions
+                text = f'bag is damaged, the rest of it is missing: {error}'
+                raise BagError(f'{shown(self.path)}: {text}') from error
 
         yield from heapq.merge(*map(of, self._storages), key=lambda item: item[1])
 
@@ -165,8 +172,8 @@ class Bag:
                 self._storages = list(self._reader.storage.storages)
                 return
             except Exception as error:  # every storage plugin has its own exceptions
-                self._reader, why = None, str(error)
-                self.damage = f'metadata.yaml does not describe the bag: {error}'
+                self._reader, why = None, ' '.join(str(error).split())
+                self.damage = f'metadata.yaml does not describe the bag: {why}'
         files = storage_files(path)
         if not files:
             raise BagError(f'{shown(path)} is not a rosbag2 bag: {why}')
@@ -264,14 +271,23 @@ def image_topic(path: str | Path, wanted: str = '') -> str:
         raise BagError(f'{shown(path)} has no image topic {wanted!r}; it has {_listed(names)}')
     names = [t.name for t in there if t.count and 'depth' not in t.name.lower()]
     names = [n for n in names if not n.startswith('/labels/')] or names
+    if not names:
+        have = _listed([f'{t.name} ({t.count})' for t in topics(path)])
+        raise BagError(f'{shown(path)} has no images; it has {have}')
     if len(names) != 1:
         raise BagError(f'{shown(path)}: choose --topic from {_listed(names)}')
     return names[0]
 
 
-def read_topic(path: str | Path, topic: str) -> Iterator[tuple[int, Any]]:
+def read_topic(
+    path: str | Path, topic: str, problem: Callable[[str], None] | None = None
+) -> Iterator[tuple[int, Any]]:
     """
     Messages of one topic in the order they were written.
+
+    Args:
+        problem: is told of messages that make no sense, which are left out, and of where the bag
+            stops being readable; None makes errors of them.
 
     Yields:
         The time in ns at which it was recorded, and the message with numpy arrays for its data.
@@ -285,8 +301,28 @@ def read_topic(path: str | Path, topic: str) -> Iterator[tuple[int, Any]]:
             names = _listed(sorted(c.topic for c in reader.connections))
             raise BagError(f'{shown(path)} has no topic {topic!r}; it has {names}')
         store = typestore()
-        for connection, stamp, raw in reader.messages(connections=chosen):
-            yield stamp, store.deserialize_cdr(raw, connection.msgtype)
+        try:
+            for connection, stamp, raw in reader.messages(connections=chosen):
+                try:
+                    message = deserialized(store, connection, raw)
+                except BagError as error:
+                    if problem is None:
+                        raise
+                    problem(str(error))
+                    continue
+                yield stamp, message
+        except BagError as error:
+            if problem is None:
+                raise
+            problem(str(error))
+
+
+def deserialized(store: Typestore, connection: Any, raw: bytes) -> Any:
+    """Message of its CDR bytes. Raises BagError where they make no sense."""
+    try:
+        return store.deserialize_cdr(raw, connection.msgtype)
+    except Exception as error:  # of rosbags, struct and numpy
+        raise BagError(f'a message cannot be read: {error}') from error
 
 
 def to_array(message: Any) -> np.ndarray:

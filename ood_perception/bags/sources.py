@@ -123,6 +123,8 @@ def open_source(
         )
     if stat.S_ISCHR(path.stat().st_mode) and (number := re.search(r'\d+$', path.name)):
         return _webcam(int(number[0]), width, height)
+    if not path.is_dir() and not path.is_file():  # a pipe would be waited for
+        raise SourceError(f'{shown(path)} is neither a file nor a folder')
     if path.is_dir():
         source = _folder(path, intensity, topic)
     elif reading.is_bag(path):
@@ -210,6 +212,8 @@ def _pictures(files: list[Path], name: str, intensity: tuple[float, float] | Non
                     reason = 'a folder; those below are not looked into'
                 elif file.is_symlink() and not file.exists():
                     reason = 'a link to nothing'
+                elif not file.is_file():  # a pipe would be waited for
+                    reason = 'no file'
                 elif not is_picture(file):
                     reason = 'no picture' if file.stat().st_size else 'empty'
                 else:
@@ -241,12 +245,14 @@ def _video(path: Path, intensity: tuple[float, float] | None) -> Source:
     def items() -> Iterator[Item]:
         notes.clear()
         note = _noting(notes, path.name)
-        number = -1
+        number, seconds = -1, 0.0
         for number, (seconds, image) in enumerate(
             read_video(path, Intensity(intensity), note, note)
         ):
             yield _numbered(number, image, round(seconds * 1e9))
-        if number + 1 < info.length:
+        if not info.counted and seconds < 0.9 * info.seconds - 1.0:
+            note(f'ends after {seconds:.1f} of the {info.seconds:.1f} s that it announces')
+        if info.counted and number + 1 < info.length:
             note(f'{number + 1} of the {info.length} frames that it announces ({info.codec})')
 
     return Source(name, info.rate, info.length, 0.0, False, items, notes, kind='video')
@@ -264,7 +270,7 @@ def _bag(path: Path, topic: str, intensity: tuple[float, float] | None) -> Sourc
         mapping = Intensity(intensity)
         note = _noting(notes, topic)
         number = -1
-        for number, (written, message) in enumerate(reading.read_topic(path, topic)):
+        for number, (written, message) in enumerate(reading.read_topic(path, topic, note)):
             image, reason = None, ''
             try:
                 image = decode(message, MAX_FILE_PIXELS, note, mapping)

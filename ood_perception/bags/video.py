@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,6 +32,8 @@ class VideoInfo:
     codec: str  # its name
     rate: float  # frames per second, 0 = unknown
     length: int  # frames that it announces, 0 = unknown
+    seconds: float  # that it announces, 0 = unknown
+    counted: bool  # whether `length` was announced as such, not computed of the other two
 
 
 def probe(path: Path) -> VideoInfo:
@@ -45,10 +48,9 @@ def probe(path: Path) -> VideoInfo:
         stream = _stream(path, container)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         rate = rate if RATES[0] < rate < RATES[1] else 0.0
-        length = stream.frames
-        if not length and rate and stream.duration and stream.time_base:
-            length = round(float(stream.duration * stream.time_base) * rate)
-        return VideoInfo(stream.codec_context.name, rate, max(0, length))
+        seconds = _seconds(container, stream)
+        length = max(0, stream.frames or round(seconds * rate))
+        return VideoInfo(stream.codec_context.name, rate, length, seconds, stream.frames > 0)
 
 
 def read_video(
@@ -179,6 +181,16 @@ def _stream(path: Path, container: Any) -> Any:
             'ffmpeg -i IN -c:v libx264 OUT.mp4'
         )
     return stream
+
+
+def _seconds(container: Any, stream: Any) -> float:
+    """Duration that a file announces for its video, 0 = unknown."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if match := re.fullmatch(r'(\d+):(\d+):([\d.]+)', stream.metadata.get('DURATION', '')):
+        return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+    alone = len(container.streams) == 1  # sound may be longer than the pictures
+    return float(container.duration or 0) / 1e6 if alone else 0.0
 
 
 def _rgb(frame: Any, intensity: Intensity, warn: Warn | None) -> Rgb:

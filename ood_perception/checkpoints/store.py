@@ -66,7 +66,7 @@ def find_entry(name: str) -> Entry:
     if name not in entries:
         close = difflib.get_close_matches(name, entries, n=1)
         hint = f'did you mean {close[0]!r}? ' if close else ''
-        raise WeightsMissing(f'no weights named {name!r}; {hint}See `ood weights list`')
+        raise WeightsMissing(f'no weights named {name!r}; {hint}see `ood weights list`')
     return entries[name]
 
 

@@ -53,16 +53,20 @@ def bench(
     from rich.console import Console
     from rich.progress import track
 
-    from ood_perception.cli.progress import parse_size
+    from ood_perception.cli.progress import fail, parse_size
     from ood_perception.evaluation.speed import measure, write_rows
     from ood_perception.pipeline import Pipeline
     from ood_simulation.proving_ground import ProvingGround
 
     console = Console()
+    counts = cameras.split(',')
+    if not all(count.strip().isdecimal() and int(count) for count in counts):
+        text = f'expected numbers of 1 or more by commas, got {cameras!r}'
+        raise typer.BadParameter(text, param_hint='--cameras')
     cases = [
         (size, int(count), engine)
         for size in sizes.split(',')
-        for count in cameras.split(',')
+        for count in counts
         for engine in engines.split(',')
     ]
     rows: list[Row] = []
@@ -70,7 +74,10 @@ def bench(
         width, height = parse_size(size)
         ground = ProvingGround(seed=seed, width=width, height=height)
         frames = [np.ascontiguousarray(ground.frame(i * 5).image) for i in range(20)]
-        pipeline = Pipeline.from_profile(profile, device, engine)
+        try:
+            pipeline = Pipeline.from_profile(profile, device, engine)
+        except (ValueError, ImportError) as error:
+            raise fail(error) from None
         row = measure(pipeline, frames, count, runs)
         for line in (f'{engine}: {pipeline.engine.why}', *pipeline.notes):
             console.print(line, style='dim')

@@ -52,14 +52,14 @@ def demo(
 
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
-    for name in ('drive', 'run'):
-        shutil.rmtree(output / name, ignore_errors=True)
     intensity, parameters = parse_range(intensity_range), []
     if intensity is not None:
         parameters = [f'intensity_range:=[{intensity[0]}, {intensity[1]}]']
     lockstep = False
     try:
         given = Path(source).expanduser()
+        for name in ('drive', 'run'):
+            _make_room(output / name, given if source else None)
         if source and given.exists() and bags.is_bag(given):
             bag, image_topic = given, bags.image_topic(given, topic)
         else:
@@ -125,6 +125,7 @@ def write_bag(
     from ood_perception.bags import rosbag2 as bags
     from ood_perception.bags.sources import nothing, open_source
     from ood_perception.cli.progress import bar, note, told
+    from ood_perception.frames.picture import MIN_SIDE
     from ood_simulation import ProvingGround, SimulatedFrame
 
     if not source:
@@ -141,10 +142,13 @@ def write_bag(
             if index == MOST:
                 note(f'only the first {MOST} frames of {opened.name} are taken')
                 return
-            if item.image is None:
-                opened.skipped.append((item.file, item.reason))
+            image, reason = item.image, item.reason
+            if image is not None and min(image.shape[:2]) < MIN_SIDE:
+                image, reason = None, f'smaller than the {MIN_SIDE}x{MIN_SIDE} of the node'
+            if image is None:
+                opened.skipped.append((item.file, reason))
                 continue
-            image = _within(item.image, item.file)
+            image = _within(image, item.file)
             yield SimulatedFrame(image, None, None, None, index * step)  # type: ignore[arg-type]
             index += 1
 
@@ -154,6 +158,19 @@ def write_bag(
     if not count:
         raise nothing(opened)
     return not opened.rate
+
+
+def _make_room(folder: Path, given: Path | None) -> None:
+    """Remove what an earlier demo left, and nothing else. Raises ValueError."""
+    from ood_perception.bags import rosbag2 as bags
+
+    if not folder.exists():
+        return
+    ours = not any(folder.iterdir()) or bags.is_bag(folder) or (folder / 'node.log').is_file()
+    if not ours or (given is not None and given.resolve().is_relative_to(folder.resolve())):
+        why = 'is the input' if ours else 'holds something else'
+        raise ValueError(f'{folder} {why} and would be overwritten; choose another --output')
+    shutil.rmtree(folder)
 
 
 def _within(image: Any, name: str) -> Any:

@@ -108,12 +108,19 @@ def main() -> None:
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """Errors of the outer world: files, disks, data bases. Each becomes one line."""
+    """Errors of the outer world: files, disks, data bases, names. Each becomes one line."""
     import sqlite3
 
     from safetensors import SafetensorError
 
-    return OSError, sqlite3.Error, SafetensorError
+    # Only what has loaded them can fail because of a name of ROS, or of a bag's data base.
+    loaded = (
+        ('rclpy.exceptions', 'NameValidationException'),
+        ('rclpy._rclpy_pybind11', 'RCLError'),
+        ('apsw', 'Error'),
+    )
+    more = [getattr(sys.modules[module], name) for module, name in loaded if module in sys.modules]
+    return OSError, sqlite3.Error, SafetensorError, *more
 
 
 def one_line(error: Exception) -> str:
@@ -121,7 +128,10 @@ def one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         names = [str(n) for n in (error.filename, error.filename2) if n is not None]
         return ': '.join([*names, error.strerror])
-    return f'{type(error).__name__}: {error}'.splitlines()[0]
+    if type(error).__module__ == 'rclpy.exceptions':  # the name is on a line of its own
+        return ' '.join(str(error).rstrip(' ^\n').split())
+    text = f'{type(error).__name__}: {error}'.splitlines()[0]
+    return text.partition(', at /')[0]  # the line of ROS's source
 
 
 if __name__ == '__main__':

@@ -91,19 +91,18 @@ def grouped(
         store = bags.typestore()
         groups = _Groups(len(present), image, problems)
         read: Counter[str] = Counter()
-        messages = reader.messages(connections=chosen)
-        while True:
-            try:
-                connection, written, raw = next(messages)
-                message = store.deserialize_cdr(raw, connection.msgtype)
-                stamp = _stamp(message)
-            except StopIteration:
-                break
-            except Exception as error:  # every storage plugin has its own exceptions
-                problems[f'bag is damaged, the rest of it is missing: {error}'] += 1
-                break
-            read[connection.topic] += 1
-            yield from groups.add(connection.topic, stamp, written, message)
+        try:
+            for connection, written, raw in reader.messages(connections=chosen):
+                read[connection.topic] += 1
+                try:
+                    message = bags.deserialized(store, connection, raw)
+                    stamp = _stamp(message)
+                except (ValueError, KeyError) as error:
+                    problems[f'{connection.topic}: {error}'] += 1
+                    continue
+                yield from groups.add(connection.topic, stamp, written, message)
+        except bags.BagError as error:
+            problems[str(error)] += 1
         yield from groups.rest()
         for connection in chosen:
             if (got := read[connection.topic]) < connection.msgcount:

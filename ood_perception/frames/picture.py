@@ -116,9 +116,8 @@ def to_rgb8(
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * 255
     if image.dtype != np.uint8:
-        name = f'{image.dtype.name} picture'
         try:
-            image = (intensity or Intensity())(image, name, warn)
+            image = (intensity or Intensity())(image, image.dtype.name, warn)
         except ValueError as error:
             raise BadImage(str(error)) from error
     if image.ndim == 2:
@@ -232,6 +231,7 @@ def encode(image: NDArray[Any], suffix: str, quality: int = 90) -> bytes:
 def _opencv(data: bytes) -> Any:
     """RGB, grey, or either with alpha; None where OpenCV cannot."""
     try:
+        cv2.setLogLevel(0)  # what matters of it arrives as None
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is None or image.ndim == 2:
             return image
@@ -255,7 +255,7 @@ def _pillow(data: bytes, kind: str) -> NDArray[Any]:
                 deep = image.mode in ('L', 'I', 'I;16', 'I;16B', 'F', 'RGB')
                 return np.array(image if deep else image.convert('RGB'))
     except Exception as error:  # each of its plugins has its own exceptions
-        raise BadImage(f'damaged {kind} ({len(data)} bytes): {error}') from error
+        raise _damaged(data, kind, error) from error
 
 
 def _size(data: bytes, kind: str) -> tuple[int, int]:
@@ -272,7 +272,12 @@ def _size(data: bytes, kind: str) -> tuple[int, int]:
     except Exception as error:
         if kind in ('TIFF', 'JPEG 2000'):  # kinds of pixels that Pillow does not know
             return _decoded_size(data, kind)
-        raise BadImage(f'damaged {kind} ({len(data)} bytes): {error}') from error
+        raise _damaged(data, kind, error) from error
+
+
+def _damaged(data: bytes, kind: str, error: Exception) -> BadImage:
+    why = str(error).partition(' <_io')[0]  # Pillow names the object that holds the bytes
+    return BadImage(f'damaged {kind} ({len(data)} bytes): {why}')
 
 
 def _decoded_size(data: bytes, kind: str) -> tuple[int, int]:

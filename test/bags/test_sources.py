@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ood_perception.bags.files import (
 )
 from ood_perception.bags.sources import SourceError, open_source
 from ood_perception.bags.video import VideoWriter, probe
+from ood_perception.evaluation.joining import grouped
 from ood_perception.frames.picture import BadImage, encode
 from ood_simulation import SimulatedFrame
 
@@ -54,6 +56,7 @@ def fill(folder: Path, rgb: np.ndarray) -> None:
     (folder / 'notes.txt').write_text('notes')
     (folder / 'link.jpg').symlink_to(folder / 'nothing')
     (folder / 'sub.jpg').mkdir()
+    os.mkfifo(folder / 'pipe.jpg')
     (folder / '._a.jpg').write_bytes(jpeg)
     (folder / '.ipynb_checkpoints').mkdir()
 
@@ -80,6 +83,7 @@ def test_a_folder_as_people_have_them(tmp_path, rgb):
         'notes.txt',
         'link.jpg',
         'sub.jpg',
+        'pipe.jpg',
     }
     assert 'cut off' in reasons['half.jpg']
     assert all(reasons.values())
@@ -171,6 +175,28 @@ def test_a_cut_video_says_how_many_frames_it_announced(tmp_path):
     assert any(f'{count} of the 12 frames' in note for note in source.notes)
 
 
+def test_a_cut_video_that_counts_no_frames_says_how_long_it_should_be(tmp_path):
+    import av
+
+    whole = tmp_path / 'whole.mkv'
+    rng = np.random.default_rng(0)
+    with av.open(str(whole), 'w') as container:
+        stream = container.add_stream('mjpeg', rate=2)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuvj420p'
+        for _ in range(12):
+            noise = rng.integers(0, 256, (48, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format='rgb24')))
+        container.mux(stream.encode())
+    source = open_source(str(whole))
+    assert len(list(source.frames())) == 12
+    assert source.notes == []
+    cut = tmp_path / 'cut.mkv'
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    source = open_source(str(cut))
+    assert 0 < len(list(source.frames())) < 12
+    assert any('of the 6.0 s that it announces' in note for note in source.notes)
+
+
 @pytest.mark.skipif(not INPUTS.is_dir(), reason='the recorded field inputs are not here')
 def test_field_inputs():
     turned = next(open_source(str(INPUTS / 'phone_rotated.mp4')).frames())
@@ -184,9 +210,12 @@ def frames(rgb: np.ndarray, count: int = 6) -> list[SimulatedFrame]:
     return [SimulatedFrame(np.roll(rgb, i, 1), None, None, None, i * 0.1) for i in range(count)]
 
 
+SHAPES = ['folder', 'no metadata', 'empty metadata', 'file', 'no qos', 'empty id']
+
+
 @pytest.mark.parametrize('compressed', [False, True])
 @pytest.mark.parametrize('storage', bags.STORAGES)
-@pytest.mark.parametrize('shape', ['folder', 'no metadata', 'file', 'no qos', 'empty id'])
+@pytest.mark.parametrize('shape', SHAPES)
 def test_bags_of_every_shape(shape, storage, compressed, tmp_path, rgb):
     path = tmp_path / 'bag'
     bags.write_drive(path, frames(rgb), labels='', storage=storage, compressed=compressed)
@@ -194,6 +223,8 @@ def test_bags_of_every_shape(shape, storage, compressed, tmp_path, rgb):
     text = meta.read_text()
     if shape in ('no metadata', 'file'):
         meta.unlink()
+    if shape == 'empty metadata':  # the recorder was killed
+        meta.write_text('')
     if shape == 'file':
         path = next(path.iterdir())
     if shape == 'no qos':
@@ -219,8 +250,37 @@ def test_a_bag_that_promises_more_than_it_has(tmp_path, rgb):
     assert any('promises 6 messages on /camera/image_raw, 4 are there' in n for n in source.notes)
     with sqlite3.connect(path / 'bag.db3') as base:
         base.execute('DELETE FROM messages')
-    with pytest.raises(bags.BagError, match='choose --topic from none'):
+    with pytest.raises(bags.BagError, match='has no images; it has /camera/camera_info'):
         open_source(str(path))
+
+
+def test_a_message_that_makes_no_sense_costs_only_itself(tmp_path, rgb):
+    path = tmp_path / 'bag'
+    bags.write_drive(path, frames(rgb), labels='', storage='sqlite3')
+    with sqlite3.connect(path / 'bag.db3') as base:
+        base.execute('UPDATE messages SET data = substr(data, 1, 40) WHERE id = 5')
+    source = open_source(str(path))
+    assert len(list(source.frames())) == 5
+    assert any('a message cannot be read' in note for note in source.notes)
+    problems: Counter[str] = Counter()
+    assert len(list(grouped(path, [CAMERA], problems, CAMERA))) == 5
+    assert [text for text in problems if 'a message cannot be read' in text]
+    with pytest.raises(bags.BagError, match='a message cannot be read'):
+        list(bags.read_topic(path, CAMERA))
+
+
+def test_a_damaged_data_base_is_read_up_to_the_damage(tmp_path, rgb):
+    path = tmp_path / 'bag'
+    bags.write_drive(path, frames(rgb, 20), labels='', storage='sqlite3')
+    data = bytearray((path / 'bag.db3').read_bytes())
+    data[len(data) // 2 :] = b'\xaa' * len(data[len(data) // 2 :])
+    (path / 'bag.db3').write_bytes(data)
+    source = open_source(str(path))
+    assert 0 < len(list(source.frames())) < 20
+    assert any('bag is damaged, the rest of it is missing' in note for note in source.notes)
+    problems: Counter[str] = Counter()
+    list(grouped(path, [CAMERA], problems, CAMERA))
+    assert [text for text in problems if 'bag is damaged, the rest of it is missing' in text]
 
 
 def test_metadata_that_says_zero_does_not_hide_messages(tmp_path, rgb):

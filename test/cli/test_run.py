@@ -142,6 +142,10 @@ def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
         (['run', 'half.jpg'], 'cut off'),
         (['run', 'old.bag'], 'rosbags-convert'),
         (['run', 'empty'], 'no pictures in'),
+        (['bench', '--profile', 'nothing'], 'no profile named'),
+        (['bench', '--cameras', '1,x'], 'numbers of 1 or more'),
+        (['record', 'out', '-t', '/my cam'], 'topic name must not contain'),
+        (['run', 'pipe'], 'neither a file nor a folder'),
         (['run', 'pictures', 'pictures'], 'another folder'),
         (['run', 'pictures', '--intensity-range', '9,3'], 'LOW,HIGH'),
         (['learn-normal', 'old.bag'], 'rosbags-convert'),
@@ -150,24 +154,29 @@ def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
         (['demo', '--input', 'old.bag'], 'rosbags-convert'),
         (['demo', '--input', 'half.jpg'], 'cut off'),
         (['demo', '--input', 'nothing'], 'no folder, picture, video or bag'),
+        (['demo', '--output', '.'], 'run holds something else'),
+        (['demo', '--input', 'demo_output/drive'], 'is the input and would be overwritten'),
         (['evaluate', 'bag', 'old.bag'], 'rosbags-convert'),
         (['evaluate', 'folder', 'pictures', '--values', '7=9'], 'VALUE='),
         (['drive', 'out', '--size', '320'], 'WIDTHxHEIGHT'),
         (['export', 'x.onnx', '--size', '320'], 'WIDTHxHEIGHT'),
         (['camera', 'pictures', '--size', '320x'], 'WIDTHxHEIGHT'),
+        (['camera', 'pictures', '--namespace', 'my cam'], "or '}': 'my cam/image_raw'"),
     ],
 )
 def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, rgb, monkeypatch):
-    if arguments[0] in ('camera', 'demo'):
+    if arguments[0] in ('camera', 'demo', 'record'):
         pytest.importorskip('rclpy')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('COLUMNS', '300')
     jpeg = encode(rgb, '.jpg')
     Path('text.jpg').write_text('no picture')
     Path('half.jpg').write_bytes(jpeg[: len(jpeg) // 2])
+    os.mkfifo('pipe')
     Path('old.bag').write_bytes(b'#ROSBAG V2.0\n')
-    for folder in ('empty', 'pictures', 'pictures/labels', 'pictures/images'):
-        Path(folder).mkdir()
+    for folder in ('empty', 'run/mine', 'pictures/labels', 'pictures/images', 'demo_output/drive'):
+        Path(folder).mkdir(parents=True)
+    Path('demo_output/drive/drive.mcap').touch()
     Path('pictures/a.jpg').write_bytes(jpeg)
     Path('pictures/images/a.jpg').write_bytes(jpeg)
     Path('pictures/labels/a.png').write_bytes(encode(rgb[..., 0] // 200, '.png'))
@@ -175,17 +184,23 @@ def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, r
     assert code != 0
     assert text in said
     assert 'Traceback' not in said
+    assert Path('run/mine').is_dir()
+    assert Path('demo_output/drive/drive.mcap').is_file()
 
 
 def test_errors_of_the_outer_world_become_one_line():
     import sqlite3
 
+    import apsw
+    from rclpy.exceptions import InvalidTopicNameException
     from safetensors import SafetensorError
 
     for error, text in (
+        (InvalidTopicNameException('my cam', 'no spaces', 2), "no spaces: 'my cam'"),
         (OSError(28, 'No space left on device', 'a.png'), 'a.png: No space left on device'),
         (PermissionError(13, 'Permission denied', '/x'), '/x: Permission denied'),
         (sqlite3.OperationalError('database or disk is full'), 'disk is full'),
+        (apsw.FullError('database or disk is full'), 'disk is full'),
         (SafetensorError('I/O error: no space\nmore'), 'SafetensorError: I/O error: no space'),
     ):
         assert isinstance(error, expected_errors())

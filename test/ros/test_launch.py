@@ -38,6 +38,14 @@ def test_launch_file_neither_runs_programs_nor_code_nor_the_network():
     assert called.isdisjoint({'system', 'popen', 'Popen', 'ExecuteProcess'})
 
 
+@pytest.mark.parametrize('path', sorted(LAUNCH.parent.glob('*.py')), ids=lambda p: p.name)
+def test_programs_are_those_of_the_package(path):
+    """The Python that runs `ros2 launch` need not be the one in which PyTorch is installed."""
+    text = path.read_text(encoding='utf-8')
+    assert 'sys.executable' not in text
+    assert 'FindExecutable' not in text
+
+
 def test_every_launch_argument_is_described_and_every_choice_allowed():
     """Read from the syntax tree, so that it runs without launch_ros."""
     tree = ast.parse(LAUNCH.read_text(encoding='utf-8'))

@@ -210,6 +210,8 @@ def test_play_stops_and_gives_up(drive):
         play(drive, wait_for=[IMAGE], wait_timeout=0.2)
     with pytest.raises(bag.BagError, match='not played'):
         play(drive, wait_for=['/other'], wait_timeout=0.2)
+    with pytest.raises(bag.BagError, match='no topic /camera/picture; it has /camera/camera_info'):
+        play(drive, remap={'/camera/picture': '/played'})
 
 
 @pytest.mark.parametrize('storage', bag.STORAGES)

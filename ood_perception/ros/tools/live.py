@@ -160,7 +160,8 @@ class _Turn:
         while self._answered() < self.sent and time.monotonic() < end:
             if self.stop.wait(0.02):
                 return
-        self.sent += 1
+        # What the node refused is never answered; it is not waited for again.
+        self.sent = min(self.sent, self._answered()) + 1
 
     def _answered(self) -> int:
         return min((self.counts.get(name, 0) for name in OUTPUTS), default=0)
@@ -197,12 +198,17 @@ def _read_engine(run: LiveRun, recorded: Path) -> None:
 
 def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
     from ood_perception.bags import rosbag2 as bags
-    from ood_perception.frames.decode import decode
+    from ood_perception.frames.decode import BadImage, decode
 
-    for _, message in bags.read_topic(bag, topic):
-        height, width = decode(message).shape[:2]
+    why = 'there is none'
+    for _, message in bags.read_topic(bag, topic, problem=lambda _: None):
+        try:
+            height, width = decode(message).shape[:2]
+        except BadImage as error:  # the node leaves it out
+            why = str(error)
+            continue
         return height, width
-    raise bags.BagError(f'{bag}: no message on {topic}')
+    raise bags.BagError(f'{bag}: no image of {topic} could be used ({why})')
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ def play(
     with bag.opened(path) as reader, tool_node('ood_play', context) as node:
         if damage := getattr(reader, 'damage', ''):
             log.warning('%s: %s', path, damage)
-        connections = _choose(path, reader.connections, topics)
+        connections = _choose(path, reader.connections, topics, remap)
         publishers = _publishers(node, connections, remap)
         connections = [c for c in connections if c.id in publishers]
         if not connections:
@@ -161,9 +161,11 @@ class _Pace:
         self.publisher.publish(Clock(clock=Time(sec=stamp // 10**9, nanosec=stamp % 10**9)))
 
 
-def _choose(path: Any, connections: list[Any], topics: Sequence[str]) -> list[Any]:
+def _choose(
+    path: Any, connections: list[Any], topics: Sequence[str], remap: dict[str, str]
+) -> list[Any]:
     names = sorted({c.topic for c in connections})
-    missing = [name for name in topics if name not in names]
+    missing = [name for name in (*topics, *remap) if name not in names]
     if missing:
         raise bag.BagError(f'{path} has no topic {", ".join(missing)}; it has {", ".join(names)}')
     chosen = [c for c in connections if not topics or c.topic in topics]
