@@ -56,8 +56,9 @@ class MaskData:
     What the masks stage learns from.
 
     Attributes:
-        frames: folder with an INDEX.csv (columns image, sequence) of frames without unknowns.
-        objects: folder of RGBA cut-outs with an INDEX.csv.
+        frames: folder with an INDEX.csv (columns image, sequence) of frames without unknowns;
+            none = nothing is pasted.
+        objects: folder of RGBA cut-outs with an INDEX.csv, that are pasted.
         profile: name or path of the profile whose score maps are learnt from; '' = corrupted
             truth only.
         leave_out: sequence of the frames that is kept for validation.
@@ -66,6 +67,7 @@ class MaskData:
         photographs: folder that holds dhcn_indoor and coco_context, real unknown things in place;
             none = without.
         photographed: scenes of those to make, at most.
+        free: only photographs whose licence lets a company use the result.
         validation: scenes of the frames and objects left out, and half as many of other drives,
             to measure on at the end; 0 = none.
         spoilt: share 0..1 of the pasted scenes whose score map is spoilt truth, so that other
@@ -74,14 +76,15 @@ class MaskData:
 
     """
 
-    frames: Path
-    objects: Path
+    frames: Path | None
+    objects: Path | None
     profile: str = 'compact'
     leave_out: str = ''
     scenes: int = 400
     drives: int = 150
     photographs: Path | None = None
     photographed: int = 250
+    free: bool = False
     validation: int = 40
     spoilt: float = 0.25
     seed: int = 0
@@ -99,33 +102,41 @@ def make_scenes(
         held_out: make those for validation instead.
 
     Returns:
-        Scenes of one size, that of the first frame.
+        Scenes of one size, that of the first frame, or 480x360.
 
     Raises:
         TrainingError: no frames or objects, or files that cannot be read.
         ProfileError: a profile that cannot be built.
 
     """
-    frames = load_frames(data.frames, without=data.leave_out)
     pasted, drives, spoilt = data.scenes, data.drives, data.spoilt
     most = data.photographed
     first_seed = TRAINING_SEED + data.seed
     if held_out:
-        frames = load_frames(data.frames, only=data.leave_out) if data.leave_out else frames
         pasted, drives, spoilt = data.validation, data.validation // 2, 0.0
         most = data.validation // 2
         first_seed = VALIDATION_SEED + data.seed
-    if not frames:
-        which = 'with' if held_out else 'outside of'
-        raise TrainingError(f'{data.frames}: no frames {which} the sequence {data.leave_out!r}')
-    objects = load_objects(data.objects, held_out)
+    width, height, frames, objects = 480, 360, [], []
+    if data.frames is not None and data.objects is not None:
+        if held_out and data.leave_out:
+            frames = load_frames(data.frames, only=data.leave_out)
+        else:
+            frames = load_frames(data.frames, without=data.leave_out)
+        if not frames:
+            which = 'with' if held_out else 'outside of'
+            raise TrainingError(
+                f'{data.frames}: no frames {which} the sequence {data.leave_out!r}'
+            )
+        objects = load_objects(data.objects, held_out)
+        height, width = frames[0].shape[:2]
+    else:
+        pasted = 0
     rng = np.random.default_rng(first_seed)
     judge = _judge(data.profile) if data.profile else None
     propose = create_prompts('components')
-    height, width = frames[0].shape[:2]
     real = []
     if data.photographs is not None:
-        real = photographed(data.photographs, width, height, held_out)
+        real = photographed(data.photographs, width, height, held_out, data.free)
         real = [real[i] for i in rng.permutation(len(real))[:most]]
     scenes = []
     count = pasted + drives + len(real)
@@ -250,11 +261,22 @@ def _validated(written: dict[str, Path], scenes: Sequence[Scene]) -> dict[str, f
 
 def _sources(data: MaskData) -> list[dict[str, Any]]:
     return [
-        {'frames': data.frames.name, 'without the sequence': data.leave_out},
-        {'objects': data.objects.name, 'held out': 'one of five source images'},
+        *(
+            [
+                {'frames': data.frames.name, 'without the sequence': data.leave_out},
+                {'objects': data.objects.name, 'held out': 'one of five source images'},
+            ]
+            if data.frames is not None and data.objects is not None
+            else []
+        ),
         {'drives of the proving ground': data.drives},
         *(
-            [{'photographs of': 'dhcn_indoor and coco_context, without their held-out parts'}]
+            [
+                {
+                    'photographs of': 'dhcn_indoor and coco_context, without their held-out parts',
+                    'licences': 'CC BY only' if data.free else 'all',
+                }
+            ]
             if data.photographs is not None
             else []
         ),
@@ -289,6 +311,7 @@ def card(
         command: the command line; '' = that of this process.
 
     """
+    free = any(source.get('licences') == 'CC BY only' for source in sources)
     camvid = any('camvid' in str(value) for source in sources for value in source.values())
     write_card(
         weights.with_suffix('.md'),
@@ -301,6 +324,10 @@ def card(
             'licence': 'Trained on CamVid: non-commercial research use only. The objects are '
             'COCO cut-outs, each with its own Flickr licence.'
             if camvid
+            else 'Apache-2.0. The photographs are under CC BY 4.0 '
+            '(github.com/buinghia3101/DHCN_dataset), CC BY 2.0, or have no known restrictions '
+            '(COCO; compact_free.md lists them).'
+            if free
             else 'As the frames and objects allow.',
             'limits': [
                 'validated on the sequence, objects and drives left out, where numbers say so; '

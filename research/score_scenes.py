@@ -101,7 +101,7 @@ def load_frames(
 
 
 def photographed(
-    data: Path, width: int, height: int, held_out: bool
+    data: Path, width: int, height: int, held_out: bool, free: bool = False
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """
     Real unknown things in place: photographs whose labels name them.
@@ -111,6 +111,7 @@ def photographed(
         width: of the scenes, in pixels; photographs are cut to its shape in the middle.
         height: of the scenes.
         held_out: those that no network was trained on instead.
+        free: only those whose licence lets a company use the result.
 
     Returns:
         image uint8 (H, W, 3) RGB and labels uint8 (H, W), see `Scene`; connected parts of the
@@ -127,6 +128,8 @@ def photographed(
         for p in photographs.read_index(data / 'coco_context')
         if photographs.in_held_out_fifth(p.key) == held_out
     ]
+    if free:
+        chosen = [p for p in chosen if p.licence in photographs.FREE_LICENCES]
     scenes = []
     for photograph in chosen:
         ((image, label),) = photographs.load([photograph])

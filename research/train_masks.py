@@ -18,9 +18,9 @@ from research.masks import MaskData, train_masks
 def masks(
     out: Annotated[Path, typer.Option(help='Folder of the weights and their cards.')],
     frames: Annotated[
-        Path, typer.Option(help='Frames without unknowns, INDEX.csv with image, sequence.')
-    ],
-    objects: Annotated[Path, typer.Option(help='Cut-outs with an INDEX.csv.')],
+        Path | None, typer.Option(help='Frames without unknowns, INDEX.csv with image, sequence.')
+    ] = None,
+    objects: Annotated[Path | None, typer.Option(help='Cut-outs with an INDEX.csv.')] = None,
     profile: Annotated[
         str, typer.Option(help="Whose score maps to learn from; '' = likely ones of the truth.")
     ] = 'compact',
@@ -32,6 +32,7 @@ def masks(
     photographs: Annotated[
         Path | None, typer.Option(help='Folder of dhcn_indoor and coco_context.')
     ] = None,
+    free: Annotated[bool, typer.Option(help='Only photographs of a free licence.')] = False,
     validation: Annotated[int, typer.Option(min=0, help='Scenes to measure on.')] = 40,
     prompts_steps: Annotated[
         int, typer.Option(min=0, help='Steps of the light prompts; 0 = leave them out.')
@@ -52,6 +53,7 @@ def masks(
             scenes,
             drives,
             photographs,
+            free=free,
             validation=validation,
             seed=seed,
         )

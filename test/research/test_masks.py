@@ -23,7 +23,7 @@ from research.mask_head import crops, mask_loss, train_mask_head
 from research.mask_validation import Tally, match, siou
 from research.masks import MaskData, make_scenes, train_masks
 from research.robot7 import DRIVES, VAL_DRIVES
-from research.score_scenes import Scene, load_frames, load_objects, spoil
+from research.score_scenes import Scene, load_frames, load_objects, photographed, spoil
 from research.small_networks import train_small
 
 torch.set_num_threads(1)
@@ -301,3 +301,56 @@ def test_siou_does_not_blame_a_mask_for_the_object_next_door():
     labels[5:15, 30:35] = 7  # 50 pixels of ground, which count against both
     assert siou(truth, labels)[[2, 4]] == pytest.approx([50 / 100, 200 / 250])
     assert siou(truth * 0, labels).tolist() == [0]
+
+
+@pytest.fixture
+def real(tmp_path):
+    """Folders of photographs: two unknown things each, one mostly void, one not free."""
+    for folder in ('dhcn_indoor', 'coco_context'):
+        root = tmp_path / folder
+        (root / 'images').mkdir(parents=True)
+        with (root / 'INDEX.csv').open('w', newline='') as file:
+            writer = csv.writer(file)
+            writer.writerow(['image', 'label', 'split', 'licence', 'source'])
+            for i in range(60):
+                label = np.zeros((60, 100), np.uint8)
+                label[10:30, 40:50] = label[10:30, 60:70] = 254
+                label[50:52, 50:52] = 254  # four pixels
+                if i == 0:
+                    label[:, :60] = 255
+                cv2.imwrite(str(root / f'images/p_{i:06}.jpg'), np.full((60, 100, 3), i, np.uint8))
+                cv2.imwrite(str(root / f'images/p_{i:06}.png'), label)
+                licence = 'CC BY-NC 2.0' if folder == 'coco_context' and i % 2 else 'CC BY 2.0'
+                row = [
+                    f'images/p_{i:06}.jpg',
+                    f'images/p_{i:06}.png',
+                    'val' if i > 50 else 'train',
+                ]
+                writer.writerow([*row, licence, 'here'])
+    return tmp_path
+
+
+@pytest.mark.parametrize('held_out', [False, True])
+def test_photographs_make_scenes_of_their_unknown_things(real, held_out):
+    found = photographed(real, 120, 96, held_out)
+    free = photographed(real, 120, 96, held_out, free=True)
+    assert 0 < len(free) < len(found)
+    for image, labels in found:
+        assert image.shape == (96, 120, 3)
+        assert labels.shape == (96, 120)
+        assert set(np.unique(labels)) == {0, 1, 2}  # the four pixels are no object
+    both = photographed(real, 120, 96, not held_out)
+    assert len(found) + len(both) == 118  # of 120, the two of which too little is labelled
+
+
+def test_free_scenes_need_no_frames_and_say_their_licence(real, tmp_path):
+    data = MaskData(None, None, '', drives=1, photographs=real, photographed=3, free=True)
+    scenes = make_scenes(data)
+    assert [scene.image.shape for scene in scenes] == [(360, 480, 3)] * 4
+    path = tmp_path / 'mask_head.safetensors'
+    path.write_bytes(b'')
+    room.card(path, {}, room._sources(data), {}, 'x')
+    assert 'Apache-2.0' in path.with_suffix('.md').read_text()
+    bound = dataclasses.replace(data, free=False)
+    room.card(path, {}, room._sources(bound), {}, 'x')
+    assert 'Apache-2.0' not in path.with_suffix('.md').read_text()
