@@ -153,6 +153,23 @@ def test_videos(tmp_path):
     assert next(small.frames()).shape == (24, 32, 3)
 
 
+@pytest.mark.parametrize(('quarters', 'matrix'), [(1, (0, 1, -1, 0)), (3, (0, -1, 1, 0))])
+def test_a_video_is_upright_by_its_display_matrix(quarters, matrix, tmp_path):
+    path = tmp_path / 'phone.mp4'
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32] = 255
+    with VideoWriter(path, 10.0) as writer:
+        writer.write(image)
+    data = bytearray(path.read_bytes())
+    at = data.index(b'tkhd') + 44
+    for offset, value in zip((0, 4, 12, 16), matrix, strict=True):
+        data[at + offset : at + offset + 4] = (value << 16).to_bytes(4, 'big', signed=True)
+    path.write_bytes(data)
+    (shown_image,) = open_source(str(path)).frames()
+    difference = np.abs(shown_image.astype(int) - np.rot90(image, -quarters))
+    assert difference.mean() < 20
+
+
 def test_a_cut_video_says_how_many_frames_it_announced(tmp_path):
     import av
 
@@ -271,12 +288,12 @@ def test_a_message_that_makes_no_sense_costs_only_itself(tmp_path, rgb):
 
 def test_a_damaged_data_base_is_read_up_to_the_damage(tmp_path, rgb):
     path = tmp_path / 'bag'
-    bags.write_drive(path, frames(rgb, 20), labels='', storage='sqlite3')
+    bags.write_drive(path, frames(np.tile(rgb, (3, 3, 1))), labels='', storage='sqlite3')
     data = bytearray((path / 'bag.db3').read_bytes())
-    data[len(data) // 2 :] = b'\xaa' * len(data[len(data) // 2 :])
+    data[len(data) // 2 : len(data) // 2 + 9000] = b'\xaa' * 9000
     (path / 'bag.db3').write_bytes(data)
     source = open_source(str(path))
-    assert 0 < len(list(source.frames())) < 20
+    assert 0 < len(list(source.frames())) < 6
     assert any('bag is damaged, the rest of it is missing' in note for note in source.notes)
     problems: Counter[str] = Counter()
     list(grouped(path, [CAMERA], problems, CAMERA))

@@ -155,7 +155,10 @@ def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
         (['demo', '--input', 'half.jpg'], 'cut off'),
         (['demo', '--input', 'nothing'], 'no folder, picture, video or bag'),
         (['demo', '--output', '.'], 'run holds something else'),
-        (['demo', '--input', 'demo_output/drive'], 'is the input and would be overwritten'),
+        (
+            ['demo', '--output', 'mine', '--input', 'mine/drive'],
+            'is the input and would be overwritten',
+        ),
         (['evaluate', 'bag', 'old.bag'], 'rosbags-convert'),
         (['evaluate', 'folder', 'pictures', '--values', '7=9'], 'VALUE='),
         (['drive', 'out', '--size', '320'], 'WIDTHxHEIGHT'),
@@ -174,9 +177,9 @@ def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, r
     Path('half.jpg').write_bytes(jpeg[: len(jpeg) // 2])
     os.mkfifo('pipe')
     Path('old.bag').write_bytes(b'#ROSBAG V2.0\n')
-    for folder in ('empty', 'run/mine', 'pictures/labels', 'pictures/images', 'demo_output/drive'):
+    for folder in ('empty', 'run/mine', 'pictures/labels', 'pictures/images', 'mine/drive'):
         Path(folder).mkdir(parents=True)
-    Path('demo_output/drive/drive.mcap').touch()
+    Path('mine/drive/drive.mcap').touch()
     Path('pictures/a.jpg').write_bytes(jpeg)
     Path('pictures/images/a.jpg').write_bytes(jpeg)
     Path('pictures/labels/a.png').write_bytes(encode(rgb[..., 0] // 200, '.png'))
@@ -185,7 +188,7 @@ def test_a_source_that_yields_nothing_is_named(ood, arguments, text, tmp_path, r
     assert text in said
     assert 'Traceback' not in said
     assert Path('run/mine').is_dir()
-    assert Path('demo_output/drive/drive.mcap').is_file()
+    assert Path('mine/drive/drive.mcap').is_file()
 
 
 def test_errors_of_the_outer_world_become_one_line():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from std_msgs.msg import String
 
 from ood_perception.bags import rosbag2 as bag
 from ood_perception.cli.main import without_ros_arguments
-from ood_perception.ros.tools import domain, recording
+from ood_perception.ros.tools import domain, live, recording
 from ood_perception.ros.tools.playing import play
 from ood_simulation import ProvingGround
 
@@ -87,6 +89,19 @@ def test_camera_and_play_are_nodes_of_a_launch_file(tmp_path, ros_node, spin_unt
     assert Counter(seen) == {'/robot/camera/image_raw': 4, '/played': 4}
     assert '4 frames sent' in finish(camera, 0)
     assert '/played' in finish(player, 0)
+
+
+def test_a_picture_that_the_node_refuses_is_waited_for_once(monkeypatch):
+    monkeypatch.setattr(live._Turn, 'PATIENCE', 1.0)
+    counts: dict[str, int] = {}
+    turn = live._Turn('/image', counts, threading.Event())
+    waited = []
+    for answers in (0, 0, 1, 2):
+        counts |= dict.fromkeys(live.OUTPUTS, answers)
+        begin = time.monotonic()
+        turn('/image')
+        waited.append(time.monotonic() - begin >= 1.0)
+    assert waited == [False, True, False, False]
 
 
 def test_a_recording_or_replay_of_nothing_is_an_error(tmp_path):
