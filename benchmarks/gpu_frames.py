@@ -156,7 +156,7 @@ def syncs(setting: Setting) -> list[Row]:
 
     def masks() -> None:
         parts = [found[k] for k in ('score', 'heat', 'semantic')]
-        pipeline._masks(images, *parts, ['0'], StageTimer(pipeline.device))
+        pipeline._masks(images, *parts, StageTimer(pipeline.device))
 
     rows = []
     for name, stage in (('network', network), ('score and heatmap', heatmap), ('masks', masks)):

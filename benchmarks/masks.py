@@ -179,7 +179,7 @@ def measure(data: list[Sample], prompts: str, mask_model: str, args: Any) -> dic
         boxes = propose(s[None], p[None])
         slots = boxes.valid[0]
         marks.append(time.process_time())
-        logits = outline(image, p, boxes.boxes[0][slots])
+        (logits,) = outline(image[None], p[None], boxes.boxes[:, slots])
         marks.append(time.process_time())
         found = fuse(logits, boxes.confidences[0][slots], slots[slots], s)
         marks.append(time.process_time())

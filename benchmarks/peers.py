@@ -85,7 +85,7 @@ def sam(quick: bool, rounds: int) -> list[dict[str, Any]]:
     height, length = (60, 80) if quick else (360, 640)
     image = torch.randint(0, 256, (height, length, 3), dtype=torch.uint8)
     predictor, mask_model = SamPredictor(net), SamMaskModel(net)
-    zeros = torch.zeros(height, length)
+    zeros = torch.zeros(1, height, length)
     rows = []
     for count in (1, 8):
         left = torch.rand(count, 2) * torch.tensor([length / 2, height / 2])
@@ -104,10 +104,10 @@ def sam(quick: bool, rounds: int) -> list[dict[str, Any]]:
             return predictor.predict_torch(None, None, boxes=moved, **options)[0][:, 0]
 
         def mine(boxes: Tensor = boxes) -> Tensor:
-            return mask_model(image.permute(2, 0, 1), zeros, boxes)
+            return mask_model(image.permute(2, 0, 1)[None], zeros, boxes[None])[0]
 
         def empty(boxes: Tensor = boxes) -> Tensor:
-            return mask_model(image.permute(2, 0, 1), zeros, boxes[:0])
+            return mask_model(image.permute(2, 0, 1)[None], zeros, boxes[None, :0])[0]
 
         for name, peer in (('predict, box by box', theirs), ('predict_torch', batched)):
             figures, a, b = pair(peer, mine, rounds)

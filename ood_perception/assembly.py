@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,8 +16,12 @@ from torch import Tensor
 from ood_perception.frames.resize import resize, resize_map
 from ood_perception.frames.transfer import download
 from ood_perception.masks.fusion import Instances, no_instances
+from ood_perception.masks.tracking import Glance, relabelled
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.result import NO_CLASS, Result
+
+ROWS = ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
+"""Fields of a result with one row an object."""
 
 
 def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) -> Tensor | None:
@@ -77,7 +82,7 @@ def assemble(
         semantic: uint8 (h, w), or None without classes.
         full: (H, W) of the frame.
         wants: fields to fill.
-        as_tensors: False makes the ids of `instances` uint16 already, where they lie on the host.
+        as_tensors: False makes the ids of `instances` as narrow as they will be on the host.
 
     """
     h, w = score.shape
@@ -98,8 +103,8 @@ def assemble(
             instances = no_instances(h, w, score.device)
         across, down = full[1] / w, full[0] / h
         labels = instances.labels
-        if not as_tensors and labels.device.type == 'cpu':
-            labels = labels.to(torch.uint16)
+        if not as_tensors:
+            labels = labels.to(torch.uint16 if labels.device.type == 'cpu' else torch.int16)
         result.instances = _resize_labels(labels, full)
         # Numbers of Python, not a tensor made from them: that copy would wait for the device.
         columns = [instances.boxes[:, i] * (down if i % 2 else across) for i in range(4)]
@@ -133,20 +138,32 @@ def _nearest(length: int, wanted: int, device: torch.device) -> Tensor:
     return F.interpolate(index[None, None], wanted, mode='nearest')[0, 0].long()
 
 
-def to_host(results: list[Result]) -> list[Result]:
-    """Copy the tensors of all results to the host together."""
+def to_host(results: list[Result], others: Sequence[Tensor] = ()) -> list[Tensor]:
+    """Copy the tensors of all results, in place, and others, returned, to the host together."""
     places = [
         (result, name)
         for result in results
         for name in result.__slots__
         if isinstance(getattr(result, name), Tensor)
     ]
-    arrays = download([getattr(result, name) for result, name in places])
-    for (result, name), array in zip(places, arrays, strict=True):
+    arrays = download([*(getattr(result, name) for result, name in places), *others])
+    for (result, name), array in zip(places, arrays, strict=False):
         setattr(result, name, array.astype('uint16', copy=False) if name == 'instances' else array)
     for result in results:
         if result.instances is not None and result.ids is not None and len(result.ids):
             # Counted where it is published: scaled from the network's size it is some pixels off.
             counts = np.bincount(result.instances[result.instances > 0], minlength=1 << 16)
             result.areas = counts[np.asarray(result.ids, np.int64)].astype(np.int32)
-    return results
+    return [torch.from_numpy(array) for array in arrays[len(places) :]]
+
+
+def settle(result: Result, seen: Glance, lasting: list[int]) -> None:
+    """Leave out the empty rows of a result, and give its objects the ids that last."""
+    rows = (seen.ids > 0).nonzero()[:, 0].tolist()
+    own = seen.ids[rows].tolist()
+    if len(rows) < len(seen.ids):
+        for name in ROWS:
+            setattr(result, name, getattr(result, name)[rows])
+    if lasting != own:
+        result.instances = relabelled(result.instances, result.boxes, own, lasting)
+        result.ids[:] = torch.tensor(lasting)

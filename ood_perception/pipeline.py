@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ood_perception.assembly import assemble, semantic_map, to_host
+from ood_perception.assembly import assemble, semantic_map, settle, to_host
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
 from ood_perception.engines import create_engine
@@ -32,8 +32,9 @@ from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
 from ood_perception.masks import Tracker, create_mask_model, create_prompts, fuse
 from ood_perception.masks.base import MaskModel, PromptModel
-from ood_perception.masks.boxes import Boxes
+from ood_perception.masks.boxes import Boxes, waits
 from ood_perception.masks.fusion import Instances
+from ood_perception.masks.tracking import Glance, glance
 from ood_perception.models import create_model
 from ood_perception.models.folding import fold
 from ood_perception.models.output import InputSpec, SegmentorOutput
@@ -230,10 +231,10 @@ class Pipeline:
         """Run the mask model, which a frame without objects does not, on a box in the middle."""
         assert self._mask_model is not None
         with self._on_device():
-            zeros = torch.zeros(height, width, device=self.device)
-            image = torch.zeros(3, height, width, dtype=torch.uint8, device=self.device)
+            zeros = torch.zeros(1, height, width, device=self.device)
+            image = torch.zeros(1, 3, height, width, dtype=torch.uint8, device=self.device)
             box = [width / 4, height / 4, width * 3 / 4, height * 3 / 4]
-            self._mask_model(image, zeros, torch.tensor([box], device=self.device))
+            self._mask_model(image, zeros, torch.tensor([[box]], device=self.device))
 
     def reset(self, stream: str | None = None) -> None:
         """Forget the past of one camera (None: of all): tracks, streaming clusters. Ids go on."""
@@ -291,7 +292,7 @@ class Pipeline:
         self._threads.took(time.perf_counter() - started)
         found: list[Instances | Exception | None] = [None] * len(frames)
         if self._prompts is not None and 'instances' in wants:
-            found = self._masks(images, score, probability, semantic, streams, timer)
+            found = self._masks(images, score, probability, semantic, timer)
         outcomes: list[Result | Exception] = []
         with timer.stage('download'):
             for i, (frame, instances) in enumerate(zip(frames, found, strict=True)):
@@ -303,8 +304,19 @@ class Pipeline:
                 parts = (score[i], probability[i], instances, classes, full, wants, as_tensors)
                 outcomes.append(self._attempt('assembly', assemble, *parts))
             results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
-            if not as_tensors:
-                to_host(results)
+            seen = {
+                i: glance(instances, images[i])
+                for i, instances in enumerate(found)
+                if isinstance(instances, Instances) and isinstance(outcomes[i], Result)
+            }
+            small = [tensor for part in seen.values() for tensor in part]
+            arrived = iter(to_host([] if as_tensors else results, small))
+        for i in seen:
+            now = Glance(*(next(arrived) for _ in Glance._fields))
+            try:
+                settle(outcomes[i], now, self._track(now, streams[i]))
+            except Exception as error:
+                outcomes[i] = error
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
         for result in results:
             result.timings = timings
@@ -343,63 +355,54 @@ class Pipeline:
         score: Tensor,
         probability: Tensor,
         semantic: Tensor | None,
-        streams: list[str],
         timer: StageTimer,
     ) -> list[Instances | Exception | None]:
         assert self._prompts is not None
-        assert self._mask_model is not None
         with timer.stage('prompts'):
             boxes = self._attempt('prompts', self._prompts, score, probability)
             if isinstance(boxes, Exception):
-                return [boxes] * len(streams)
-            # The one question to the device before the download: without a box there is no work.
-            counts = boxes.valid.sum(1).tolist()
+                return [boxes] * len(images)
+            if not waits(boxes.valid):
+                count = int(boxes.valid.sum(1).amax())  # empty slots are the last ones
+                boxes = Boxes(*(part[:, :count] for part in boxes))
         found: list[Instances | Exception | None] = []
         with timer.stage('masks'):
-            for i, stream in enumerate(streams):
+            logits = self._outline(images, probability, boxes.boxes)
+            for i, mask in enumerate(logits):
+                if isinstance(mask, Exception):
+                    found.append(mask)
+                    continue
                 classes = None if semantic is None else semantic[i]
-                frame = (images[i], score[i], probability[i], classes, boxes, i, int(counts[i]))
-                now = self._attempt('masks', self._outline, *frame)
-                if not isinstance(now, Exception):
-                    try:
-                        now = self._track(now, stream, images[i])
-                    except Exception as error:
-                        now = error
-                found.append(now)
+                prompt = (mask, boxes.confidences[i], boxes.valid[i])
+                found.append(
+                    self._attempt('masks', fuse, *prompt, score[i], classes, self._ground)
+                )
         return found
 
     def _outline(
-        self,
-        image: Tensor,
-        score: Tensor,
-        probability: Tensor,
-        semantic: Tensor | None,
-        boxes: Boxes,
-        index: int,
-        count: int,
-    ) -> Instances:
-        """Outline the first `count` boxes of a frame; empty slots are the last ones."""
+        self, images: Tensor, probability: Tensor, boxes: Tensor
+    ) -> Sequence[Tensor | Exception]:
+        """Outline the boxes (B, K, 4) of all frames together; if that fails, of each by itself."""
         assert self._mask_model is not None
-        if count:
-            logits = self._mask_model(image, probability, boxes.boxes[index, :count])
-        else:
-            logits = score.new_empty(0, *score.shape)
-        return fuse(
-            logits,
-            boxes.confidences[index, :count],
-            boxes.valid[index, :count],
-            score,
-            semantic,
-            ground_classes=self._ground,
-        )
+        if not boxes.shape[1]:
+            return probability.new_empty(len(images), 0, *probability.shape[1:]).unbind()
+        logits = self._attempt('masks', self._mask_model, images, probability, boxes)
+        if not isinstance(logits, Exception):
+            return logits.unbind()
+        if len(images) == 1:
+            return [logits]
+        parts = zip(images.split(1), probability.split(1), boxes.split(1), strict=True)
+        alone = [self._attempt('masks', self._mask_model, *part) for part in parts]
+        return [one if isinstance(one, Exception) else one[0] for one in alone]
 
-    def _track(self, instances: Instances, stream: str, image: Tensor) -> Instances:
+    def _track(self, seen: Glance, stream: str) -> list[int]:
+        """Ids of a frame's objects, those that last where there is a tracker."""
         if not self.profile.tracking.enabled:
-            return instances
+            return seen.ids[seen.ids > 0].tolist()
         tracker = self._trackers.get(stream)
         if tracker is None:
             tracker = self._trackers[stream] = Tracker(**self.profile.tracking.options)
-        return tracker.update(instances, image)
+        return tracker.match(seen)
 
 
 def load_segmentor(profile: Profile) -> nn.Module:

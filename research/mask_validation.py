@@ -113,7 +113,8 @@ def validate(
         boxes = prompts(probability[None], probability[None])
         slots = boxes.valid[0]
         chosen = boxes.boxes[0][slots]
-        logits = mask_model(torch.from_numpy(scene.image).permute(2, 0, 1), probability, chosen)
+        image = torch.from_numpy(scene.image).permute(2, 0, 1)
+        (logits,) = mask_model(image[None], probability[None], chosen[None])
         found = fuse(logits, boxes.confidences[0][slots], slots[slots], probability)
         tally.add(scene.labels, found, chosen, np.zeros(scene.labels.shape, bool))
     return tally.numbers()

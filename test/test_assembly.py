@@ -26,7 +26,7 @@ def test_labels_are_those_of_the_nearest_pixel(size: tuple[int, int], as_tensors
     wants = frozenset({'score', 'heatmap', 'instances', 'semantic'})
     result = assemble(score, score.sigmoid(), instances, semantic, size, wants, as_tensors)
     if not as_tensors:
-        (result,) = to_host([result])
+        to_host([result])
         assert result.instances.dtype == np.uint16
     else:
         assert result.instances.dtype == torch.int32
@@ -66,7 +66,8 @@ def test_the_area_is_that_of_the_published_pixels(full):
         surroundings=torch.zeros(3, dtype=torch.uint8),
     )
     score = torch.zeros(h, w)
-    (result,) = to_host([assemble(score, score, instances, None, full, frozenset({'instances'}))])
+    result = assemble(score, score, instances, None, full, frozenset({'instances'}))
+    to_host([result])
     expected = [np.count_nonzero(result.instances == i) for i in (7, 300, 65535)]
     assert result.areas.tolist() == expected
     assert result.areas.dtype == np.int32

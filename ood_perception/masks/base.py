@@ -36,18 +36,18 @@ class PromptModel(Protocol):
 class MaskModel(Protocol):
     """Outlines the object in each box; an nn.Module, entry of `MASK_MODELS`."""
 
-    def __call__(self, image: Tensor, probability: Tensor, boxes: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, probability: Tensor, boxes: Tensor) -> Tensor:
         """
-        Outline the objects of one frame.
+        Outline the objects of B frames together.
 
         Args:
-            image: uint8 (3, H, W) RGB, on the model's device.
-            probability: float32 (H, W), 0..1, the calibrated score; NaN counts as 0.
-            boxes: float (N, 4) XYXY pixels of the frame; N may be 0. Outside, empty or NaN boxes
-                give an empty mask.
+            images: uint8 (B, 3, H, W) RGB, on the model's device.
+            probability: float32 (B, H, W), 0..1, the calibrated score; NaN counts as 0.
+            boxes: float (B, K, 4) XYXY pixels of the frame; K may be 0. Outside, empty or NaN
+                boxes, such as the zeros of empty slots, give an empty mask.
 
         Returns:
-            float32 (N, H, W) logits, > 0 = object.
+            float32 (B, K, H, W) logits, > 0 = object.
 
         """
 

@@ -10,6 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+ALWAYS_WAITS = False
+"""Whether tensors on the host are treated as if they were on a GPU, which tests want."""
+
+STEPS = 32
+"""Steps in which a GPU decides between rivals; only longer chains of rivals end otherwise."""
+
 
 class Boxes(NamedTuple):
     """
@@ -36,6 +42,15 @@ def empty_boxes(batch: int, slots: int, device: torch.device | str = 'cpu') -> B
     )
 
 
+def waits(tensor: Tensor) -> bool:
+    """
+    Whether the host would wait for the device to know a value of the tensor.
+
+    Where it would, shapes must not depend on values: empty slots are computed, too.
+    """
+    return ALWAYS_WAITS or tensor.device.type != 'cpu'
+
+
 def clean_boxes(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """
     Clip boxes to the frame.
@@ -51,8 +66,9 @@ def clean_boxes(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
 
     """
     finite = torch.isfinite(boxes).all(-1)
-    limit = boxes.new_tensor([width, height, width, height], dtype=torch.float32)
-    clipped = torch.nan_to_num(boxes.float()).clamp(min=0).minimum(limit)
+    found = torch.nan_to_num(boxes.float())
+    sides = (found[..., 0::2].clamp(0, width), found[..., 1::2].clamp(0, height))
+    clipped = torch.stack(sides, -1).flatten(-2)
     valid = finite & (clipped[..., 2] > clipped[..., 0]) & (clipped[..., 3] > clipped[..., 1])
     return torch.where(valid[..., None], clipped, 0.0), valid
 
@@ -79,6 +95,28 @@ def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return common / union, common / torch.minimum(area_a, area_b).clamp(min=1e-9)
 
 
+def best_of_rivals(rivals: Tensor, able: Tensor) -> Tensor:
+    """
+    Choose greedily: a candidate is kept unless it is the rival of a better one that is kept.
+
+    Args:
+        rivals: bool (..., N, N), candidates in their order, the best first; symmetric.
+        able: bool (..., N), those that may be kept at all.
+
+    Returns:
+        bool (..., N).
+
+    """
+    better = rivals.tril(-1)
+    keep = able
+    # After n steps all is right up to chains of n rivals, each of which saves the next but one.
+    for _ in range(min(rivals.shape[-1], STEPS) if waits(able) else rivals.shape[-1]):
+        before, keep = keep, able & ~(better & keep[..., None, :]).any(-1)
+        if not waits(able) and torch.equal(before, keep):
+            break
+    return keep
+
+
 def suppress(
     boxes: Tensor,
     confidences: Tensor,
@@ -101,9 +139,9 @@ def suppress(
 
     """
     merit = confidences if merit is None else torch.where(confidences > 0, merit, 0.0)
-    # Candidates beyond the limit would hardly be kept; each costs a step of the loop below.
+    # Candidates beyond the limit would hardly be kept.
     limit = min(merit.shape[1], max(64, 4 * slots))
-    if merit.device.type == 'cpu':
+    if not waits(merit):
         limit = min(limit, int((merit > 0).sum(1).amax()) if merit.numel() else 0)
     merit, order = merit.sort(dim=1, descending=True, stable=True)
     merit, order = merit[:, :limit], order[:, :limit]
@@ -111,9 +149,7 @@ def suppress(
     boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     union, inside = overlaps(boxes, boxes)
     rivals = (union > iou) | (inside > containment)
-    keep = merit > 0
-    for i in range(limit - 1):
-        keep[:, i + 1 :] &= ~(rivals[:, i, i + 1 :] & keep[:, i, None])
+    keep = best_of_rivals(rivals, merit > 0)
     confidences = torch.where(keep, confidences, 0.0)
     if limit < slots:
         confidences = torch.nn.functional.pad(confidences, (0, slots - limit))

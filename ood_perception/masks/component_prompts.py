@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, overlaps, suppress
+from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, overlaps, suppress, waits
 from ood_perception.masks.components import Regions, find_regions
 
 
@@ -64,7 +64,7 @@ class ComponentPrompts(nn.Module):
         if not probability.numel():
             return empty_boxes(batch, self.slots, probability.device)
         probability = probability.float()
-        peak = float(probability.max()) if probability.device.type == 'cpu' else math.nan
+        peak = math.nan if waits(probability) else float(probability.max())
         if peak < self.seed:
             return empty_boxes(batch, self.slots)
         if math.isnan(peak):
@@ -77,9 +77,9 @@ class ComponentPrompts(nn.Module):
         ]
         boxes, confidences, merit = (torch.stack(part) for part in zip(*found, strict=True))
         kept = suppress(boxes, confidences, self.slots, iou=0.5, containment=0.7, merit=merit)
-        grow = (kept.boxes[..., 2:] - kept.boxes[..., :2]).repeat(1, 1, 2) * self.margin
-        sign = grow.new_tensor([-1, -1, 1, 1])
-        clipped, inside = clean_boxes(kept.boxes + sign * grow, height, width)
+        grow = (kept.boxes[..., 2:] - kept.boxes[..., :2]) * self.margin
+        wide = torch.cat([kept.boxes[..., :2] - grow, kept.boxes[..., 2:] + grow], -1)
+        clipped, inside = clean_boxes(wide, height, width)
         # The same rule as the early return above, frame by frame and on every device.
         valid = kept.valid & inside & (probability.amax((1, 2)) >= self.seed)[:, None]
         return Boxes(clipped * valid[..., None], kept.confidences * valid, valid)

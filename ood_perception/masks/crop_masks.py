@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ood_perception.checkpoints.tensors import load_exactly
 from ood_perception.frames.resize import resize
 from ood_perception.host_cpu import has_bfloat16_tiles
-from ood_perception.masks.boxes import clean_boxes
-from ood_perception.masks.layers import fuse_conv_bn
-from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, cut, windows
+from ood_perception.masks.boxes import clean_boxes, waits
+from ood_perception.masks.layers import fuse_conv_bn, log_odds
+from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, Resampling, cut, windows
 
 OUTSIDE = -20.0
 """Logit of the pixels that a box's crop does not reach."""
@@ -32,7 +32,7 @@ class CompactMaskModel(nn.Module):
 
     Args:
         weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
-        batch: most crops that go through the network together.
+        batch: most crops of each frame that go through the network together.
 
     Raises:
         OSError: there is no such weight file.
@@ -52,25 +52,50 @@ class CompactMaskModel(nn.Module):
         self.eval()
 
     @torch.no_grad()
-    def forward(self, image: Tensor, probability: Tensor, boxes: Tensor) -> Tensor:
+    def forward(self, images: Tensor, probability: Tensor, boxes: Tensor) -> Tensor:
         """Outline the object in each box; see `base.MaskModel`."""
-        height, width = probability.shape
-        out = torch.full((len(boxes), height, width), OUTSIDE, device=boxes.device)
+        height, width = probability.shape[1:]
         clipped, valid = clean_boxes(boxes, height, width)
-        # The only transfer: where to cut is decided on the host.
-        table = torch.cat([clipped, valid[:, None].float()], 1).tolist()
-        rows = [row for row, (*_, usable) in enumerate(table) if usable]
+        if waits(boxes):
+            return self._everything(images, probability, clipped, valid)
+        out = torch.full((*boxes.shape[:2], height, width), OUTSIDE)
+        rows = [(int(b), int(k)) for b, k in valid.nonzero()]
+        table = clipped.tolist()
         for start in range(0, len(rows), self.batch):
             part = rows[start : start + self.batch]
-            places = [table[row][:4] for row in part]
+            places = [table[b][k] for b, k in part]
             crops = windows(places, height, width, MARGIN)
-            pairs = zip(crops, places, strict=True)
-            pictures = [cut(image, probability, crop, box, SIZE) for crop, box in pairs]
+            pictures = [
+                cut(images[b], probability[b], crop, box, SIZE)
+                for (b, _), crop, box in zip(part, crops, places, strict=True)
+            ]
             logits = self._outline(torch.stack(pictures))
-            for row, (x1, y1, x2, y2), logit in zip(part, crops, logits, strict=True):
+            for (b, k), (x1, y1, x2, y2), logit in zip(part, crops, logits, strict=True):
                 whole = resize(logit[None, None], (y2 - y1, x2 - x1))
-                out[row, y1:y2, x1:x2] = whole[0, 0]
+                out[b, k, y1:y2, x1:x2] = whole[0, 0]
         return out
+
+    def _everything(
+        self, images: Tensor, probability: Tensor, boxes: Tensor, valid: Tensor
+    ) -> Tensor:
+        """Do the same with products of matrices, for every slot, used or not."""
+        batch, slots = boxes.shape[:2]
+        height, width = probability.shape[1:]
+        down, across = (
+            Resampling(boxes[..., axis::2], length, SIZE)
+            for axis, length in ((1, height), (0, width))
+        )
+        planes = torch.cat([images.float() / 64 - 2, log_odds(probability)[:, None]], 1)
+        rows = torch.einsum('bksh,bchw->bkcsw', down.shrink, planes)
+        pictures = rows @ across.shrink.mT[:, :, None]
+        inside = down.inside[..., :, None] & across.inside[..., None, :]
+        pictures = torch.cat([pictures, inside[:, :, None].float()], 2).flatten(0, 1)
+        parts = [self._outline(part) for part in pictures.split(self.batch * batch)]
+        small = torch.cat(parts).view(batch, slots, SIZE, SIZE)
+        reached = (
+            down.reached[..., :, None] & across.reached[..., None, :] & valid[..., None, None]
+        )
+        return torch.where(reached, down.grow @ small @ across.grow.mT, OUTSIDE)
 
     def _outline(self, pictures: Tensor) -> Tensor:
         """Outline the object in each crop (N, 5, size, size) of `mask_head.cut`: logits."""

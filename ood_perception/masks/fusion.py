@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.masks.boxes import best_of_rivals, waits
 from ood_perception.result import SURROUNDINGS
 
 NONE, ON_ROAD, BESIDE, IN_AIR = range(len(SURROUNDINGS))
@@ -25,9 +27,11 @@ class Instances(NamedTuple):
     """
     The objects of one frame, N rows, most confident first.
 
+    Where asking for their number would wait for the device, empty rows follow whose values are 0.
+
     Attributes:
         labels: int32 (H, W), id of the object that owns the pixel, 0 = none.
-        ids: int32 (N,), 1..65535, the values in `labels`.
+        ids: int32 (N,), 1..65535, the values in `labels`; 0 = an empty row.
         boxes: float32 (N, 4), XYXY pixels, tight around the instance's pixels.
         confidences: float32 (N,), 0..1, of the prompt.
         areas: int32 (N,), pixels.
@@ -84,30 +88,38 @@ def fuse(
     masks = masks[:, window[0], window[1]][order] & (confidences >= 0)[:, None, None]
     confidences = confidences.clamp(min=0)
     out = no_instances(height, width, score_map.device)
-    chosen = _without_duplicates(masks, min_area, duplicate) if masks.numel() else []
-    if not chosen:
+    if masks.numel():
+        kept = _without_duplicates(masks, min_area, duplicate)
+        if waits(masks):
+            masks = masks & kept[:, None, None]
+        else:
+            masks, confidences = masks[kept], confidences[kept]
+    if not masks.numel():
         return out
-    rows = torch.tensor(chosen, device=masks.device)
-    owner, confidences, areas = _owners(masks[rows], confidences[rows], min_area)
+    owner, confidences, areas = _owners(masks, confidences, min_area)
     count = len(confidences)
     out.labels[window] = owner
     values = torch.nan_to_num(score_map[window].float(), nan=0.0, posinf=0.0, neginf=0.0)
     boxes = _bounds(owner, count)
-    boxes += boxes.new_tensor([window[1].start, window[0].start] * 2)
+    boxes[:, 0::2] += window[1].start
+    boxes[:, 1::2] += window[0].start
+    used = areas > 0
+    boxes = boxes * used[:, None]
+    ids = torch.arange(1, count + 1, device=owner.device, dtype=torch.int32)
     return out._replace(
-        ids=torch.arange(1, count + 1, device=owner.device, dtype=torch.int32),
+        ids=ids * used,
         boxes=boxes,
         confidences=confidences,
         areas=areas.int(),
         mean_scores=_summed(owner, values, count) / areas.clamp(min=1),
-        surroundings=_surroundings(boxes, out.labels, semantic, ground_classes),
+        surroundings=_surroundings(boxes, out.labels, semantic, ground_classes) * used,
     )
 
 
 def _window(masks: Tensor) -> tuple[slice, slice]:
     """Rows and columns that hold all masks (K, H, W); the whole frame where asking would wait."""
     height, width = masks.shape[1:]
-    if masks.device.type != 'cpu':
+    if waits(masks):
         return slice(0, height), slice(0, width)
     covered = masks.numpy().any(0)
     window = []
@@ -138,21 +150,15 @@ def no_instances(height: int, width: int, device: torch.device | str = 'cpu') ->
     )
 
 
-def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> list[int]:
-    """List the masks (best first) that are large enough and no duplicate of a better one."""
+def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> Tensor:
+    """Bool (K,): masks (best first) that are large enough and no duplicate of a better one."""
     # Every second pixel is enough to tell how much two masks share; tiny masks need them all.
-    step = 2 if masks[0].numel() > 40_000 else 1
+    step = 2 if masks[0].numel() > 40_000 and not waits(masks) else 1
     flat = masks[:, ::step, ::step].reshape(len(masks), -1).float()
-    common = (flat @ flat.T).cpu()
+    common = flat @ flat.T
     areas = common.diagonal()
     smaller = torch.minimum(areas[:, None], areas[None]).clamp(min=1)
-    rivals = common / smaller > duplicate
-    large = (areas * step * step >= min_area).tolist()
-    kept: list[int] = []
-    for i in range(len(masks)):
-        if large[i] and not bool(rivals[i, kept].any()):
-            kept.append(i)
-    return kept
+    return best_of_rivals(common / smaller > duplicate, areas * step * step >= min_area)
 
 
 def _owners(masks: Tensor, confidences: Tensor, min_area: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,19 +171,21 @@ def _owners(masks: Tensor, confidences: Tensor, min_area: int) -> tuple[Tensor, 
         min_area: pixels.
 
     Returns:
-        owner int32 (h, w), 1..M, 0 = none; confidences and areas float32 (M,).
+        owner int32 (h, w), 1..M, 0 = none; confidences and areas float32 (M,), where it would
+        wait for the device to know M with N - M rows of zeros after them.
 
     """
     owner, count = _last(masks), len(confidences)
     areas = _summed(owner, torch.ones(owner.shape, device=owner.device), count)
-    large = [row for row, area in enumerate(areas.tolist()) if area >= min_area]
-    if len(large) == count:
+    large = areas >= min_area
+    if not waits(owner) and bool(large.all()):
         return owner, confidences, areas
-    kept = torch.tensor(large, dtype=torch.long, device=owner.device)
-    numbers = torch.zeros(count + 1, dtype=torch.int32, device=owner.device)
-    numbers[kept + 1] = torch.arange(1, len(kept) + 1, device=owner.device).int()
     # The pixels of a dropped mask belong to nobody.
-    return numbers[owner], confidences[kept], areas[kept]
+    numbers = F.pad(large.cumsum(0).int() * large, (1, 0))
+    order = (~large).int().argsort(stable=True)
+    rows = count if waits(owner) else int(large.sum())
+    owner = numbers.gather(0, owner.flatten().long()).view(owner.shape)
+    return owner, *((part * large)[order][:rows] for part in (confidences, areas))
 
 
 def _summed(owner: Tensor, values: Tensor, count: int) -> Tensor:

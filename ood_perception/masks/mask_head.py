@@ -69,7 +69,7 @@ def cut(
     size: int = SIZE,
 ) -> Tensor:
     """
-    Make the head's input for one box.
+    Make the head's input for one box, see `Resampling` for many.
 
     Args:
         image: uint8 (3, H, W) RGB.
@@ -118,3 +118,41 @@ def windows(
             )
         )
     return found
+
+
+class Resampling:
+    """
+    `windows`, `cut` and the way back along one axis, for (B, K) boxes, with shapes known before.
+
+    Args:
+        sides: float32 (B, K, 2), first and last pixel coordinate of each box; 0, 0 in empty slots.
+        length: of the frame along this axis in pixels.
+        size: side of the crop.
+
+    Attributes:
+        shrink: float32 (B, K, size, length), antialiased bilinear weights of the frame's pixels.
+        grow: float32 (B, K, length, size), bilinear weights of the crop's pixels.
+        inside: bool (B, K, size), pixels of the crop in the box.
+        reached: bool (B, K, length), pixels of the frame in the crop.
+
+    """
+
+    def __init__(self, sides: Tensor, length: int, size: int) -> None:
+        # In float64, as the host's numbers are: the corners must be the same pixels.
+        low, high = sides.double()[..., None].unbind(2)
+        margin = (MARGIN * (high - low)).clamp(min=3.0)
+        first = (low - margin).trunc().clamp(min=0)
+        last = ((high + margin).trunc() + 1).clamp(max=length)
+        step = (last - first) / size
+        pixel = torch.arange(length, device=sides.device)
+        place = torch.arange(size, device=sides.device)
+        self.reached = (pixel >= first) & (pixel < last)
+        # Places of the crop's pixels in the frame, and of the frame's pixels in the crop.
+        centre = (place.float() * step.float() + (first + step / 2).float()).float()
+        self.inside = (centre >= sides[..., :1]) & (centre < sides[..., 1:])
+        exact = first + (place + 0.5) * step
+        gap = (pixel + 0.5 - exact[..., None]).abs() / step.clamp(min=1)[..., None]
+        weight = (1 - gap).clamp(min=0) * self.reached[..., None, :]
+        self.shrink = (weight / weight.sum(-1, keepdim=True)).float()
+        back = ((pixel + 0.5 - first) / step - 0.5).clamp(0, size - 1)
+        self.grow = (1 - (back[..., None] - place).abs()).clamp(min=0).float()

@@ -4,7 +4,8 @@
 """
 Segment Anything (SAM) and MobileSAM as mask models.
 
-The image is embedded only when there is a box; all boxes go through the decoder together. The
+On a CPU an image is embedded only when it has a box. The images of all cameras go through the
+encoder together, and so do their boxes through the decoder. The
 arithmetic equals `SamPredictor.predict_torch` with `boxes` alone and one mask a box, as S2M uses
 it (arXiv 2411.16816, section 3.3).
 """
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import catalogue, resolve, wrong_sha256
-from ood_perception.masks.boxes import clean_boxes
+from ood_perception.masks.boxes import clean_boxes, waits
 
 EMPTY = -20.0
 """Logit of the masks of unusable boxes."""
@@ -67,44 +68,60 @@ class SamMaskModel(nn.Module):
         self.dtype: torch.dtype = getattr(torch, precision)
 
     @torch.no_grad()
-    def forward(self, image: Tensor, probability: Tensor, boxes: Tensor) -> Tensor:
+    def forward(self, images: Tensor, probability: Tensor, boxes: Tensor) -> Tensor:
         """Outline the object in each box; see `base.MaskModel`. The probability is not read."""
-        size = int(image.shape[1]), int(image.shape[2])
-        out = torch.full((len(boxes), *size), EMPTY, device=boxes.device)
-        boxes, valid = clean_boxes(boxes, *size)
-        rows = valid.nonzero()[:, 0]
+        batch, slots = boxes.shape[:2]
+        size = int(images.shape[2]), int(images.shape[3])
+        out = torch.full((batch * slots, *size), EMPTY, device=boxes.device)
+        boxes, valid = (part.flatten(0, 1) for part in clean_boxes(boxes, *size))
+        rows, frames = torch.arange(batch * slots, device=boxes.device), None
+        if not waits(boxes):
+            rows = rows[valid]
+            frames = (rows // slots).unique()
+            images = images[frames]
         if not len(rows):
-            return out
-        embedding = self._embed(image)
+            return out.view(batch, slots, *size)
+        embeddings = self._embed(images)
         for part in torch.split(rows, self.chunk):
-            out[part] = self._decode(embedding, boxes[part], size)
-        return out
+            source = part // slots
+            if frames is not None:
+                source = torch.searchsorted(frames, source)
+            masks = self._decode(embeddings[source], boxes[part], size)
+            out[part] = torch.where(valid[part, None, None], masks, EMPTY)
+        return out.view(batch, slots, *size)
 
     def _encoder_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Size (h, w) of a frame of (H, W) pixels after its longer side became the encoder's."""
         scale = self.sam.image_encoder.img_size * 1.0 / max(size)
         return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
 
-    def _embed(self, image: Tensor) -> Tensor:
-        """Embed a uint8 (3, H, W) RGB frame."""
-        size = self._encoder_size((int(image.shape[1]), int(image.shape[2])))
-        with torch.autocast(
-            image.device.type, self.dtype, enabled=image.is_cuda and self.dtype != torch.float32
-        ):
-            embedding = self.sam.image_encoder(self.sam.preprocess(_shrink(image, size)[None]))
-        return embedding.float()  # type: ignore[no-any-return]
-
-    def _decode(self, embedding: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        new = self._encoder_size(size)
-        scale = boxes.new_tensor([new[1] / size[1], new[0] / size[0]] * 2)
-        sparse, dense = self.sam.prompt_encoder(points=None, boxes=boxes * scale, masks=None)
-        low, _ = self.sam.mask_decoder(
-            image_embeddings=embedding,
-            image_pe=self.sam.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
+    def _embed(self, images: Tensor) -> Tensor:
+        """Embed uint8 (B, 3, H, W) RGB frames."""
+        device = images.device
+        small = _shrink(images, self._encoder_size((int(images.shape[2]), int(images.shape[3]))))
+        half = torch.autocast(
+            device.type, self.dtype, enabled=images.is_cuda and self.dtype != torch.float32
         )
+        # The encoder makes tables of indices where torch makes tensors: a GPU would wait for them.
+        with half, device:
+            embeddings = self.sam.image_encoder(self.sam.preprocess(small))
+        return embeddings.float()  # type: ignore[no-any-return]
+
+    def _decode(self, embeddings: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (N, H, W) of N boxes, each with its frame's embedding."""
+        new = self._encoder_size(size)
+        across, down = new[1] / size[1], new[0] / size[0]
+        scaled = torch.stack([boxes[:, i] * (down if i % 2 else across) for i in range(4)], 1)
+        sparse, dense = self.sam.prompt_encoder(points=None, boxes=scaled, masks=None)
+        # `MaskDecoder.predict_masks` with an embedding for each box, and of its masks the first.
+        decoder, count = self.sam.mask_decoder, len(boxes)
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        tokens = torch.cat([own.expand(count, -1, -1), sparse], 1)
+        places = self.sam.prompt_encoder.get_dense_pe().expand(count, -1, -1, -1)
+        answers, seen = decoder.transformer(embeddings + dense, places, tokens)
+        fine = decoder.output_upscaling(seen.mT.reshape(embeddings.shape))
+        weights = decoder.output_hypernetworks_mlps[0](answers[:, 1])
+        low = torch.einsum('nc,nchw->nhw', weights, fine)[:, None]
         return self.sam.postprocess_masks(low, new, size)[:, 0]  # type: ignore[no-any-return]
 
 
@@ -145,13 +162,15 @@ def _checked(weights: str) -> Path:
     return path
 
 
-def _shrink(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize uint8 (3, H, W) to float (3, h, w) as SAM does: antialiased, whole numbers."""
-    if image.device.type == 'cpu':
+def _shrink(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize uint8 (B, 3, H, W) to float (B, 3, h, w) as SAM does: antialiased, whole numbers."""
+    if images.device.type == 'cpu':
         # Pillow rounds its weights in its own way; using it makes the host equal to the bit.
         from PIL import Image
 
-        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        picture = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()
-    return F.interpolate(image[None].float(), size, mode='bilinear', antialias=True)[0].round()
+        small = [
+            np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR))
+            for pixels in np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+        ]
+        return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float()
+    return F.interpolate(images.float(), size, mode='bilinear', antialias=True).round()

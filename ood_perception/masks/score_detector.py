@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.checkpoints.tensors import load_exactly
-from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress
+from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
 from ood_perception.masks.layers import conv_bn_relu, fuse_conv_bn, log_odds
 
 CELL = 4
@@ -204,7 +204,7 @@ class ScoreDetectorPrompts(nn.Module):
     @torch.no_grad()
     def forward(self, score: Tensor, probability: Tensor) -> Boxes:
         """Propose boxes; see `base.PromptModel`."""
-        if probability.device.type == 'cpu' and not bool((probability >= self.seed).any()):
+        if not waits(probability) and not bool((probability >= self.seed).any()):
             # Saves the host the network; `propose` drops all boxes by the same rule.
             return empty_boxes(len(probability), self.slots)
         return self.propose(probability)

@@ -12,6 +12,7 @@ boxes with a margin. Across a scene cut, between pictures without anything in co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,33 @@ class _Track:
         """Box (4,) expected in the coming frame."""
         # Only the place is predicted: what one edge does in a frame says little about the next.
         return self.box + (self.speed * (self.missed + 1)).repeat(2)
+
+
+class Glance(NamedTuple):
+    """
+    What a tracker sees of a frame: little enough to be copied to the host with the results.
+
+    Attributes:
+        boxes: float32 (N, 4) XYXY pixels.
+        ids: int32 (N,), in this frame alone; 0 = an empty row, which is passed over.
+        labels: int32 (h, w), ids of every `CELL`-th pixel.
+        picture: float32 `THUMBNAIL`, mean brightness; empty = scene cuts are not noticed.
+
+    """
+
+    boxes: Tensor
+    ids: Tensor
+    labels: Tensor
+    picture: Tensor
+
+
+def glance(instances: Instances, image: Tensor | None = None) -> Glance:
+    """What a tracker needs of a frame and its uint8 (3, H, W) picture."""
+    small = instances.labels[::CELL, ::CELL]
+    picture = small.new_zeros(0, dtype=torch.float32)
+    if image is not None:
+        picture = F.adaptive_avg_pool2d(image[:, ::CELL, ::CELL].float(), THUMBNAIL).mean(0)
+    return Glance(instances.boxes, instances.ids, small, picture)
 
 
 class Tracker:
@@ -91,7 +119,7 @@ class Tracker:
 
     def update(self, instances: Instances, image: Tensor | None = None) -> Instances:
         """
-        Match one frame's instances with the tracks.
+        Match one frame's instances, on the host, with the tracks.
 
         Args:
             instances: of `fusion.fuse`; a frame of another size than the last resets the tracker.
@@ -101,13 +129,22 @@ class Tracker:
             The instances with ids that last, 1..65535, in `ids` and `labels`.
 
         """
-        size = tuple(instances.labels.shape)
+        seen = glance(instances, image)
+        lasting = self.match(seen)
+        labels = relabelled(instances.labels, seen.boxes, seen.ids.tolist(), lasting)
+        return instances._replace(labels=labels, ids=torch.tensor(lasting, dtype=torch.int32))
+
+    def match(self, seen: Glance) -> list[int]:
+        """Match a frame, on the host, with the tracks; the ids that last, without empty rows."""
+        size = tuple(seen.labels.shape)
         if size != self._size:
             self.reset()
             self._size = size
-        if not len(instances.ids) and not self._tracks:
-            return instances
-        boxes, ids, masks, picture = _to_host(instances, image)
+        used = seen.ids > 0
+        boxes, picture = seen.boxes[used], seen.picture.flatten()
+        if not len(boxes) and not self._tracks:
+            return []
+        masks = seen.labels[None] == seen.ids[used][:, None, None]
         if _correlation(self._picture, picture) < self.cut:
             self._tracks.clear()
         self._picture = picture
@@ -130,7 +167,7 @@ class Tracker:
             self._tracks = sorted(self._tracks, key=lambda track: track.missed)[: self.max_tracks]
         if not self._tracks:
             self._picture = torch.zeros(0)
-        return self._report(instances, ids, [track for track in owners if track is not None])
+        return [track.id for track in owners if track is not None]
 
     def _match(self, boxes: Tensor, masks: Tensor) -> list[tuple[int, int]]:
         """Pairs (track, instance): by mask overlap first, the rest by widened boxes."""
@@ -154,31 +191,23 @@ class Tracker:
             if self._last_id not in taken:
                 return self._last_id
 
-    def _report(self, instances: Instances, ids: list[int], owners: list[_Track]) -> Instances:
-        labels = instances.labels
-        after = torch.zeros_like(labels)
-        for own, track in zip(ids, owners, strict=True):
-            x1, y1, x2, y2 = track.box.int().tolist()
-            part = (slice(y1, y2), slice(x1, x2))
-            after[part].masked_fill_(labels[part] == own, track.id)
-        lasting = torch.tensor([track.id for track in owners], dtype=torch.int32)
-        return instances._replace(labels=after, ids=lasting.to(labels.device))
 
+def relabelled(labels: Any, boxes: Any, ids: list[int], lasting: list[int]) -> Any:
+    """
+    Write other ids into labels.
 
-def _to_host(
-    instances: Instances, image: Tensor | None
-) -> tuple[Tensor, list[int], Tensor, Tensor]:
-    """Boxes (N, 4), ids, coarse masks bool (N, h, w) and a thumbnail, in one transfer."""
-    small = instances.labels[::CELL, ::CELL]
-    parts = [instances.boxes, instances.ids, small]
-    if image is not None:
-        parts.append(F.adaptive_avg_pool2d(image[:, ::CELL, ::CELL].float(), THUMBNAIL).mean(0))
-    # Ids and labels are below 2^24, so they survive as floats.
-    flat = torch.cat([part.flatten().float() for part in parts]).cpu()
-    boxes, ids, labels, *rest = torch.split(flat, [part.numel() for part in parts])
-    masks = labels.view(1, *small.shape) == ids[:, None, None]
-    picture = rest[0] if rest else torch.zeros(0)
-    return boxes.view(-1, 4), ids.int().tolist(), masks, picture
+    Args:
+        labels: integer (H, W), array or tensor.
+        boxes: float (N, 4) XYXY pixels that hold the pixels of each id.
+        ids: N ids in `labels`.
+        lasting: N ids to put there instead.
+
+    """
+    after = labels * 0
+    for (x1, y1, x2, y2), own, new in zip(boxes.tolist(), ids, lasting, strict=True):
+        part = slice(int(y1), int(y2) + 1), slice(int(x1), int(x2) + 1)
+        after[part][labels[part] == own] = new
+    return after
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

@@ -105,11 +105,12 @@ def test_labels_and_regions_agree_with_scipy_and_opencv():
 
 def test_compact_mask_model_clips_bad_boxes():
     model = create_mask_model('compact', weights='')
-    image = torch.randint(0, 256, (3, 120, 160), dtype=torch.uint8)
-    assert model(image, scene(), torch.zeros(0, 4)).shape == (0, 120, 160)
+    image = torch.randint(0, 256, (1, 3, 120, 160), dtype=torch.uint8)
+    assert model(image, scene()[None], torch.zeros(1, 0, 4)).shape == (1, 0, 120, 160)
     nan = float('nan')
     bad = [[500.0, 5, 600, 50], [10, 10, 10, 40], [nan, 0, 5, 5], [30, 30, 10, 10]]
-    masks = model(image, scene(), torch.tensor([*bad, [-50.0, -50, 900, 900]]))
+    boxes = torch.tensor([[*bad, [-50.0, -50, 900, 900]]])
+    (masks,) = model(image, scene()[None], boxes)
     assert masks.shape == (5, 120, 160)
     assert (masks[:4] < 0).all()
     assert torch.isfinite(masks).all()
@@ -124,19 +125,19 @@ def test_shipped_mask_head_finds_an_object_on_plain_ground(monkeypatch, tiles):
     image = torch.full((3, 120, 160), 90, dtype=torch.uint8)
     image[:, 20:60, 30:90] = torch.tensor([220, 40, 30], dtype=torch.uint8)[:, None, None]
     box = torch.tensor([[28.0, 19.0, 93.0, 62.0]])
-    mask = create_mask_model('compact')(image, scene(), box)[0] > 0
+    mask = create_mask_model('compact')(image[None], scene()[None], box[None])[0, 0] > 0
     truth = torch.zeros(120, 160, dtype=torch.bool)
     truth[20:60, 30:90] = True
     assert (mask & truth).sum() / (mask | truth).sum() > 0.8
 
 
 def test_bfloat16_draws_nearly_the_same(monkeypatch):
-    image = torch.randint(0, 256, (3, 120, 160), dtype=torch.uint8)
-    boxes = torch.tensor([[28.0, 19.0, 93.0, 62.0], [5.0, 70.0, 40.0, 110.0]])
+    image = torch.randint(0, 256, (1, 3, 120, 160), dtype=torch.uint8)
+    boxes = torch.tensor([[[28.0, 19.0, 93.0, 62.0], [5.0, 70.0, 40.0, 110.0]]])
     drawn = []
     for tiles in (False, True):
         monkeypatch.setattr(TILES, lambda tiles=tiles: tiles)
-        drawn.append(create_mask_model('compact')(image, scene(), boxes))
+        drawn.append(create_mask_model('compact')(image, scene()[None], boxes))
     assert drawn[1].dtype == torch.float32
     assert not torch.equal(*drawn)
     assert ((drawn[0] > 0) == (drawn[1] > 0)).float().mean() > 0.99

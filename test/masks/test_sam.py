@@ -50,7 +50,7 @@ def test_equals_the_predictor(size):
     expected, _, _ = predictor.predict_torch(
         None, None, boxes=moved, multimask_output=False, return_logits=True
     )
-    got = SamMaskModel(sam)(image.permute(2, 0, 1), torch.zeros(size), boxes)
+    (got,) = SamMaskModel(sam)(image.permute(2, 0, 1)[None], torch.zeros(1, *size), boxes[None])
     assert got.shape == (3, *size)
     torch.testing.assert_close(got, expected[:, 0], rtol=1e-4, atol=1e-5)
     assert torch.equal(got > 0, expected[:, 0] > 0)
@@ -61,29 +61,42 @@ def test_embedding_once_a_frame_and_only_for_a_box():
     calls = []
     sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
     model = SamMaskModel(sam, chunk=1)
-    image, flat = torch.zeros(3, 70, 90, dtype=torch.uint8), torch.zeros(70, 90)
-    assert model(image, flat, torch.zeros(0, 4)).shape == (0, 70, 90)
+    image, flat = torch.zeros(1, 3, 70, 90, dtype=torch.uint8), torch.zeros(1, 70, 90)
+    assert model(image, flat, torch.zeros(1, 0, 4)).shape == (1, 0, 70, 90)
     assert not calls
-    model(image, flat, BOXES)
+    model(image, flat, BOXES[None])
     assert len(calls) == 1
 
 
 def test_chunks_change_nothing():
-    image = torch.randint(0, 256, (3, 70, 90), dtype=torch.uint8)
-    flat = torch.zeros(70, 90)
+    image = torch.randint(0, 256, (1, 3, 70, 90), dtype=torch.uint8)
+    flat = torch.zeros(1, 70, 90)
     results = []
     for chunk in (1, 2, 100):
-        results.append(SamMaskModel(tiny_sam(), chunk=chunk)(image, flat, BOXES))
+        results.append(SamMaskModel(tiny_sam(), chunk=chunk)(image, flat, BOXES[None]))
     torch.testing.assert_close(results[0], results[2], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(results[1], results[2], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('always', [False, True])
+def test_frames_together_are_the_frames_alone(monkeypatch, always):
+    monkeypatch.setattr('ood_perception.masks.boxes.ALWAYS_WAITS', always)
+    model, empty = SamMaskModel(tiny_sam(), chunk=2), torch.zeros(3, 4)
+    images = torch.randint(0, 256, (3, 3, 70, 90), dtype=torch.uint8)
+    flat, boxes = torch.zeros(3, 70, 90), torch.stack([BOXES, empty, BOXES.flip(0)])
+    together = model(images, flat, boxes)
+    assert (together[1] < 0).all()
+    for i in (0, 2):
+        alone = model(images[i : i + 1], flat[:1], boxes[i : i + 1])[0]
+        torch.testing.assert_close(together[i], alone, rtol=1e-4, atol=1e-5)
+
+
 def test_unusable_boxes_give_empty_masks():
-    image, flat = torch.zeros(3, 70, 90, dtype=torch.uint8), torch.zeros(70, 90)
+    image, flat = torch.zeros(1, 3, 70, 90, dtype=torch.uint8), torch.zeros(1, 70, 90)
     boxes = torch.tensor(
         [[200.0, 5, 300, 50], [10, 10, 10, 40], [float('nan'), 0, 5, 5], [30, 30, 10, 10]]
     )
-    assert (SamMaskModel(tiny_sam())(image, flat, boxes) < 0).all()
+    assert (SamMaskModel(tiny_sam())(image, flat, boxes[None]) < 0).all()
 
 
 @pytest.fixture

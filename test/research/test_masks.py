@@ -216,8 +216,8 @@ def test_both_networks_are_written_with_cards_and_load(data, tmp_path):
     prompts = create_prompts('score_detector', weights=str(written['light_prompts']))
     maps = torch.from_numpy(simple_scene().probability).float()[None]
     assert prompts(maps, maps).boxes.shape == (1, 16, 4)
-    image = torch.zeros(3, 96, 128, dtype=torch.uint8)
-    assert mask_model(image, maps[0], torch.tensor([[5.0, 5, 50, 50]])).shape == (1, 96, 128)
+    image = torch.zeros(1, 3, 96, 128, dtype=torch.uint8)
+    assert mask_model(image, maps, torch.tensor([[[5.0, 5, 50, 50]]])).shape == (1, 1, 96, 128)
     only = train_masks(
         dataclasses.replace(data, validation=0), tmp_path / 'head', 0, 1, start=out,
     )  # fmt: skip

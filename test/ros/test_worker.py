@@ -88,13 +88,13 @@ def worker(ros, tmp_path):
         return score(output, size, streams)
 
     def breakable(pixels, probability, boxes):
-        if int(pixels[0, 0, 0]) == BROKEN:
+        if (pixels[:, 0, 0, 0] == BROKEN).any():
             raise RuntimeError('masks broke')
         return outline(pixels, probability, boxes)
 
-    def counted_track(instances, stream, pixels):
+    def counted_track(seen, stream):
         worker.tracked.update([stream])
-        return track(instances, stream, pixels)
+        return track(seen, stream)
 
     pipeline.score.forward = counted
     pipeline._mask_model, pipeline._track = breakable, counted_track
