@@ -29,11 +29,11 @@ from ood_perception.result import FramesFailed
 def profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
     """The compact profile with random heads: every stage is the real one."""
     torch.manual_seed(0)
-    model = create_model('compact')
+    compact = Profile.load('compact')
+    model = create_model('compact', **compact.segmentor.options)
     state = {k: v for k, v in model.state_dict().items() if k.startswith(('fpn.', 'uem.'))}
     path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
     save_file(state, path)
-    compact = Profile.load('compact')
     segmentor = dataclasses.replace(compact.segmentor, weights=str(path))
     image = dataclasses.replace(compact.image, short_side=96, max_long_side=160)
     return dataclasses.replace(compact, segmentor=segmentor, image=image)

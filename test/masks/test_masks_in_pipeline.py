@@ -37,11 +37,11 @@ class Painted(ScoreModule):
 @pytest.fixture(scope='module')
 def profile(tmp_path_factory):
     torch.manual_seed(0)
-    model = create_model('compact')
+    compact = Profile.load('compact')
+    model = create_model('compact', **compact.segmentor.options)
     state = {k: v for k, v in model.state_dict().items() if k.startswith(('fpn.', 'uem.'))}
     path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
     save_file(state, path)
-    compact = Profile.load('compact')
     return dataclasses.replace(
         compact,
         segmentor=dataclasses.replace(compact.segmentor, weights=str(path)),
