@@ -15,7 +15,7 @@ from ood_perception.diagnosis.software import version
 
 NEEDS = {
     'openvino': ('openvino',),
-    'onnxruntime': ('onnxruntime', 'onnx'),
+    'onnxruntime': ('onnxruntime', 'onnx', 'onnxscript'),
     'tensorrt': ('torch_tensorrt',),
 }
 """Engine -> modules that it needs."""

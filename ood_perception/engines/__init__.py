@@ -70,7 +70,7 @@ def candidates(device: torch.device, rounded: bool = False) -> list[str]:
     if device.type == 'cpu' and installed('openvino'):
         names += ['openvino_int8', 'openvino_bf16'] if rounded else []
         names += ['openvino']
-    if device.type == 'cpu' and installed('onnx', 'onnxruntime'):
+    if device.type == 'cpu' and installed('onnx', 'onnxscript', 'onnxruntime'):
         names += ['onnxruntime']
     return [*names, 'eager']
 

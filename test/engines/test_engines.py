@@ -237,12 +237,15 @@ def test_bfloat16_stays_near_float32_or_says_that_the_cpu_has_none() -> None:
 
 # ---- auto ----------------------------------------------------------------------------------
 
+ONNX = {'onnx', 'onnxscript', 'onnxruntime'}
+
 
 @pytest.mark.parametrize(
     ('installed', 'rounded', 'wanted'),
     [
-        ({'openvino', 'onnx', 'onnxruntime'}, False, ['openvino', 'onnxruntime', 'eager']),
-        ({'onnxruntime'}, False, ['eager']),
+        ({'openvino', *ONNX}, False, ['openvino', 'onnxruntime', 'eager']),
+        (ONNX - {'onnxscript'}, False, ['eager']),
+        (ONNX - {'onnx'}, False, ['eager']),
         ({'openvino'}, True, ['openvino_int8', 'openvino_bf16', 'openvino', 'eager']),
         (set(), True, ['eager']),
     ],
