@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes
+from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, waits
 
 
 class RCNNPrompts(nn.Module):
@@ -54,6 +54,8 @@ class RCNNPrompts(nn.Module):
 
         """
         batch, height, width = score.shape
+        if waits(score):
+            return self._in_slots(_finite(score))
         out = empty_boxes(batch, self.slots, score.device)
         for i, found in enumerate(self.detector(_finite(score))):
             boxes, valid = clean_boxes(found['boxes'][: self.slots], height, width)
@@ -62,6 +64,13 @@ class RCNNPrompts(nn.Module):
             out.confidences[i, : len(boxes)] = confidences
             out.valid[i, : len(boxes)] = True
         return out
+
+    def _in_slots(self, score: Tensor) -> Boxes:
+        from ood_perception.masks.rcnn_slots import detect_in_slots
+
+        boxes, confidences = detect_in_slots(self.detector, score)
+        valid = confidences > 0
+        return Boxes(torch.where(valid[..., None], boxes, 0.0), confidences, valid)
 
 
 def _finite(score: Tensor) -> Tensor:

@@ -58,13 +58,24 @@ class FixedAnchors(AnchorGenerator):
                 corners.append([-width / 2, -height / 2, width / 2, height / 2])
         return torch.tensor(corners, dtype=dtype, device=device)
 
-    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """Anchors (A, 4) of each image, level by level."""
+    def of_levels(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
+        """Anchors (A, 4) of each level."""
         first = feature_maps[0]
         self.set_cell_anchors(first.dtype, first.device)
-        strides = [[torch.tensor(s, device=first.device)] * 2 for s in STRIDES]
-        levels = self.grid_anchors([list(m.shape[-2:]) for m in feature_maps], strides)
-        return [torch.cat(levels)] * len(image_list.image_sizes)
+        sizes = [list(maps.shape[-2:]) for maps in feature_maps]
+        # Numbers of Python: tensors of them would be sent to the device at each call.
+        levels: list[Tensor] = self.grid_anchors(sizes, [[s, s] for s in STRIDES])
+        return levels
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors (A, 4) of each image, level by level."""
+        return [torch.cat(self.of_levels(feature_maps))] * len(image_list.image_sizes)
+
+
+def level_of(boxes: Tensor) -> Tensor:
+    """Which of p2 .. p5, as 0 .. 3, each box (N, 4) is read from, by its area."""
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8)).clamp(2, 5).long() - 2
 
 
 class AlignedPooler(nn.Module):
@@ -84,8 +95,7 @@ class AlignedPooler(nn.Module):
         maps = list(features.values())[:4]
         index = torch.cat([b.new_full((len(b), 1), i) for i, b in enumerate(boxes)])
         flat = torch.cat(boxes)
-        area = (flat[:, 2] - flat[:, 0]) * (flat[:, 3] - flat[:, 1])
-        levels = torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8)).clamp(2, 5).long() - 2
+        levels = level_of(flat)
         rois = torch.cat([index, flat], dim=1)
         out = maps[0].new_zeros(len(flat), maps[0].shape[1], self.size, self.size)
         for level, feature in enumerate(maps):
@@ -167,6 +177,16 @@ class PromptRCNN(nn.Module):
             detections_per_img=max_boxes,
         )
 
+    def features(self, scores: Tensor) -> dict[str, Tensor]:
+        """Maps p2 .. p6 of raw score maps (B, H, W). Raises ValueError for another shape."""
+        if scores.ndim != 3:
+            raise ValueError(f'expected score maps (B, H, W), got {tuple(scores.shape)}')
+        height, width = scores.shape[1:]
+        images = torch.stack([scores.float() - mean for mean in PIXEL_MEAN], 1)
+        # The padding is zero after the mean is taken away, as in detectron2.
+        images = F.pad(images, (0, -width % 32, 0, -height % 32))
+        return self.backbone(images.to(self.rpn.head.cls_logits.weight.dtype))  # type: ignore[no-any-return]
+
     def forward(
         self, scores: Tensor, targets: list[dict[str, Tensor]] | None = None
     ) -> list[dict[str, Tensor]] | dict[str, Tensor]:
@@ -186,16 +206,9 @@ class PromptRCNN(nn.Module):
             ValueError: not (B, H, W).
 
         """
-        if scores.ndim != 3:
-            raise ValueError(f'expected score maps (B, H, W), got {tuple(scores.shape)}')
-        height, width = scores.shape[1:]
-        dtype = self.rpn.head.cls_logits.weight.dtype
-        mean = scores.new_tensor(PIXEL_MEAN, dtype=torch.float32).view(1, 3, 1, 1)
-        images = (scores.float().unsqueeze(1) - mean).to(dtype)
-        # The padding is zero after the mean is taken away, as in detectron2.
-        images = F.pad(images, (0, -width % 32, 0, -height % 32))
-        batch = ImageList(images, [(height, width)] * len(scores))
-        features = self.backbone(images)
+        features = self.features(scores)
+        sizes = [(int(scores.shape[1]), int(scores.shape[2]))] * len(scores)
+        batch = ImageList(scores, sizes)
         proposals, rpn_losses = self.rpn(batch, features, targets)
         found, losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
         return {**rpn_losses, **losses} if self.training else found

@@ -10,6 +10,7 @@ from official_weights import mmseg_value
 from torchvision.ops import nms, roi_align
 
 from ood_perception.checkpoints import CheckpointError, load_checkpoint
+from ood_perception.masks.rcnn_slots import detect_in_slots
 from ood_perception.models import create_model
 from ood_perception.models.faster_rcnn import STRIDES, AlignedPooler, FixedAnchors
 
@@ -188,11 +189,15 @@ def test_every_official_key_is_used(official):
     assert not report.ignored
 
 
-def test_boxes_equal_the_official_computation(official):
-    model, weights, _ = official
+def score_maps():
     generator = torch.Generator().manual_seed(1)
     coarse = torch.randn(2, 1, 6, 9, generator=generator)
-    scores = 20 * F.interpolate(coarse, (101, 150), mode='bicubic')[:, 0] - 10
+    return 20 * F.interpolate(coarse, (101, 150), mode='bicubic')[:, 0] - 10
+
+
+def test_boxes_equal_the_official_computation(official):
+    model, weights, _ = official
+    scores = score_maps()
     with torch.inference_mode():
         found = model(scores)
         for score, out in zip(scores, found, strict=True):
@@ -207,6 +212,20 @@ def test_boxes_equal_the_official_computation(official):
             ):
                 assert label == wanted_label
                 assert (box - wanted).abs().max() < 0.1
+
+
+@pytest.mark.parametrize('always', [False, True])
+def test_slots_hold_the_same_boxes(official, monkeypatch, always):
+    monkeypatch.setattr('ood_perception.masks.boxes.ALWAYS_WAITS', always)
+    model, scores = official[0], score_maps()
+    with torch.inference_mode():
+        boxes, confidences = detect_in_slots(model, scores)
+        for i, out in enumerate(model(scores)):
+            count = len(out['scores'])
+            assert count > 10
+            assert (confidences[i, count:] == 0).all()
+            torch.testing.assert_close(confidences[i, :count], out['scores'], atol=1e-4, rtol=0)
+            torch.testing.assert_close(boxes[i, :count], out['boxes'], atol=1e-2, rtol=0)
 
 
 def test_labels_name_both_foreground_classes(official):
