@@ -54,3 +54,28 @@ def test_kernel_equals_the_operator() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'equal' in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('architecture', [80, 86, 87, 89, 90])
+@pytest.mark.parametrize(('width', 'block'), [(16, 64), (32, 32)])
+def test_kernel_compiles_for_gpus_that_are_not_here(
+    architecture: int, width: int, block: int
+) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from ood_perception.models.dcnv3_triton import _forward
+
+    constants = {'KERNEL': 3, 'WIDTH': width, 'PADDED': width, 'BLOCK': block}
+    kinds = {
+        **dict.fromkeys(_forward.arg_names, 'i32'),
+        **dict.fromkeys(('value', 'offset', 'mask', 'output'), '*fp16'),
+        **dict.fromkeys(constants, 'constexpr'),
+        'scale': 'fp32',
+    }
+    source = ASTSource(_forward, kinds, constants)
+    kernel = triton.compile(source, target=GPUTarget('cuda', architecture, 32))
+    assert f'.target sm_{architecture}' in kernel.asm['ptx']
+    assert kernel.asm['cubin']
