@@ -11,6 +11,31 @@ from torch import nn
 
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
+DINO = {
+    'embed_dim': 24,
+    'depth': 4,
+    'num_heads': 2,
+    'out_indices': (0, 1, 2, 3),
+    'table_size': 56,
+    'channels': 8,
+    'mlp_hidden': 8,
+    'projector_hidden': (8, 8),
+    'window': (28, 42),
+    'stride': (14, 28),
+}
+SMALL: dict[str, dict[str, object]] = {
+    'dinov2_uem_gd': DINO,
+    'dinov2_uem_dd': DINO,
+    'dinov2_uem_gg': DINO,
+    'internimage_clusters': {
+        'channels': 16,
+        'depths': (1, 1, 1, 1),
+        'groups': (1, 2, 4, 8),
+        'head_channels': 8,
+    },
+}
+"""Options that make the segmentors of profiles small."""
+
 
 class SmallSegmentor(nn.Module):
     """A real, small network with all that engines meet: BN, strides, resizing to another map."""
@@ -37,3 +62,28 @@ class SmallSegmentor(nn.Module):
         logits = self.head(torch.cat([fine, up], 1))
         ood = None if self.uem is None else self.uem(coarse)
         return SegmentorOutput([fine, coarse], logits, ood)
+
+
+def tiny_sam(seed: int = 0) -> nn.Module:
+    """SAM's own parts, small and random: 128 pixels, 2 blocks (one windowed), width 32."""
+    from segment_anything import modeling
+
+    torch.manual_seed(seed)
+    return modeling.Sam(
+        modeling.ImageEncoderViT(
+            img_size=128,
+            patch_size=16,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            out_chans=32,
+            use_rel_pos=True,
+            global_attn_indexes=(1,),
+            window_size=4,
+        ),
+        modeling.PromptEncoder(32, (8, 8), (128, 128), 16),
+        modeling.MaskDecoder(
+            transformer_dim=32,
+            transformer=modeling.TwoWayTransformer(2, 32, 2, 64),
+        ),
+    ).eval()

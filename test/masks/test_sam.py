@@ -7,30 +7,9 @@ import torch
 from ood_perception.masks import create_mask_model
 from ood_perception.masks.sam import SamMaskModel
 
-modeling = pytest.importorskip('segment_anything.modeling', reason='needs segment-anything')
+from small_models import tiny_sam
 
-
-def tiny_sam(seed=0):
-    """SAM's own parts, small and random: 128 pixels, 2 blocks (one windowed), width 32."""
-    torch.manual_seed(seed)
-    return modeling.Sam(
-        modeling.ImageEncoderViT(
-            img_size=128,
-            patch_size=16,
-            embed_dim=32,
-            depth=2,
-            num_heads=2,
-            out_chans=32,
-            use_rel_pos=True,
-            global_attn_indexes=(1,),
-            window_size=4,
-        ),
-        modeling.PromptEncoder(32, (8, 8), (128, 128), 16),
-        modeling.MaskDecoder(
-            transformer_dim=32,
-            transformer=modeling.TwoWayTransformer(2, 32, 2, 64),
-        ),
-    ).eval()
+pytest.importorskip('segment_anything', reason='needs segment-anything')
 
 
 BOXES = torch.tensor([[10.0, 5.0, 60.0, 50.0], [0.0, 0.0, 90.0, 70.0], [30.5, 20.25, 35.0, 28.0]])

@@ -13,29 +13,7 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.profile import Profile, ProfileError, StageConfig
 from ood_perception.scores import SCORES
 
-DINO = {
-    'embed_dim': 24,
-    'depth': 4,
-    'num_heads': 2,
-    'out_indices': (0, 1, 2, 3),
-    'table_size': 56,
-    'channels': 8,
-    'mlp_hidden': 8,
-    'projector_hidden': (8, 8),
-    'window': (28, 42),
-    'stride': (14, 28),
-}
-SMALL = {
-    'dinov2_uem_gd': DINO,
-    'dinov2_uem_dd': DINO,
-    'dinov2_uem_gg': DINO,
-    'internimage_clusters': {
-        'channels': 16,
-        'depths': (1, 1, 1, 1),
-        'groups': (1, 2, 4, 8),
-        'head_channels': 8,
-    },
-}
+from small_models import SMALL
 
 
 @pytest.mark.parametrize('name', SMALL)
