@@ -23,7 +23,7 @@ from ood_perception.profile import StageConfig
 from fake_gpu import fake_gpu
 from small_models import SMALL, SmallSegmentor, tiny_sam
 
-pytestmark = pytest.mark.fake_cuda
+pytestmark = [pytest.mark.fake_cuda, pytest.mark.slow]
 
 CUDA = torch.device('cuda')
 EVERYTHING = {'score', 'heatmap', 'instances', 'semantic'}
