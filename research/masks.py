@@ -326,7 +326,7 @@ def card(
             if camvid
             else 'Apache-2.0. The photographs are under CC BY 4.0 '
             '(github.com/buinghia3101/DHCN_dataset), CC BY 2.0, or have no known restrictions '
-            '(COCO; compact_free.md lists them).'
+            '(COCO).'
             if free
             else 'As the frames and objects allow.',
             'limits': [
