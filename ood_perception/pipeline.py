@@ -312,9 +312,10 @@ class Pipeline:
             small = [tensor for part in seen.values() for tensor in part]
             arrived = iter(to_host([] if as_tensors else results, small))
         for i in seen:
-            now = Glance(*(next(arrived) for _ in Glance._fields))
+            now, outcome = Glance(*(next(arrived) for _ in Glance._fields)), outcomes[i]
+            assert isinstance(outcome, Result)
             try:
-                settle(outcomes[i], now, self._track(now, streams[i]))
+                settle(outcome, now, self._track(now, streams[i]))
             except Exception as error:
                 outcomes[i] = error
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}

@@ -185,7 +185,8 @@ def _owners(masks: Tensor, confidences: Tensor, min_area: int) -> tuple[Tensor, 
     order = (~large).int().argsort(stable=True)
     rows = count if waits(owner) else int(large.sum())
     owner = numbers.gather(0, owner.flatten().long()).view(owner.shape)
-    return owner, *((part * large)[order][:rows] for part in (confidences, areas))
+    kept, sizes = ((part * large)[order][:rows] for part in (confidences, areas))
+    return owner, kept, sizes
 
 
 def _summed(owner: Tensor, values: Tensor, count: int) -> Tensor:

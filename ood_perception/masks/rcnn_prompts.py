@@ -67,7 +67,9 @@ class RCNNPrompts(nn.Module):
 
     def _in_slots(self, score: Tensor) -> Boxes:
         from ood_perception.masks.rcnn_slots import detect_in_slots
+        from ood_perception.models.faster_rcnn import PromptRCNN
 
+        assert isinstance(self.detector, PromptRCNN)
         boxes, confidences = detect_in_slots(self.detector, score)
         valid = confidences > 0
         return Boxes(torch.where(valid[..., None], boxes, 0.0), confidences, valid)
