@@ -21,6 +21,9 @@ SEED = 1007
 DAYLIGHT = ('sun', 'haze', 'overcast')
 """Weather of the rendered drive, drawn by its seed."""
 
+UNKNOWNS = 2.0
+"""Unknown objects that stand on 20 m of its road, in the mean."""
+
 MOST = 3000
 """Frames of a source that are played, at most."""
 
@@ -129,7 +132,8 @@ def write_bag(
     from ood_simulation import ProvingGround, SimulatedFrame
 
     if not source:
-        ground = ProvingGround(seed, weather=DAYLIGHT[seed % len(DAYLIGHT)])
+        weather = DAYLIGHT[seed % len(DAYLIGHT)]
+        ground = ProvingGround(seed, unknowns=UNKNOWNS, weather=weather)
         with bar(f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)) as show:
             bags.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
         return False
