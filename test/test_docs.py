@@ -56,7 +56,7 @@ def commands(text: str) -> list[list[str]]:
     lines = '\n'.join(block or span for block, span in code).replace('\\\n', ' ').splitlines()
     found = []
     for line in lines:
-        for match in re.finditer(r'(?:^|[;&|(] ?|bin/)ood ([a-z][^;&|#)]*)', line.strip()):
+        for match in re.finditer(r'(?:^|[;&|(`] ?|bin/)ood ([a-z][^;&|#)`]*)', line.strip()):
             found.append(match.group(1).split())
     return found
 

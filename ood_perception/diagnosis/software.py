@@ -152,7 +152,7 @@ def check_profile(name: str) -> Iterator[Finding]:
         try:
             path = resolve(reference)
         except (OSError, ValueError) as error:
-            remedy = f'ood weights fetch {profile.name}, or `ood weights list`'
+            remedy = f'`ood weights fetch {profile.name}`, or `ood weights list`'
             yield Finding(f'{stage}.weights', ERROR, str(error), remedy)
         else:
             size = path.stat().st_size / 2**20
