@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_docs import GROUPS, PAGES, ROOT, SPEAKING, commands, text_of
 
 from ood_perception.evaluation.evaluator import Evaluator, Frame
@@ -145,7 +146,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             save(f'{folder}/{stamp}.png', shot.anomaly)
         cut_out = np.full((30, 20, 4), 60 * number, np.uint8)
         cut_out[..., 3] = 255
-        save(f'my_cutouts/{number}.png', cut_out)
+        (root / 'my_cutouts').mkdir(exist_ok=True)
+        Image.fromarray(cut_out).save(root / 'my_cutouts' / f'{number}.png')
     profile = Profile.load('compact')
     for name in ('site', 'components'):
         changed = dataclasses.replace(profile, name=name, prompts=StageConfig('components'))
