@@ -107,6 +107,7 @@ def test_the_small_networks_of_the_masks_stage(name: str, tmp_path: Path) -> Non
     check(network, tmp_path / 'model.onnx', (x,), (x[:1],))
 
 
+@pytest.mark.slow
 def test_internimage_t_is_a_graph_that_an_engine_can_build(tmp_path: Path) -> None:
     model = create_model('internimage_t_upernet', **INTERNIMAGE)
     images = torch.zeros(1, 3, 64, 64)
