@@ -164,10 +164,10 @@ def test_domains_are_safe_and_free(monkeypatch, tmp_path):
 
 def test_two_runs_at_once_never_share_a_domain(monkeypatch):
     """The second is another process; both may choose between two domains only."""
-    monkeypatch.setattr(domain, 'SAFE_DOMAINS', (221, 222))
+    monkeypatch.setattr(domain, 'SAFE_DOMAINS', (213, 214))
     code = (
         'import sys; from ood_perception.ros.tools import domain; '
-        'domain.SAFE_DOMAINS = (221, 222)\n'
+        'domain.SAFE_DOMAINS = (213, 214)\n'
         'with domain.private_domain() as d: print(d, flush=True); sys.stdin.read()'
     )
     command = [sys.executable, '-c', code]
@@ -177,7 +177,7 @@ def test_two_runs_at_once_never_share_a_domain(monkeypatch):
         theirs = int(other.stdout.readline())
         for _ in range(5):
             with domain.private_domain() as ours:
-                assert {ours, theirs} == {221, 222}
+                assert {ours, theirs} == {213, 214}
     finally:
         other.communicate('', timeout=30)
 
