@@ -304,8 +304,9 @@ class Pipeline:
                 parts = (score[i], probability[i], instances, classes, full, wants, as_tensors)
                 outcomes.append(self._attempt('assembly', assemble, *parts))
             results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+            lasting = self.profile.tracking.enabled
             seen = {
-                i: glance(instances, images[i])
+                i: glance(instances, images[i] if lasting else None)
                 for i, instances in enumerate(found)
                 if isinstance(instances, Instances) and isinstance(outcomes[i], Result)
             }

@@ -260,29 +260,22 @@ def _validated(written: dict[str, Path], scenes: Sequence[Scene]) -> dict[str, f
 
 
 def _sources(data: MaskData) -> list[dict[str, Any]]:
-    return [
-        *(
-            [
-                {'frames': data.frames.name, 'without the sequence': data.leave_out},
-                {'objects': data.objects.name, 'held out': 'one of five source images'},
-            ]
-            if data.frames is not None and data.objects is not None
-            else []
-        ),
-        {'drives of the proving ground': data.drives},
-        *(
-            [
-                {
-                    'photographs of': 'dhcn_indoor and coco_context, without their held-out parts',
-                    'licences': 'CC BY only' if data.free else 'all',
-                }
-            ]
-            if data.photographs is not None
-            else []
-        ),
-        {'score maps of': data.profile or 'nothing: spoilt truth only'},
-    ]
+    """What a training has seen, for the card."""
+    sources: list[dict[str, Any]] = []
+    if data.frames is not None and data.objects is not None:
+        sources += [
+            {'frames': data.frames.name, 'without the sequence': data.leave_out},
+            {'objects': data.objects.name, 'held out': 'one of five source images'},
+        ]
+    sources.append({'drives of the proving ground': data.drives})
+    if data.photographs is not None:
+        which = 'dhcn_indoor and coco_context, without their held-out parts'
+        sources.append({'photographs of': which, 'licences': FREE if data.free else 'all'})
+    return [*sources, {'score maps of': data.profile or 'nothing: spoilt truth only'}]
 
+
+FREE = 'CC BY only'
+"""Licences of the photographs where only free ones are taken."""
 
 CARDS = {
     'light_prompts': 'A small detector that puts boxes around unknown objects in a calibrated '
@@ -291,6 +284,22 @@ CARDS = {
     'score map (ood_perception.masks.mask_head).',
 }
 """Stem of the weights -> what they are."""
+
+
+def _licence(sources: list[dict[str, Any]]) -> str:
+    """Under which terms weights trained on `sources` come."""
+    if any('camvid' in str(value) for source in sources for value in source.values()):
+        return (
+            'Trained on CamVid: non-commercial research use only. The objects are COCO cut-outs, '
+            'each with its own Flickr licence.'
+        )
+    if any(source.get('licences') == FREE for source in sources):
+        return (
+            'Apache-2.0. The photographs are under CC BY 4.0 '
+            '(github.com/buinghia3101/DHCN_dataset), CC BY 2.0, or have no known restrictions '
+            '(COCO).'
+        )
+    return 'As the frames and objects allow.'
 
 
 def card(
@@ -311,8 +320,6 @@ def card(
         command: the command line; '' = that of this process.
 
     """
-    free = any(source.get('licences') == 'CC BY only' for source in sources)
-    camvid = any('camvid' in str(value) for source in sources for value in source.values())
     write_card(
         weights.with_suffix('.md'),
         {
@@ -321,18 +328,12 @@ def card(
             'command': command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             'numbers': numbers,
             'data': sources,
-            'licence': 'Trained on CamVid: non-commercial research use only. The objects are '
-            'COCO cut-outs, each with its own Flickr licence.'
-            if camvid
-            else 'Apache-2.0. The photographs are under CC BY 4.0 '
-            '(github.com/buinghia3101/DHCN_dataset), CC BY 2.0, or have no known restrictions '
-            '(COCO).'
-            if free
-            else 'As the frames and objects allow.',
+            'licence': _licence(sources),
             'limits': [
                 'validated on the sequence, objects and drives left out, where numbers say so; '
                 'benchmarks/masks.py measures more, see docs/masks.md',
-                'objects are pasted or rendered; few of them stand on the road as real ones do',
+                'most objects are pasted or rendered; few of them stand on the road as real '
+                'ones do',
             ],
             'record': record,
             'sha256': sha256_of(weights),

@@ -131,8 +131,7 @@ def photographed(
     if free:
         chosen = [p for p in chosen if p.licence in photographs.FREE_LICENCES]
     scenes = []
-    for photograph in chosen:
-        ((image, label),) = photographs.load([photograph])
+    for image, label in photographs.load(chosen):
         image, label = _middle(image, width, height), _middle(label, width, height)
         objects = separate(label == Label.UNKNOWN)
         if objects.any() and (label == Label.VOID).mean() <= MOST_VOID:

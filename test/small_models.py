@@ -11,7 +11,7 @@ from torch import nn
 
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
-DINO = {
+UEM = {
     'embed_dim': 24,
     'depth': 4,
     'num_heads': 2,
@@ -20,9 +20,12 @@ DINO = {
     'channels': 8,
     'mlp_hidden': 8,
     'projector_hidden': (8, 8),
-    'window': (28, 42),
-    'stride': (14, 28),
 }
+"""Options that make the networks of UEM on DINOv2 small."""
+
+DINO = {**UEM, 'window': (28, 42), 'stride': (14, 28)}
+"""The same over sliding windows."""
+
 SMALL: dict[str, dict[str, object]] = {
     'dinov2_uem_gd': DINO,
     'dinov2_uem_dd': DINO,

@@ -293,7 +293,6 @@ def _webcam(number: int, width: int, height: int) -> Source:
     name = f'webcam {number}'
 
     def opened() -> cv2.VideoCapture:
-        cv2.setLogLevel(0)  # the line below says it
         capture = cv2.VideoCapture(number)
         if not capture.isOpened():
             raise SourceError(f'{name}: no webcam of this number')

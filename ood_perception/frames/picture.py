@@ -49,6 +49,9 @@ _MAGIC = (
 _BRANDS = {b'avif': 'AVIF', b'avis': 'AVIF', b'heic': 'HEIC', b'heix': 'HEIC', b'mif1': 'HEIC'}
 _OPENCV = ('JPEG', 'PNG', 'TIFF', 'BMP', 'WebP', 'JPEG 2000', 'PNM')
 
+# OpenCV prints what arrives here as None, or as a webcam that does not open, and is then told.
+cv2.setLogLevel(0)
+
 KINDS = ('JPEG', 'PNG', 'TIFF', 'BMP', 'WebP', 'AVIF', 'GIF', 'JPEG 2000', 'PNM')
 """Kinds of files that :func:`decode_file` reads."""
 
@@ -231,7 +234,6 @@ def encode(image: NDArray[Any], suffix: str, quality: int = 90) -> bytes:
 def _opencv(data: bytes) -> Any:
     """RGB, grey, or either with alpha; None where OpenCV cannot."""
     try:
-        cv2.setLogLevel(0)  # what matters of it arrives as None
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is None or image.ndim == 2:
             return image

@@ -21,20 +21,12 @@ from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.models import create_model
 from ood_perception.models.folding import fold
 
+from small_models import UEM
+
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
 onnxruntime = pytest.importorskip('onnxruntime')
 
-UEM = {
-    'embed_dim': 24,
-    'depth': 4,
-    'num_heads': 2,
-    'out_indices': (0, 1, 2, 3),
-    'table_size': 56,
-    'channels': 8,
-    'mlp_hidden': 8,
-    'projector_hidden': (8, 8),
-}
 INTERNIMAGE = {'channels': 16, 'groups': (1, 2, 4, 8), 'head_channels': 8, 'auxiliary': False}
 
 

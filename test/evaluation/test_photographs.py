@@ -27,10 +27,9 @@ def test_every_photograph_has_a_label_a_credit_and_a_free_licence():
 
 
 def test_the_shipped_weights_see_what_is_unknown_on_them():
-    done: list[int] = []
     pipeline = Pipeline.from_profile('compact', engine='eager')
-    found = panels(pipeline, done.append)
-    assert done == [1, 2, 3]
+    found = panels(pipeline)
+    assert len(found) == 3
     for (caption, picture), path in zip(found, sorted(FOLDER.glob('*.jpg')), strict=True):
         assert 'CC BY' in caption
         assert picture.ndim == 3
