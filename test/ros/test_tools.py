@@ -140,7 +140,16 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path, ros_node, spin_until, monk
     assert '46 messages were lost' in caplog.text
 
 
-def test_domains_are_safe_and_free(monkeypatch, tmp_path):
+@pytest.fixture
+def two_domains():
+    """Two ids that no other run of this machine takes meanwhile: their locks are held."""
+    with domain.private_domain() as first, domain.private_domain() as second:
+        yield first, second
+
+
+def test_domains_are_safe_and_free(two_domains, monkeypatch, tmp_path):
+    only, other = two_domains
+    # Locks of its own: those of the fixture stay.
     monkeypatch.setattr(domain.tempfile, 'gettempdir', lambda: str(tmp_path))
     before = dict(os.environ)
     with domain.private_domain() as first, domain.private_domain() as second:
@@ -155,9 +164,9 @@ def test_domains_are_safe_and_free(monkeypatch, tmp_path):
         ports = [7400 + 250 * number + i for i in (0, 11 + 2 * 50)]
         assert number > 0
         assert ports[1] < 32768 or 60999 < ports[0] < ports[1] < 65536
-    monkeypatch.setattr(domain, 'SAFE_DOMAINS', (5, 6))
+    monkeypatch.setattr(domain, 'SAFE_DOMAINS', (only, other))
     with domain.private_domain() as first, domain.private_domain() as second:
-        assert {first, second} == {5, 6}
+        assert {first, second} == {only, other}
         with pytest.raises(domain.NoFreeDomain), domain.private_domain():
             pass
 
