@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -25,9 +29,11 @@ from ood_perception.checkpoints.store import sha256_of
 from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.training.cards import write_card
 from ood_perception.training.checkpointing import TrainingError
+from ood_simulation.proving_ground import SMALLEST
 from research.mask_head import train_mask_head
 from research.mask_validation import validate
 from research.prompts import train_prompts
+from research.rendered import drawn
 from research.score_scenes import (
     Scene,
     compose,
@@ -49,6 +55,9 @@ its score is better than anywhere else and lacks false alarms that are to be rej
 VALIDATION_SEED = 500_000
 """First seed of the drives that are only validated on."""
 
+FRAMES_PER_DRIVE = 4
+"""Scenes that each drive gives: most of its time goes into its first frame."""
+
 
 @dataclass(frozen=True)
 class MaskData:
@@ -63,13 +72,13 @@ class MaskData:
             truth only.
         leave_out: sequence of the frames that is kept for validation.
         scenes: pasted scenes to make.
-        drives: drives of the proving ground, one scene each.
+        drives: crowded drives of the proving ground, `FRAMES_PER_DRIVE` scenes each.
         photographs: folder that holds dhcn_indoor and coco_context, real unknown things in place;
             none = without.
         photographed: scenes of those to make, at most.
         free: only photographs whose licence lets a company use the result.
-        validation: scenes of the frames and objects left out, and half as many of other drives,
-            to measure on at the end; 0 = none.
+        validation: scenes of the frames and objects left out, as many of other drives, and half
+            as many photographs, to measure on at the end; 0 = none.
         spoilt: share 0..1 of the pasted scenes whose score map is spoilt truth, so that other
             scores than the profile's are understood too.
         seed: of all chance.
@@ -113,7 +122,7 @@ def make_scenes(
     most = data.photographed
     first_seed = TRAINING_SEED + data.seed
     if held_out:
-        pasted, drives, spoilt = data.validation, data.validation // 2, 0.0
+        pasted, drives, spoilt = data.validation, -(-data.validation // FRAMES_PER_DRIVE), 0.0
         most = data.validation // 2
         first_seed = VALIDATION_SEED + data.seed
     width, height, frames, objects = 480, 360, [], []
@@ -139,14 +148,15 @@ def make_scenes(
         real = photographed(data.photographs, width, height, held_out, data.free)
         real = [real[i] for i in rng.permutation(len(real))[:most]]
     scenes = []
-    count = pasted + drives + len(real)
+    count = pasted + drives * FRAMES_PER_DRIVE + len(real)
+    rendered = drive_scenes(range(first_seed, first_seed + drives), width, height)
     for index in range(count):
         if index < pasted:
             image, labels = compose(_any(frames, rng), objects, rng)
-        elif index < pasted + drives:
-            image, labels = proving_ground_scene(first_seed + index, width, height)
+        elif index < pasted + drives * FRAMES_PER_DRIVE:
+            image, labels = next(rendered)
         else:
-            image, labels = real[index - pasted - drives]
+            image, labels = real[index - pasted - drives * FRAMES_PER_DRIVE]
         plain = judge is None or (index < pasted and rng.random() < spoilt)
         probability = spoil(labels, rng) if judge is None or plain else judge(image)
         maps = torch.from_numpy(probability.astype(np.float32))[None]
@@ -164,16 +174,30 @@ def make_scenes(
     return scenes
 
 
-def proving_ground_scene(seed: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image uint8 (H, W, 3) and labels uint8 (H, W) of one frame of a drive, see `Scene`."""
-    from ood_simulation.proving_ground import SMALLEST, ProvingGround
+def drive_scenes(seeds: range, width: int, height: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """
+    Frames of crowded drives of the proving ground, `FRAMES_PER_DRIVE` of each.
 
-    frame = ProvingGround(seed, width, height).frame(int(seed * 7919 % 600))
-    labels = np.zeros((height, width), np.uint8)
-    values, sizes = np.unique(frame.instances[frame.instances > 0], return_counts=True)
-    for number, value in enumerate(values[sizes >= SMALLEST][:254], 1):
-        labels[frame.instances == value] = number
-    return frame.image, labels
+    Yields image uint8 (H, W, 3) and labels uint8 (H, W), see `Scene`.
+    """
+    if not seeds:
+        return
+    # Not forked: PyTorch's threads run here already.
+    with ProcessPoolExecutor(2, get_context('spawn')) as pool:
+        for frames in pool.map(partial(_drive, width=width, height=height), seeds):
+            yield from frames
+
+
+def _drive(seed: int, width: int, height: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    cv2.setNumThreads(1)
+    found = []
+    for frame in drawn(seed, FRAMES_PER_DRIVE, height, width, crowded=True):
+        labels = np.zeros((height, width), np.uint8)
+        values, sizes = np.unique(frame.instances[frame.instances > 0], return_counts=True)
+        for number, value in enumerate(values[sizes >= SMALLEST][:254], 1):
+            labels[frame.instances == value] = number
+        found.append((frame.image, labels))
+    return found
 
 
 def train_masks(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from PIL import Image
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import Frames
 from ood_perception.training.label_maps import load_label_map
-from ood_simulation.proving_ground import ProvingGround
+from ood_simulation.proving_ground import ProvingGround, SimulatedFrame
 
 FRAMES = 600
 """Frames of a drive that are drawn from: its first 20 seconds."""
@@ -88,19 +88,36 @@ def _render_drive(job: tuple[Path, int, int, tuple[int, int], bool]) -> None:
     names = [f'{seed:05d}_{i}.png' for i in range(per_seed)]
     if all((folder / 'labels' / name).is_file() for name in names):
         return
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(0, FRAMES, per_seed)
-    unknowns = float(rng.uniform(0.5, 4)) if crowded else None
-    drive = ProvingGround(seed, width, height, unknowns=unknowns)
-    if crowded:
-        near = _near(drive, rng, per_seed // 2)
-        chosen[: len(near)] = near
-    for name, index in zip(names, sorted(chosen), strict=True):
-        frame = drive.frame(int(index))
+    for name, frame in zip(names, drawn(seed, per_seed, height, width, crowded), strict=True):
         label = np.where(frame.anomaly == 1, 254, frame.semantic)
         label = np.where(frame.anomaly == 255, 255, label).astype(np.uint8)
         Image.fromarray(frame.image).save(folder / 'images' / name, compress_level=1)
         Image.fromarray(label).save(folder / 'labels' / name, compress_level=1)
+
+
+def drawn(
+    seed: int, count: int, height: int, width: int, crowded: bool = False
+) -> Iterator[SimulatedFrame]:
+    """
+    Frames of one drive, in their order.
+
+    Args:
+        seed: of the drive and of the choice.
+        count: frames; after the first one they cost a tenth of it.
+        height: of the camera in pixels.
+        width: of the camera in pixels.
+        crowded: see `render`.
+
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, FRAMES, count)
+    unknowns = float(rng.uniform(0.5, 4)) if crowded else None
+    drive = ProvingGround(seed, width, height, unknowns=unknowns)
+    if crowded:
+        near = _near(drive, rng, count // 2)
+        chosen[: len(near)] = near
+    for index in sorted(chosen):
+        yield drive.frame(int(index))
 
 
 def _near(drive: ProvingGround, rng: np.random.Generator, count: int) -> list[int]:

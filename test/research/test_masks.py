@@ -82,7 +82,7 @@ def data(tmp_path):
 
 def test_scenes_hold_objects_proposals_and_are_repeatable(data):
     scenes = make_scenes(data)
-    assert len(scenes) == 6
+    assert len(scenes) == 5 + room.FRAMES_PER_DRIVE
     for scene in scenes:
         assert scene.image.shape == (96, 128, 3)
         assert scene.image.dtype == np.uint8
@@ -95,22 +95,24 @@ def test_scenes_hold_objects_proposals_and_are_repeatable(data):
         assert np.array_equal(a.image, b.image)
         assert np.array_equal(a.probability, b.probability)
     held_out = make_scenes(data, held_out=True)
-    assert len(held_out) == 3
+    assert len(held_out) == 2 + room.FRAMES_PER_DRIVE
     assert not np.array_equal(held_out[0].image, scenes[0].image)
 
 
 def test_drives_are_none_that_the_network_learnt_from(data, monkeypatch):
     seen = []
 
-    def scene(seed, width, height):
-        seen.append(seed)
-        return np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    def scenes(seeds, width, height):
+        for seed in seeds:
+            seen.append(seed)
+            for _ in range(room.FRAMES_PER_DRIVE):
+                yield np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
 
-    monkeypatch.setattr(room, 'proving_ground_scene', scene)
+    monkeypatch.setattr(room, 'drive_scenes', scenes)
     data = dataclasses.replace(data, drives=9, validation=8)
     make_scenes(data)
     make_scenes(data, held_out=True)
-    assert len(set(seen)) == 9 + 4
+    assert len(set(seen)) == 9 + 8 // room.FRAMES_PER_DRIVE
     assert not set(seen) & {*range(DRIVES), *VAL_DRIVES}
 
 
@@ -346,7 +348,7 @@ def test_photographs_make_scenes_of_their_unknown_things(real, held_out):
 def test_free_scenes_need_no_frames_and_say_their_licence(real, tmp_path):
     data = MaskData(None, None, '', drives=1, photographs=real, photographed=3, free=True)
     scenes = make_scenes(data)
-    assert [scene.image.shape for scene in scenes] == [(360, 480, 3)] * 4
+    assert [scene.image.shape for scene in scenes] == [(360, 480, 3)] * (room.FRAMES_PER_DRIVE + 3)
     path = tmp_path / 'mask_head.safetensors'
     path.write_bytes(b'')
     room.card(path, {}, room._sources(data), {}, 'x')
