@@ -71,10 +71,10 @@ class Source:
         if self.pipeline is not None:
             self.pipeline.reset()
 
-    def labels(self, image: np.ndarray, masks: list[np.ndarray]) -> np.ndarray:
+    def labels(self, image: np.ndarray, masks: list[np.ndarray], stamp_ns: int) -> np.ndarray:
         """Labels (H, W) with ids that last."""
         if self.pipeline is not None:
-            (result,) = self.pipeline(image, streams=['drive'], wants=('instances',))
+            (result,) = self.pipeline(image, ['drive'], wants=('instances',), stamps=[stamp_ns])
             return result.instances
         shown = spoilt(masks, self.rng) if self.name == 'spoilt truth' else masks
         size = image.shape[:2]
@@ -89,7 +89,7 @@ class Source:
         ids = np.unique(frame.instances[frame.instances > 0])
         masks = [frame.instances == i for i in ids]
         large = [i for i, mask in enumerate(masks) if mask.sum() >= area]
-        labels = self.labels(frame.image, masks)
+        labels = self.labels(frame.image, masks, int(frame.stamp * 1e9))
         found = np.unique(labels[labels > 0])
         overlap = mask_overlaps([masks[i] for i in large], [labels == i for i in found])
         pairs = match(overlap, least)

@@ -43,6 +43,7 @@ from ood_perception.result import FramesFailed, Result
 from ood_perception.scores import Score, create_score
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.identity import model_identity
+from ood_perception.scores.memory import ScoreMemory
 
 WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})
 """What a caller can ask of a frame; 'instances' brings boxes and everything with one row a box."""
@@ -93,6 +94,8 @@ class Pipeline:
             note=self._note,
             live=live,
         )
+        seconds = profile.score.memory.seconds
+        self._memory = ScoreMemory(seconds) if seconds else None
         self.calibration = Calibration.from_config(profile.calibration).to(device)
         self._prompts: PromptModel | None = None
         self._mask_model: MaskModel | None = None
@@ -141,6 +144,7 @@ class Pipeline:
         streams: Sequence[str] | None = None,
         as_tensors: bool = False,
         wants: Collection[str] = WANTS,
+        stamps: Sequence[int | None] | None = None,
     ) -> list[Result]:
         """
         Process frames that arrived together, as one batch for each processing size.
@@ -152,6 +156,8 @@ class Pipeline:
                 streaming clusters); default '0', '1', ... by position.
             as_tensors: leave the results on the device as tensors.
             wants: what to compute, out of 'score', 'heatmap', 'instances', 'semantic'.
+            stamps: time of each frame in ns, for the memory of a profile that has one; None where
+                frames have nothing to do with each other.
 
         Returns:
             One Result a frame, in order.
@@ -170,6 +176,9 @@ class Pipeline:
         names = list(streams) if streams is not None else [str(i) for i in range(len(tensors))]
         if len(names) != len(tensors):
             raise ValueError(f'streams: expected {len(tensors)} names, got {len(names)}')
+        times = list(stamps) if stamps is not None else [None] * len(tensors)
+        if len(times) != len(tensors):
+            raise ValueError(f'stamps: expected {len(tensors)} times, got {len(times)}')
         if unknown := set(wants) - WANTS:
             raise ValueError(f'wants: expected some of {sorted(WANTS)}, got {sorted(unknown)}')
         groups: dict[tuple[int, int], list[int]] = {}
@@ -177,11 +186,12 @@ class Pipeline:
             groups.setdefault(self.network_size(*frame.shape[:2]), []).append(index)
         outcomes: list[Result | Exception] = [Result()] * len(tensors)
         for size, indices in groups.items():
-            batch, streams_of = [tensors[i] for i in indices], [names[i] for i in indices]
+            batch = [tensors[i] for i in indices]
+            seen = [names[i] for i in indices], [times[i] for i in indices]
             done: Sequence[Result | Exception]
             try:
                 with self._on_device(), self._threads:
-                    done = self._run(batch, streams_of, size, as_tensors, frozenset(wants))
+                    done = self._run(batch, *seen, size, as_tensors, frozenset(wants))
             except Exception as error:
                 done = [error] * len(batch)
             for index, outcome in zip(indices, done, strict=True):
@@ -237,8 +247,10 @@ class Pipeline:
             self._mask_model(image, zeros, torch.tensor([[box]], device=self.device))
 
     def reset(self, stream: str | None = None) -> None:
-        """Forget the past of one camera (None: of all): tracks, streaming clusters. Ids go on."""
+        """Forget the past of one camera (None: of all): scores, clusters, tracks. Ids go on."""
         self.score.reset(stream)
+        if self._memory is not None:
+            self._memory.reset(stream)
         # Trackers stay, as their ids go on: one that returns would mean two things.
         for name, tracker in self._trackers.items():
             if stream in (None, name):
@@ -264,6 +276,7 @@ class Pipeline:
         self,
         frames: list[Tensor | RawFrame],
         streams: list[str],
+        stamps: list[int | None],
         size: tuple[int, int],
         as_tensors: bool,
         wants: frozenset[str],
@@ -285,6 +298,8 @@ class Pipeline:
         with timer.stage('score'):
             score = self.score(output, size, streams)
             score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
+            if self._memory is not None:
+                score = self._memory(score, images, streams, stamps)
             probability = self.calibration(score)
             semantic = None
             if wants & {'semantic', 'instances'}:

@@ -73,6 +73,31 @@ class StageConfig:
 
 
 @dataclass(frozen=True, config=CONFIG)
+class MemoryConfig:
+    """
+    How the score of a frame is joined with those of the frames before, see ``scores.memory``.
+
+    Attributes:
+        seconds: after so long an earlier score weighs 1 / e of its first weight; 0 = every frame
+            stands alone.
+    """
+
+    seconds: Annotated[Number, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True, config=CONFIG)
+class ScoreConfig(StageConfig):
+    """
+    The score: a stage with a memory.
+
+    Attributes:
+        memory: of the frames before.
+    """
+
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+
+
+@dataclass(frozen=True, config=CONFIG)
 class CalibrationConfig:
     """
     From score to the probability of being unknown.
@@ -135,7 +160,7 @@ class Profile:
     description: Text = ''
     image: ImageConfig = field(default_factory=ImageConfig)
     segmentor: StageConfig = field(default_factory=StageConfig)
-    score: StageConfig = field(default_factory=StageConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     prompts: StageConfig = field(default_factory=StageConfig)
     mask_model: StageConfig = field(default_factory=StageConfig)

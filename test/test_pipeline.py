@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from ood_perception.frames.colour import RawFrame
 from ood_perception.masks.boxes import Boxes
 from ood_perception.models import create_model
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.profile import ProfileError
+from ood_perception.profile import MemoryConfig, ProfileError
 from ood_perception.result import FramesFailed
 
 
@@ -107,6 +108,7 @@ def test_heatmap_is_the_calibrated_score(pipeline: Pipeline) -> None:
         (np.zeros((4, 4), np.uint8), {}, r'expected uint8 \(H, W, 3\)'),
         (np.zeros((4, 4, 3), np.float32), {}, 'float32'),
         ([np.zeros((4, 4, 3), np.uint8)], {'streams': ['a', 'b']}, 'expected 1 names, got 2'),
+        ([np.zeros((4, 4, 3), np.uint8)], {'stamps': [1, 2]}, 'expected 1 times, got 2'),
         ([np.zeros((4, 4, 3), np.uint8)], {'wants': {'masks'}}, r"got \['masks'\]"),
     ],
 )
@@ -119,6 +121,31 @@ def test_bad_frames_are_refused(
 
 def test_no_frames_no_results(pipeline: Pipeline) -> None:
     assert pipeline([]) == []
+
+
+def test_only_a_profile_with_a_memory_and_frames_with_stamps_have_a_past(profile: Profile) -> None:
+    """The scene stands still, the score does not: noise that a memory halves."""
+    assert profile.score.memory.seconds > 0
+    alone = dataclasses.replace(profile.score, memory=MemoryConfig(0))
+    kinds = {'memory': profile, 'none': dataclasses.replace(profile, score=alone)}
+    smooth = cv2.GaussianBlur(picture(96, 128), (0, 0), 3)
+    noise = np.random.default_rng(5).integers(0, 9, (6, 96, 128, 3), np.uint8)
+    frames = [cv2.add(smooth, n) for n in noise]
+    changes = {}
+    for kind, chosen in kinds.items():
+        for stamped in (True, False):
+            pipeline = Pipeline.from_profile(chosen, 'cpu', 'eager')
+            stamps = [[i * 40_000_000 + 1] if stamped else None for i in range(len(frames))]
+            scores = [
+                pipeline(frame, ['a'], wants={'score'}, stamps=stamp)[0].score
+                for frame, stamp in zip(frames, stamps, strict=True)
+            ]
+            changes[kind, stamped] = np.abs(np.diff(scores[2:], axis=0)).mean()
+            pipeline.reset('a')
+            again = pipeline(frames[0], ['a'], wants={'score'}, stamps=[10**12])[0].score
+            np.testing.assert_array_equal(again, scores[0])
+    assert changes['none', True] == changes['none', False] == changes['memory', False]
+    assert changes['memory', True] < 0.6 * changes['none', True]
 
 
 def test_reset_and_warm_up_leave_no_trace(profile: Profile) -> None:

@@ -88,7 +88,8 @@ def run(
             if opened.kind == 'pictures':
                 pipeline.reset('camera')
             wants = ('heatmap', 'instances')
-            result = pipeline([item.image], streams=['camera'], wants=wants)[0]
+            stamps = None if opened.kind == 'pictures' else [item.stamp_ns]
+            result = pipeline([item.image], ['camera'], wants=wants, stamps=stamps)[0]
             overlay = draw(item.image, result.heatmap, result.instances)
             if pictures:
                 _write(output, item, overlay, result)

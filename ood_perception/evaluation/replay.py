@@ -202,7 +202,7 @@ def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:
         return False
     begin = time.monotonic()
     wants = ('score', 'heatmap', 'instances')
-    result = pipeline([image], streams=[frame.stream], wants=wants)[0]
+    result = pipeline([image], [frame.stream], wants=wants, stamps=[frame.stamp_ns])[0]
     frame.latency_ms = (time.monotonic() - begin) * 1e3
     frame.score, frame.heatmap, frame.instances = result.score, result.heatmap, result.instances
     if result.ids is not None and result.confidences is not None:

@@ -23,6 +23,9 @@ from ood_perception.host_cpu import instruction_sets
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
 
+FRAME_NS = 33_000_000
+"""Between the stamps of two frames, for a profile with a memory."""
+
 ROUNDED = {'openvino_bf16': 'bfloat16', 'openvino_int8': 'int8'}
 """Engines of a CPU that do not compute in float32."""
 
@@ -84,7 +87,7 @@ def measure(
     for run in range(-warm_up, runs):
         batch = [frames[(max(run, 0) + i) % len(frames)] for i in range(cameras)]
         start = time.perf_counter()
-        results = pipeline(batch, streams=names)
+        results = pipeline(batch, names, stamps=[(run + warm_up + 1) * FRAME_NS] * cameras)
         if run >= 0:
             totals.append(1e3 * (time.perf_counter() - start))
             stages.append(results[0].timings)

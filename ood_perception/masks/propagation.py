@@ -14,7 +14,6 @@ there and back is dropped, not smeared.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -22,19 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.frames.flow import Flow, Grey, flow_between, grid, returns, small_grey
 from ood_perception.result import Result
-
-Grey = NDArray[np.uint8]
-Flow = NDArray[np.float32]
-
-SCALE = 4
-"""Pixels of a frame for one of the flow, along each side."""
-
-TOLERANCE = 1.0
-"""Pixels of the flow by which a way there and back may miss its start."""
-
-RELATIVE_TOLERANCE = 0.05
-"""The same, as a share of the way's length."""
 
 LEAST_FOLLOWED = 0.4
 """Share of an object's pixels that must be followed; else it is dropped."""
@@ -47,56 +35,6 @@ MOST_STEPS = 6
 
 LEAST_FOR_SCALE = 12
 """Followed pixels from which also a change of size is read."""
-
-
-def small_grey(image: NDArray[np.uint8], scale: int = SCALE) -> Grey:
-    """Reduce uint8 (H, W, 3) RGB to uint8 (H / scale, W / scale) grey, at least 16x16."""
-    height, width = (max(side // scale, 16) for side in image.shape[:2])
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
-
-
-def flow_between(
-    a: Grey, b: Grey, start: tuple[Flow, Flow] | None = None
-) -> tuple[Flow, Flow, NDArray[np.bool_]]:
-    """
-    Compute the optical flow of two grey pictures in both directions.
-
-    Args:
-        a: uint8 (h, w).
-        b: uint8 (h, w).
-        start: the two flows from `a` to a frame shortly before `b` and back, to search from; a
-            small thing that has gone far is found only so.
-
-    Returns:
-        float32 (h, w, 2), (dx, dy) in pixels from each pixel of `a` to its place in `b`; the same
-        from `b` to `a`; and bool (h, w), pixels of `a` whose way there and back ends where it
-        began.
-
-    """
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    dis.setFinestScale(0)  # the pictures are small already; a pixel of theirs is four of a frame
-    there, back = (None, None) if start is None else (start[0].copy(), start[1].copy())
-    forward = np.asarray(dis.calc(a, b, there))
-    backward = np.asarray(dis.calc(b, a, back))
-    return forward, backward, _returns(forward, backward)
-
-
-def _returns(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
-    """Pixels that `backward` brings back to where `forward` took them from."""
-    height, width = forward.shape[:2]
-    x, y = _grid(height, width)
-    there_x, there_y = x + forward[..., 0], y + forward[..., 1]
-    back = cv2.remap(backward, there_x, there_y, cv2.INTER_LINEAR, borderValue=(1e3, 1e3))
-    miss = np.linalg.norm(forward + back, axis=2)
-    allowed = TOLERANCE + RELATIVE_TOLERANCE * np.linalg.norm(forward, axis=2)
-    return np.asarray(miss <= allowed)
-
-
-@functools.lru_cache(maxsize=16)
-def _grid(height: int, width: int) -> tuple[Flow, Flow]:
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    return x, y
 
 
 def move_map(
@@ -114,7 +52,7 @@ def move_map(
     height, width = values.shape
     scale = np.array([width / backward.shape[1], height / backward.shape[0]], np.float32)
     way = cv2.resize(backward, (width, height), interpolation=cv2.INTER_LINEAR) * scale
-    x, y = _grid(height, width)
+    x, y = grid(height, width)
     moved = cv2.remap(values, x + way[..., 0], y + way[..., 1], cv2.INTER_LINEAR)
     trusted = cv2.resize(
         followed.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR
@@ -182,7 +120,7 @@ def propagate(
         return moved
     forward, backward, followed = flow_between(a, b) if flows is None else flows
     if result.heatmap is not None:
-        moved.heatmap = move_map(result.heatmap, backward, _returns(backward, forward))
+        moved.heatmap = move_map(result.heatmap, backward, returns(backward, forward))
     if objects:
         _move_objects(moved, forward, followed)
     return moved

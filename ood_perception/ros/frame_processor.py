@@ -101,7 +101,10 @@ class FrameProcessor:
         if not batch:
             return
         self._prepare(pipeline, {s.name: (i.shape[0], i.shape[1]) for s, _, i, _ in batch})
-        results = self._infer(pipeline, [b[2] for b in batch], [b[0] for b in batch], wants)
+        stamps = [stamp_ns(frame.message.header) or None for _, frame, _, _ in batch]
+        results = self._infer(
+            pipeline, [b[2] for b in batch], [b[0] for b in batch], stamps, wants
+        )
         if self.pipeline is not pipeline:
             return  # it was stopped or replaced meanwhile
         blind = self.learning or loading.unlearnt(pipeline)
@@ -211,12 +214,14 @@ class FrameProcessor:
         pipeline: Any,
         images: list[Rgb | RawFrame],
         streams: list[CameraStream],
+        stamps: list[int | None],
         wants: set[str],
     ) -> list[Result | None]:
         """One call for all; None for a frame that failed, so one camera harms only itself."""
         errors: list[Exception | None]
         try:
-            results = list(pipeline(images, streams=[s.name for s in streams], wants=wants))
+            names = [s.name for s in streams]
+            results = list(pipeline(images, names, wants=wants, stamps=stamps))
             errors = [None] * len(images)
         except FramesFailed as failure:
             # Tracks, clusters and a memory that learns had these frames: none is tried again.
@@ -225,8 +230,10 @@ class FrameProcessor:
             if len(images) > 1:  # refused before any frame was looked at
                 text = f'batch of {len(images)} frames failed, trying one by one: {error}'
                 self.health.report('warn', text)
-                singles = zip(images, streams, strict=True)
-                return [r for i, s in singles for r in self._infer(pipeline, [i], [s], wants)]
+                singles = zip(images, streams, stamps, strict=True)
+                return [
+                    r for i, s, t in singles for r in self._infer(pipeline, [i], [s], [t], wants)
+                ]
             results, errors = [None], [error]
         for stream, failed in zip(streams, errors, strict=True):
             if failed is not None:

@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.pipeline import Pipeline
-from ood_perception.profile import Profile, ProfileError, StageConfig
+from ood_perception.profile import Profile, ProfileError, ScoreConfig, StageConfig
 from ood_perception.scores import create_score
 from ood_perception.scores.identity import model_identity
 from ood_perception.scores.novelty import NoveltyScore, nearest, thin
@@ -186,7 +186,7 @@ class Tiny(torch.nn.Module):
 
 def test_pipeline_refuses_a_memory_of_another_model_while_it_is_built(tmp_path: Path) -> None:
     def build(segmentor: str, weights: str) -> Pipeline:
-        score = StageConfig('novelty', weights, {'stages': [0]})
+        score = ScoreConfig('novelty', weights, {'stages': [0]})
         profile = Profile(name='tiny', segmentor=StageConfig(segmentor), score=score)
         return Pipeline(profile, Tiny(), torch.device('cpu'), 'eager')
 

@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Memory of the score: what earlier frames of a camera said joins what the present one says.
+
+An unknown object is unknown in every frame, a false alarm often in one only. The earlier score is
+moved to the present frame by optical flow and mixed in, less the older it is. Where the flow does
+not lead there and back, the present frame alone counts. Only the coarse part of the score is
+mixed, at a quarter of the size: edges are the present frame's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ood_perception.frames.flow import SCALE, Grey, flow_between, grid
+from ood_perception.frames.resize import resize
+
+FORGOTTEN = 0.02
+"""Weight below which an earlier score does not count: it is not worth the optical flow."""
+
+LEAST_SIDE = 16
+"""Pixels that the optical flow needs."""
+
+LIKENESS = 24
+"""Grey levels by which a pixel and where it comes from may differ."""
+
+
+class _Past(NamedTuple):
+    stamp: int
+    grey: Grey
+    coarse: Tensor
+
+
+class ScoreMemory:
+    """
+    Joins the score of each frame with those of its camera's earlier frames.
+
+    Args:
+        seconds: after so long an earlier score weighs 1 / e of its first weight.
+
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._past: dict[str, _Past] = {}
+
+    def __call__(
+        self, score: Tensor, images: Tensor, streams: Sequence[str], stamps: Sequence[int | None]
+    ) -> Tensor:
+        """
+        Join the scores of a batch with the past, and keep them for the next one.
+
+        The small grey pictures are copied to the host, where the flow is computed.
+
+        Args:
+            score: float32 (B, H, W), higher = more unknown.
+            images: uint8 (B, 3, H, W), the frames.
+            streams: name of each frame's camera.
+            stamps: time of each frame in ns; None = it belongs to no sequence.
+
+        Returns:
+            float32 (B, H, W). A frame without a stamp, the first of a camera, and one that is not
+            later than the one before are returned as they are.
+
+        """
+        if all(stamp is None for stamp in stamps):
+            return score
+        size = [max(side // SCALE, LEAST_SIDE) for side in score.shape[1:]]
+        # Green is nearly all of the brightness; a third of the bytes are read.
+        greys = F.interpolate(images[:, 1:2].float(), size, mode='area')
+        pictures: Grey = greys[:, 0].round().to(torch.uint8).cpu().numpy()
+        coarse = F.interpolate(score[:, None], size, mode='area')
+        change = torch.zeros_like(coarse)
+        for i, (stream, stamp) in enumerate(zip(streams, stamps, strict=True)):
+            if stamp is None:
+                self._past.pop(stream, None)
+                continue
+            past = self._past.get(stream)
+            if past is not None and past.coarse.shape == coarse[i].shape:
+                change[i] = self._change(past, stamp, pictures[i], coarse[i])
+            self._past[stream] = _Past(stamp, pictures[i], coarse[i] + change[i])
+        return score + resize(change, score.shape[1:])[:, 0]
+
+    def _change(self, past: _Past, stamp: int, picture: Grey, coarse: Tensor) -> Tensor:
+        """Change (1, h, w) that the past makes to the coarse score (1, h, w)."""
+        age = (stamp - past.stamp) / 1e9
+        weight = math.exp(-age / self.seconds) if age > 0 else 0.0
+        if weight < FORGOTTEN:
+            return torch.zeros_like(coarse)
+        way, _, followed = flow_between(picture, past.grey)
+        height, width = picture.shape
+        x, y = grid(height, width)
+        places = x + way[..., 0], y + way[..., 1]
+        before = cv2.remap(past.grey, *places, cv2.INTER_LINEAR)
+        # In what has no pattern, and after a cut, the flow finds a way back from anywhere.
+        alike = cv2.blur(cv2.absdiff(before, picture), (3, 3)) <= LIKENESS
+        across = np.stack([(2 * places[0] + 1) / width - 1, (2 * places[1] + 1) / height - 1], -1)
+        where, trusted = (torch.from_numpy(a).to(coarse.device) for a in (across, followed & alike))
+        options = {'padding_mode': 'border', 'align_corners': False}
+        moved = F.grid_sample(past.coarse[None], where[None], **options)[0]
+        return weight * trusted * (moved - coarse)
+
+    def reset(self, stream: str | None = None) -> None:
+        """Forget one camera's past, or that of all."""
+        if stream is None:
+            self._past.clear()
+        else:
+            self._past.pop(stream, None)
