@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_curve
-
 from table import append
+
 from ood_perception.frames.flow import flow_between, grid
 from ood_perception.pipeline import Pipeline
 from ood_perception.scores.memory import ScoreMemory

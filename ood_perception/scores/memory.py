@@ -105,9 +105,9 @@ class ScoreMemory:
         # In what has no pattern, and after a cut, the flow finds a way back from anywhere.
         alike = cv2.blur(cv2.absdiff(before, picture), (3, 3)) <= LIKENESS
         across = np.stack([(2 * places[0] + 1) / width - 1, (2 * places[1] + 1) / height - 1], -1)
-        where, trusted = (torch.from_numpy(a).to(coarse.device) for a in (across, followed & alike))
-        options = {'padding_mode': 'border', 'align_corners': False}
-        moved = F.grid_sample(past.coarse[None], where[None], **options)[0]
+        device = coarse.device
+        where, trusted = (torch.from_numpy(a).to(device) for a in (across, followed & alike))
+        moved = F.grid_sample(past.coarse[None], where[None], 'bilinear', 'border', False)[0]
         return weight * trusted * (moved - coarse)
 
     def reset(self, stream: str | None = None) -> None:
