@@ -321,7 +321,7 @@ def _licence(sources: list[dict[str, Any]]) -> str:
         return (
             'Apache-2.0. The photographs are under CC BY 4.0 '
             '(github.com/buinghia3101/DHCN_dataset), CC BY 2.0, or have no known restrictions '
-            '(COCO).'
+            '(COCO; compact_free.md lists them).'
         )
     return 'As the frames and objects allow.'
 

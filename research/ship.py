@@ -32,7 +32,7 @@ PREVALENCE = 0.03
 LICENCES = {
     'compact': (
         'Non-commercial research use only: IDD-Lite states no terms, CamVid is for research, and '
-        'some of the COCO photographs have NC or ND licences.'
+        'some of the COCO photographs have NC or ND licences. `compact_free` is free of them.'
     ),
     'compact_free': (
         'Apache-2.0. Every photograph in it is under CC BY 2.0, CC BY 4.0 or has no known '
