@@ -91,6 +91,9 @@ class ScoreConfig(StageConfig):
     The score: a stage with a memory.
 
     Attributes:
+        name: entry of ``scores.SCORES``.
+        weights: as of the other stages.
+        options: keyword arguments of the registry entry.
         memory: of the frames before.
     """
 

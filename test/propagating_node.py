@@ -39,7 +39,7 @@ class Red:
         )
         self.score = SimpleNamespace(learns=False)
 
-    def __call__(self, images, streams=(), wants=()):
+    def __call__(self, images, streams=(), wants=(), stamps=()):
         """Find the red pixels of each image after the time that the file says."""
         word = self.control.read_text()
         if word == 'fail':

@@ -36,7 +36,7 @@ class Brightness:
     def reset(self, stream):
         pass
 
-    def __call__(self, frames, streams=None, wants=()):
+    def __call__(self, frames, streams=None, wants=(), stamps=None):
         score = frames[0].astype(np.float32).mean(2)
         ids = (score > 180).astype(np.uint16)
         return [Result(score=score, heatmap=score.astype(np.uint8), instances=ids)]

@@ -39,7 +39,7 @@ class Brightness:
     def reset(self, stream):
         pass
 
-    def __call__(self, frames, streams=None, wants=()):
+    def __call__(self, frames, streams=None, wants=(), stamps=None):
         score = frames[0].astype(np.float32).mean(2)
         count, ids = cv2.connectedComponents((score > 180).astype(np.uint8))
         return [

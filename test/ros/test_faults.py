@@ -290,7 +290,7 @@ class Failing:
     def __init__(self, error: Exception, fails):
         self.error, self.fails, self.calls = error, fails, []
 
-    def __call__(self, frames, streams, wants):
+    def __call__(self, frames, streams, wants, stamps):
         self.calls.append(list(streams))
         if self.fails(streams):
             raise self.error
