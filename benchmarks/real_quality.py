@@ -76,13 +76,15 @@ def main() -> None:
     parser.add_argument('--data', type=Path, default=Path('../shared/data'))
     parser.add_argument('--profile', default='compact', help='gives weights and calibration')
     parser.add_argument('--weights', default='', help='in place of those of the profile')
+    parser.add_argument('--short-side', type=int, default=0, help="0 = the profile's")
     parser.add_argument('--drives', type=int, default=30, help='rendered drives, 0 = none')
     parser.add_argument('--most', type=int, default=0, help='frames a set, 0 = all')
     parser.add_argument('--sheets', type=Path, help='folder for pictures of the probability')
     parser.add_argument('--out', type=Path, help='CSV to write')
     arguments = parser.parse_args()
     profile = Profile.load(arguments.profile)
-    scores = Scores(load_model(arguments.weights or profile.segmentor.weights))
+    side = arguments.short_side or profile.image.short_side
+    scores = Scores(load_model(arguments.weights or profile.segmentor.weights), side)
     sets = photographed(arguments.data, list(drives(100_000, arguments.drives)))
     rows = []
     measured = {}
