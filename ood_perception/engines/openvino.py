@@ -36,7 +36,7 @@ class OpenVINOEngine:
     """
     Run a segmentor with OpenVINO on the CPU, in float32.
 
-    A network is converted (from torch.export; seconds) and compiled (part of a second) for each
+    A network is converted (seconds) and compiled (part of a second) for each
     image size. What was converted is kept in the folder of :func:`cache_folder`, so the next start
     only compiles. The images of a batch run one after the other: on a few cores that takes as long
     as together, and no batch needs a network of its own.
@@ -184,6 +184,9 @@ def convert(network: nn.Module, shape: tuple[int, ...]) -> Any:
     """
     Convert a network of tensors to OpenVINO, for one shape.
 
+    By torch's own tracing, which keeps to its thread. While torch.export runs, modules that
+    another thread calls fail: a node computes frames while it converts.
+
     Args:
         network: from one tensor to a tuple of tensors, in evaluation mode on the CPU.
         shape: of the input.
@@ -199,8 +202,7 @@ def convert(network: nn.Module, shape: tuple[int, ...]) -> Any:
     exact = torch.autocast('cpu', enabled=False)
     with torch.inference_mode(False), torch.no_grad(), exact, warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        exported = torch.export.export(network, (torch.zeros(shape),))
-        return openvino.convert_model(exported)
+        return openvino.convert_model(network, example_input=torch.zeros(shape), input=shape)
 
 
 def keep_network(path: Path, network: Any) -> None:

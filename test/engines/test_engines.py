@@ -255,6 +255,10 @@ def test_candidates_on_a_cpu(
 ) -> None:
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name in installed or None)
     assert candidates(CPU, rounded) == wanted
+    # Beside frames nothing is exported, where there is another way.
+    assert candidates(CPU, rounded, live=True) == [
+        name for name in wanted if name != 'onnxruntime' or 'openvino' not in installed
+    ]
 
 
 def test_candidates_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 pytest.importorskip('openvino', reason='needs openvino')
 from ood_perception import Pipeline
+from ood_perception.engines.openvino import convert
 from ood_perception.engines.small import SmallEngine
 from ood_perception.masks import create_mask_model, create_prompts
 
@@ -57,6 +59,26 @@ def test_a_live_engine_answers_with_pytorch_and_converts_beside():
         assert engine.wait(120)
         assert list(engine._ready) == [tuple(inputs[0].shape[1:])]
         torch.testing.assert_close(engine(inputs[0]), network(inputs[0]), atol=2e-4, rtol=1e-3)
+
+
+def test_frames_go_on_while_networks_are_converted():
+    """A node does so at its first start; it calls other modules and the same ones."""
+    (detector, (odds, *_)), (head, (crops, *_)) = networks()
+    done: list[object] = []
+
+    def convert_all() -> None:
+        for network, x in ((detector, odds), (head, crops)):
+            done.append(convert(network, tuple(x[:1].shape)))
+
+    thread = threading.Thread(target=convert_all)
+    thread.start()
+    calls = 0
+    with torch.inference_mode():
+        wanted = [detector(odds[:1]).sum(), head(crops).sum()]
+        while thread.is_alive() or not calls:
+            assert [detector(odds[:1]).sum(), head(crops).sum()] == wanted
+            calls += 1
+    assert len(done) == 2
 
 
 class Undecided(nn.Module):
