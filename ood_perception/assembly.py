@@ -43,8 +43,7 @@ def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) ->
     logits = output.logits.float()
     if exact:
         return first_of_largest(resize(logits, size))
-    classes = logits.argmax(1, keepdim=True).float()
-    return F.interpolate(classes, size, mode='nearest')[:, 0].to(torch.uint8)
+    return F.interpolate(first_of_largest(logits)[:, None], size, mode='nearest')[:, 0]
 
 
 def first_of_largest(logits: Tensor) -> Tensor:

@@ -27,13 +27,16 @@ from ood_perception.engines.base import Shape, first_line, is_out_of_memory, rel
 from ood_perception.engines.crowding import TorchThreads
 from ood_perception.engines.probe import probe_frame
 from ood_perception.engines.resizing import concatenate, copied
+from ood_perception.engines.small import SmallEngine
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
+from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks import Tracker, create_mask_model, create_prompts, fuse
 from ood_perception.masks.base import MaskModel, PromptModel
 from ood_perception.masks.boxes import Boxes, waits
 from ood_perception.masks.fusion import Instances
+from ood_perception.masks.layers import SmallNetwork
 from ood_perception.masks.tracking import Glance, glance
 from ood_perception.models import create_model
 from ood_perception.models.folding import fold
@@ -104,6 +107,9 @@ class Pipeline:
             self._mask_model = _stage('mask_model', create_mask_model, profile.mask_model).to(
                 device
             )
+            if device.type == 'cpu' and (engine == 'auto' or engine.startswith('openvino')):
+                for stage in (self._prompts, self._mask_model):
+                    _compile_parts(stage, live)
         if profile.classes and not profile.ground_classes:
             log.info('ground_classes of the profile are not named: no surroundings of objects')
         self._upload = Uploader(device)
@@ -420,6 +426,14 @@ class Pipeline:
         if tracker is None:
             tracker = self._trackers[stream] = Tracker(**self.profile.tracking.options)
         return tracker.match(seen)
+
+
+def _compile_parts(stage: Any, live: bool) -> None:
+    """Put the small networks of a stage behind OpenVINO."""
+    for name, part in list(stage.named_children()):
+        if isinstance(part, SmallNetwork):
+            rounded = part.rounds and has_bfloat16_tiles()
+            setattr(stage, name, SmallEngine(part, rounded, live))
 
 
 def load_segmentor(profile: Profile) -> nn.Module:

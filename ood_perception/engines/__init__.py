@@ -49,7 +49,7 @@ SIMPLER = {
 """What replaces an engine that fails, best first; ['eager'] for those that are not here."""
 
 
-def candidates(device: torch.device, rounded: bool = False) -> list[str]:
+def candidates(device: torch.device, rounded: bool = False, live: bool = False) -> list[str]:
     """
     Engines that 'auto' measures on `device`: all that are installed, but torch.compile on a CPU.
 
@@ -58,6 +58,8 @@ def candidates(device: torch.device, rounded: bool = False) -> list[str]:
     Args:
         device: to run on.
         rounded: whether the segmentor may be run in bfloat16 and in its int8 form, on a CPU.
+        live: whether frames are computed meanwhile: then what needs torch.export is left out where
+            there is OpenVINO, for modules that another thread calls during an export fail.
 
     """
 
@@ -70,7 +72,8 @@ def candidates(device: torch.device, rounded: bool = False) -> list[str]:
     if device.type == 'cpu' and installed('openvino'):
         names += ['openvino_int8', 'openvino_bf16'] if rounded else []
         names += ['openvino']
-    if device.type == 'cpu' and installed('onnx', 'onnxscript', 'onnxruntime'):
+    exports = device.type == 'cpu' and not (live and names)
+    if exports and installed('onnx', 'onnxscript', 'onnxruntime'):
         names += ['onnxruntime']
     return [*names, 'eager']
 
@@ -121,7 +124,7 @@ def create_engine(
         names, choices = [name, *SIMPLER.get(name, ['eager'])], None
     else:
         # Features feed memories that another engine may have filled: those stay in float32.
-        names = candidates(device, hasattr(model, 'int8') and not features)
+        names = candidates(device, hasattr(model, 'int8') and not features, live)
         what = (network_key(model), f'{features} {precision}', processor(), _device(device))
         about = '; '.join((*what, f'{threads} threads', versions(), *names))
         choices = Choices(about) if len(names) > 1 else None

@@ -63,9 +63,9 @@ def network_key(model: nn.Module) -> str:
 
 @functools.cache
 def _code() -> str:
-    """Hash of the source of the models, from which networks are converted."""
-    digest = hashlib.sha256()
-    for path in sorted((Path(__file__).parents[1] / 'models').glob('*.py')):
+    """Hash of the source of models and masks, from which networks are converted."""
+    digest, package = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted([*package.glob('models/*.py'), *package.glob('masks/*.py')]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -36,7 +36,7 @@ class OpenVINOEngine:
     """
     Run a segmentor with OpenVINO on the CPU, in float32.
 
-    A network is converted (from torch.export; seconds) and compiled (part of a second) for each
+    A network is converted (seconds) and compiled (part of a second) for each
     image size. What was converted is kept in the folder of :func:`cache_folder`, so the next start
     only compiles. The images of a batch run one after the other: on a few cores that takes as long
     as together, and no batch needs a network of its own.
@@ -110,12 +110,7 @@ class OpenVINOEngine:
                 self._network(torch.zeros(shape))
         if not self._key:
             self._key = f'{network_key(self._network)} {self._network.features} {versions()}'
-        name = hashlib.sha256(f'{self._key} {shape}'.encode()).hexdigest()[:32]
-        path = cache_folder() / f'network-{name}.ov'
-        network = read_network(path)
-        if network is None:
-            network = convert(self._network, shape)
-            keep_network(path, network)
+        network = converted(self._network, shape, self._key)
         threads = self._threads
         request = compile_network(network, shape, threads, self.bfloat16)
         if threads == 1:
@@ -166,9 +161,31 @@ class OpenVINOInt8Engine(OpenVINOEngine):
         super().__init__(model.int8(), device, precision, features)  # type: ignore[operator]
 
 
-def convert(network: nn.Module, shape: Shape) -> Any:
+def converted(network: nn.Module, shape: tuple[int, ...], key: str) -> Any:
+    """
+    Read the kept OpenVINO form of a network, or convert it and keep that.
+
+    Args:
+        network: see :func:`convert`.
+        shape: of the input.
+        key: tells this network from all others.
+
+    """
+    name = hashlib.sha256(f'{key} {shape}'.encode()).hexdigest()[:32]
+    path = cache_folder() / f'network-{name}.ov'
+    found = read_network(path)
+    if found is None:
+        found = convert(network, shape)
+        keep_network(path, found)
+    return found
+
+
+def convert(network: nn.Module, shape: tuple[int, ...]) -> Any:
     """
     Convert a network of tensors to OpenVINO, for one shape.
+
+    By torch's own tracing, which keeps to its thread. While torch.export runs, modules that
+    another thread calls fail: a node computes frames while it converts.
 
     Args:
         network: from one tensor to a tuple of tensors, in evaluation mode on the CPU.
@@ -182,10 +199,10 @@ def convert(network: nn.Module, shape: Shape) -> Any:
     import openvino
 
     # what is made under inference mode has no version counter, which tracing asks for
-    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+    exact = torch.autocast('cpu', enabled=False)
+    with torch.inference_mode(False), torch.no_grad(), exact, warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        exported = torch.export.export(network, (torch.zeros(shape),))
-        return openvino.convert_model(exported)
+        return openvino.convert_model(network, example_input=torch.zeros(shape), input=shape)
 
 
 def keep_network(path: Path, network: Any) -> None:

@@ -15,6 +15,18 @@ from torch.nn.utils import fuse_conv_bn_eval
 Net = TypeVar('Net', bound=nn.Module)
 
 
+class SmallNetwork(nn.Module):
+    """
+    A network from one tensor (N, ...) to one, row by row: another engine may run it.
+
+    Attributes:
+        rounds: whether bfloat16 is exact enough for it, on a CPU with matrix units.
+
+    """
+
+    rounds = False
+
+
 def log_odds(probability: Tensor) -> Tensor:
     """Log-odds / 4 of a probability 0..1, within -2..2, float32 of its shape; NaN counts as 0."""
     p = torch.nan_to_num(probability.float(), nan=0.0).clamp(3.4e-4, 1 - 3.4e-4)

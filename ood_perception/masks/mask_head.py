@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.masks.layers import conv_bn_relu, log_odds
+from ood_perception.masks.layers import SmallNetwork, conv_bn_relu, log_odds
 
 SIZE = 96
 """Side in pixels of the square crop that the shipped weights were trained on."""
@@ -28,7 +28,7 @@ CHANNELS = 5
 """Red, green, blue, log-odds, inside of the box."""
 
 
-class MaskHead(nn.Module):
+class MaskHead(SmallNetwork):
     """
     The network: (N, 5, s, s) -> (N, s, s) logits, > 0 = object; s a multiple of 16.
 
@@ -36,6 +36,8 @@ class MaskHead(nn.Module):
         widths: channels at 1/2, 1/4, 1/8 and 1/16 of the crop's side.
 
     """
+
+    rounds = True
 
     def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 64)) -> None:
         super().__init__()

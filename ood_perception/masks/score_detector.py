@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ood_perception.checkpoints.tensors import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
-from ood_perception.masks.layers import conv_bn_relu, fuse_conv_bn, log_odds
+from ood_perception.masks.layers import SmallNetwork, conv_bn_relu, fuse_conv_bn, log_odds
 
 CELL = 4
 """Pixels of the score map that make one cell of the network's input (at 480x360)."""
@@ -33,7 +33,7 @@ IOU, CONTAINMENT = 0.5, 0.8
 WEIGHTS = 'package:light_prompts.safetensors'
 
 
-class ScoreDetector(nn.Module):
+class ScoreDetector(SmallNetwork):
     """
     The network: (B, 2, h, w) log-odds of `cell_odds` -> (B, 5, h / 2, w / 2).
 
@@ -204,7 +204,7 @@ class ScoreDetectorPrompts(nn.Module):
     @torch.no_grad()
     def forward(self, score: Tensor, probability: Tensor) -> Boxes:
         """Propose boxes; see `base.PromptModel`."""
-        if not waits(probability) and not bool((probability >= self.seed).any()):
+        if not waits(probability) and not bool(probability.amax() >= self.seed):
             # Saves the host the network; `propose` drops all boxes by the same rule.
             return empty_boxes(len(probability), self.slots)
         return self.propose(probability)
@@ -217,7 +217,7 @@ class ScoreDetectorPrompts(nn.Module):
         floor = min(FLOOR, self.threshold)
         found = propose(self.network(odds), height, width, self.slots, 4 * self.slots, floor)
         peak = largest_inside(odds, found.boxes / cell_side(height, width))
-        valid = found.valid & (probability >= self.seed).flatten(1).any(1, keepdim=True)
+        valid = found.valid & (probability.amax((1, 2)) >= self.seed)[:, None]
         either = 1 - (1 - found.confidences) * (1 - peak)
         valid &= either >= self.threshold
         confidences, order = (either * valid).sort(dim=1, descending=True, stable=True)

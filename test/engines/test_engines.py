@@ -88,17 +88,17 @@ def test_openvino_keeps_a_bounded_number_of_sizes_and_its_outputs(
 
 
 @torch.inference_mode()
-def test_the_second_start_exports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_start_converts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x = images(1, 3, 32, 48)
     want = OpenVINOEngine(SmallSegmentor(), CPU, torch.float32)(x)
 
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError('exported again')
+        raise AssertionError('converted again')
 
-    monkeypatch.setattr('torch.export.export', refuse)
+    monkeypatch.setattr('openvino.convert_model', refuse)
     got = OpenVINOEngine(SmallSegmentor(), CPU, torch.float32)(x)
     assert largest_difference(got, want) == 0
-    with pytest.raises(AssertionError, match='exported again'):
+    with pytest.raises(AssertionError, match='converted again'):
         OpenVINOEngine(SmallSegmentor(), CPU, torch.float32, False)(x)
 
 
@@ -255,6 +255,10 @@ def test_candidates_on_a_cpu(
 ) -> None:
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name in installed or None)
     assert candidates(CPU, rounded) == wanted
+    # Beside frames nothing is exported, where there is another way.
+    assert candidates(CPU, rounded, live=True) == [
+        name for name in wanted if name != 'onnxruntime' or 'openvino' not in installed
+    ]
 
 
 def test_candidates_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

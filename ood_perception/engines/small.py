@@ -1,0 +1,111 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""OpenVINO for the small networks around the segmentor: one tensor in, one tensor out."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ood_perception.engines.background import Background
+from ood_perception.engines.base import first_line
+from ood_perception.engines.choices import network_key, versions
+from ood_perception.engines.openvino import MAX_COMPILED, compile_network, converted
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 0.01
+"""Root mean square difference to PyTorch's answer over that one's deviation."""
+
+ROUNDED_TOLERANCE = 0.1
+"""The same where the network computes in bfloat16."""
+
+
+class SmallEngine(nn.Module):
+    """
+    Run a small network with OpenVINO on the CPU; where that does not work, with PyTorch.
+
+    It is converted once for each size, which takes seconds and is kept on disk, see
+    `choices.cache_folder`; its first answer is compared with PyTorch's. On one thread where torch
+    is held to one, see `engines.crowding`.
+
+    Args:
+        network: from float32 (N, ...) to float32 (N, ...), row by row, in evaluation mode.
+        bfloat16: compute in bfloat16.
+        live: no call waits for a conversion: PyTorch answers until it is done in the background.
+
+    """
+
+    def __init__(self, network: nn.Module, bfloat16: bool = False, live: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self._bfloat16, self._live = bfloat16, live
+        self._threads = torch.get_num_threads()
+        self._ready: OrderedDict[tuple[int, ...], dict[bool, Any]] = OrderedDict()
+        self._background = Background()
+        self._fault = ''
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the network; see the class."""
+        if self._fault:
+            return self._plain(x)
+        size = tuple(x.shape[1:])
+        if size not in self._ready:
+            if self._live:
+                row = x[:1].clone()
+                self._background.add(f'{size}', lambda: self._prepare(row))
+                return self._plain(x)
+            self._prepare(x[:1])
+        try:
+            return self._plain(x) if self._fault else self._run(size, x)
+        except Exception as error:
+            self._give_up(error)
+            return self._plain(x)
+
+    def wait(self, timeout: float = 60.0) -> bool:
+        """Wait for conversions in the background; False when they took longer."""
+        return self._background.wait(timeout)
+
+    def _plain(self, x: Tensor) -> Tensor:
+        found: Tensor = self.network(x)
+        return found
+
+    def _run(self, size: tuple[int, ...], x: Tensor) -> Tensor:
+        self._ready.move_to_end(size)
+        request = self._ready[size][torch.get_num_threads() == 1]
+        rows = x.float().contiguous().numpy()[:, None]
+        found = [request.infer({0: row}, share_inputs=True)[0] for row in rows]
+        return torch.cat([torch.from_numpy(row) for row in found])
+
+    def _prepare(self, row: Tensor) -> None:
+        """Convert, compile and check for the size of a row (1, ...)."""
+        size = tuple(row.shape[1:])
+        try:
+            shape = (1, *size)
+            key = f'{network_key(self.network)} {versions()}'
+            network = converted(self.network, shape, key)
+            counts = {False: self._threads, True: 1}
+            requests = {
+                single: compile_network(network, shape, count, self._bfloat16)
+                for single, count in counts.items()
+            }
+            while len(self._ready) >= MAX_COMPILED:
+                self._ready.popitem(last=False)
+            self._ready[size] = requests
+            expected, found = self._plain(row).float(), self._run(size, row)
+            gap = float((found - expected).pow(2).mean().sqrt() / expected.std().clamp(min=1e-6))
+            if not gap <= (ROUNDED_TOLERANCE if self._bfloat16 else TOLERANCE):
+                raise ValueError(f'its answers differ by {gap:.2g} of their spread')
+        except Exception as error:
+            self._ready.pop(size, None)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        name = type(self.network).__name__
+        self._fault = first_line(error)
+        log.info('%s runs in PyTorch, not in OpenVINO: %s', name, self._fault)
