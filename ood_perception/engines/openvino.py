@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -27,6 +28,8 @@ from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
 log = logging.getLogger(__name__)
+
+_one_conversion = threading.Lock()
 
 MAX_COMPILED = 8
 """Image sizes kept ready at a time; the one that was not used for longest goes first."""
@@ -198,11 +201,16 @@ def convert(network: nn.Module, shape: tuple[int, ...]) -> Any:
     _core()
     import openvino
 
+    # For good: `warnings.catch_warnings` does not keep to its thread. The shape is meant fixed.
+    warnings.filterwarnings('ignore', category=torch.jit.TracerWarning)
+    warnings.filterwarnings('ignore', message='.*torch.jit.trace', category=FutureWarning)
+    images = torch.zeros(shape)
     # what is made under inference mode has no version counter, which tracing asks for
     exact = torch.autocast('cpu', enabled=False)
-    with torch.inference_mode(False), torch.no_grad(), exact, warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        return openvino.convert_model(network, example_input=torch.zeros(shape), input=shape)
+    with _one_conversion, torch.inference_mode(False), torch.no_grad(), exact:
+        # Traced here, not by OpenVINO, which holds the interpreter for seconds meanwhile.
+        traced = torch.jit.trace(network, images, check_trace=False)
+        return openvino.convert_model(traced, example_input=images, input=shape)
 
 
 def keep_network(path: Path, network: Any) -> None:
