@@ -173,9 +173,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     with path.open('rb') as file:
         head = file.read(512)
     check_kind(path, head)
-    if path.suffix == '.safetensors' and head.startswith((b'PK', b'\x80')):
-        raise CheckpointError(f'{path}: not safetensors but a file of torch.save; name it .pth')
-    if path.suffix == '.safetensors' or _is_safetensors(head):
+    if _is_safetensors(head):
+        return _read_safetensors(path)
+    if path.suffix == '.safetensors':
+        if head.startswith((b'PK', b'\x80')):
+            raise CheckpointError(f'{path}: a file of torch.save, not safetensors; name it .pth')
         return _read_safetensors(path)
     return tensors_of(_read_pickled(path), str(path))
 
