@@ -193,9 +193,9 @@ def node(context: LaunchContext) -> list:
         chosen['cameras'] = [n.strip() for n in names]
     else:
         remappings = [
-            ('image', value('image_topic')),
-            ('depth', value('depth_topic')),
-            ('cloud', value('depth_topic')),
+            ('image', value('image_topic').rstrip('/')),
+            ('depth', value('depth_topic').rstrip('/')),
+            ('cloud', value('depth_topic').rstrip('/')),
         ]
     return [
         Node(

@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.checkpoints.loading import match
+from ood_perception.checkpoints.loading import match, parts
 from ood_perception.checkpoints.origins import detect_origin
 from ood_perception.checkpoints.reading import read_checkpoint
 from ood_perception.checkpoints.report import CheckpointError, LoadReport
 
-FAMILIES = {
+FAMILIES: dict[str, str | tuple[str, ...]] = {
     'mmseg': 'internimage_',
     'dinov2': 'dinov2_',
     'dinov2_hf': 'dinov2_',
     'uem': 'uem_',
     'detectron2': 's2m_',
     'sam': 'sam_vit_',
+    'ours': ('compact', 'dinov2_', 'uem_'),
 }
 """Origin -> how the names of its models begin."""
 
@@ -48,7 +49,8 @@ def build_network(name: str) -> nn.Module:
             from segment_anything import sam_model_registry
 
             return sam_model_registry[name.removeprefix('sam_')]()
-        return create_model(name)
+        # Its pretrained backbone would be read only to be lost: there is no memory to hold it.
+        return create_model(name, **({'pretrained': False} if name == 'compact' else {}))
 
 
 def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
@@ -66,17 +68,24 @@ def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
     """
     from ood_perception.models import MODELS
 
-    origin = detect_origin(state)
-    prefix = FAMILIES.get(origin)
-    candidates = [key for key in (*MODELS, *SAM) if prefix is not None and key.startswith(prefix)]
-    for candidate in candidates:
-        try:
-            match(build_network(candidate), state, origin)
-        except CheckpointError:
-            continue
-        return candidate
-    tried = f'{origin} keys, but none of {", ".join(candidates)}' if candidates else 'unknown keys'
-    raise CheckpointError(f'{name}: cannot tell which model it is for ({tried}); name it')
+    found = dict.fromkeys(detect_origin(part) for _, part in parts(state))
+    origins = [origin for origin in found if origin] or ['ours']
+    for origin in origins:
+        for candidate in (*MODELS, *SAM):
+            if not candidate.startswith(FAMILIES[origin]):
+                continue
+            try:
+                match(build_network(candidate), state)
+            except CheckpointError:
+                continue
+            return candidate
+    said = (
+        f'{", ".join(origins)} keys' if any(found) else f'unknown keys, {", ".join([*state][:3])}'
+    )
+    raise CheckpointError(
+        f'{name}: cannot tell which model it is for ({said}, and it fits none); name it, '
+        '--model NAME, to see what differs'
+    )
 
 
 def convert_file(

@@ -61,7 +61,7 @@ def match(
     if origin != 'auto' and origin not in ORIGINS:
         raise ValueError(f'origin: expected auto or one of {", ".join(ORIGINS)}, got {origin!r}')
     first: CheckpointError | None = None
-    for prefix, part in _parts(state):
+    for prefix, part in parts(state):
         try:
             converted, report = _match(model, part, origin, name)
         except CheckpointError as error:
@@ -76,7 +76,7 @@ def match(
     raise first
 
 
-def _parts(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+def parts(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
     """
     Yield the whole checkpoint, then what lies below a prefix that most of its keys share.
 

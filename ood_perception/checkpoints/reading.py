@@ -42,6 +42,9 @@ WRAPPERS = (
 )
 """Keys under which training frameworks keep the tensors, preferred in this order."""
 
+SUFFIXES = ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
+"""How names of weight files end."""
+
 DEPTH = 3  # levels of nested dicts that are searched for tensors
 
 MOST = 5
@@ -161,12 +164,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: truncated, not a checkpoint, or with something in it that is not data.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in SUFFIXES)[:3]
+        text = f'it has {", ".join(inside)}' if inside else 'no weight file is in it'
+        raise CheckpointError(f'{path}: a folder, name the file ({text})')
     if not path.is_file():
         raise WeightsMissing(f'no weight file at {path}; see `ood weights list` and `fetch`')
     with path.open('rb') as file:
         head = file.read(512)
     check_kind(path, head)
-    if path.suffix == '.safetensors' or _is_safetensors(head):
+    if _is_safetensors(head):
+        return _read_safetensors(path)
+    if path.suffix == '.safetensors':
+        if head.startswith((b'PK', b'\x80')):
+            raise CheckpointError(f'{path}: a file of torch.save, not safetensors; name it .pth')
         return _read_safetensors(path)
     return tensors_of(_read_pickled(path), str(path))
 
@@ -232,6 +243,8 @@ def check_kind(path: Path, head: bytes) -> None:
     text = head.lstrip(b'\xef\xbb\xbf \t\r\n')[:64].lower()
     if not head:
         raise CheckpointError(f'{path}: the file is empty; fetch it again')
+    if not head.strip(b'\0'):
+        raise CheckpointError(f'{path}: zeros, not a checkpoint; fetch it again')
     if text.startswith((b'<!doctype', b'<html', b'<?xml', b'<head', b'<!--')):
         raise CheckpointError(
             f'{path}: an HTML page saved under the name of a checkpoint '
@@ -241,8 +254,10 @@ def check_kind(path: Path, head: bytes) -> None:
         raise CheckpointError(
             f'{path}: a Git LFS pointer, not the file it points to; run git lfs pull'
         )
+    if text.startswith((b'{', b'[')) and not _is_safetensors(head):
+        raise CheckpointError(f'{path}: text (JSON), not weights; name the file that holds them')
     for magic, what in FOREIGN.items():
-        if head.startswith(magic):
+        if head.startswith(magic, TAR if magic == b'ustar' else 0):
             raise CheckpointError(f'{path}: {what}, not a file of PyTorch weights')
     if head.startswith(b'PK') and zipfile.is_zipfile(path):
         _check_archive(path)
@@ -262,6 +277,8 @@ FOREIGN = {
     b'\x08\x0a\x12': 'an ONNX network',
 }
 """First bytes of files that people mistake for weights -> what they are."""
+
+TAR = 257  # offset of a tar archive's first bytes that say so
 
 
 def _check_archive(path: Path) -> None:
@@ -283,6 +300,8 @@ def _check_archive(path: Path) -> None:
         )
     if inner and all(name.endswith('.npy') for name in inner):
         raise CheckpointError(f'{path}: arrays of numpy (.npz), not a file of PyTorch weights')
+    if names and not any(name.endswith('.pkl') for name in inner):
+        raise CheckpointError(f'{path}: a zip archive of {", ".join(names[:3])}; unpack it first')
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -329,6 +348,7 @@ def _read_pickled(path: Path) -> Any:
 
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:
+    reason = reason.partition('. ')[0]  # what torch advises behind it does not apply here
     return CheckpointError(
         f'{path}: truncated or not a checkpoint ({path.stat().st_size} bytes: {reason}); '
         f'fetch it again'

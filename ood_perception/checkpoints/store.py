@@ -13,6 +13,7 @@ import difflib
 import functools
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,11 @@ def catalogue() -> dict[str, Entry]:
     return entries
 
 
-def find_entry(name: str) -> Entry:
-    """Catalogue entry by name. Raises WeightsMissing naming the closest one."""
+def find_entry(name: str, others: Iterable[str] = ()) -> Entry:
+    """Catalogue entry by name. Raises WeightsMissing naming the closest one, also of `others`."""
     entries = catalogue()
     if name not in entries:
-        close = difflib.get_close_matches(name, entries, n=1)
+        close = difflib.get_close_matches(name, [*others, *entries], n=1)
         hint = f'did you mean {close[0]!r}? ' if close else ''
         raise WeightsMissing(f'no weights named {name!r}; {hint}see `ood weights list`')
     return entries[name]

@@ -226,6 +226,8 @@ def folder(
                 show(number + 1)
         if not evaluator.frames:
             raise ValueError(f'{root}: not one image could be used: {_problems(evaluator)}')
+        if not evaluator.labelled:
+            raise ValueError(f'{root}: not one label could be used: {_problems(evaluator)}')
     except (RuntimeError, ValueError) as error:
         raise fail(error) from None
     _report(output, evaluator.compute(profile=profile, dataset=dataset), required)

@@ -103,7 +103,7 @@ def _entries(name: str) -> list[Entry]:
     from ood_perception.profile import Profile, profile_names
 
     if name in catalogue() or name not in profile_names():
-        return [find_entry(name)]
+        return [find_entry(name, profile_names())]
     files = Profile.load(name).weight_names()
     entries = [catalogue()[file] for file in files if file in catalogue()]
     if not entries:

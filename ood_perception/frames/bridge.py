@@ -5,7 +5,8 @@
 The ROS distribution's cv_bridge, for the conversions of 8 bits that it does well.
 
 Only ROS 2's is taken; the package cv-bridge 1.x of PyPI is ROS 1's. Everything else (rgb8 without
-a copy, more than 8 bits, NV12, rows without their last padding) is :mod:`.decode`'s own.
+a copy, more than 8 bits, NV12) is :mod:`.decode`'s own, and so are padded rows: cv_bridge counts a
+row's padding in whole pixels, which shears a picture of 3 channels whose padding is none.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
-ENCODINGS = (
-    'bgr8', 'rgba8', 'bgra8', 'mono8', 'yuv422', 'yuv422_yuy2',
-    'bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8',
-)  # fmt: skip
-"""Encodings of sensor_msgs/Image that are given to cv_bridge."""
+ENCODINGS = {
+    'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1, 'yuv422': 2, 'yuv422_yuy2': 2,
+    'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
+}  # fmt: skip
+"""Encodings of sensor_msgs/Image that are given to cv_bridge -> bytes of a pixel."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -59,8 +60,9 @@ def to_rgb(message: Any) -> NDArray[np.uint8] | None:
     Returns:
         uint8 (H, W, 3) RGB; None where there is no cv_bridge, or this is not for it.
     """
-    whole = len(message.data) == message.height * message.step
-    if message.encoding not in ENCODINGS or not whole or bridge() is None:
+    row = message.width * ENCODINGS.get(message.encoding, 0)
+    packed = message.step == row and len(message.data) == message.height * row
+    if not packed or bridge() is None:
         return None
     try:
         return np.asarray(bridge().imgmsg_to_cv2(message, desired_encoding='rgb8'), np.uint8)

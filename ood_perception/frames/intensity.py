@@ -56,6 +56,7 @@ class Intensity:
             fixed = low, high
         self.fixed = fixed
         self.range: tuple[float, float] | None = fixed
+        self._kind: tuple[Any, ...] = ()  # of the images that the range was estimated from
         self._table: tuple[Any, NDArray[np.uint8]] | None = None
 
     def __call__(
@@ -78,6 +79,9 @@ class Intensity:
         if values.dtype.kind == 'f':
             values = _finite(values, name, warn)
         if self.fixed is None:
+            kind = name, values.dtype, values.ndim
+            if kind != self._kind:  # a camera that now sends another type: 0..65535 of it is over
+                self.range, self._kind = None, kind
             self._follow(values, name, warn)
         assert self.range is not None
         return self._map(values, *self.range)

@@ -36,7 +36,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args)
     except Exception as error:
-        return _refuse(error)
+        why = parameter_files.unreadable(sys.argv if args is None else args)
+        return _refuse(error, *why)
     node: Any = None
     executor = SingleThreadedExecutor()
     try:
@@ -70,9 +71,11 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def _refuse(error: Exception) -> int:
+def _refuse(error: Exception, *why: str) -> int:
     """Say in one line why the node does not start."""
-    text = ' '.join(str(error).split())
+    text = ' -> '.join([' '.join(str(error).split()), *why])
+    if 'PARAMETER_NOT_SET' in text:
+        text += ' -> a parameter is given an empty list, which has no type in ROS 2: leave it out'
     if 'log directory' in text or 'logging' in text:
         folder = os.environ.get('ROS_LOG_DIR') or os.environ.get('ROS_HOME') or '~/.ros/log'
         text += f' -> {folder} cannot be written: set ROS_LOG_DIR to a folder that can'

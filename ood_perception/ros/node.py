@@ -297,6 +297,12 @@ class OodNode(LifecycleNode):
         changes = parameters.changes(self, parameter_list)
         if not changes:
             return SetParametersResult(successful=True)
+        # rclpy would refuse them as well, but names none.
+        absent = [p.name for p in changes if not self.has_parameter(p.name)]
+        if absent:
+            lines = parameters.unknown(absent, self.settings.camera_names())
+            reason = '; '.join(lines) or f'{", ".join(absent)}: not before configure'
+            return SetParametersResult(successful=False, reason=reason)
         return super().set_parameters_atomically(changes)
 
     def _check_parameters(self, changes: list[Any]) -> SetParametersResult:

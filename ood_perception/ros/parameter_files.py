@@ -14,16 +14,16 @@ from typing import Any
 import yaml
 
 KEY = 'ros__parameters'
+UNREADABLE = (OSError, ValueError, yaml.YAMLError)
 
 
 def problems(arguments: Sequence[str], node: str) -> list[str]:
     """Name the parameter files without an entry for a node, one line each."""
-    lines = []
+    lines = unreadable(arguments)
     for path in files(arguments):
         try:
-            patterns = list(entries(yaml.safe_load(path.read_text(encoding='utf-8'))))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            lines.append(f'{path}: {" ".join(str(error).split())}')
+            patterns = list(entries(_tree(path)))
+        except UNREADABLE:
             continue
         if not any(matches(pattern, node) for pattern in patterns):
             found = ', '.join(patterns) or 'nothing'
@@ -32,6 +32,29 @@ def problems(arguments: Sequence[str], node: str) -> list[str]:
                 f'/**: or {node}: above {KEY}:'
             )
     return lines
+
+
+def unreadable(arguments: Sequence[str]) -> list[str]:
+    """Say why parameter files cannot be read, one line each; rcl itself names a line at most."""
+    lines = []
+    for path in files(arguments):
+        try:
+            _tree(path)
+        except UNREADABLE as error:
+            why = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+            lines.append(f'{path}: {why}')
+    return lines
+
+
+class _Keys(yaml.SafeLoader):
+    """Passes over tags as rcl does: launch_ros writes lists as ``!!python/tuple``."""
+
+
+_Keys.add_constructor(None, lambda loader, node: None)
+
+
+def _tree(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding='utf-8'), _Keys)
 
 
 def files(arguments: Sequence[str]) -> list[Path]:

@@ -120,7 +120,8 @@ class CameraSubscriptions:
         """Why no publisher of the image topic can reach us; '' when one can or none is there."""
         own = self._subscriptions[0].qos_profile if self._subscriptions else self._qos
         ends = self._node.get_publishers_info_by_topic(self.topic)
-        problems = mismatches(ends, self.topic, type_name(self._type), own)
+        sibling = input_topic('image/compressed', self._stream.name)
+        problems = mismatches(ends, self.topic, type_name(self._type), own, sibling=sibling)
         return '; '.join(problems) if len(problems) == len(ends) else ''
 
     def _create(
@@ -161,7 +162,12 @@ def output_events(changed: Callable[[], None]) -> Any:
 
 
 def mismatches(
-    endpoints: Any, topic: str, kind: str, own: QoSProfile, offered: bool = True
+    endpoints: Any,
+    topic: str,
+    kind: str,
+    own: QoSProfile,
+    offered: bool = True,
+    sibling: str = 'image/compressed',
 ) -> list[str]:
     """
     Say which other ends of a topic do not meet ours, and why.
@@ -169,6 +175,7 @@ def mismatches(
     Args:
         kind: our message type, as ``sensor_msgs/msg/Image``.
         offered: True when the others publish, False when they subscribe.
+        sibling: our name of the same as compressed images.
     """
     problems = []
     for end in endpoints:
@@ -176,7 +183,8 @@ def mismatches(
         if end.topic_type != kind:
             problem = f'{topic}: {who} has type {end.topic_type}, this node {kind}'
             if end.topic_type.endswith('/CompressedImage'):
-                problem += '; set image_transport:=compressed'
+                # Named by its own base the topic would be looked for at .../compressed.
+                problem += f'; set image_transport:=compressed and remap {sibling}:={topic}'
             problems.append(problem)
             continue
         theirs = end.qos_profile

@@ -4,6 +4,7 @@
 import collections
 import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -158,6 +159,8 @@ def test_truncated_safetensors_is_one_error(tmp_path):
         (b'<!DOCTYPE html><html><body>Sign in</body></html>', 'HTML page'),
         (b'\n  <html><head>', 'HTML page'),
         (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'git lfs pull'),
+        (b'{"weight_map": {"a": "model-00001.safetensors"}}', 'text'),
+        (bytes(257) + b'ustar' + bytes(250), 'a tar archive; unpack it first'),
         (b'just some text, long enough to be something else', 'not a checkpoint'),
         (bytes(4096), 'not a checkpoint'),
         (b'PK\x03\x04' + bytes(500), 'not a checkpoint'),
@@ -177,6 +180,24 @@ def test_file_without_tensors_is_one_error(tmp_path, tree):
     torch.save(tree, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match='no tensors'):
         read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_other_containers_are_named(tmp_path):
+    torch.save(STATE, tmp_path / 'a.safetensors')
+    with pytest.raises(CheckpointError, match=r'name it \.pth'):
+        read_checkpoint(tmp_path / 'a.safetensors')
+    with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
+        archive.writestr('model.safetensors', b'')
+    with pytest.raises(CheckpointError, match=r'a zip archive of model\.safetensors; unpack'):
+        read_checkpoint(tmp_path / 'a.pth')
+
+
+def test_a_folder_of_weights_names_the_files_in_it(tmp_path):
+    with pytest.raises(CheckpointError, match='no weight file is in it'):
+        read_checkpoint(tmp_path)
+    (tmp_path / 'model.safetensors').touch()
+    with pytest.raises(CheckpointError, match=r'a folder, name the file \(it has model'):
+        read_checkpoint(tmp_path)
 
 
 def test_missing_file_says_where_to_look(tmp_path):

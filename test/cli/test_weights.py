@@ -2,13 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import resource
+from pathlib import Path
 
 import pytest
+import timm
 import torch
 from official_weights import golden, mmseg_value, weights_by_rule
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import ood_perception
 from ood_perception.checkpoints import CheckpointError, load_checkpoint
 from ood_perception.checkpoints.converting import convert_file
 from ood_perception.checkpoints.store import catalogue
@@ -104,6 +108,29 @@ def test_check_says_what_fits_and_what_does_not(official, tmp_path):
     torch.save(state, official)
     result = RUN.invoke(app, ['check', str(official), '--model', 'internimage_l_upernet'])
     assert 'not finite' in result.stderr
+
+
+@pytest.mark.parametrize('prefix', ['', 'model.', 'module.', 'net.model.', '_orig_mod.'])
+def test_check_finds_the_model_behind_any_prefix(prefix, recwarn, tmp_path):
+    state = load_file(Path(ood_perception.__file__).parent / 'weights' / 'compact.safetensors')
+    wrapped = {f'{prefix}{key}': value for key, value in state.items()}
+    torch.save({'state_dict': wrapped | {'loss.weight': torch.ones(1)}}, tmp_path / 'last.ckpt')
+    if not prefix:
+        torch.save(state, tmp_path / 'last.ckpt')
+    result = RUN.invoke(app, ['check', str(tmp_path / 'last.ckpt')])
+    assert result.exit_code == 0, result.output
+    assert 'fits compact: origin ours; 158 keys used' in result.output
+    assert not [w for w in recwarn if 'non-meta' in str(w.message)]
+
+
+@pytest.mark.parametrize('prefix', ['teacher.backbone.', 'dinov2.'])
+def test_check_finds_dinov2_behind_a_prefix(prefix, tmp_path):
+    with torch.device('meta'):
+        state = timm.create_model('vit_small_patch14_dinov2').state_dict()
+    zeros = {f'{prefix}{key}': torch.zeros(value.shape) for key, value in state.items()}
+    save_file(zeros, tmp_path / 'model.safetensors')
+    result = RUN.invoke(app, ['check', str(tmp_path / 'model.safetensors')])
+    assert 'fits dinov2_vits14: origin dinov2' in result.output, result.output
 
 
 @pytest.mark.parametrize('half', [False, True])

@@ -157,6 +157,36 @@ def test_hidden_files_and_cases_of_suffixes(tmp_path):
         open_dataset('pairs', root)
 
 
+@pytest.mark.parametrize('kind', ['jpeg', 'webp'])
+def test_a_lossy_label_is_refused(kind, tmp_path):
+    root = save(tmp_path, Image.fromarray(truth()))
+    Image.fromarray(truth() * 255).save(root / 'labels' / 'a.png', kind)
+    found = evaluated(root, '255=1')
+    assert found.summary['labelled'] == 0
+    assert any('write labels as PNG' in problem for problem in found.problems)
+
+
+def test_what_a_folder_has_instead_and_pictures_without_a_label_are_named(tmp_path):
+    root = save(tmp_path, Image.fromarray(truth()))
+    Image.fromarray(picture()).save(root / 'images' / 'b.png')
+    found = evaluated(root)
+    assert found.problems[f'pictures without a label, first {root}/images/b.png'] == 1
+    (root / 'labels').rename(root / 'Labels')
+    with pytest.raises(DatasetError, match=r'has no labels/.*, but images, Labels'):
+        open_dataset('pairs', root)
+
+
+def test_labels_of_several_kinds_are_all_found(tmp_path):
+    root = save(tmp_path, Image.fromarray(truth()))
+    for name in ('images/b.png', 'labels/b.bmp', 'labels/a.jpg'):
+        Image.fromarray(truth()).save(root / name)
+    pairs = open_dataset('pairs', root).pairs
+    assert [(image.name, label.name) for image, label in pairs] == [
+        ('a.png', 'a.png'),
+        ('b.png', 'b.bmp'),
+    ]
+
+
 @pytest.mark.parametrize('exif', [3, 6, 8])
 def test_a_turned_picture_and_its_label(exif, tmp_path):
     root = save(tmp_path, Image.fromarray(truth()))

@@ -115,6 +115,13 @@ def test_the_range_is_steady_and_said_once(scene):
     assert 'intensity_range' in told[0]
 
 
+def test_another_encoding_begins_anew(scene):
+    intensity = Intensity()
+    decode_raw(message((scene * 65535).astype('<u2'), 'mono16'), intensity=intensity)
+    floats = message(scene.astype('<f4'), '32FC1')
+    np.testing.assert_array_equal(decode_raw(floats, intensity=intensity), decode_raw(floats))
+
+
 def test_a_dark_start_does_not_blind_the_stream(scene):
     intensity = Intensity()
     for _ in range(3):

@@ -203,7 +203,7 @@ def run(command: str, how: Special, folder: Path, log: Path) -> tuple[int, str, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 * PATIENCE)
 @pytest.mark.parametrize('command', PRINTED)
 def test_it_runs(command: str, world: Path, tmp_path: Path) -> None:
     how = special(command)

@@ -211,9 +211,8 @@ def test_stamps_that_are_zero_or_go_back(client):
 def test_a_topic_of_the_wrong_type_is_named(client):
     client.forget(RAW, Image)
     client.publish(RAW, CompressedImage())
-    assert client.spin(
-        lambda: 'set image_transport:=compressed' in client.statuses['front']['message'], 20
-    )
+    remedy = f'set image_transport:=compressed and remap front/image_raw/compressed:={RAW}'
+    assert client.spin(lambda: remedy in client.statuses['front']['message'], 20)
     assert 'has type sensor_msgs/msg/CompressedImage' in client.process.text()
     client.forget(RAW, CompressedImage)
     client.publish(RAW, PointCloud2())

@@ -110,6 +110,16 @@ def test_wrong_values_are_refused(node, name, value, reason):
     assert node.get_parameter(name).value == before
 
 
+def test_a_parameter_that_is_not_there_is_named_with_the_nearest(node):
+    wrong, camera = Parameter('max_rat', value=5.0), Parameter('front.max_rate', value=5.0)
+    refused, unnamed = node.set_parameters([wrong, camera])
+    assert not refused.successful
+    assert not unnamed.successful
+    assert 'max_rat' in refused.reason
+    assert 'did you mean max_rate?' in refused.reason
+    assert "no camera is named 'front'" in unnamed.reason
+
+
 def test_an_integer_does_for_a_double(node):
     (result,) = node.set_parameters([Parameter('max_rate', value=5)])
     assert result.successful

@@ -47,8 +47,9 @@ def ended(process: subprocess.Popen, folder: Path) -> tuple[int, list[str]]:
         (['-r', '__ns:=/my cam'], 'my cam'),
         (['--params-file', '/none.yaml'], '/none.yaml'),
         (['-p', 'broken'], 'broken'),
+        (['-p', 'cameras:=[]'], 'an empty list, which has no type in ROS 2: leave it out'),
     ],
-    ids=['profile', 'type', 'namespace', 'file', 'syntax'],
+    ids=['profile', 'type', 'namespace', 'file', 'syntax', 'empty list'],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_1(tmp_path, arguments, text):
     code, lines = ended(start(tmp_path, '-r', f'__node:=m{os.getpid()}', *arguments), tmp_path)
@@ -147,6 +148,33 @@ def test_a_parameter_file_that_says_nothing_is_named(tmp_path, content):
     file.write_text(content)
     (line,) = parameter_files.problems(['--params-file', str(file)], '/ood')
     assert line.startswith(f'{file} has no entry for /ood, it is ignored; it has one for nothing')
+
+
+@pytest.mark.parametrize(
+    ('content', 'text'),
+    [
+        (b'/**:\n\tros__parameters:\n', "found character '\\t'"),
+        (None, 'No such file'),
+    ],
+    ids=['tab', 'missing'],
+)
+def test_why_a_parameter_file_cannot_be_read_is_said(tmp_path, content, text):
+    file = tmp_path / 'mine.yaml'
+    if content is not None:
+        file.write_bytes(content)
+    code, (*_, line) = ended(start(tmp_path, '--params-file', str(file)), tmp_path)
+    assert code == 1
+    assert line.startswith('ood_node: ')
+    assert f'-> {file}: ' in line
+    assert text in line
+
+
+def test_a_list_of_launch_ros_is_no_fault(tmp_path):
+    file = tmp_path / 'launch_params'
+    values = {'/ood': {'ros__parameters': {'cameras': ('front', 'left')}}}
+    file.write_text(yaml.dump(values))
+    assert 'python/tuple' in file.read_text()
+    assert parameter_files.problems(['--params-file', str(file)], '/ood') == []
 
 
 def test_nested_names_of_a_parameter_file():
