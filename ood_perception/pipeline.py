@@ -9,6 +9,8 @@ upload -> segmentor -> score -> calibration -> prompts -> masks -> download, all
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -43,7 +45,7 @@ from ood_perception.models.folding import fold
 from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.profile import Profile, ProfileError, StageConfig
 from ood_perception.result import FramesFailed, Result
-from ood_perception.scores import Score, create_score
+from ood_perception.scores import Score, create_score, learns
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.identity import model_identity
 from ood_perception.scores.memory import ScoreMemory
@@ -208,6 +210,14 @@ class Pipeline:
         if first is not None:
             raise first if len(tensors) == 1 else FramesFailed(results, errors) from first
         return [result for result in results if result is not None]
+
+    @property
+    def identity(self) -> str:
+        """Name what decides which objects are found: profile, weights, what was learnt on site."""
+        tree = self.profile.to_dict() | {'description': '', 'licence': ''}
+        digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+        taught = f', {self.score.frames} frames of normal' if learns(self.score) else ''
+        return f'{self.profile.name} {digest}, {model_identity(self.profile)}{taught}'
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""

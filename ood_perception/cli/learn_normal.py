@@ -19,8 +19,8 @@ def learn_normal(
         'normal.safetensors'
     ),
     profile: Annotated[
-        str, typer.Option(help='A profile whose score is novelty (or knn).')
-    ] = 'compact_novelty',
+        str, typer.Option(help='A profile whose score is site, novelty or knn.')
+    ] = 'compact_site',
     topic: Annotated[str, typer.Option(help="Image topic of a bag; '' = the only one.")] = '',
     device: Device = 'auto',
     every: Annotated[
@@ -46,7 +46,7 @@ def learn_normal(
         if not learns(score):
             raise ValueError(
                 f'the score of profile {profile!r} ({pipeline.profile.score.name}) does not '
-                'learn; take one with novelty, such as compact_novelty'
+                'learn; take one with a memory, such as compact_site'
             )
         score.start()
         count = 0
@@ -58,6 +58,8 @@ def learn_normal(
                 if limit and count >= limit:
                     break
         score.stop()
+        if score.poor:
+            raise ValueError(f'{opened.name}: {score.poor}; nothing was written')
         output.parent.mkdir(parents=True, exist_ok=True)
         score.save(str(output))
     except ValueError as error:

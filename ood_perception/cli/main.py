@@ -29,6 +29,7 @@ COMMANDS = {
     'evaluate': ('evaluate', 'app'),
     'compare': ('compare', 'compare'),
     'learn-normal': ('learn_normal', 'learn_normal'),
+    'calibrate-site': ('calibrate_site', 'calibrate_site'),
     'bench': ('bench', 'bench'),
     'export': ('export', 'export'),
     'doctor': ('doctor', 'doctor'),

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from ood_perception.ros import loading
+from ood_perception.ros.alarms import Alarms
 from ood_perception.ros.camera_stream import CameraStream, rate
 from ood_perception.ros.health import Health, Level
+from ood_perception.ros.settings import Settings
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
@@ -60,9 +62,21 @@ def pipeline_values(pipeline: Pipeline) -> dict[str, str]:
     values['engine'] = values['engine'] or 'not chosen yet'
     values |= device_values(pipeline.device)
     values['licence'] = pipeline.profile.licence
-    if loading.memory_of(pipeline) is not None:
-        values['memory_of_normal'] = loading.unlearnt(pipeline) or 'learnt'
+    if (memory := loading.memory_of(pipeline)) is not None:
+        values['memory_of_normal'] = memory.problem or f'learnt from {memory.frames} frames'
     return values | ({'last_note': pipeline.notes[-1]} if pipeline.notes else {})
+
+
+def alarm_values(alarms: Alarms, settings: Settings) -> dict[str, str]:
+    """Threshold in use, alarms of the last hour, and what is known of the budget."""
+    count, hours, _ = alarms.rate(settings)
+    values = {
+        'detection_threshold': f'{settings.detection_threshold:.4f}',
+        'alarms': f'{count} in the last {hours:.2f} h',
+    }
+    if settings.alarms_per_hour:
+        values['alarm_budget'] = alarms.verdict.text if alarms.verdict else alarms.problem
+    return values
 
 
 def camera_status(

@@ -88,6 +88,7 @@ class FrameProcessor:
         pipeline = self.pipeline
         for stream, frame in waiting:
             wanted = self.outputs[stream.name].wants() | ({'score'} if self.learning else set())
+            wanted |= {'instances'} if self.publisher.alarms.measuring else set()
             if not (wanted and self.enabled and pipeline is not None):
                 stream.counters.discarded += 1
                 stream.answered()

@@ -99,7 +99,9 @@ def memory_of(pipeline: Pipeline) -> LearningScore | None:
 def unlearnt(pipeline: Pipeline) -> str:
     """Why a memory of normal cannot judge, with the remedy; '' when it can or there is none."""
     memory = memory_of(pipeline)
-    return '' if memory is None else memory.problem
+    if memory is None or (memory.judges_untaught and not memory.size):
+        return ''
+    return memory.problem
 
 
 def classes(pipeline: Pipeline) -> list[str]:
@@ -118,12 +120,17 @@ def learnt(pipeline: Pipeline) -> bytes:
         return path.read_bytes()
 
 
+def remember(score: LearningScore, memory: bytes) -> None:
+    """Give a score what :func:`learnt` has kept. Raises ValueError where it does not fit."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'memory.safetensors'
+        path.write_bytes(memory)
+        score.load(str(path))
+
+
 def _remember(score: LearningScore, file: str, memory: bytes) -> None:
     if memory:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'memory.safetensors'
-            path.write_bytes(memory)
-            score.load(str(path))
+        remember(score, memory)
     elif file and os.path.exists(os.path.expanduser(file)):
         try:
             score.load(os.path.expanduser(file))

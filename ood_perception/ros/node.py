@@ -129,6 +129,7 @@ class OodNode(LifecycleNode):
                 for s in self._streams
             }
             self._load()
+            self._read_alarms()
         except Exception as error:
             self._fail('configure', error)
             self._release()
@@ -313,12 +314,26 @@ class OodNode(LifecycleNode):
             self.executor.create_task(self._apply_parameters)
         return verdict
 
+    def apply_budget(self) -> None:
+        """Read the parameters; the budget of alarms sets the threshold, where it can."""
+        settings = parameters.read(self)
+        if self.worker is not None:
+            settings = self.worker.publisher.alarms.applied(settings)
+            self.worker.settings = settings
+        self.settings = settings
+
+    def _read_alarms(self) -> None:
+        worker, file = self.worker, self.settings.alarms_file
+        if worker is not None and file:
+            identity = worker.call(lambda: worker.pipeline.identity)
+            worker.publisher.alarms.read(file, identity)
+        self.apply_budget()
+
     def _apply_parameters(self) -> None:
-        self.settings = settings = parameters.read(self)
-        worker = self.worker
+        self.apply_budget()
+        settings, worker = self.settings, self.worker
         if worker is None:
             return
-        worker.settings = settings
         for stream in self._streams:
             stream.max_rate = parameters.read_camera(self, stream.name, settings).max_rate
             stream.detect_rate = settings.detect_rate
@@ -388,8 +403,9 @@ class OodNode(LifecycleNode):
             'enabled': self._enabled,
             'transport_profile': os.environ.get(process.profile_variable(), ''),
         }
-        if pipeline is not None:
+        if worker is not None and pipeline is not None:
             values |= diagnostics.pipeline_values(pipeline)
+            values |= diagnostics.alarm_values(worker.publisher.alarms, self.settings)
         name, doing = self.get_fully_qualified_name(), worker.doing if worker is not None else ''
         statuses = [diagnostics.node_status(name, self.state, self.health, doing, values)]
         for stream in self._streams:

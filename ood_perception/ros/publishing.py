@@ -26,6 +26,7 @@ from ood_perception.frames.geometry import BadCameraInfo, Camera, size_note
 from ood_perception.frames.pairing import KEPT, Match
 from ood_perception.frames.stamps import NOWHERE
 from ood_perception.result import Result
+from ood_perception.ros.alarms import Alarms
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame
 from ood_perception.ros.detections import outside, select
 from ood_perception.ros.outputs import CameraOutputs
@@ -71,6 +72,7 @@ class FramePublisher:
     ) -> None:
         self._outputs, self._warn, self._fail = outputs, warn, fail
         self._held: list[_Held] = []
+        self.alarms = Alarms()
 
     @property
     def waits(self) -> bool:
@@ -98,8 +100,10 @@ class FramePublisher:
         measured, shown = _in_order(stream, frame, age)
         if measured:
             stream.newest = (message, result)
-        result = select(result, settings.detection_threshold, settings.min_area)
-        result = outside(result, settings.ignore_zones)
+        result = outside(select(result, 0.0, settings.min_area), settings.ignore_zones)
+        if measured:
+            self.alarms.look(stream.name, frame.received, result)
+        result = select(result, settings.detection_threshold, 0)
         info = stream.camera_info
         outputs = self._outputs[stream.name]
         if measured:

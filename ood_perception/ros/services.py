@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The node's services: enable, reset, learn_normal, save_snapshot."""
+"""The node's services: enable, reset, learn_normal, calibrate, save_snapshot."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from std_srvs.srv import SetBool, Trigger
 
+from ood_perception.alarm_budget import Peaks
 from ood_perception.frames.decode import decode
 from ood_perception.ros import loading, snapshot
 
@@ -27,7 +28,12 @@ SERVICES: dict[str, tuple[Any, str]] = {
     'learn_normal': (
         SetBool,
         'true: take what the cameras now see as normal, false: stop and, with the parameter '
-        'memory_file, save it. Needs a profile whose score learns on site (dinov2_novelty).',
+        'memory_file, save it. Needs a profile whose score learns on site (compact_site).',
+    ),
+    'calibrate': (
+        SetBool,
+        'true: measure how sure the node is of what it finds in normal operation, false: stop, '
+        'set the threshold by alarms_per_hour and, with the parameter alarms_file, save it.',
     ),
     'save_snapshot': (
         Trigger,
@@ -43,6 +49,7 @@ class Services:
 
     def __init__(self, node: Any) -> None:
         self._node = node
+        self._before = b''  # the memory that learning began to replace
         for name, (kind, _) in SERVICES.items():
             node.create_service(kind, f'~/{name}', self._guard(getattr(self, name)))
 
@@ -82,35 +89,70 @@ class Services:
 
     def learn_normal(self, request: Any) -> tuple[bool, str]:
         """Start or stop learning what is normal here."""
-
-        worker = self._node.worker
-        if worker is None or worker.pipeline is None:
-            return False, 'the node is not configured'
-        if loading.memory_of(worker.pipeline) is None:
+        pipeline = self._pipeline()
+        if loading.memory_of(pipeline) is None:
             name = self._node.settings.profile
-            return False, f'the score of profile {name!r} does not learn; use dinov2_novelty'
-        answer: tuple[bool, str] = worker.call(
-            lambda: self._start_learning(worker) if request.data else self._stop_learning(worker)
-        )
-        return answer
+            return False, f'the score of profile {name!r} does not learn; use compact_site'
+        return self._switch(request, self._start_learning, self._stop_learning)
 
     def _start_learning(self, worker: Any) -> tuple[bool, str]:
+        if not worker.learning:
+            self._before = loading.learnt(worker.pipeline)
         worker.learning = True
         worker.pipeline.score.start()
         return True, 'learning: drive where nothing is unknown, then call with false'
 
     def _stop_learning(self, worker: Any) -> tuple[bool, str]:
-        worker.learning = False
-        worker.pipeline.score.stop()
-        if loading.unlearnt(worker.pipeline):
-            return False, 'nothing was learnt: no image came while learning'
+        score = worker.pipeline.score
+        was_learning, worker.learning = worker.learning, False
+        score.stop()
+        if not was_learning:
+            return False, 'not learning; call with true first'
+        if poor := score.poor:
+            score.forget()
+            if self._before:
+                loading.remember(score, self._before)
+            return False, f'{poor}; what was known before stays'
+        worker.publisher.alarms.forget()
+        self._node.apply_budget()
         file = self._node.settings.memory_file
         if not file:
             return True, 'learnt; kept in memory only, as memory_file is empty'
         path = Path(file).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
-        worker.pipeline.score.save(str(path))
+        score.save(str(path))
         return True, f'learnt and saved to {path}'
+
+    def calibrate(self, request: Any) -> tuple[bool, str]:
+        """Start or stop measuring normal operation for the budget of alarms."""
+        profile = self._pipeline().profile
+        if not (profile.prompts.name and profile.tracking.enabled):
+            return False, f'profile {profile.name!r} does not track objects'
+        return self._switch(request, self._start_measuring, self._stop_measuring)
+
+    def _start_measuring(self, worker: Any) -> tuple[bool, str]:
+        worker.publisher.alarms.measuring = Peaks()
+        return True, 'measuring: operate where nothing is unknown, then call with false'
+
+    def _stop_measuring(self, worker: Any) -> tuple[bool, str]:
+        alarms, settings = worker.publisher.alarms, self._node.settings
+        kept = alarms.stop(settings.alarms_file, worker.pipeline.identity)
+        self._node.apply_budget()
+        if alarms.verdict is None:
+            return True, f'measured; {kept}; now set alarms_per_hour'
+        threshold = alarms.verdict.threshold
+        return True, f'{alarms.verdict.text}; detection threshold {threshold:.4f}; {kept}'
+
+    def _pipeline(self) -> Any:
+        worker = self._node.worker
+        if worker is None or worker.pipeline is None:
+            raise RuntimeError('the node is not configured')
+        return worker.pipeline
+
+    def _switch(self, request: Any, start: Any, stop: Any) -> tuple[bool, str]:
+        worker = self._node.worker
+        answer: tuple[bool, str] = worker.call(lambda: (start if request.data else stop)(worker))
+        return answer
 
     def save_snapshot(self, request: Any) -> tuple[bool, str]:
         """Write the newest frame of each camera."""

@@ -164,6 +164,19 @@ class Settings:
     detection_threshold: float = _parameter(
         0.5, 'Objects of a lower score are not published.', low=0.0, high=1.0
     )
+    alarms_per_hour: float = _parameter(
+        0.0,
+        'False alarms an hour that are accepted: takes the place of detection_threshold once '
+        '~/calibrate or `ood calibrate-site` has measured normal operation. 0 = not used.',
+        low=0.0,
+        high=3600.0,
+    )
+    alarms_file: str = _parameter(
+        '',
+        'File of what ~/calibrate has measured: read while configuring, written when measuring '
+        'stops; empty = keep it in memory only.',
+        change=UNCONFIGURED,
+    )
     min_area: int = _parameter(
         0, 'Objects of fewer pixels are not published.', unit='px', low=0, high=100_000_000
     )

@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any
 
 from ood_perception.ros import loading
+from ood_perception.ros.alarms import HOW
 from ood_perception.ros.camera_stream import MISSED, CameraStream, rate
 from ood_perception.ros.health import Health, Level
 from ood_perception.ros.settings import Settings
@@ -24,6 +25,11 @@ from ood_perception.ros.worker import Worker
 ABANDONED = 60.0  # seconds after which a call that does not return is given up for a new pipeline
 DROP_WINDOW = 10  # checks (seconds) over which dropped frames are counted,
 DROP_FRAMES = 30  # and frames that must have come in them
+
+KEYS = (
+    'no pipeline', 'hung', 'memory', 'site', 'enabled', 'learning', 'engine', 'budget', 'alarms',
+)  # fmt: skip
+"""Issues of the pipeline, which end with it."""
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 
@@ -53,7 +59,7 @@ class Watchdog:
         """Look for a pipeline that is missing, cannot judge, or does not come back."""
         health = self.health
         if worker is None or not active:
-            for key in ('no pipeline', 'hung', 'memory', 'enabled', 'learning', 'engine'):
+            for key in KEYS:
                 health.clear(key)
             return
         self._hold(
@@ -72,6 +78,7 @@ class Watchdog:
         )
         self._watch_memory(worker)
         self._watch_engine(worker)
+        self._watch_alarms(worker)
         busy = time.monotonic() - worker.busy_since if worker.busy_since else 0.0
         limit = max(worker.settings.stale_after, worker.delay_limit())
         hung = busy > limit and not worker.doing
@@ -174,14 +181,46 @@ class Watchdog:
             'learning what is normal; no results meanwhile',
             'call ~/learn_normal with false when enough was seen',
         )
-        judges = worker.learning or worker.pipeline is None
-        why = '' if judges else loading.unlearnt(worker.pipeline)
+        if worker.learning or worker.pipeline is None:
+            self.health.clear('memory')
+            self.health.clear('site')
+            return
+        memory = loading.memory_of(worker.pipeline)
+        why = loading.unlearnt(worker.pipeline)
         text, _, remedy = why.partition('; ')
         file = worker.settings.memory_file
-        if file and not os.path.exists(os.path.expanduser(file)):
-            text += f' and memory_file {file!r} does not exist'
+        untaught = memory is not None and not memory.size
+        absent = untaught and bool(file) and not os.path.exists(os.path.expanduser(file))
+        text = f'no results: {text}' if why else 'not taught'
+        text += f' and memory_file {file!r} does not exist' if absent else ''
         how = '~/learn_normal: with true, then drive where all is normal, then with false'
-        self._hold(Level.ERROR, 'memory', bool(why), f'no results: {text}', f'{remedy} ({how})')
+        self._hold(Level.ERROR, 'memory', bool(why) or absent, text, f'{remedy} ({how})'.strip())
+        doubt = '' if memory is None or why or absent else memory.doubt
+        if memory is not None and not memory.size and memory.judges_untaught:
+            doubt = 'not taught: judges as without a memory of the site; teach it'
+        text, _, remedy = doubt.partition('; ')
+        self._hold(Level.WARN, 'site', bool(doubt), text, f'{remedy} ({how})')
+
+    def _watch_alarms(self, worker: Worker) -> None:
+        alarms, settings = worker.publisher.alarms, worker.settings
+        self._hold(
+            Level.WARN,
+            'budget',
+            bool(alarms.problem) or alarms.measuring is not None,
+            'measuring normal operation' if alarms.measuring is not None else alarms.problem,
+            'call ~/calibrate with false when enough was seen'
+            if alarms.measuring is not None
+            else HOW,
+        )
+        count, hours, broken = alarms.rate(settings)
+        self._hold(
+            Level.WARN,
+            'alarms',
+            broken and alarms.verdict is not None,
+            f'{count} alarms in the last {hours:.2f} h, the budget is '
+            f'{settings.alarms_per_hour:g} an hour',
+            f'look at what it finds; if all of it is normal here, measure anew ({HOW})',
+        )
 
     def _watch_results(self, stream: CameraStream, worker: Worker, now: float) -> None:
         settings = worker.settings

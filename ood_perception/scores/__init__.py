@@ -15,6 +15,7 @@ from ood_perception.scores.clusters import ClusterScore
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore, log_likelihood_ratio
 from ood_perception.scores.logits import LogitScore
 from ood_perception.scores.novelty import KnnScore, NoveltyScore
+from ood_perception.scores.site import SiteScore
 
 __all__ = [
     'SCORES',
@@ -43,6 +44,7 @@ SCORES: dict[str, Callable[..., Score]] = {
     'knn': KnnScore,
     'clusters': ClusterScore,
     'novelty': NoveltyScore,
+    'site': SiteScore,
 }
 """Name -> what builds the score, see `Score`; derive a new one from `ScoreModule`."""
 

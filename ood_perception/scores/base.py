@@ -70,10 +70,14 @@ class LearningScore(Score, Protocol):
 
     Attributes:
         learning: whether it learns from every frame that it scores.
+        judges_untaught: whether it judges by something else while nothing was learnt.
+        frames: number of frames learnt.
 
     """
 
     learning: bool
+    judges_untaught: bool
+    frames: int
 
     @property
     def size(self) -> int:
@@ -81,7 +85,18 @@ class LearningScore(Score, Protocol):
 
     @property
     def problem(self) -> str:
-        """Why the score says nothing, with the remedy; '' where the memory is in use."""
+        """Why the memory is not in use, with the remedy; '' where it is."""
+
+    @property
+    def doubt(self) -> str:
+        """Why what it says should be looked at, with the remedy; '' = nothing is odd."""
+
+    @property
+    def poor(self) -> str:
+        """Why what was learnt is too little to judge by; '' = it is enough."""
+
+    def forget(self) -> None:
+        """Forget all."""
 
     def start(self) -> None:
         """Forget everything and learn from every frame that is scored until :meth:`stop`."""

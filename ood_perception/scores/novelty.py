@@ -13,6 +13,7 @@ Computing 2004). The score of a pixel is its distance to the nearest kept token.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,15 @@ from torch import Tensor
 from ood_perception.checkpoints.tensors import read_tensors
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import ScoreModule, upsample
+from ood_perception.scores.coreset import (
+    mean_and_std,
+    moments_of,
+    nearest,
+    projection,
+    shrunk,
+    squared_distances,
+    thin,
+)
 from ood_perception.scores.identity import check_model, check_width
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
@@ -30,6 +40,13 @@ GROWTH = 1.25
 
 SAMPLE = 512
 """Tokens of a batch that learning looks at."""
+
+UNLIKE, STRANGE, WATCHED = 4.0, 0.5, 0.02
+"""Standard deviations from which a token is unlike the memory; share of unlike tokens that a
+picture has in the long run where its camera was moved; share of one picture in that run."""
+
+LEAST_FRAMES, LEAST_TOKENS = 5, 4
+"""Fewer frames, or fewer kept tokens, are no picture of a site."""
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +61,13 @@ class NoveltyScore(ScoreModule):
         max_tokens: bound of the grid.
         neighbours: the score is the mean distance to so many nearest kept tokens.
         weights: file of :meth:`save`; '' starts with an empty memory, which scores 0.
+        project: width to which a fixed random projection brings the features, 0 = all of them;
+            64 keeps distances within some percent and costs a seventh at compact's 472.
 
     Attributes:
         bank: float32 (size, D), the tokens kept, None before anything was learnt.
+        level: float32 (size,), the most that another score was there, see :meth:`learn`.
+        frames: number of frames learnt.
         model: identity of the model whose features come, '' = not known.
         made_with: identity of the model the memory was learnt with, '' = not known.
         learning: whether it learns from every frame that it scores.
@@ -57,6 +78,16 @@ class NoveltyScore(ScoreModule):
 
     needs_features = True
     learns = True
+    judges_untaught = False
+    bank: Tensor | None
+    level: Tensor
+    strange: Tensor
+    moments: Tensor
+    levels: Tensor
+    radius: float
+    frames: int
+    made_with: str
+    _warned: bool
 
     def __init__(
         self,
@@ -65,19 +96,20 @@ class NoveltyScore(ScoreModule):
         max_tokens: int = 4096,
         neighbours: int = 1,
         weights: str = '',
+        project: int = 0,
     ) -> None:
         super().__init__()
         if capacity < 2 or neighbours < 1:
             raise ValueError(f'capacity, neighbours: got {capacity}, {neighbours}')
+        if project < 0:
+            raise ValueError(f'project: expected 0 or more, got {project}')
         self.capacity, self.stages, self.max_tokens = capacity, list(stages), max_tokens
-        self.neighbours = neighbours
+        self.neighbours, self.project = neighbours, project
         self.learning = False
         self.generator = torch.Generator().manual_seed(0)
-        self.bank: Tensor | None = None
-        self.radius = 0.0
-        self.moments = torch.zeros(3, dtype=torch.float64)
-        self.model = self.made_with = ''
-        self._width, self._warned = 0, False
+        self.model = ''
+        self._width, self._matrix = 0, torch.zeros(0, 0)
+        self.forget()
         if weights:
             self.load(weights)
 
@@ -98,6 +130,26 @@ class NoveltyScore(ScoreModule):
             )
         return ''
 
+    @property
+    def doubt(self) -> str:
+        """Why what the score says should be looked at, with the remedy; '' = nothing is odd."""
+        strange = float(self.strange)
+        if self.problem or strange < STRANGE:
+            return ''
+        return (
+            f'{strange:.0%} of the picture is unlike all that was learnt; was the camera '
+            'moved, or is this another place? learn here'
+        )
+
+    @property
+    def poor(self) -> str:
+        """Why what was learnt is too little to judge by; '' = it is enough."""
+        if self.frames < LEAST_FRAMES:
+            return f'{self.frames} frames were seen, it takes {LEAST_FRAMES} at least'
+        if self.size < LEAST_TOKENS:
+            return f'the frames show next to nothing ({self.size} kinds of places); is it dark?'
+        return ''
+
     def identify(self, model: str) -> None:
         """
         Tell which model's features come, as `scores.identity.model_identity` names it.
@@ -111,7 +163,7 @@ class NoveltyScore(ScoreModule):
 
     def start(self) -> None:
         """Forget everything and learn from every frame that is scored until :meth:`stop`."""
-        self._forget()
+        self.forget()
         self.learning = True
 
     def stop(self) -> None:
@@ -119,42 +171,57 @@ class NoveltyScore(ScoreModule):
         self.learning = False
 
     @torch.no_grad()
-    def learn(self, output: SegmentorOutput) -> None:
+    def learn(
+        self, output: SegmentorOutput, level: Tensor | None = None, known: Tensor | None = None
+    ) -> None:
         """
         Take a batch of normal frames into the memory.
 
         Features of another width than those kept are left out, which is logged once.
+
+        Args:
+            output: of the segmentor.
+            level: float32 (B, H, W), another score; the most it was becomes known by token.
+            known: bool (B, H, W), which pixels are normal; None = all.
+
         """
-        tokens = as_tokens(self._grid(output)).flatten(0, 1)
+        grid = self._grid(output)
+        tokens = as_tokens(grid).flatten(0, 1)
         if not self._fits(tokens.shape[1]):
             return
+        levels = tokens.new_zeros(len(tokens)) if level is None else shrunk(level, grid)
+        taken = torch.arange(len(tokens), device=tokens.device)
+        if known is not None:
+            taken = taken[shrunk(known.float(), grid) > 0.999]
         # a sample bounds the time of a frame; a site is watched for many frames
-        order = torch.randperm(len(tokens), generator=self.generator)[:SAMPLE]
-        tokens = tokens[order.to(tokens.device)]
+        order = torch.randperm(len(taken), generator=self.generator)[:SAMPLE]
+        taken = taken[order.to(taken.device)]
+        if not len(taken):
+            return
+        tokens, levels = tokens[taken], levels[taken]
+        self.frames += len(grid)
         if self.bank is None:
-            self.bank, self.made_with = tokens[:1].clone(), self.model
+            self.made_with = self.model
+            self._keep(tokens[:1], levels[:1])
             spread = torch.cdist(tokens, tokens.mean(0, keepdim=True)).mean()
             self.radius = float(0.25 * spread.clamp_min(1e-4))
-        self.bank = self.bank.to(tokens.device)
-        distance = nearest(tokens, self.bank, 1)
-        self.moments += torch.tensor(
-            [len(distance), float(distance.sum()), float(distance.square().sum())],
-            dtype=torch.float64,
-        )
+        self._move(tokens.device)
+        distance = self._meet(tokens, levels)
+        self.moments += moments_of(distance)
+        self.levels += moments_of(levels)
         # farthest first, on the host: a few hundred numbers, and each choice hangs on the last
         between = torch.cdist(tokens, tokens).cpu().numpy()
         left = distance.cpu().numpy()
         chosen: list[int] = []
         while left[farthest := int(left.argmax())] > self.radius:
-            if len(self.bank) + len(chosen) >= self.capacity:
-                self.radius *= GROWTH
-                self.bank = thin(torch.cat([self.bank, tokens[chosen]]), self.radius)
-                left, chosen = nearest(tokens, self.bank, 1).cpu().numpy(), []
+            if self.size + len(chosen) >= self.capacity:
+                self._keep(tokens[chosen], levels[chosen])
+                self._thin()
+                left, chosen = nearest(tokens, self._bank, 1).cpu().numpy(), []
                 continue
             chosen.append(farthest)
             left = np.minimum(left, between[farthest])
-        if chosen:
-            self.bank = torch.cat([self.bank, tokens[chosen]])
+        self._keep(tokens[chosen], levels[chosen])
 
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
@@ -170,18 +237,48 @@ class NoveltyScore(ScoreModule):
         grid = self._grid(output)
         if not self._fits(grid.shape[1]) or self.bank is None:
             return grid.new_zeros(len(grid), *size)
-        self.bank = self.bank.to(grid.device)
-        distance = nearest(as_tokens(grid).flatten(0, 1), self.bank, self.neighbours)
+        return upsample(self.compare(grid)[0][:, None], size)[:, 0]
+
+    def compare(self, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Novelty of tokens (B, D, h, w), and the level of the nearest kept one.
+
+        Returns:
+            float32 (B, h, w) each: standard deviations above the usual distance, and `level`.
+
+        """
+        shape = (len(grid), *grid.shape[2:])
+        self._move(grid.device)
+        tokens = as_tokens(grid).flatten(0, 1)
+        squared = squared_distances(tokens, self._bank)
+        count = min(self.neighbours, self.size)
+        closest, which = (x[:, None] for x in squared.min(1))
+        if count > 1:
+            closest, which = squared.topk(count, largest=False, dim=1)
         mean, std = self.usual
-        score = ((distance - mean) / std).view(len(grid), 1, *grid.shape[2:])
-        return upsample(score, size)[:, 0]
+        score = (closest.clamp_min(0).sqrt().mean(1) - mean) / std
+        unlike = (score > UNLIKE).float().mean()
+        self.strange = torch.lerp(self.strange.to(unlike), unlike, WATCHED)
+        return score.view(shape), self.level[which[:, 0]].view(shape)
+
+    def _move(self, device: torch.device) -> None:
+        """Move the memory to the device of the frames."""
+        if self.bank is not None:
+            self.bank, self.level = self.bank.to(device), self.level.to(device)
+        self._matrix = self._matrix.to(device)
+
+    def forget(self) -> None:
+        """Forget all."""
+        self.bank, self.level = None, torch.zeros(0)
+        self.radius, self.strange, self.frames = 0.0, torch.zeros(()), 0
+        self.made_with, self._warned = '', False
+        self.moments = torch.zeros(3, dtype=torch.float64)
+        self.levels = torch.zeros(3, dtype=torch.float64)
 
     @property
     def usual(self) -> tuple[float, float]:
         """Mean and standard deviation of the distances met while learning."""
-        count, total, squares = self.moments.tolist()
-        mean = total / max(count, 1)
-        return mean, max(squares / max(count, 1) - mean**2, 1e-8) ** 0.5
+        return mean_and_std(self.moments)
 
     def save(self, path: str) -> None:
         """
@@ -195,16 +292,23 @@ class NoveltyScore(ScoreModule):
 
         if self.bank is None:
             raise ValueError('score novelty: nothing was learnt yet')
+        # a power cut leaves the old memory or the new one, never half of one
+        part = f'{path}.part'
         save_file(
             {
                 'bank': self.bank.cpu().contiguous(),
+                'level': self.level.cpu(),
                 'moments': self.moments,
+                'levels': self.levels,
                 'radius': torch.tensor(self.radius),
                 'stages': torch.tensor(self.stages),
+                'project': torch.tensor(self.project),
+                'frames': torch.tensor(self.frames),
             },
-            str(path),
+            part,
             metadata={'model': self.made_with},
         )
+        os.replace(part, path)
 
     def load(self, path: str) -> None:
         """
@@ -212,8 +316,8 @@ class NoveltyScore(ScoreModule):
 
         Raises:
             OSError: there is no such file.
-            ValueError: the file is damaged, or of another model, of other stages, or of another
-                feature width than the frames so far; the present memory stays.
+            ValueError: the file is damaged, or of another model, of other stages or options, or of
+                another feature width than the frames so far; the present memory stays.
 
         """
         keys = ('bank', 'moments', 'radius', 'stages')
@@ -226,12 +330,21 @@ class NoveltyScore(ScoreModule):
                 f'score novelty: {path} was learnt on stages {state["stages"].tolist()}, '
                 f'expected {self.stages}'
             )
+        project = int(state.get('project', 0))
+        if project != self.project:
+            raise ValueError(
+                f'score novelty: {path} was learnt with project: {project}, this profile has '
+                f'{self.project}; learn anew, or use the profile it was learnt with'
+            )
         made_with = metadata.get('model', '')
         check_model('novelty', made_with, self.model)
         check_width('novelty', state['bank'].shape[1], self._width)
-        self.made_with, self._warned = made_with, False
+        self.forget()
+        self.made_with, self.learning = made_with, False
         self.bank, self.moments = state['bank'].float(), state['moments'].double()
-        self.radius, self.learning = float(state['radius']), False
+        self.level = state.get('level', torch.zeros(self.size)).float()
+        self.levels = state.get('levels', self.levels).double()
+        self.radius, self.frames = float(state['radius']), int(state.get('frames', 0))
 
     def reset(self, stream: str | None = None) -> None:
         """Keep the memory: it belongs to the site, not to one camera's past."""
@@ -239,41 +352,47 @@ class NoveltyScore(ScoreModule):
     def _fits(self, width: int) -> bool:
         """Whether features of this width can be compared with the memory; log once if not."""
         self._width = width
-        if self.bank is None or self.bank.shape[1] == width:
+        if self.bank is None or not self.problem:
             return True
         if not self._warned:
             self._warned = True
             log.warning('score novelty: every score is 0: %s', self.problem)
         return False
 
-    def _forget(self) -> None:
-        self.bank, self.radius = None, 0.0
-        self.made_with, self._warned = '', False
-        self.moments = torch.zeros(3, dtype=torch.float64)
+    @property
+    def _bank(self) -> Tensor:
+        assert self.bank is not None
+        return self.bank
+
+    def _keep(self, tokens: Tensor, levels: Tensor) -> None:
+        if self.bank is None:
+            self.bank, self.level = tokens.clone(), levels.clone()
+        elif len(tokens):
+            self.bank = torch.cat([self.bank, tokens])
+            self.level = torch.cat([self.level, levels])
+
+    def _meet(self, tokens: Tensor, levels: Tensor) -> Tensor:
+        """Distance (N,) of tokens to the memory, which notes the level of what it meets again."""
+        squared, which = squared_distances(tokens, self._bank).min(1)
+        self.level = self.level.scatter_reduce(0, which, levels, 'amax')
+        return squared.clamp_min(0).sqrt()
+
+    def _thin(self) -> None:
+        """Make room; what is dropped leaves its level to what is kept beside it."""
+        self.radius *= GROWTH
+        bank, level = self._bank, self.level
+        kept = thin(bank, self.radius)
+        self.bank, self.level = bank[kept], level[kept]
+        self._meet(bank, level)
 
     def _grid(self, output: SegmentorOutput) -> Tensor:
-        return feature_grid(output, self.stages, self.max_tokens, 'novelty')
-
-
-def nearest(tokens: Tensor, bank: Tensor, neighbours: int) -> Tensor:
-    """Mean distance of (N, D) tokens to their nearest tokens of the (M, D) bank: (N,)."""
-    squared = torch.addmm(bank.square().sum(1)[None], tokens, bank.T, alpha=-2)
-    squared = squared + tokens.square().sum(1, keepdim=True)
-    closest = squared.topk(min(neighbours, len(bank)), largest=False, dim=1).values
-    return closest.clamp_min(0).sqrt().mean(1)
-
-
-def thin(bank: Tensor, radius: float) -> Tensor:
-    """Keep tokens, oldest first, that are farther than `radius` from all kept before."""
-    distance = torch.cdist(bank, bank)
-    near = (distance <= radius).cpu().numpy()
-    free = np.ones(len(bank), dtype=bool)
-    kept = []
-    for i in range(len(bank)):
-        if free[i]:
-            kept.append(i)
-            free &= ~near[i]
-    return bank[kept]
+        """Tokens float32 (B, D, h, w): features, projected."""
+        grid = feature_grid(output, self.stages, self.max_tokens, 'novelty')
+        if self.project and self.project < grid.shape[1]:
+            if len(self._matrix) != grid.shape[1]:
+                self._matrix = projection(grid.shape[1], self.project).to(grid.device)
+            grid = torch.einsum('bdhw,dk->bkhw', grid, self._matrix)
+        return grid
 
 
 class KnnScore(NoveltyScore):

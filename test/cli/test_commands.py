@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ood_perception.bags.rosbag2 import write_drive
 from ood_perception.cli.main import COMMANDS, build
+from ood_simulation import ProvingGround
 
 RUNNER = CliRunner()
 
@@ -32,7 +34,7 @@ def test_learn_normal_makes_a_memory_and_a_profile(tmp_path: Path) -> None:
     source = tmp_path / 'in'
     source.mkdir()
     rng = np.random.default_rng(0)
-    for i in range(3):
+    for i in range(5):
         cv2.imwrite(str(source / f'{i}.png'), rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
     out = tmp_path / 'site.safetensors'
     arguments = ['learn-normal', str(source), '--out', str(out), '--every', '1']
@@ -44,6 +46,41 @@ def test_learn_normal_makes_a_memory_and_a_profile(tmp_path: Path) -> None:
     assert pipeline.score.size > 10
     (result,) = pipeline(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), wants={'score'})
     assert np.isfinite(result.score).all()
+
+
+def test_learn_normal_refuses_what_shows_nothing(tmp_path: Path) -> None:
+    out = tmp_path / 'site.safetensors'
+    out.write_bytes(b'the old site')
+    for folder, count, why in (('few', 2, '2 frames'), ('black', 6, 'is it dark')):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            picture = np.zeros((60, 80, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / folder / f'{i}.png'), picture)
+        arguments = ['learn-normal', str(tmp_path / folder), '--out', str(out)]
+        result = RUNNER.invoke(build('learn-normal'), arguments)
+        assert result.exit_code == 1
+        assert why in ' '.join(result.output.split())
+    assert out.read_bytes() == b'the old site'
+
+
+def test_calibrate_site_measures_and_tells_a_threshold(tmp_path: Path) -> None:
+    out = tmp_path / 'alarms.json'
+    ground = ProvingGround(3, 160, 120, rate=1)
+    write_drive(str(tmp_path / 'drive'), ground.drive(12), focal=ground.focal)
+    arguments = ['calibrate-site', str(tmp_path / 'drive'), '--out', str(out)]
+    result = RUNNER.invoke(build('calibrate-site'), [*arguments, '--topic', '/camera/image_raw'])
+    assert result.exit_code == 0, result.output
+    text = ' '.join(result.output.split())
+    assert 'estimated, not promised' in text
+    assert 'detection_threshold ' in text
+    assert len(json.loads(out.read_text())['peaks']) == 2
+
+
+def test_calibrate_site_needs_a_time(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / '0.png'), np.zeros((60, 80, 3), np.uint8))
+    result = RUNNER.invoke(build('calibrate-site'), ['calibrate-site', str(tmp_path)])
+    assert result.exit_code == 1
+    assert 'pictures have no time' in ' '.join(result.output.split())
 
 
 def test_learn_normal_needs_a_score_that_learns(tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_a_memory_that_was_never_taught_says_nothing(client, scene):
     assert not any(client.got.values())
     assert client.set_bool('learn_normal', True).success
     count = client.count('processed')
-    assert feed(client, scene, lambda: client.count('processed') > count + 2)
+    assert feed(client, scene, lambda: client.count('processed') > count + 6)
     assert not fresh(client)
     assert level(client) == WARN
     answer = client.set_bool('learn_normal', False)

@@ -106,3 +106,21 @@ def test_learning_needs_a_score_that_learns(client):
     answer = client.set_bool('learn_normal', True)
     assert not answer.success
     assert 'does not learn' in answer.message
+
+
+def test_a_budget_of_alarms_takes_what_was_measured(client):
+    assert client.set(alarms_per_hour=1.0)[0].successful
+    client.spin(lambda: 'was not measured' in client.statuses['pipeline']['message'], 10)
+    assert '~/calibrate: with true' in client.statuses['pipeline']['message']
+    answer = client.set_bool('calibrate', False)
+    assert not answer.success
+    assert 'less than 5 s' in answer.message
+    assert client.set_bool('calibrate', True).success
+    before = client.count('processed')
+    client.feed('image', image(picture()), lambda: False, 8.0)
+    assert client.count('processed') > before
+    assert 'measuring normal operation' in client.statuses['pipeline']['message']
+    answer = client.set_bool('calibrate', False)
+    assert answer.success, answer.message
+    assert 'estimated, not promised' in answer.message
+    assert client.set(alarms_per_hour=0.0)[0].successful

@@ -73,7 +73,7 @@ def test_memory_is_bounded_and_covers_what_was_seen() -> None:
 
 def test_thin_keeps_the_oldest_and_the_spacing() -> None:
     bank = torch.tensor([[0.0], [0.1], [1.0], [1.05], [3.0]])
-    assert thin(bank, 0.5).flatten().tolist() == [0.0, 1.0, 3.0]
+    assert bank[thin(bank, 0.5)].flatten().tolist() == [0.0, 1.0, 3.0]
 
 
 def test_saved_memory_scores_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The log-likelihood ratio, corrected by a memory of the site.
+
+The trained score knows what objects are, the memory what stands here every day. While it learns,
+each kept token also keeps the most that the ratio was there. What looks like such a token is no
+longer unknown for being as high as it was in normal operation, and what looks like none is a
+little more unknown than the ratio says:
+
+    s = r - max(level - usual, 0) exp(-max(n, 0)) + weight spread n
+
+with the ratio r, the novelty n in standard deviations, the level of the nearest token, and the
+usual level and spread of the ratio on the site (mean + standard deviation; standard deviation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.base import upsample
+from ood_perception.scores.coreset import mean_and_std
+from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.scores.novelty import NoveltyScore
+
+
+class SiteScore(NoveltyScore):
+    """
+    Likelihood ratio and novelty together, see the module; the ratio alone until it is taught.
+
+    Args:
+        weight: of the novelty.
+        exact: see `LikelihoodRatio`.
+        options: of `NoveltyScore`.
+
+    """
+
+    judges_untaught = True
+
+    def __init__(self, weight: float = 0.3, exact: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        if weight < 0:
+            raise ValueError(f'weight: expected 0 or more, got {weight}')
+        self.weight = weight
+        self.ratio = LikelihoodRatio(exact)
+
+    def forward(
+        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
+    ) -> Tensor:
+        """Score a batch: float32 (B, H, W), in nats; see `Score.__call__`."""
+        ratio: Tensor = self.ratio(output, size, streams)
+        if self.learning:
+            self.learn(output, ratio)
+        grid = self._grid(output)
+        if not self._fits(grid.shape[1]) or self.bank is None:
+            return ratio
+        novelty, level = self.compare(grid)
+        mean, spread = mean_and_std(self.levels)
+        excess = (level - mean - spread).clamp_min(0) * (-novelty.clamp_min(0)).exp()
+        correction = self.weight * spread * novelty - excess
+        return ratio + upsample(correction[:, None], size)[:, 0]

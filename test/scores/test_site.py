@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ood_perception.models.output import SegmentorOutput
+from ood_perception.pipeline import Pipeline
+from ood_perception.profile import ImageConfig, Profile
+from ood_perception.scores import create_score
+from ood_perception.scores.coreset import projection
+from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.scores.site import SiteScore
+from ood_simulation import ProvingGround
+
+SIZE = (24, 40)
+
+
+def scene(seed: int, strange: bool = False) -> SegmentorOutput:
+    """Walls and floors; a pillar (columns 2, 3) of high ratio; a thing (columns 7, 8)."""
+    g = torch.Generator().manual_seed(seed)
+    kinds = torch.randn(6, 16, generator=torch.Generator().manual_seed(7))
+    which = torch.zeros(6, 10, dtype=torch.long)
+    which[:3, 5:], which[3:, :5], which[3:, 5:] = 1, 4, 5
+    which[:, 2:4] = 2
+    if strange:
+        which[2:5, 7:9] = 3
+    features = kinds[which] + 0.05 * torch.randn(6, 10, 16, generator=g)
+    ood = torch.zeros(1, 2, 6, 10)
+    ood[0, 1] = torch.tensor([-4.0, -4.0, 5.0, 4.0, -4.0, -4.0])[which]
+    return SegmentorOutput(
+        [features.movedim(-1, 0)[None]], logits=torch.zeros(1, 3, 6, 10), ood=ood
+    )
+
+
+def taught(frames: int = 12) -> SiteScore:
+    score = SiteScore(stages=(0,))
+    score.start()
+    for seed in range(frames):
+        score(scene(seed), SIZE)
+    score.stop()
+    return score
+
+
+def test_it_is_the_ratio_until_it_is_taught() -> None:
+    score, ratio = SiteScore(stages=(0,)), LikelihoodRatio(exact=False)
+    output = scene(0, strange=True)
+    assert torch.equal(score(output, SIZE), ratio(output, SIZE))
+    assert score.judges_untaught
+    assert 'nothing normal was learnt' in score.problem
+
+
+def test_what_stands_there_every_day_stops_alarming_and_what_is_new_does_not() -> None:
+    output = scene(99, strange=True)
+    before = LikelihoodRatio(exact=False)(output, SIZE)[0]
+    after = taught()(output, SIZE)[0]
+    pillar, thing = (slice(None), slice(10, 14)), (slice(10, 18), slice(30, 34))
+    assert before[pillar].min() > before[thing].max()  # the pillar is the more unknown of the two
+    assert after[pillar].max() < after[thing].min()
+    assert after[thing].min() >= before[thing].min()
+
+
+def test_a_memory_is_read_back_as_it_was(tmp_path: Path) -> None:
+    score, path = taught(), str(tmp_path / 'site.safetensors')
+    score.save(path)
+    other = create_score('site', stages=(0,), weights=path)
+    assert (other.frames, other.size, other.poor) == (12, score.size, '')
+    output = scene(50, strange=True)
+    assert torch.equal(other(output, SIZE), score(output, SIZE))
+    assert [p.name for p in tmp_path.iterdir()] == ['site.safetensors']
+    with pytest.raises(ValueError, match='project: 0, this profile has 8'):
+        create_score('site', stages=(0,), project=8, weights=path)
+
+
+def test_another_place_raises_doubt_and_the_same_does_not() -> None:
+    score = taught(60)
+    for seed in range(200):
+        score(scene(1000 + seed, strange=True), SIZE)
+    assert score.doubt == ''
+    elsewhere = scene(0)
+    elsewhere.features[0] = torch.randn(1, 16, 6, 10)
+    for _ in range(200):
+        score(elsewhere, SIZE)
+    assert 'was the camera moved' in score.doubt
+
+
+def test_too_little_is_told() -> None:
+    score = SiteScore(stages=(0,))
+    score.start()
+    score(scene(0), SIZE)
+    assert 'frames were seen' in score.poor
+    score.start()
+    black = scene(0)
+    black.features[0] = torch.zeros(1, 16, 6, 10)
+    for _ in range(6):
+        score(black, SIZE)
+    assert 'next to nothing' in score.poor
+
+
+def test_levels_outlive_thinning() -> None:
+    score = SiteScore(stages=(0,), capacity=3)
+    score.start()
+    for seed in range(30):
+        score(scene(seed), SIZE)
+    assert score.size <= 3
+    assert float(score.level.max()) > 3.0  # 5 in the middle of the pillar
+
+
+def test_the_projection_keeps_distances() -> None:
+    g = torch.Generator().manual_seed(0)
+    tokens = torch.nn.functional.normalize(torch.randn(200, 472, generator=g), dim=1)
+    before, after = torch.pdist(tokens), torch.pdist(tokens @ projection(472, 64))
+    assert float((after / before).mean()) == pytest.approx(1.0, abs=0.03)
+    assert float((after / before).std()) < 0.12
+
+
+def test_the_shipped_profile_learns_a_street_and_lowers_its_false_alarms() -> None:
+    """The real weights: a street's own most unknown places stop to stand out after teaching."""
+    small = dataclasses.replace(Profile.load('compact_site'), image=ImageConfig(192))
+    pipeline = Pipeline.from_profile(small, 'cpu', 'eager')
+    ground = ProvingGround(2001, 256, 192, rate=2, unknowns=0)
+    (untaught,) = pipeline(ground.frame(21).image, wants={'score'})
+    pipeline.score.start()
+    for i in range(16, 28, 2):
+        pipeline(ground.frame(i).image, wants={'score'})
+    pipeline.score.stop()
+    assert pipeline.score.poor == ''
+    (after,) = pipeline(ground.frame(21).image, wants={'score'})
+    assert np.quantile(after.score, 0.999) < np.quantile(untaught.score, 0.999)
