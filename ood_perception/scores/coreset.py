@@ -43,13 +43,6 @@ def squared_distances(tokens: Tensor, bank: Tensor) -> Tensor:
     return squared.add_(tokens.square().sum(1, keepdim=True))
 
 
-def nearest(tokens: Tensor, bank: Tensor, neighbours: int) -> Tensor:
-    """Mean distance of (N, D) tokens to their nearest tokens of the (M, D) bank: (N,)."""
-    squared = squared_distances(tokens, bank)
-    closest = squared.topk(min(neighbours, len(bank)), largest=False, dim=1).values
-    return closest.clamp_min(0).sqrt().mean(1)
-
-
 def thin(bank: Tensor, radius: float) -> list[int]:
     """Rows to keep, oldest first, that are farther than `radius` from all kept before."""
     distance = torch.cdist(bank, bank)

@@ -16,8 +16,10 @@ from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import Profile, ProfileError, ScoreConfig, StageConfig
 from ood_perception.scores import create_score
+from ood_perception.scores.coreset import thin
 from ood_perception.scores.identity import model_identity
-from ood_perception.scores.novelty import NoveltyScore, nearest, thin
+from ood_perception.scores.bank import Memory
+from ood_perception.scores.novelty import NoveltyScore
 
 
 def normal(seed: int) -> SegmentorOutput:
@@ -48,9 +50,11 @@ def test_new_things_are_far() -> None:
 def test_distance_equals_scikit_learn() -> None:
     g = torch.Generator().manual_seed(0)
     bank, tokens = torch.randn(50, 8, generator=g), torch.randn(70, 8, generator=g)
+    memory = Memory(50, [0])
+    memory.bank = bank
     for k in (1, 5):
         oracle = NearestNeighbors(n_neighbors=k).fit(bank.numpy()).kneighbors(tokens.numpy())[0]
-        np.testing.assert_allclose(nearest(tokens, bank, k).numpy(), oracle.mean(1), atol=1e-4)
+        np.testing.assert_allclose(memory.nearest(tokens, k)[0].numpy(), oracle, atol=1e-4)
 
 
 def test_memory_is_bounded_and_covers_what_was_seen() -> None:
@@ -61,14 +65,13 @@ def test_memory_is_bounded_and_covers_what_was_seen() -> None:
     for frame in frames:
         memory.learn(frame)
         assert memory.size <= 40
-    assert memory.bank is not None
-    spacing = torch.pdist(memory.bank)
+    spacing = torch.pdist(memory.memory.bank)
     tokens = torch.cat([f.features[0] for f in frames]).movedim(1, -1).reshape(-1, 6)
     tokens = torch.nn.functional.normalize(tokens, dim=1)
-    reach = nearest(tokens, memory.bank, 1)
+    reach = memory.memory.nearest(tokens)[0]
     assert float(spacing.min()) > 0
     # the doubling algorithm: everything is within a few radii of what is kept
-    assert float(reach.max()) <= 4 * memory.radius
+    assert float(reach.max()) <= 4 * memory.memory.radius
 
 
 def test_thin_keeps_the_oldest_and_the_spacing() -> None:
@@ -94,7 +97,7 @@ def test_bad_memories_are_refused(tmp_path: Path) -> None:
     memory.learn(normal(0))
     path = tmp_path / 'memory.safetensors'
     memory.save(str(path))
-    with pytest.raises(ValueError, match=r'stages \[0\], expected \[-1\]'):
+    with pytest.raises(ValueError, match=r'stages \[0\] and project: 0, this profile has \[-1\]'):
         NoveltyScore(stages=(-1,)).load(str(path))
     broken = tmp_path / 'broken.safetensors'
     broken.write_bytes(path.read_bytes()[:100])
@@ -147,8 +150,7 @@ def test_learning_leaves_another_feature_width_out() -> None:
     assert memory.size == size
     memory.start()
     memory(SegmentorOutput([torch.randn(1, 9, 4, 4)]), (4, 4))
-    assert memory.bank is not None
-    assert memory.bank.shape[1] == 9
+    assert memory.memory.bank.shape[1] == 9
 
 
 def test_memory_of_another_model_is_refused_when_read(tmp_path: Path) -> None:
