@@ -6,11 +6,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import cv2
+import numpy as np
 import typer
 
 from ood_perception.cli.options import Device, IntensityRange
+
+SMALL = 0.002
+"""Share of a frame from which something unknown is in it."""
+
+
+class Unusual:
+    """
+    The frames that look least normal to what is not taught.
+
+    Attributes:
+        frames: number of those that show something unknown.
+
+    """
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._worst: list[tuple[float, Any, Any]] = []
+
+    def look(self, image: Any, probability: Any) -> None:
+        """Note a frame, uint8 (H, W, 3) RGB, and its probability float32 (h, w)."""
+        share = float((probability > 0.5).mean())
+        self.frames += share > SMALL
+        self._worst.append((share, image, probability))
+        self._worst = sorted(self._worst, key=lambda entry: -entry[0])[:6]
+
+    def save(self, path: Path) -> None:
+        """Draw the worst ones, what is unknown in colour."""
+        from ood_perception.drawing import draw
+
+        tiles = []
+        for _, image, probability in self._worst:
+            heat = cv2.resize(np.rint(255 * probability).astype(np.uint8), (480, 360))
+            tiles.append(draw(cv2.resize(image, (480, 360)), heat, None))
+        cv2.imwrite(str(path), np.hstack(tiles)[..., ::-1])
 
 
 def learn_normal(
@@ -49,10 +85,12 @@ def learn_normal(
                 'learn; take one with a memory, such as compact_site'
             )
         score.start()
-        count = 0
+        count, unusual = 0, Unusual()
         with bar('learning what is normal', limit or None) as show:
             for image in itertools.islice(opened.frames(), 0, None, step):
                 pipeline([image], streams=['camera'], wants=('score',))
+                if score.seen is not None:
+                    unusual.look(image, pipeline.calibration(score.seen)[0].cpu().numpy())
                 count += 1
                 show(count)
                 if limit and count >= limit:
@@ -73,3 +111,12 @@ def learn_normal(
         f'{count} frames, {score.size} tokens kept in {output}; use it with profile:={path}',
         highlight=False,
     )
+    if unusual.frames > count / 2:
+        sheet = output.with_suffix('.jpg')
+        unusual.save(sheet)
+        CONSOLE.print(
+            f'warning: something unknown was in {unusual.frames} of {count} frames; what is here '
+            f'all the time becomes normal. Look at {sheet}: if one of it should alarm, take it '
+            'away and learn anew',
+            highlight=False,
+        )

@@ -30,6 +30,7 @@ COMMANDS = {
     'compare': ('compare', 'compare'),
     'learn-normal': ('learn_normal', 'learn_normal'),
     'calibrate-site': ('calibrate_site', 'calibrate_site'),
+    'site': ('site', 'app'),
     'bench': ('bench', 'bench'),
     'export': ('export', 'export'),
     'doctor': ('doctor', 'doctor'),

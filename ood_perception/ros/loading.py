@@ -10,17 +10,25 @@ import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from ood_perception.ros.fallback import Step
 from ood_perception.ros.reporting import Reporter
 from ood_perception.ros.settings import Settings
+from ood_perception.site_folder import accepted
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
     from ood_perception.scores.base import LearningScore
 
 Size = tuple[int, int]
+
+MARGIN = 0.03
+"""Share of a picture's width around an accepted object that is accepted with it."""
 
 
 def build(
@@ -62,6 +70,8 @@ def build(
         if score is not None:
             _remember(score, settings.memory_file, memory)
         warm_up(pipeline, sizes, batch)
+        if not memory:
+            accept_all(pipeline, settings.site_folder)
     except BaseException:
         pipeline.close()
         raise
@@ -118,6 +128,27 @@ def learnt(pipeline: Pipeline) -> bytes:
         path = Path(folder) / 'memory.safetensors'
         memory.save(str(path))
         return path.read_bytes()
+
+
+def accept(pipeline: Pipeline, image: Any, mask: NDArray[np.bool_]) -> None:
+    """Let the memory take an object as normal: uint8 (H, W, 3) RGB and bool (H, W)."""
+    import torch
+
+    score = memory_of(pipeline)
+    assert score is not None
+    side = 2 * round(MARGIN * mask.shape[1]) + 1
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+    score.accepting = torch.from_numpy(wide).to(pipeline.device)
+    pipeline([image], streams=['site'], wants=('score',))
+    pipeline.reset('site')
+
+
+def accept_all(pipeline: Pipeline, folder: str) -> None:
+    """Let a memory take what is kept in the site folder. Raises ValueError where it is damaged."""
+    score = memory_of(pipeline)
+    if folder and score is not None and score.size:
+        for image, mask in accepted(Path(folder).expanduser()):
+            accept(pipeline, image, mask)
 
 
 def remember(score: LearningScore, memory: bytes) -> None:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The node's services: enable, reset, learn_normal, calibrate, save_snapshot."""
+"""The node's services; `SERVICES` lists them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from std_srvs.srv import SetBool, Trigger
 
+from ood_perception import site_folder
 from ood_perception.alarm_budget import Peaks
 from ood_perception.frames.decode import decode
 from ood_perception.ros import loading, snapshot
@@ -34,6 +35,16 @@ SERVICES: dict[str, tuple[Any, str]] = {
         SetBool,
         'true: measure how sure the node is of what it finds in normal operation, false: stop, '
         'set the threshold by alarms_per_hour and, with the parameter alarms_file, save it.',
+    ),
+    'accept': (
+        Trigger,
+        'The object that the parameter object_id names is normal here: never alarm for its like '
+        'again. Kept in site_folder; taken back with `ood site undo`.',
+    ),
+    'report': (
+        Trigger,
+        'The object that the parameter object_id names was a real one. Kept in site_folder, for '
+        '`ood train uem`.',
     ),
     'save_snapshot': (
         Trigger,
@@ -115,13 +126,54 @@ class Services:
             return False, f'{poor}; what was known before stays'
         worker.publisher.alarms.forget()
         self._node.apply_budget()
-        file = self._node.settings.memory_file
-        if not file:
-            return True, 'learnt; kept in memory only, as memory_file is empty'
-        path = Path(file).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        score.save(str(path))
-        return True, f'learnt and saved to {path}'
+        file, how = self._node.settings.memory_file, 'kept in memory only, as memory_file is empty'
+        if file:
+            path = Path(file).expanduser()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            score.save(str(path))
+            how = f'saved to {path}'
+        # into the file they do not go: what was accepted can be taken back
+        loading.accept_all(worker.pipeline, self._node.settings.site_folder)
+        return True, f'learnt; {how}'
+
+    def accept(self, request: Any) -> tuple[bool, str]:
+        """Take an object as normal here."""
+        memory = loading.memory_of(self._pipeline())
+        if memory is None or not memory.size or memory.problem:
+            return False, 'there is no memory of the site to take it in: teach it first'
+        return self._judge('accepted')
+
+    def report(self, request: Any) -> tuple[bool, str]:
+        """Keep an object that was a real one."""
+        return self._judge('reported')
+
+    def _judge(self, kind: str) -> tuple[bool, str]:
+        self._pipeline()
+        if not self._node.settings.site_folder:
+            return False, 'the parameter site_folder is empty'
+        worker = self._node.worker
+        name: str = worker.call(lambda: self._keep_object(worker, kind))
+        return True, name
+
+    def _keep_object(self, worker: Any, kind: str) -> str:
+        folder = Path(self._node.settings.site_folder).expanduser()
+        wanted, seen = self._node.settings.object_id, []
+        for stream in worker.mailbox.streams:
+            message, result = stream.newest or (None, None)
+            if result is None or result.ids is None:
+                continue
+            for number in map(int, result.ids):
+                seen.append(f'{stream.name}/{number}' if stream.name else str(number))
+                if wanted not in (seen[-1], str(number)):
+                    continue
+                image = decode(message, sys.maxsize, intensity=stream.intensity)
+                mask = result.instances == number
+                if kind == 'accepted':
+                    loading.accept(worker.pipeline, image, mask)
+                return site_folder.keep(folder, kind, stream.name, number, image, mask)
+        raise ValueError(
+            f'object_id: {wanted!r} is not in sight, {", ".join(seen) or "nothing"} is'
+        )
 
     def calibrate(self, request: Any) -> tuple[bool, str]:
         """Start or stop measuring normal operation for the budget of alarms."""

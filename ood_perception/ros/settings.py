@@ -291,6 +291,16 @@ class Settings:
         'stops; empty = keep it in memory only.',
         change=UNCONFIGURED,
     )
+    site_folder: str = _parameter(
+        '',
+        'Folder in which ~/accept and ~/report keep objects with their pictures; the memory takes '
+        'the accepted ones in while configuring. See `ood site`.',
+        change=UNCONFIGURED,
+    )
+    object_id: str = _parameter(
+        '',
+        'Object that ~/accept and ~/report are about: its id, or CAMERA/ID with several cameras.',
+    )
     snapshot_folder: str = _parameter(
         '~/.ros/ood_snapshots', 'Folder in which ~/save_snapshot writes one folder a snapshot.'
     )

@@ -66,16 +66,25 @@ class Memory:
         """Move to a device."""
         self.bank, self.level = self.bank.to(device), self.level.to(device)
 
-    def add(self, tokens: Tensor, levels: Tensor) -> None:
-        """Take tokens float32 (N, D) and the other score (N,) there into the memory, N > 0."""
+    def add(self, tokens: Tensor, levels: Tensor, usual: bool = True) -> None:
+        """
+        Take in tokens.
+
+        Args:
+            tokens: float32 (N, D), N > 0.
+            levels: float32 (N,), the other score there.
+            usual: whether they count in `moments` and `levels`.
+
+        """
         if not len(self):
             self.bank, self.level = tokens[:1].clone(), levels[:1].clone()
             spread = torch.cdist(tokens, tokens.mean(0, keepdim=True)).mean()
             self.radius = float(0.25 * spread.clamp_min(1e-4))
         self.to(tokens.device)
         distance = self._meet(tokens, levels)
-        self.moments += moments_of(distance)
-        self.levels += moments_of(levels)
+        if usual:
+            self.moments += moments_of(distance)
+            self.levels += moments_of(levels)
         # farthest first, on the host: a few hundred numbers, and each choice hangs on the last
         between = torch.cdist(tokens, tokens).cpu().numpy()
         left = distance.cpu().numpy()

@@ -70,12 +70,16 @@ class LearningScore(Score, Protocol):
 
     Attributes:
         learning: whether it learns from every frame that it scores.
+        seen: float32 (B, H, W), the other score of the frames learnt last; None = there is none.
+        accepting: bool (H, W), what is normal in the next frame although it does not look it.
         judges_untaught: whether it judges by something else while nothing was learnt.
         frames: number of frames learnt.
 
     """
 
     learning: bool
+    seen: Tensor | None
+    accepting: Tensor | None
     judges_untaught: bool
     frames: int
 

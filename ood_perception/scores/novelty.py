@@ -53,6 +53,8 @@ class NoveltyScore(ScoreModule):
         memory: what was learnt.
         model: identity of the model whose features come, '' = not known.
         learning: whether it learns from every frame that it scores.
+        seen: float32 (B, H, W), the other score of the frames learnt last; None = there is none.
+        accepting: bool (H, W), what is normal in the next frame although it does not look it.
 
     Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
 
@@ -62,6 +64,8 @@ class NoveltyScore(ScoreModule):
     learns = True
     judges_untaught = False
     memory: Memory
+    seen: Tensor | None
+    accepting: Tensor | None
     strange: Tensor
     _warned: bool
 
@@ -81,7 +85,7 @@ class NoveltyScore(ScoreModule):
             raise ValueError(f'project: expected 0 or more, got {project}')
         self.capacity, self.stages, self.max_tokens = capacity, list(stages), max_tokens
         self.neighbours, self.project = neighbours, project
-        self.learning = False
+        self.learning, self.seen, self.accepting = False, None, None
         self.generator = torch.Generator().manual_seed(0)
         self.model = ''
         self._width, self._matrix = 0, torch.zeros(0, 0)
@@ -153,7 +157,11 @@ class NoveltyScore(ScoreModule):
 
     @torch.no_grad()
     def learn(
-        self, output: SegmentorOutput, level: Tensor | None = None, known: Tensor | None = None
+        self,
+        output: SegmentorOutput,
+        level: Tensor | None = None,
+        known: Tensor | None = None,
+        usual: bool = True,
     ) -> None:
         """
         Take a batch of normal frames into the memory.
@@ -164,6 +172,7 @@ class NoveltyScore(ScoreModule):
             output: of the segmentor.
             level: float32 (B, H, W), another score; the most it was becomes known by token.
             known: bool (B, H, W), which pixels are normal; None = all.
+            usual: whether the frames count, False = only what they show becomes known.
 
         """
         grid = self._grid(output)
@@ -181,8 +190,9 @@ class NoveltyScore(ScoreModule):
             return
         if not self.size:
             self.memory.model = self.model
-        self.memory.add(tokens[taken], levels[taken])
-        self.memory.frames += len(grid)
+        self.memory.add(tokens[taken], levels[taken], usual)
+        self.memory.frames += len(grid) if usual else 0
+        self.seen = level
 
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
@@ -193,8 +203,7 @@ class NoveltyScore(ScoreModule):
         0 everywhere while nothing was learnt, and, logged once, where the features have another
         width than those of the memory.
         """
-        if self.learning:
-            self.learn(output)
+        self._watch(output)
         grid = self._grid(output)
         if not self._fits(grid.shape[1]) or not self.size:
             return grid.new_zeros(len(grid), *size)
@@ -260,6 +269,14 @@ class NoveltyScore(ScoreModule):
 
     def reset(self, stream: str | None = None) -> None:
         """Keep the memory: it belongs to the site, not to one camera's past."""
+
+    def _watch(self, output: SegmentorOutput, level: Tensor | None = None) -> None:
+        """Learn from a batch that is scored, where something is to be learnt from it."""
+        accepting, self.accepting = self.accepting, None
+        if accepting is not None:
+            self.learn(output, level, accepting[None], usual=False)
+        elif self.learning:
+            self.learn(output, level)
 
     def _fits(self, width: int) -> bool:
         """Whether features of this width can be compared with the memory; log once if not."""

@@ -54,13 +54,12 @@ class SiteScore(NoveltyScore):
     ) -> Tensor:
         """Score a batch: float32 (B, H, W), in nats; see `Score.__call__`."""
         ratio: Tensor = self.ratio(output, size, streams)
-        if self.learning:
-            self.learn(output, ratio)
+        self._watch(output, ratio)
         grid = self._grid(output)
-        if not self._fits(grid.shape[1]) or self.bank is None:
+        if not self._fits(grid.shape[1]) or not self.size:
             return ratio
         novelty, level = self.compare(grid)
-        mean, spread = mean_and_std(self.levels)
+        mean, spread = mean_and_std(self.memory.levels)
         excess = (level - mean - spread).clamp_min(0) * (-novelty.clamp_min(0)).exp()
         correction = self.weight * spread * novelty - excess
         return ratio + upsample(correction[:, None], size)[:, 0]

@@ -63,6 +63,28 @@ def test_learn_normal_refuses_what_shows_nothing(tmp_path: Path) -> None:
     assert out.read_bytes() == b'the old site'
 
 
+def test_learn_normal_warns_of_what_is_in_every_frame(tmp_path: Path) -> None:
+    frame = ProvingGround(1007, 320, 240).frame(60).image
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), frame[..., ::-1])
+    out = tmp_path / 'out' / 'site.safetensors'
+    arguments = ['learn-normal', str(tmp_path), '--out', str(out)]
+    result = RUNNER.invoke(build('learn-normal'), arguments)
+    assert result.exit_code == 0, result.output
+    assert 'in 6 of 6 frames; what is here all the time becomes normal' in ' '.join(
+        result.output.split()
+    )
+    assert cv2.imread(str(out.with_suffix('.jpg'))).shape == (360, 6 * 480, 3)
+    merged = tmp_path / 'merged.safetensors'
+    arguments = ['site', 'merge', str(out), str(out), '--out', str(merged)]
+    result = RUNNER.invoke(build('site'), arguments)
+    assert '12 frames' in result.output, result.output
+    merged.write_bytes(b'no memory')
+    result = RUNNER.invoke(build('site'), [*arguments[:2], str(merged), '--out', str(out)])
+    assert result.exit_code == 1
+    assert out.stat().st_size > 1000
+
+
 def test_calibrate_site_measures_and_tells_a_threshold(tmp_path: Path) -> None:
     out = tmp_path / 'alarms.json'
     ground = ProvingGround(3, 160, 120, rate=1)

@@ -61,10 +61,13 @@ def test_memory_is_bounded_and_covers_what_was_seen() -> None:
     memory = NoveltyScore(capacity=40, stages=(0,))
     memory.start()
     g = torch.Generator().manual_seed(0)
-    frames = [SegmentorOutput([torch.randn(1, 6, 8, 8, generator=g)]) for _ in range(30)]
+    frames = [SegmentorOutput([torch.randn(1, 6, 8, 8, generator=g)]) for _ in range(300)]
     for frame in frames:
         memory.learn(frame)
         assert memory.size <= 40
+    # flat: nothing else grows with the frames
+    kept = [v for v in vars(memory.memory).values() if isinstance(v, torch.Tensor)]
+    assert sum(v.nelement() for v in kept) <= 40 * (6 + 1) + 3 + 3
     spacing = torch.pdist(memory.memory.bank)
     tokens = torch.cat([f.features[0] for f in frames]).movedim(1, -1).reshape(-1, 6)
     tokens = torch.nn.functional.normalize(tokens, dim=1)

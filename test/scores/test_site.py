@@ -103,6 +103,36 @@ def test_too_little_is_told() -> None:
     assert 'next to nothing' in score.poor
 
 
+def test_what_is_accepted_is_normal_and_nothing_else_changes() -> None:
+    score, output = taught(), scene(99, strange=True)
+    before, usual = score(output, SIZE)[0], score.memory.usual
+    mask = torch.zeros(SIZE, dtype=torch.bool)
+    mask[8:20, 28:36] = True
+    score.accepting = mask
+    score(output, SIZE)
+    assert (score.memory.usual, score.frames, score.accepting) == (usual, 12, None)
+    after = score(scene(98, strange=True), SIZE)[0]
+    thing = (slice(10, 18), slice(30, 34))
+    assert after[thing].max() < before[thing].min() - 3
+    assert after[:, :8].max() == pytest.approx(before[:, :8].max(), abs=1)
+
+
+def test_two_robots_know_what_each_has_seen() -> None:
+    here, there = taught(), SiteScore(stages=(0,))
+    there.start()
+    for seed in range(12):
+        there(scene(seed, strange=True), SIZE)
+    alone, size, frames = here(scene(99, strange=True), SIZE)[0], here.size, here.frames
+    here.memory.merge(there.memory)
+    both = here(scene(99, strange=True), SIZE)[0]
+    assert size < here.size < size + there.size  # what both know is kept once
+    assert here.frames == frames + there.frames
+    assert both[10:18, 30:34].max() < alone[10:18, 30:34].min() - 3
+    other = SiteScore(stages=(0,), project=8)
+    with pytest.raises(ValueError, match='memories of two kinds'):
+        here.memory.merge(other.memory)
+
+
 def test_levels_outlive_thinning() -> None:
     score = SiteScore(stages=(0,), capacity=3)
     score.start()
@@ -133,3 +163,7 @@ def test_the_shipped_profile_learns_a_street_and_lowers_its_false_alarms() -> No
     assert pipeline.score.poor == ''
     (after,) = pipeline(ground.frame(21).image, wants={'score'})
     assert np.quantile(after.score, 0.999) < np.quantile(untaught.score, 0.999)
+    # another resolution of the same camera
+    (half,) = pipeline(ProvingGround(2001, 128, 96, rate=2, unknowns=0).frame(21).image)
+    assert (pipeline.score.problem, half.score.shape) == ('', (96, 128))
+    assert np.quantile(half.score, 0.999) < np.quantile(untaught.score, 0.999)
