@@ -7,8 +7,7 @@ Site folder: what a person said of single objects, with their pictures.
     images/NAME.png    the picture
     labels/NAME.png    the object: 0 = accepted as normal here, 1 = reported as real; 255 elsewhere
 
-So it is a folder of labelled frames, as `ood train uem --data folder:SITE --label-map benchmark`
-takes it. A NAME is TIME_KIND_CAMERA_ID.
+So it is a folder of labelled frames, as `ood train uem` takes it. A NAME is TIME_KIND_CAMERA_ID.
 """
 
 from __future__ import annotations

@@ -24,10 +24,12 @@ import torch
 from PIL import Image
 from test_docs import GROUPS, PAGES, ROOT, SPEAKING, commands, text_of
 
+from ood_perception import site_folder
 from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.report import write_report
 from ood_perception.frames.picture import encode
 from ood_perception.profile import Profile, StageConfig
+from ood_perception.scores.bank import Memory
 from ood_simulation import ProvingGround
 
 PATIENCE = float(os.environ.get('OOD_TEST_PATIENCE', '1'))
@@ -67,8 +69,10 @@ SPECIAL = {
     'demo': Special('takes a minute', more='--seconds 1'),
     'evaluate bag DRIVE --require': Special('the drive is short', says='figures are missed'),
     'evaluate drive': Special('takes a minute', more='--seconds 1'),
+    'learn-normal': Special('the drive is short', more='--every 1'),
     'record OUT': Special('goes on for ever, needs a camera', beside=CAMERA),
     'record monday': Special('takes 600 s, needs a camera', beside=CAMERA, absent='monday'),
+    'site undo': Special('there is no such entry', says='.*no entry'),
     'train uem': Special(
         'takes an hour',
         more='--set steps=2 --set batch_size=2 --set workers=0 --set warmup_steps=1 '
@@ -157,6 +161,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluator.update(Frame(0, heatmap=shots[0].anomaly * 200, anomaly=shots[0].anomaly))
         (root / name).mkdir()
         write_report(root / name / 'report.html', [evaluator.compute()])
+    memory = Memory(8, [1])
+    memory.add(torch.eye(4), torch.zeros(4))
+    for name in ('robot_a', 'robot_b'):
+        memory.save(str(root / f'{name}.safetensors'))
+    site_folder.keep(root / 'site', 'reported', '', 1, shots[0].image, shots[0].anomaly == 1)
     torch.save({'weight': torch.zeros(1)}, root / 'FILE')
     return root
 

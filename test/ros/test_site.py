@@ -60,10 +60,10 @@ def test_what_is_accepted_no_longer_alarms(ros, tmp_path):
     assert mask.any()
     got.clear()
     assert client.feed('image', full, lambda: len(got) > 2)
-    x0, y0, x1, y1 = object_['box']
+    x0, y0, x1, y1 = object_['box_xyxy']
 
     def inside(row):
-        u, v = np.mean(row['box'][::2]), np.mean(row['box'][1::2])
+        u, v = np.mean(row['box_xyxy'][::2]), np.mean(row['box_xyxy'][1::2])
         return x0 < u < x1 and y0 < v < y1
 
     # gone, or far less sure than before
