@@ -5,14 +5,14 @@
 The log-likelihood ratio, corrected by a memory of the site.
 
 The trained score knows what objects are, the memory what stands here every day. While it learns,
-each kept token also keeps the most that the ratio was there. What looks like such a token is no
-longer unknown for being as high as it was in normal operation, and what looks like none is a
-little more unknown than the ratio says:
+each kept token also keeps the most that the ratio was there. What looks familiar is less unknown
+than the ratio says, and no longer unknown for being as high as it was in normal operation:
 
-    s = r - max(level - usual, 0) exp(-max(n, 0)) + weight spread n
+    s = r - weight spread max(2 - n, 0) - max(level - usual, 0) exp(-max(n, 0))
 
 with the ratio r, the novelty n in standard deviations, the level of the nearest token, and the
 usual level and spread of the ratio on the site (mean + standard deviation; standard deviation).
+The memory only lowers: being new alone is no alarm, a robot sees new walls every day.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ from ood_perception.scores.coreset import mean_and_std
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio
 from ood_perception.scores.novelty import NoveltyScore
 
+FAMILIAR = 2.0
+"""Standard deviations below which a token is familiar."""
+
 
 class SiteScore(NoveltyScore):
     """
     Likelihood ratio and novelty together, see the module; the ratio alone until it is taught.
 
     Args:
-        weight: of the novelty.
+        weight: of what is familiar.
         exact: see `LikelihoodRatio`.
         options: of `NoveltyScore`.
 
@@ -42,7 +45,7 @@ class SiteScore(NoveltyScore):
 
     judges_untaught = True
 
-    def __init__(self, weight: float = 0.3, exact: bool = False, **options: Any) -> None:
+    def __init__(self, weight: float = 1.0, exact: bool = False, **options: Any) -> None:
         super().__init__(**options)
         if weight < 0:
             raise ValueError(f'weight: expected 0 or more, got {weight}')
@@ -61,5 +64,5 @@ class SiteScore(NoveltyScore):
         novelty, level = self.compare(grid)
         mean, spread = mean_and_std(self.memory.levels)
         excess = (level - mean - spread).clamp_min(0) * (-novelty.clamp_min(0)).exp()
-        correction = self.weight * spread * novelty - excess
-        return ratio + upsample(correction[:, None], size)[:, 0]
+        familiar = self.weight * spread * (FAMILIAR - novelty).clamp_min(0)
+        return ratio - upsample((familiar + excess)[:, None], size)[:, 0]
