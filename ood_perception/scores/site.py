@@ -11,7 +11,7 @@ than the ratio says, and no longer unknown for being as high as it was in normal
     s = r - weight spread max(2 - n, 0) - max(level - usual, 0) exp(-max(n, 0))
 
 with the ratio r, the novelty n in standard deviations, the level of the nearest token, and the
-usual level and spread of the ratio on the site (mean + standard deviation; standard deviation).
+usual level and spread of the ratio on the site (mean + 3 spread; standard deviation).
 The memory only lowers: being new alone is no alarm, a robot sees new walls every day.
 """
 
@@ -30,6 +30,9 @@ from ood_perception.scores.novelty import NoveltyScore
 
 FAMILIAR = 2.0
 """Standard deviations below which a token is familiar."""
+
+USUAL = 3.0
+"""Standard deviations above the mean from which the ratio is unusual on the site."""
 
 
 class SiteScore(NoveltyScore):
@@ -63,6 +66,6 @@ class SiteScore(NoveltyScore):
             return ratio
         novelty, level = self.compare(grid)
         mean, spread = mean_and_std(self.memory.levels)
-        excess = (level - mean - spread).clamp_min(0) * (-novelty.clamp_min(0)).exp()
+        excess = (level - mean - USUAL * spread).clamp_min(0) * (-novelty.clamp_min(0)).exp()
         familiar = self.weight * spread * (FAMILIAR - novelty).clamp_min(0)
         return ratio - upsample((familiar + excess)[:, None], size)[:, 0]
