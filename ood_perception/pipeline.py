@@ -53,6 +53,9 @@ from ood_perception.scores.memory import ScoreMemory
 WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})
 """What a caller can ask of a frame; 'instances' brings boxes and everything with one row a box."""
 
+DARK = 4.0
+"""Standard deviation of the values 0..255 of pictures up to which they show nothing."""
+
 T = TypeVar('T')
 
 log = logging.getLogger(__name__)
@@ -312,7 +315,7 @@ class Pipeline:
             output = self._segment(inputs)
         started = time.perf_counter()
         with timer.stage('score'):
-            score = self.score(output, size, streams)
+            score = self._score(output, images, size, streams)
             score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
             if self._memory is not None:
                 score = self._memory(score, images, streams, stamps)
@@ -354,6 +357,19 @@ class Pipeline:
         for result in results:
             result.timings = timings
         return outcomes
+
+    def _score(
+        self, output: SegmentorOutput, images: Tensor, size: tuple[int, int], streams: list[str]
+    ) -> Tensor:
+        """Score a batch; a covered lens is nothing to learn from."""
+        memory = self.score if learns(self.score) and self.score.learning else None
+        if memory is None or float(images.float().std()) > DARK:
+            return self.score(output, size, streams)
+        memory.learning = False
+        try:
+            return self.score(output, size, streams)
+        finally:
+            memory.learning = True
 
     def _segment(self, images: Tensor) -> SegmentorOutput:
         """Run the segmentor on a batch; where the device has no room for it, on its halves."""

@@ -30,8 +30,8 @@ UNLIKE, STRANGE, WATCHED = 4.0, 0.5, 0.02
 """Standard deviations from which a token is unlike the memory; share of unlike tokens that a
 picture has in the long run where its camera was moved; share of one picture in that run."""
 
-LEAST_FRAMES, LEAST_TOKENS = 5, 4
-"""Fewer frames, or fewer kept tokens, are no picture of a site."""
+LEAST_FRAMES = 5
+"""Fewer frames are no picture of a site."""
 
 log = logging.getLogger(__name__)
 
@@ -129,11 +129,12 @@ class NoveltyScore(ScoreModule):
     @property
     def poor(self) -> str:
         """Why what was learnt is too little to judge by; '' = it is enough."""
-        if self.frames < LEAST_FRAMES:
-            return f'{self.frames} frames were seen, it takes {LEAST_FRAMES} at least'
-        if self.size < LEAST_TOKENS:
-            return f'the frames show next to nothing ({self.size} kinds of places); is it dark?'
-        return ''
+        if self.frames >= LEAST_FRAMES:
+            return ''
+        return (
+            f'{self.frames} frames that show something were seen, it takes {LEAST_FRAMES} at '
+            'least; is it dark?'
+        )
 
     def identify(self, model: str) -> None:
         """

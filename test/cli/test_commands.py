@@ -51,10 +51,11 @@ def test_learn_normal_makes_a_memory_and_a_profile(tmp_path: Path) -> None:
 def test_learn_normal_refuses_what_shows_nothing(tmp_path: Path) -> None:
     out = tmp_path / 'site.safetensors'
     out.write_bytes(b'the old site')
-    for folder, count, why in (('few', 2, '2 frames'), ('black', 6, 'is it dark')):
+    for folder, count, why in (('few', 2, '2 frames'), ('black', 6, '0 frames that show')):
         (tmp_path / folder).mkdir()
         for i in range(count):
             picture = np.zeros((60, 80, 3), np.uint8)
+            picture[:30] = 200 if folder == 'few' else 0
             cv2.imwrite(str(tmp_path / folder / f'{i}.png'), picture)
         arguments = ['learn-normal', str(tmp_path / folder), '--out', str(out)]
         result = RUNNER.invoke(build('learn-normal'), arguments)

@@ -95,13 +95,7 @@ def test_too_little_is_told() -> None:
     score = SiteScore(stages=(0,))
     score.start()
     score(scene(0), SIZE)
-    assert 'frames were seen' in score.poor
-    score.start()
-    black = scene(0)
-    black.features[0] = torch.zeros(1, 16, 6, 10)
-    for _ in range(6):
-        score(black, SIZE)
-    assert 'next to nothing' in score.poor
+    assert '1 frames that show something were seen' in score.poor
 
 
 def test_what_is_accepted_is_normal_and_nothing_else_changes() -> None:
