@@ -29,12 +29,13 @@ def mean_and_std(moments: Tensor) -> tuple[float, float]:
 def projection(width: int, to: int) -> Tensor:
     """Orthogonal random matrix float32 (width, to), the same for all robots; keeps lengths."""
     random = torch.randn(width, to, generator=torch.Generator().manual_seed(width))
-    return torch.linalg.qr(random)[0] * math.sqrt(width / to)
+    basis: Tensor = torch.linalg.qr(random)[0]
+    return basis * math.sqrt(width / to)
 
 
 def shrunk(maps: Tensor, grid: Tensor) -> Tensor:
     """Mean of (B, H, W) maps over each token of a grid (B, D, h, w): (B * h * w,)."""
-    return F.adaptive_avg_pool2d(maps[:, None], grid.shape[2:]).flatten()
+    return F.adaptive_avg_pool2d(maps[:, None], tuple(grid.shape[2:])).flatten()
 
 
 def squared_distances(tokens: Tensor, bank: Tensor) -> Tensor:
