@@ -24,10 +24,10 @@ def merge(
     capacity: Annotated[int, typer.Option(help='Most tokens kept.', min=2)] = 1024,
 ) -> None:
     """Make one memory of those of several robots with the same profile."""
-    from ood_perception.scores.bank import Memory
+    from ood_perception.scores.bank import TokenBank
 
     try:
-        first, *others = [Memory.read(str(path), capacity) for path in memories]
+        first, *others = [TokenBank.read(str(path), capacity) for path in memories]
         for other in others:
             first.merge(other)
         first.save(str(output))

@@ -26,7 +26,7 @@ GROWTH = 1.25
 """Factor of the radius whenever the memory is full."""
 
 
-class Memory:
+class TokenBank:
     """
     Tokens of what was seen.
 
@@ -108,7 +108,7 @@ class Memory:
             closest, which = squared.topk(min(count, len(self)), largest=False, dim=1)
         return closest.clamp_min(0).sqrt(), which
 
-    def merge(self, other: Memory) -> None:
+    def merge(self, other: TokenBank) -> None:
         """
         Take in what another robot has seen.
 
@@ -157,7 +157,7 @@ class Memory:
         os.replace(part, path)
 
     @classmethod
-    def read(cls, path: str, capacity: int) -> Memory:
+    def read(cls, path: str, capacity: int) -> TokenBank:
         """
         Read what :meth:`save` wrote.
 

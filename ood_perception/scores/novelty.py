@@ -5,7 +5,7 @@
 Novelty: distance of what is seen to what was seen while nothing was wrong.
 
 No classes, no outliers, any backbone. While learning, features are kept in a bounded memory (see
-`memory`). The score of a pixel is its distance to the nearest kept token.
+`bank`). The score of a pixel is its distance to the nearest kept token.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
+from ood_perception.scores.bank import TokenBank
 from ood_perception.scores.base import ScoreModule, upsample
 from ood_perception.scores.coreset import projection, shrunk
 from ood_perception.scores.identity import check_model, check_width
-from ood_perception.scores.bank import Memory
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
 SAMPLE = 512
@@ -63,7 +63,7 @@ class NoveltyScore(ScoreModule):
     needs_features = True
     learns = True
     judges_untaught = False
-    memory: Memory
+    memory: TokenBank
     seen: Tensor | None
     accepting: Tensor | None
     strange: Tensor
@@ -229,7 +229,7 @@ class NoveltyScore(ScoreModule):
 
     def forget(self) -> None:
         """Forget all."""
-        self.memory = Memory(self.capacity, self.stages, self.project)
+        self.memory = TokenBank(self.capacity, self.stages, self.project)
         self.strange, self._warned = torch.zeros(()), False
 
     def save(self, path: str) -> None:
@@ -253,7 +253,7 @@ class NoveltyScore(ScoreModule):
 
         """
         try:
-            memory = Memory.read(path, self.capacity)
+            memory = TokenBank.read(path, self.capacity)
         except ValueError as error:
             raise ValueError(f'score novelty: {error}') from error
         kind, mine = (memory.stages, memory.project), (self.stages, self.project)

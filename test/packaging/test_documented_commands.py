@@ -29,7 +29,7 @@ from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.report import write_report
 from ood_perception.frames.picture import encode
 from ood_perception.profile import Profile, StageConfig
-from ood_perception.scores.bank import Memory
+from ood_perception.scores.bank import TokenBank
 from ood_simulation import ProvingGround
 
 PATIENCE = float(os.environ.get('OOD_TEST_PATIENCE', '1'))
@@ -161,7 +161,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluator.update(Frame(0, heatmap=shots[0].anomaly * 200, anomaly=shots[0].anomaly))
         (root / name).mkdir()
         write_report(root / name / 'report.html', [evaluator.compute()])
-    memory = Memory(8, [1])
+    memory = TokenBank(8, [1])
     memory.add(torch.eye(4), torch.zeros(4))
     for name in ('robot_a', 'robot_b'):
         memory.save(str(root / f'{name}.safetensors'))

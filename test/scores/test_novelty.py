@@ -16,9 +16,9 @@ from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import Profile, ProfileError, ScoreConfig, StageConfig
 from ood_perception.scores import create_score
+from ood_perception.scores.bank import TokenBank
 from ood_perception.scores.coreset import thin
 from ood_perception.scores.identity import model_identity
-from ood_perception.scores.bank import Memory
 from ood_perception.scores.novelty import NoveltyScore
 
 
@@ -50,7 +50,7 @@ def test_new_things_are_far() -> None:
 def test_distance_equals_scikit_learn() -> None:
     g = torch.Generator().manual_seed(0)
     bank, tokens = torch.randn(50, 8, generator=g), torch.randn(70, 8, generator=g)
-    memory = Memory(50, [0])
+    memory = TokenBank(50, [0])
     memory.bank = bank
     for k in (1, 5):
         oracle = NearestNeighbors(n_neighbors=k).fit(bank.numpy()).kneighbors(tokens.numpy())[0]
