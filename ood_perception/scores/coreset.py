@@ -35,7 +35,8 @@ def projection(width: int, to: int) -> Tensor:
 
 def shrunk(maps: Tensor, grid: Tensor) -> Tensor:
     """Mean of (B, H, W) maps over each token of a grid (B, D, h, w): (B * h * w,)."""
-    return F.adaptive_avg_pool2d(maps[:, None], tuple(grid.shape[2:])).flatten()
+    h, w = grid.shape[2:]
+    return F.adaptive_avg_pool2d(maps[:, None], (h, w)).flatten()
 
 
 def squared_distances(tokens: Tensor, bank: Tensor) -> Tensor:
