@@ -143,8 +143,9 @@ def test_only_a_profile_with_a_memory_and_frames_with_stamps_have_a_past(profile
             changes[kind, stamped] = np.abs(np.diff(scores[2:], axis=0)).mean()
             pipeline.reset('a')
             again = pipeline(frames[0], ['a'], wants={'score'}, stamps=[10**12])[0].score
-            np.testing.assert_array_equal(again, scores[0])
-    assert changes['none', True] == changes['none', False] == changes['memory', False]
+            np.testing.assert_allclose(again, scores[0], atol=1e-4)
+    alike = [changes[key] for key in (('none', True), ('none', False), ('memory', False))]
+    assert max(alike) == pytest.approx(min(alike), rel=1e-3)
     assert changes['memory', True] < 0.6 * changes['none', True]
 
 
@@ -204,7 +205,7 @@ class Limited:
 class Counted(torch.nn.Module):
     """A score that counts how often each stream was seen."""
 
-    needs_features = False
+    needs_features = learns = False
 
     def __init__(self, score: Any) -> None:
         super().__init__()
