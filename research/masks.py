@@ -180,16 +180,17 @@ def drive_scenes(seeds: range, width: int, height: int) -> Iterator[tuple[np.nda
 
     Yields image uint8 (H, W, 3) and labels uint8 (H, W), see `Scene`.
     """
-    if not seeds:
+    if len(seeds) < 4:  # less work than starting processes
+        for seed in seeds:
+            yield from _drive(seed, width, height)
         return
     # Not forked: PyTorch's threads run here already.
-    with ProcessPoolExecutor(2, get_context('spawn')) as pool:
+    with ProcessPoolExecutor(2, get_context('spawn'), cv2.setNumThreads, (1,)) as pool:
         for frames in pool.map(partial(_drive, width=width, height=height), seeds):
             yield from frames
 
 
 def _drive(seed: int, width: int, height: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    cv2.setNumThreads(1)
     found = []
     for frame in drawn(seed, FRAMES_PER_DRIVE, height, width, crowded=True):
         labels = np.zeros((height, width), np.uint8)

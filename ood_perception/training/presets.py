@@ -72,7 +72,7 @@ class Preset:
 
 COMPACT_PROFILE: dict[str, Any] = {
     'image': {'short_side': 432, 'max_long_side': 768},
-    'score': {'name': 'llr', 'options': {'exact': False}},
+    'score': {'name': 'llr', 'options': {'exact': False}, 'memory': {'seconds': 0.06}},
     'prompts': {'name': 'score_detector'},
     'mask_model': {'name': 'compact'},
 }
