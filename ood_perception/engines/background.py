@@ -27,7 +27,7 @@ class Background:
     """Run jobs one after the other in a thread that ends when there are none."""
 
     def __init__(self) -> None:
-        self._jobs: dict[str, Callable[[], None]] = {}
+        self._jobs: dict[str, Callable[[], object]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -36,7 +36,7 @@ class Background:
         """Whether a job runs or waits."""
         return self._thread is not None
 
-    def add(self, name: str, job: Callable[[], None]) -> None:
+    def add(self, name: str, job: Callable[[], object]) -> None:
         """Queue a job, unless one of this name runs or waits."""
         with self._lock:
             self._jobs.setdefault(name, job)

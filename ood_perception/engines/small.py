@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -24,6 +23,10 @@ TOLERANCE = 0.01
 
 ROUNDED_TOLERANCE = 0.1
 """The same where the network computes in bfloat16."""
+
+
+Requests = dict[bool, Any]
+"""Whether on one thread -> inference request of OpenVINO."""
 
 
 class SmallEngine(nn.Module):
@@ -46,23 +49,24 @@ class SmallEngine(nn.Module):
         self.network = network
         self._bfloat16, self._live = bfloat16, live
         self._threads = torch.get_num_threads()
-        self._ready: OrderedDict[tuple[int, ...], dict[bool, Any]] = OrderedDict()
+        self._ready: dict[tuple[int, ...], Requests] = {}
         self._background = Background()
         self._fault = ''
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
-        if self._fault:
-            return self._plain(x)
         size = tuple(x.shape[1:])
-        if size not in self._ready:
+        requests = None if self._fault else self._ready.get(size)
+        if requests is None and not self._fault:
             if self._live:
                 row = x[:1].clone()
                 self._background.add(f'{size}', lambda: self._prepare(row))
-                return self._plain(x)
-            self._prepare(x[:1])
+            else:
+                requests = self._prepare(x[:1])
+        if requests is None:
+            return self._plain(x)
         try:
-            return self._plain(x) if self._fault else self._run(size, x)
+            return self._run(requests, x)
         except Exception as error:
             self._give_up(error)
             return self._plain(x)
@@ -75,18 +79,17 @@ class SmallEngine(nn.Module):
         found: Tensor = self.network(x)
         return found
 
-    def _run(self, size: tuple[int, ...], x: Tensor) -> Tensor:
-        self._ready.move_to_end(size)
-        request = self._ready[size][torch.get_num_threads() == 1]
+    @staticmethod
+    def _run(requests: Requests, x: Tensor) -> Tensor:
+        request = requests[torch.get_num_threads() == 1]
         rows = x.float().contiguous().numpy()[:, None]
         found = [request.infer({0: row}, share_inputs=True)[0] for row in rows]
         return torch.cat([torch.from_numpy(row) for row in found])
 
-    def _prepare(self, row: Tensor) -> None:
-        """Convert, compile and check for the size of a row (1, ...)."""
-        size = tuple(row.shape[1:])
+    def _prepare(self, row: Tensor) -> Requests | None:
+        """Convert, compile and check for the size of a row (1, ...); None where it cannot be."""
+        shape = tuple(row.shape)
         try:
-            shape = (1, *size)
             key = f'{network_key(self.network)} {versions()}'
             network = converted(self.network, shape, key)
             counts = {False: self._threads, True: 1}
@@ -94,16 +97,18 @@ class SmallEngine(nn.Module):
                 single: compile_network(network, shape, count, self._bfloat16)
                 for single, count in counts.items()
             }
-            while len(self._ready) >= MAX_COMPILED:
-                self._ready.popitem(last=False)
-            self._ready[size] = requests
-            expected, found = self._plain(row).float(), self._run(size, row)
+            expected, found = self._plain(row).float(), self._run(requests, row)
             gap = float((found - expected).pow(2).mean().sqrt() / expected.std().clamp(min=1e-6))
             if not gap <= (ROUNDED_TOLERANCE if self._bfloat16 else TOLERANCE):
                 raise ValueError(f'its answers differ by {gap:.2g} of their spread')
         except Exception as error:
-            self._ready.pop(size, None)
             self._give_up(error)
+            return None
+        while len(self._ready) >= MAX_COMPILED:
+            del self._ready[next(iter(self._ready))]
+        # Only now: a request that the check still runs is busy for the frames of another thread.
+        self._ready[shape[1:]] = requests
+        return requests
 
     def _give_up(self, error: Exception) -> None:
         name = type(self.network).__name__

@@ -81,6 +81,33 @@ def test_frames_go_on_while_networks_are_converted():
     assert len(done) == 2
 
 
+class Watching(nn.Module):
+    """A network that notes what its engine has ready whenever PyTorch runs it."""
+
+    engine: SmallEngine
+    seen: list[int]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return twice the input."""
+        self.seen.append(len(self.engine._ready))
+        return 2 * x
+
+
+def test_nothing_is_ready_before_it_was_checked():
+    """Frames of another thread would find the request busy with the check, and give it up."""
+    network = Watching()
+    network.seen = []
+    engine, x = SmallEngine(network, live=True), torch.randn(1, 2, 4, 4)
+    object.__setattr__(network, 'engine', engine)  # not as a part of it
+    with torch.inference_mode():
+        assert engine(x).equal(2 * x)
+        assert engine.wait(120)
+        torch.testing.assert_close(engine(x), 2 * x, atol=1e-5, rtol=0)
+    assert len(engine._ready) == 1
+    assert len(network.seen) > 1
+    assert set(network.seen) == {0}
+
+
 class Undecided(nn.Module):
     """A network that no exporter takes: the way through it depends on the numbers."""
 
