@@ -158,7 +158,8 @@ def peaks(pipeline: Pipeline, ground: ProvingGround, seconds: int) -> tuple[Peak
     pipeline.reset()
     for i in range(round(seconds * ground.rate)):
         frame, now = ground.frame(i), i / ground.rate
-        (result,) = pipeline([frame.image], streams=['drive'], wants=('instances',))
+        stamps = [round(frame.stamp * 1e9)]
+        (result,) = pipeline([frame.image], ['drive'], wants=('instances',), stamps=stamps)
         share = [np.mean(frame.anomaly[result.instances == n] == 1) for n in result.ids]
         hit = np.asarray(share) > 0.5
         found.look('', now, result.ids, result.confidences)

@@ -60,7 +60,8 @@ def calibrate_site(
                 if rate and now < due:
                     continue
                 due = max(due + 1 / rate, now) if rate else 0.0
-                (result,) = pipeline([item.image], streams=['camera'], wants=('instances',))
+                wants, stamps = ('instances',), [item.stamp_ns]  # as the node: with its memory
+                (result,) = pipeline([item.image], ['camera'], wants=wants, stamps=stamps)
                 peaks.look('camera', now, result.ids, result.confidences)
                 show(now)
         if first is None:
