@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.frames.picture import BadImage, decode_file, encode
 from ood_perception.labels import Truth
 
 KINDS = {'accepted': Truth.KNOWN, 'reported': Truth.UNKNOWN}
@@ -54,10 +54,10 @@ def keep(
     """
     name = time.strftime('%Y%m%d-%H%M%S') + f'_{kind}_{camera or "camera"}_{number}'
     label = np.where(mask, np.uint8(KINDS[kind]), np.uint8(Truth.IGNORE))
-    for part, pixels in (('images', image[..., ::-1]), ('labels', label)):
+    for part, pixels in (('images', image), ('labels', label)):
         path = folder / part / f'{name}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode('.png', np.ascontiguousarray(pixels))[1].tobytes())
+        path.write_bytes(encode(pixels, path.suffix))
     return name
 
 
@@ -77,11 +77,14 @@ def accepted(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_
     for name in names(folder):
         if '_accepted_' not in name:
             continue
-        image = cv2.imread(str(folder / 'images' / f'{name}.png'))
-        label = cv2.imread(str(folder / 'labels' / f'{name}.png'), cv2.IMREAD_GRAYSCALE)
-        if image is None or label is None or image.shape[:2] != label.shape:
-            raise ValueError(f'{folder}: the pictures of {name} are damaged; undo it')
-        yield np.ascontiguousarray(image[..., ::-1]), label == Truth.KNOWN
+        files = (folder / part / f'{name}.png' for part in ('images', 'labels'))
+        try:
+            image, label = (decode_file(file.read_bytes()) for file in files)
+        except (OSError, BadImage) as error:
+            raise ValueError(f'{folder}: {name} is damaged ({error}); undo it') from error
+        if image.ndim != 3 or image.shape[:2] != label.shape:
+            raise ValueError(f'{folder}: {name} is damaged (two sizes); undo it')
+        yield image, label == Truth.KNOWN
 
 
 def undo(folder: Path, name: str) -> None:

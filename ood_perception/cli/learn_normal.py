@@ -41,12 +41,13 @@ class Unusual:
     def save(self, path: Path) -> None:
         """Draw the worst ones, what is unknown in colour."""
         from ood_perception.drawing import draw
+        from ood_perception.frames.picture import encode
 
         tiles = []
         for _, image, probability in self._worst:
             heat = cv2.resize(np.rint(255 * probability).astype(np.uint8), (480, 360))
             tiles.append(draw(cv2.resize(image, (480, 360)), heat, None))
-        cv2.imwrite(str(path), np.hstack(tiles)[..., ::-1])
+        path.write_bytes(encode(np.hstack(tiles), path.suffix))
 
 
 def learn_normal(
