@@ -15,6 +15,7 @@ import torch
 from gpu_common import FixedBoxes, Row, Setting, sam, uem
 
 from ood_perception.assembly import semantic_map
+from ood_perception.building import load_segmentor
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import largest_difference
 from ood_perception.frames.colour import RawFrame
@@ -23,7 +24,7 @@ from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.masks.rcnn_prompts import RCNNPrompts
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.pipeline import Pipeline, load_segmentor
+from ood_perception.pipeline import Pipeline
 from ood_perception.profile import ImageConfig, Profile, ProfileError, StageConfig
 from ood_perception.scores import create_score
 from ood_simulation.proving_ground import ProvingGround
@@ -80,11 +81,11 @@ def full_frame(setting: Setting) -> list[Row]:
                 'compiled' if compiled and not setting.tiny else 'eager',
             )
             # built with random weights: boxes at random, so five fixed ones take their place
-            pipeline._prompts = FixedBoxes(prompts)
+            pipeline.outliner.prompts = FixedBoxes(prompts)
             mask_model = SamMaskModel(sam(setting), precision='bfloat16').to(setting.device)
             if compiled:
                 mask_model.sam.image_encoder = setting.compiled(mask_model.sam.image_encoder)
-            pipeline._mask_model = mask_model
+            pipeline.outliner.mask_model = mask_model
             step = played(pipeline, frames)
             ms = setting.milliseconds(step)
             stages = step()[0].timings  # type: ignore[index]
@@ -143,7 +144,7 @@ def syncs(setting: Setting) -> list[Row]:
     played(pipeline, frames)()
     size = pipeline.network_size(height, width)
     images = pipeline._upload([as_frame(frames[0])], size)
-    pipeline._prompts = FixedBoxes(pipeline._prompts)
+    pipeline.outliner.prompts = FixedBoxes(pipeline.outliner.prompts)
     found: dict[str, Any] = {}
 
     def network() -> None:
@@ -156,7 +157,7 @@ def syncs(setting: Setting) -> list[Row]:
 
     def masks() -> None:
         parts = [found[k] for k in ('score', 'heat', 'semantic')]
-        pipeline._masks(images, *parts, StageTimer(pipeline.device))
+        pipeline.outliner(images, *parts, StageTimer(pipeline.device))
 
     rows = []
     for name, stage in (('network', network), ('score and heatmap', heatmap), ('masks', masks)):

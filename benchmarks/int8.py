@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from compact_quality import DRIVE, pasted, proving_ground
 
+from ood_perception.building import load_segmentor
 from ood_perception.engines.onnx import export_onnx
 from ood_perception.engines.openvino import compile_network
 from ood_perception.engines.tuple_output import TupleOutput
@@ -44,7 +45,6 @@ from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.models.int8 import observe
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import log_likelihood_ratio
 from ood_perception.training.data import read_image

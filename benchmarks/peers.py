@@ -170,8 +170,8 @@ def windows(quick: bool, rounds: int) -> list[dict[str, Any]]:
 @torch.inference_mode()
 def network(quick: bool, rounds: int) -> list[dict[str, Any]]:
     """The compact network as timm and PyTorch run it by themselves, against our engines."""
+    from ood_perception.building import load_segmentor
     from ood_perception.engines import create_engine
-    from ood_perception.pipeline import load_segmentor
     from ood_perception.profile import Profile
 
     plain: Any = load_segmentor(Profile.load('compact')).eval()

@@ -35,11 +35,11 @@ import numpy as np
 import torch
 from baseline_scores import Fusion, Mahalanobis, StandardizedMaxLogit
 
+from ood_perception.building import load_segmentor
 from ood_perception.engines import create_engine
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import as_frame, normalise
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration, create_score
 from ood_simulation import ProvingGround

@@ -36,11 +36,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.building import load_segmentor
 from ood_perception.models import create_model, fpn
 from ood_perception.models.dinov2 import PATCH
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.models.windows import logits_over_windows, window_starts
-from ood_perception.pipeline import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import log_likelihood_ratio
 

@@ -13,37 +13,30 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ood_perception.assembly import assemble, semantic_map, settle, to_host
-from ood_perception.checkpoints import load_checkpoint
-from ood_perception.checkpoints.store import resolve
+from ood_perception.building import choose_device, compile_parts, create_stage, load_segmentor
 from ood_perception.engines import create_engine
-from ood_perception.engines.base import Shape, first_line, is_out_of_memory, release_memory
+from ood_perception.engines.base import EngineEvent, Shape, is_out_of_memory, release_memory
 from ood_perception.engines.crowding import TorchThreads
 from ood_perception.engines.probe import probe_frame
 from ood_perception.engines.resizing import concatenate, copied
-from ood_perception.engines.small import SmallEngine
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
-from ood_perception.host_cpu import has_bfloat16_tiles
-from ood_perception.masks import Tracker, create_mask_model, create_prompts, fuse
-from ood_perception.masks.base import MaskModel, PromptModel
-from ood_perception.masks.boxes import Boxes, waits
+from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.fusion import Instances
-from ood_perception.masks.layers import SmallNetwork
 from ood_perception.masks.tracking import Glance, glance
-from ood_perception.models import create_model
-from ood_perception.models.folding import fold
 from ood_perception.models.output import InputSpec, SegmentorOutput
-from ood_perception.profile import Profile, ProfileError, StageConfig
+from ood_perception.outlining import Outliner, attempt
+from ood_perception.profile import Profile, ProfileError
 from ood_perception.result import FramesFailed, Result
 from ood_perception.scores import Score, create_score, learns
 from ood_perception.scores.calibration import Calibration
@@ -55,8 +48,6 @@ WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})
 
 DARK = 4.0
 """Standard deviation of the values 0..255 of pictures up to which they show nothing."""
-
-T = TypeVar('T')
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +79,7 @@ class Pipeline:
         self.device = device
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
-        self.score: Score = _stage('score', create_score, profile.score).to(device)
+        self.score: Score = create_stage('score', create_score, profile.score).to(device)
         try:
             self.score.identify(model_identity(profile))
         except ValueError as error:
@@ -105,22 +96,21 @@ class Pipeline:
         seconds = profile.score.memory.seconds
         self._memory = ScoreMemory(seconds) if seconds else None
         self.calibration = Calibration.from_config(profile.calibration).to(device)
-        self._prompts: PromptModel | None = None
-        self._mask_model: MaskModel | None = None
+        self.outliner: Outliner | None = None
         if profile.prompts.name:
-            self._prompts = _stage('prompts', create_prompts, profile.prompts).to(device)
-            self._mask_model = _stage('mask_model', create_mask_model, profile.mask_model).to(
-                device
-            )
+            prompts = create_stage('prompts', create_prompts, profile.prompts).to(device)
+            mask_model = create_stage('mask_model', create_mask_model, profile.mask_model)
+            stages = prompts, mask_model.to(device)
             if device.type == 'cpu' and (engine == 'auto' or engine.startswith('openvino')):
-                for stage in (self._prompts, self._mask_model):
-                    _compile_parts(stage, live)
+                for stage in stages:
+                    compile_parts(stage, live)
+            ground = tuple(profile.classes.index(name) for name in profile.ground_classes)
+            self.outliner = Outliner(*stages, ground, self._note)
         if profile.classes and not profile.ground_classes:
             log.info('ground_classes of the profile are not named: no surroundings of objects')
         self._upload = Uploader(device)
         self._threads = TorchThreads(device)
         self._trackers: dict[str, Tracker] = {}
-        self._ground = tuple(profile.classes.index(name) for name in profile.ground_classes)
 
     @classmethod
     def from_profile(
@@ -249,21 +239,12 @@ class Pipeline:
         names = [f'warm-up {i}' for i in range(batch)]
         for height, width in sizes:
             results = self([probe_frame(height, width)] * batch, streams=names)
-            if self._mask_model is not None and not len(results[0].ids):
-                self._outline_anything(*self.network_size(height, width))
+            if self.outliner is not None and not len(results[0].ids):
+                with torch.inference_mode(), self._on_device():
+                    self.outliner.warm_up(*self.network_size(height, width), self.device)
         for name in names:
             self.score.reset(name)
             self._trackers.pop(name, None)
-
-    @torch.inference_mode()
-    def _outline_anything(self, height: int, width: int) -> None:
-        """Run the mask model, which a frame without objects does not, on a box in the middle."""
-        assert self._mask_model is not None
-        with self._on_device():
-            zeros = torch.zeros(1, height, width, device=self.device)
-            image = torch.zeros(1, 3, height, width, dtype=torch.uint8, device=self.device)
-            box = [width / 4, height / 4, width * 3 / 4, height * 3 / 4]
-            self._mask_model(image, zeros, torch.tensor([[box]], device=self.device))
 
     def reset(self, stream: str | None = None) -> None:
         """Forget the past of one camera (None: of all): scores, clusters, tracks. Ids go on."""
@@ -275,11 +256,15 @@ class Pipeline:
             if stream in (None, name):
                 tracker.reset()
 
+    def faults(self) -> list[EngineEvent]:
+        """What keeps networks from the engine that they should run in, at the moment."""
+        return self.engine.faults() + (self.outliner.faults() if self.outliner else [])
+
     def close(self) -> None:
         """Release the device memory. The pipeline cannot be used afterwards."""
         if 'engine' in self.__dict__:
             self.engine.close()
-        for name in ('engine', 'score', 'calibration', '_prompts', '_mask_model'):
+        for name in ('engine', 'score', 'calibration', 'outliner'):
             self.__dict__.pop(name, None)
         self._trackers.clear()
         if self.device.type == 'cuda':
@@ -324,9 +309,9 @@ class Pipeline:
             if wants & {'semantic', 'instances'}:
                 semantic = semantic_map(output, size, exact='semantic' in wants)
         self._threads.took(time.perf_counter() - started)
-        found: list[Instances | Exception | None] = [None] * len(frames)
-        if self._prompts is not None and 'instances' in wants:
-            found = self._masks(images, score, probability, semantic, timer)
+        found: Sequence[Instances | Exception | None] = [None] * len(frames)
+        if self.outliner is not None and 'instances' in wants:
+            found = self.outliner(images, score, probability, semantic, timer)
         outcomes: list[Result | Exception] = []
         with timer.stage('download'):
             for i, (frame, instances) in enumerate(zip(frames, found, strict=True)):
@@ -336,7 +321,7 @@ class Pipeline:
                 full = (int(frame.shape[0]), int(frame.shape[1]))
                 classes = None if semantic is None else semantic[i]
                 parts = (score[i], probability[i], instances, classes, full, wants, as_tensors)
-                outcomes.append(self._attempt('assembly', assemble, *parts))
+                outcomes.append(attempt('assembly', self._note, assemble, *parts))
             results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
             lasting = self.profile.tracking.enabled
             seen = {
@@ -386,64 +371,6 @@ class Pipeline:
         first = copied(self._segment(images[:half]))  # the next call may overwrite it
         return concatenate([first, self._segment(images[half:])])
 
-    def _attempt(self, what: str, stage: Callable[..., T], *arguments: Any) -> T | Exception:
-        """Run a stage that changes nothing; once more when it fails; then return its error."""
-        try:
-            return stage(*arguments)
-        except Exception as error:
-            self._note(f'{what} failed ({first_line(error)}); trying again')
-            release_memory()
-        try:
-            return stage(*arguments)
-        except Exception as error:
-            return error
-
-    def _masks(
-        self,
-        images: Tensor,
-        score: Tensor,
-        probability: Tensor,
-        semantic: Tensor | None,
-        timer: StageTimer,
-    ) -> list[Instances | Exception | None]:
-        assert self._prompts is not None
-        with timer.stage('prompts'):
-            boxes = self._attempt('prompts', self._prompts, score, probability)
-            if isinstance(boxes, Exception):
-                return [boxes] * len(images)
-            if not waits(boxes.valid):
-                count = int(boxes.valid.sum(1).amax())  # empty slots are the last ones
-                boxes = Boxes(*(part[:, :count] for part in boxes))
-        found: list[Instances | Exception | None] = []
-        with timer.stage('masks'):
-            logits = self._outline(images, probability, boxes.boxes)
-            for i, mask in enumerate(logits):
-                if isinstance(mask, Exception):
-                    found.append(mask)
-                    continue
-                classes = None if semantic is None else semantic[i]
-                prompt = (mask, boxes.confidences[i], boxes.valid[i])
-                found.append(
-                    self._attempt('masks', fuse, *prompt, score[i], classes, self._ground)
-                )
-        return found
-
-    def _outline(
-        self, images: Tensor, probability: Tensor, boxes: Tensor
-    ) -> Sequence[Tensor | Exception]:
-        """Outline the boxes (B, K, 4) of all frames together; if that fails, of each by itself."""
-        assert self._mask_model is not None
-        if not boxes.shape[1]:
-            return probability.new_empty(len(images), 0, *probability.shape[1:]).unbind()
-        logits = self._attempt('masks', self._mask_model, images, probability, boxes)
-        if not isinstance(logits, Exception):
-            return logits.unbind()
-        if len(images) == 1:
-            return [logits]
-        parts = zip(images.split(1), probability.split(1), boxes.split(1), strict=True)
-        alone = [self._attempt('masks', self._mask_model, *part) for part in parts]
-        return [one if isinstance(one, Exception) else one[0] for one in alone]
-
     def _track(self, seen: Glance, stream: str) -> list[int]:
         """Ids of a frame's objects, those that last where there is a tracker."""
         if not self.profile.tracking.enabled:
@@ -452,56 +379,3 @@ class Pipeline:
         if tracker is None:
             tracker = self._trackers[stream] = Tracker(**self.profile.tracking.options)
         return tracker.match(seen)
-
-
-def _compile_parts(stage: Any, live: bool) -> None:
-    """Put the small networks of a stage behind OpenVINO."""
-    for name, part in list(stage.named_children()):
-        if isinstance(part, SmallNetwork):
-            rounded = part.rounds and has_bfloat16_tiles()
-            setattr(stage, name, SmallEngine(part, rounded, live))
-
-
-def load_segmentor(profile: Profile) -> nn.Module:
-    """Build the segmentor of a profile with its weights. Raises ProfileError."""
-    segmentor: nn.Module = _stage('segmentor', create_model, profile.segmentor, weights=False)
-    if profile.segmentor.weights:
-        try:
-            report = load_checkpoint(segmentor, resolve(profile.segmentor.weights))
-        except (OSError, ValueError) as error:
-            raise ProfileError(f'segmentor.weights: {error}') from error
-        log.info('%s: %s', profile.segmentor.name, report)
-    return fold(segmentor)
-
-
-def image_size(profile: Profile, segmentor: nn.Module, height: int, width: int) -> tuple[int, int]:
-    """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
-    spec: InputSpec = segmentor.spec  # type: ignore[assignment]
-    image = profile.image
-    return network_size(height, width, image.short_side, image.max_long_side, spec.multiple_of)
-
-
-def choose_device(device: str) -> torch.device:
-    """Turn 'auto', 'cpu', 'cuda' or 'cuda:N' into a device; ValueError where there is none."""
-    if device == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f'device: expected auto, cpu or cuda[:N], got {device!r}') from error
-    if chosen.type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(
-            f'device: {device!r} asked for, but torch {torch.__version__} sees no GPU'
-        )
-    return chosen
-
-
-def _stage(key: str, create: Any, config: StageConfig, weights: bool = True) -> Any:
-    """Call a registry's factory; what it refuses becomes a ProfileError with the key's path."""
-    options = dict(config.options)
-    if weights and config.weights:
-        options['weights'] = config.weights
-    try:
-        return create(config.name, **options)
-    except (TypeError, ValueError, OSError, ImportError) as error:
-        raise ProfileError(f'{key} ({config.name}): {error}') from error

@@ -177,7 +177,7 @@ def test_a_wrong_stage_is_named(profile: Profile, stage: str, change: dict, mess
 
 
 def test_wrong_device() -> None:
-    from ood_perception.pipeline import choose_device
+    from ood_perception.building import choose_device
 
     with pytest.raises(ValueError, match="got 'gpu0'"):
         choose_device('gpu0')
@@ -249,7 +249,7 @@ def watched(profile: Profile) -> Pipeline:
         box = torch.tensor([10.0, 10.0, 60.0, 60.0]).expand(count, 1, 4)
         return Boxes(box, torch.full((count, 1), 0.9), torch.ones(count, 1, dtype=torch.bool))
 
-    pipeline._prompts = one_box
+    pipeline.outliner.prompts = one_box
     return pipeline
 
 
@@ -276,16 +276,16 @@ def test_out_of_memory_halves_the_batch(profile: Profile) -> None:
 
 
 def test_a_mask_model_that_fails_once_is_asked_again(watched: Pipeline) -> None:
-    watched._mask_model = Failing(watched._mask_model, times=1)
+    watched.outliner.mask_model = Failing(watched.outliner.mask_model, times=1)
     results = watched([marked(0), picture(96, 128, 1)])
     assert all(r.instances is not None for r in results)
-    assert watched._mask_model.calls == 2
+    assert watched.outliner.mask_model.calls == 2
     assert watched.score.seen == {'0': 1, '1': 1}
     assert 'masks broke' in watched.notes[-1]
 
 
 def test_a_frame_that_fails_leaves_the_others_and_their_past_alone(watched: Pipeline) -> None:
-    watched._mask_model = Failing(watched._mask_model, times=100)
+    watched.outliner.mask_model = Failing(watched.outliner.mask_model, times=100)
     with pytest.raises(FramesFailed, match='1 of 3 frames failed: masks broke') as failure:
         watched([picture(96, 128, 1), marked(0), picture(240, 320, 2)], streams=['a', 'b', 'c'])
     first, second, third = failure.value.results
@@ -304,7 +304,7 @@ def test_warm_up_prepares_every_batch_and_the_mask_model(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
-    pipeline._mask_model = mask_model = Failing(pipeline._mask_model, times=0)
+    pipeline.outliner.mask_model = mask_model = Failing(pipeline.outliner.mask_model, times=0)
     prepared: list[tuple[int, ...]] = []
     prepare = pipeline.engine.prepare
     monkeypatch.setattr(

@@ -21,9 +21,9 @@ def export(
     tolerance: Annotated[float, typer.Option(help='Largest relative difference to eager.')] = 1e-3,
 ) -> None:
     """Export the network of a profile and check the export against eager."""
+    from ood_perception.building import image_size, load_segmentor
     from ood_perception.cli.progress import parse_size
     from ood_perception.engines.export import export as export_model
-    from ood_perception.pipeline import image_size, load_segmentor
     from ood_perception.profile import Profile, ProfileError
 
     try:

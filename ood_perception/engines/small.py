@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.engines.background import Background
-from ood_perception.engines.base import first_line
+from ood_perception.engines.base import EngineEvent, first_line
 from ood_perception.engines.choices import network_key, versions
 from ood_perception.engines.openvino import MAX_COMPILED, compile_network, converted
 
@@ -51,13 +51,13 @@ class SmallEngine(nn.Module):
         self._threads = torch.get_num_threads()
         self._ready: dict[tuple[int, ...], Requests] = {}
         self._background = Background()
-        self._fault = ''
+        self.fault: EngineEvent | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
         size = tuple(x.shape[1:])
-        requests = None if self._fault else self._ready.get(size)
-        if requests is None and not self._fault:
+        requests = None if self.fault else self._ready.get(size)
+        if requests is None and self.fault is None:
             if self._live:
                 row = x[:1].clone()
                 self._background.add(f'{size}', lambda: self._prepare(row))
@@ -112,5 +112,6 @@ class SmallEngine(nn.Module):
 
     def _give_up(self, error: Exception) -> None:
         name = type(self.network).__name__
-        self._fault = first_line(error)
-        log.info('%s runs in PyTorch, not in OpenVINO: %s', name, self._fault)
+        reason = f'{name} runs in PyTorch, not in OpenVINO: {first_line(error)}'
+        self.fault = EngineEvent('openvino', reason, 'start again, or choose engine eager')
+        log.info('%s', reason)

@@ -60,6 +60,8 @@ def pipeline_values(pipeline: Pipeline) -> dict[str, str]:
     """Engine that runs, device, licence of the weights and whether the memory of normal stands."""
     values = pipeline.engine.diagnostics()
     values['engine'] = values['engine'] or 'not chosen yet'
+    if faults := pipeline.faults():
+        values['engine_fault'] = '; '.join(str(fault) for fault in faults)
     values |= device_values(pipeline.device)
     values['licence'] = pipeline.profile.licence
     if (memory := loading.memory_of(pipeline)) is not None:

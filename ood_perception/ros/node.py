@@ -212,7 +212,7 @@ class OodNode(LifecycleNode):
             time.sleep(0.02)
 
     def _make_worker(self) -> Worker:
-        from ood_perception.pipeline import choose_device  # imports torch
+        from ood_perception.building import choose_device  # imports torch
 
         settings = self.settings
         on_gpu = choose_device(settings.device).type == 'cuda'

@@ -168,7 +168,7 @@ class Watchdog:
         return f'nobody publishes it; image topics that exist: {shown}'
 
     def _watch_engine(self, worker: Worker) -> None:
-        faults = [] if worker.pipeline is None else worker.pipeline.engine.faults()
+        faults = [] if worker.pipeline is None else worker.pipeline.faults()
         text = '; '.join(fault.reason for fault in faults)
         remedy = '; '.join(dict.fromkeys(fault.remedy for fault in faults if fault.remedy))
         self._hold(Level.WARN, 'engine', bool(faults), text, remedy)

@@ -12,9 +12,11 @@ from torch import nn
 
 pytest.importorskip('openvino', reason='needs openvino')
 from ood_perception import Pipeline
+from ood_perception.engines import small
 from ood_perception.engines.openvino import convert
 from ood_perception.engines.small import SmallEngine
 from ood_perception.masks import create_mask_model, create_prompts
+from ood_perception.ros.diagnostics import pipeline_values
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +136,7 @@ def test_under_autocast_and_in_bfloat16():
     with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16):
         found = engine(inputs[1])
     assert found.dtype == torch.float32
-    assert not engine._fault
+    assert engine.fault is None
     with torch.inference_mode():
         wanted = network(inputs[1])
     assert float((found - wanted).pow(2).mean().sqrt() / wanted.std()) < 0.05
@@ -143,5 +145,19 @@ def test_under_autocast_and_in_bfloat16():
 @pytest.mark.parametrize(('engine', 'compiles'), [('eager', False), ('openvino', True)])
 def test_the_pipeline_s_engine_decides(engine, compiles):
     pipeline = Pipeline.from_profile('compact', 'cpu', engine)
-    parts = [pipeline._prompts.network, pipeline._mask_model.head]
+    parts = [pipeline.outliner.prompts.network, pipeline.outliner.mask_model.head]
     assert [isinstance(part, SmallEngine) for part in parts] == [compiles] * 2
+
+
+def test_a_pipeline_tells_of_a_small_network_that_fell_back(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError('no such instruction')
+
+    monkeypatch.setattr(small, 'compile_network', refuse)
+    pipeline = Pipeline.from_profile('compact', 'cpu', 'openvino')
+    assert pipeline.faults() == []
+    pipeline.warm_up([(48, 64)])
+    reasons = [fault.reason for fault in pipeline.faults()]
+    assert len(reasons) == 2
+    assert all('no such instruction' in reason for reason in reasons)
+    assert 'no such instruction' in pipeline_values(pipeline)['engine_fault']

@@ -97,7 +97,7 @@ def test_an_object_keeps_its_id_until_the_scene_is_cut(profile):
 def test_nothing_runs_when_nothing_is_anomalous(profile):
     pipeline = painted(profile)
     calls = []
-    pipeline._mask_model.forward = lambda *_: calls.append('masks')
+    pipeline.outliner.mask_model.forward = lambda *_: calls.append('masks')
     (result,) = pipeline(np.full((96, 128, 3), 90, np.uint8))
     assert not calls
     assert not result.instances.any()
@@ -109,8 +109,8 @@ def test_the_paper_s_prompts_from_end_to_end(profile):
     config = StageConfig('faster_rcnn', options={'slots': 6, 'threshold': 0.0})
     paper = dataclasses.replace(profile, prompts=config)
     pipeline = painted(paper)
-    assert isinstance(pipeline._prompts, RCNNPrompts)
-    detector = pipeline._prompts.detector
+    assert isinstance(pipeline.outliner.prompts, RCNNPrompts)
+    detector = pipeline.outliner.prompts.detector
     with torch.no_grad():
         # Random heads are sure of the background: make every class as likely, boxes the anchors.
         for layer in (detector.roi_heads.box_predictor.cls_score, detector.rpn.head.bbox_pred):
@@ -125,7 +125,7 @@ def test_the_paper_s_prompts_from_end_to_end(profile):
     assert set(np.unique(result.instances)) - {0} == set(result.ids.tolist())
     score = torch.randn(2, 96, 128)
     score[1, 30, 40] = float('nan')
-    boxes = pipeline._prompts(score, score)
+    boxes = pipeline.outliner.prompts(score, score)
     assert boxes.boxes.shape == (2, 6, 4)
     assert boxes.valid.all()
     assert boxes.confidences.flatten().tolist() == pytest.approx([1 / 3] * 12)
@@ -139,7 +139,7 @@ def test_the_paper_s_prompts_from_end_to_end(profile):
     assert torch.equal(fed[1][finite], score[finite])
     assert float(fed[1][1, 30, 40]) == float(score[finite].min())
     for flat in (0.0, float('nan'), float('inf')):
-        same = pipeline._prompts(torch.full((1, 40, 50), flat), score)
+        same = pipeline.outliner.prompts(torch.full((1, 40, 50), flat), score)
         assert torch.isfinite(same.boxes).all()
 
 

@@ -79,9 +79,9 @@ def worker(ros, tmp_path):
         score={'name': 'novelty', 'options': {'capacity': 64}},
     )
     worker.pipeline = pipeline = Pipeline.from_profile(profile, 'cpu', 'eager', live=True)
-    pipeline._prompts = one_box
+    pipeline.outliner.prompts = one_box
     worker.scored, worker.tracked = Counter(), Counter()
-    score, outline, track = pipeline.score.forward, pipeline._mask_model, pipeline._track
+    score, outline, track = pipeline.score.forward, pipeline.outliner.mask_model, pipeline._track
 
     def counted(output, size, streams):
         worker.scored.update(streams)
@@ -97,7 +97,7 @@ def worker(ros, tmp_path):
         return track(seen, stream)
 
     pipeline.score.forward = counted
-    pipeline._mask_model, pipeline._track = breakable, counted_track
+    pipeline.outliner.mask_model, pipeline._track = breakable, counted_track
     worker.frames = 0
     yield worker
     pipeline.close()

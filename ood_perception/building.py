@@ -1,0 +1,83 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From a profile to the stages of a pipeline: networks with their weights, on a device."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from ood_perception.checkpoints import load_checkpoint
+from ood_perception.checkpoints.store import resolve
+from ood_perception.engines.small import SmallEngine
+from ood_perception.frames.transfer import network_size
+from ood_perception.host_cpu import has_bfloat16_tiles
+from ood_perception.masks.layers import SmallNetwork
+from ood_perception.models import create_model
+from ood_perception.models.folding import fold
+from ood_perception.models.output import InputSpec
+from ood_perception.profile import Profile, ProfileError, StageConfig
+
+log = logging.getLogger(__name__)
+
+
+def compile_parts(stage: Any, live: bool) -> None:
+    """Put the small networks of a stage behind OpenVINO, where it is installed."""
+    if importlib.util.find_spec('openvino') is None:
+        return
+    for name, part in list(stage.named_children()):
+        if isinstance(part, SmallNetwork):
+            rounded = part.rounds and has_bfloat16_tiles()
+            setattr(stage, name, SmallEngine(part, rounded, live))
+
+
+def load_segmentor(profile: Profile) -> nn.Module:
+    """Build the segmentor of a profile with its weights. Raises ProfileError."""
+    segmentor: nn.Module = create_stage(
+        'segmentor', create_model, profile.segmentor, weights=False
+    )
+    if profile.segmentor.weights:
+        try:
+            report = load_checkpoint(segmentor, resolve(profile.segmentor.weights))
+        except (OSError, ValueError) as error:
+            raise ProfileError(f'segmentor.weights: {error}') from error
+        log.info('%s: %s', profile.segmentor.name, report)
+    return fold(segmentor)
+
+
+def image_size(profile: Profile, segmentor: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
+    spec: InputSpec = segmentor.spec  # type: ignore[assignment]
+    image = profile.image
+    return network_size(height, width, image.short_side, image.max_long_side, spec.multiple_of)
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn 'auto', 'cpu', 'cuda' or 'cuda:N' into a device; ValueError where there is none."""
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device: expected auto, cpu or cuda[:N], got {device!r}') from error
+    if chosen.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(
+            f'device: {device!r} asked for, but torch {torch.__version__} sees no GPU'
+        )
+    return chosen
+
+
+def create_stage(key: str, create: Any, config: StageConfig, weights: bool = True) -> Any:
+    """Call a registry's factory; what it refuses becomes a ProfileError with the key's path."""
+    options = dict(config.options)
+    if weights and config.weights:
+        options['weights'] = config.weights
+    try:
+        return create(config.name, **options)
+    except (TypeError, ValueError, OSError, ImportError) as error:
+        raise ProfileError(f'{key} ({config.name}): {error}') from error
