@@ -35,7 +35,7 @@ class Red:
         self.control = control
         self.profile = SimpleNamespace(licence='', classes=['sky', 'road'], to_dict=dict)
         self.engine = SimpleNamespace(
-            name='eager', why='', live=True, faults=list, diagnostics=lambda: {'engine': 'eager'}
+            name='eager', why='', live=True, diagnostics=lambda: {'engine': 'eager'}
         )
         self.score = SimpleNamespace(learns=False)
 
@@ -74,6 +74,10 @@ class Red:
 
     def warm_up(self, sizes, batch, wait=True):
         """Nothing to prepare."""
+
+    def faults(self):
+        """Nothing is wrong."""
+        return []
 
     def reset(self, stream=None):
         """Nothing to forget."""

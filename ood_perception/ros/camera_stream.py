@@ -116,6 +116,11 @@ class CameraStream:
         totals = list(self.stages.get('total', ()))
         return float(np.median(totals)) / 1e3 if totals else 0.0
 
+    def discard(self) -> None:
+        """Note a frame that nobody wants."""
+        self.counters.discarded += 1
+        self.answered()
+
     def answered(self) -> None:
         """Note that what has come so far got its result, or needs none."""
         self.owed_since = 0.0
@@ -198,25 +203,27 @@ class Mailbox:
         """
         Wait for frames and take those of up to `limit` cameras, the longest unserved first.
 
-        The list is empty when :meth:`wake` was called or nothing came in time.
+        The list is empty when :meth:`wake` was called or nothing came in time. With a timeout of
+        0 it does not matter that somebody woke, and the caller may still work at earlier frames.
         """
         end = time.monotonic() + timeout
         with self._changed:
-            for stream in self.streams:
-                stream.in_work = None
-            while not self._woken:
+            if timeout:
+                self._nothing_in_work()
+            while not (self._woken and timeout):
                 now = time.monotonic()
                 waiting = [s for s in self.streams if s.pending is not None]
                 due = [s for s in waiting if _due(s) <= now]
                 if due:
                     due.sort(key=lambda s: s.last_taken)
-                    self._woken = False
+                    self._nothing_in_work()
+                    self._woken = self._woken and not timeout
                     return [(s, self._pop(s, now)) for s in due[:limit]]
                 soonest = min([end, *(_due(s) for s in waiting)])
                 if now >= end or self._woken:
                     break
                 self._changed.wait(max(soonest - now, 0.0005))
-            self._woken = False
+            self._woken = self._woken and not timeout
         return []
 
     def is_next(self, stream: CameraStream, frame: PendingFrame) -> bool:
@@ -240,6 +247,10 @@ class Mailbox:
         with self._changed:
             self._woken = True
             self._changed.notify_all()
+
+    def _nothing_in_work(self) -> None:
+        for stream in self.streams:
+            stream.in_work = None
 
     def _pop(self, stream: CameraStream, now: float) -> PendingFrame:
         frame, stream.pending = stream.pending, None

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import rclpy
@@ -30,6 +31,26 @@ from ood_perception.ros.loading import Size
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.publishing import FramePublisher
 from ood_perception.ros.settings import Settings
+
+
+@dataclass(slots=True)
+class DecodedFrame:
+    """A frame of a batch; `decoding` is how many milliseconds that took."""
+
+    stream: CameraStream
+    pending: PendingFrame
+    image: Rgb | RawFrame
+    decoding: float
+
+
+@dataclass(slots=True)
+class Batch:
+    """Frames that go through the pipeline together, and what somebody wants of them."""
+
+    pipeline: Any
+    frames: list[DecodedFrame] = field(default_factory=list)
+    wants: set[str] = field(default_factory=set)
+    blind: bool = False  # whether the pipeline could not look: it learns, or has to be taught
 
 
 class FrameProcessor:
@@ -83,45 +104,67 @@ class FrameProcessor:
 
     def process(self, waiting: list[tuple[CameraStream, PendingFrame]]) -> None:
         """Decode, compute and publish one batch, in the thread of the pipeline."""
-        batch: list[tuple[CameraStream, PendingFrame, Rgb | RawFrame, float]] = []
-        wants: set[str] = set()
-        pipeline = self.pipeline
+        batch = self.decode(waiting)
+        if batch.frames:
+            self.publish(batch, self.compute(batch))
+
+    def decode(self, waiting: list[tuple[CameraStream, PendingFrame]]) -> Batch:
+        """Decode the frames that somebody wants something of; in any thread, one at a time."""
+        batch = Batch(self.pipeline)
         for stream, frame in waiting:
             wanted = self.outputs[stream.name].wants() | ({'score'} if self.learning else set())
             wanted |= {'instances'} if self.publisher.alarms.measuring else set()
-            if not (wanted and self.enabled and pipeline is not None):
-                stream.counters.discarded += 1
-                stream.answered()
+            if not (wanted and self.enabled and batch.pipeline is not None):
+                stream.discard()
                 continue
             started = time.perf_counter()
-            image = self._decode(stream, frame.message, pipeline)
+            image = self._decode(stream, frame.message, batch.pipeline)
             if image is not None:
-                self._check_stamp(stream, frame.message.header, pipeline)
-                batch.append((stream, frame, image, (time.perf_counter() - started) * 1e3))
-                wants |= wanted
-        if not batch:
-            return
-        self._prepare(pipeline, {s.name: (i.shape[0], i.shape[1]) for s, _, i, _ in batch})
-        stamps = [stamp_ns(frame.message.header) or None for _, frame, _, _ in batch]
-        results = self._infer(
-            pipeline, [b[2] for b in batch], [b[0] for b in batch], stamps, wants
+                spent = (time.perf_counter() - started) * 1e3
+                batch.frames.append(DecodedFrame(stream, frame, image, spent))
+                batch.wants |= wanted
+        return batch
+
+    def compute(self, batch: Batch) -> list[Result | None]:
+        """Compute a batch, in the thread of the pipeline; None for a frame without a result."""
+        pipeline, frames = batch.pipeline, batch.frames
+        if not self.enabled:  # since it was decoded
+            for frame in frames:
+                frame.stream.discard()
+            return [None] * len(frames)
+        for frame in frames:
+            self._check_stamp(frame.stream, frame.pending.message.header, pipeline)
+        self._prepare(
+            pipeline, {f.stream.name: (f.image.shape[0], f.image.shape[1]) for f in frames}
         )
-        if self.pipeline is not pipeline:
+        results = self._infer(
+            pipeline,
+            [f.image for f in frames],
+            [f.stream for f in frames],
+            [stamp_ns(f.pending.message.header) or None for f in frames],
+            batch.wants,
+        )
+        batch.blind = self.learning or bool(loading.unlearnt(pipeline))
+        return results
+
+    def publish(self, batch: Batch, results: list[Result | None]) -> None:
+        """Publish what was computed; in any thread, one at a time."""
+        if self.pipeline is not batch.pipeline:
             return  # it was stopped or replaced meanwhile
-        blind = self.learning or loading.unlearnt(pipeline)
-        for (stream, frame, image, decoding), result in zip(batch, results, strict=True):
+        for frame, result in zip(batch.frames, results, strict=True):
             if result is None:
                 continue
+            stream, pending, image = frame.stream, frame.pending, frame.image
             started = time.perf_counter()
             try:
                 with self.publishing:
                     # A memory that was not taught says nothing, not that nothing is unknown.
-                    if not blind:
-                        self.publisher.publish(stream, frame, image, result, self.settings)
-                if blind:
+                    if not batch.blind:
+                        self.publisher.publish(stream, pending, image, result, self.settings)
+                if batch.blind:
                     stream.order.begin()
                 else:
-                    self.follower.found(stream, frame, result, wants)
+                    self.follower.found(stream, pending, result, batch.wants)
             except Exception as error:
                 if not rclpy.ok():  # a signal ended the context under our hands
                     return
@@ -133,10 +176,10 @@ class FrameProcessor:
             stream.finished.append(now)
             stream.measure(
                 {
-                    'decode': decoding,
+                    'decode': frame.decoding,
                     **{'pipeline' if k == 'total' else k: v for k, v in result.timings.items()},
                     'publish': (time.perf_counter() - started) * 1e3,
-                    'total': (now - frame.received) * 1e3,
+                    'total': (now - pending.received) * 1e3,
                 }
             )
 

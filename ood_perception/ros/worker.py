@@ -8,6 +8,9 @@ A pipeline lives in one thread: the thread that built it warms it up, runs it an
 graphs are tied to their thread, and a build must not stop the frames). To replace a pipeline, a
 new thread builds the next one while the old one goes on, and then takes over.
 
+While it computes, a thread beside it decodes the next frames and another publishes the last ones,
+so the slowest of the three sets the rate and not their sum.
+
 The executor's thread stays free to receive; `frame_processor` says what happens to a frame.
 """
 
@@ -18,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as CallTimeoutError  # the built-in one from 3.11 on
 from typing import Any
 
@@ -27,15 +30,18 @@ import rclpy
 from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import Mailbox
 from ood_perception.ros.fallback import Fallback
-from ood_perception.ros.frame_processor import FrameProcessor, describe
+from ood_perception.ros.frame_processor import Batch, FrameProcessor, describe
 from ood_perception.ros.health import MOMENT, Health
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.settings import Settings
+from ood_perception.ros.side_thread import SideThread
 
 Build = Callable[[int], Any]
 
 CALL_TIMEOUT = 5.0  # least seconds that a service waits for the frame in work
 TAKE_OVER_TIMEOUT = 5.0  # seconds that a new pipeline waits for the old one's frame
+EARLY = 1.5  # times what decoding took last, before a batch is computed, to decode the next one
+MARGIN = 0.002  # seconds before that
 HELD_BACK = 0.01  # seconds after which frames that wait for their depth are looked at again
 
 
@@ -60,6 +66,8 @@ class Worker(FrameProcessor):
         self.error: Exception | None = None
         self._build = build
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._computing: deque[float] = deque(maxlen=8)  # seconds that the last batches took
+        self._decoding = 0.0  # seconds that the last frames took to decode
         self._turn = threading.Lock()
         self._stop = threading.Event()
         self._builder: threading.Thread | None = None
@@ -195,19 +203,35 @@ class Worker(FrameProcessor):
             self.health.report('warn', f'{text}; trying again in {pause:.0f} s')
 
     def _serve(self, pipeline: Any, stop: threading.Event) -> None:
-        while not stop.is_set() and self.pipeline is pipeline:
-            timeout = HELD_BACK if self.publisher.waits else 0.5
-            waiting = self.mailbox.take(max(self.settings.max_batch, 1), timeout)
-            turn = self._turn
-            with turn:
-                if stop.is_set() or self.pipeline is not pipeline:
-                    return
+        """Compute one batch after another; the next is decoded and the last sent meanwhile."""
+        decoder, sender = SideThread('ood decode'), SideThread('ood publish')
+        coming: Future[Batch] | None = None
+        sent: Future[None] | None = None
+        try:
+            while not stop.is_set() and self.pipeline is pipeline:
                 try:
-                    self._run_jobs()
-                    with self.publishing:
-                        self.publisher.flush(self.settings)
-                    self.busy_since = time.monotonic() if waiting else 0.0
-                    self.process(waiting)
+                    ahead, coming = coming, None
+                    batch = self._next(ahead)
+                    with self._turn:
+                        if stop.is_set() or self.pipeline is not pipeline:
+                            return
+                        if sent is not None and self._jobs:
+                            wait([sent])  # a job may read what it leaves behind
+                        self._run_jobs()
+                        if self.publisher.waits:
+                            with self.publishing:
+                                self.publisher.flush(self.settings)
+                        if batch.frames:
+                            computed, started = threading.Event(), time.monotonic()
+                            coming = decoder.submit(self._decode_ahead, computed)
+                            try:
+                                results = self.compute(batch)
+                            finally:
+                                computed.set()
+                            self._computing.append(time.monotonic() - started)
+                            last, sent = sent, sender.submit(self.publish, batch, results)
+                            if last is not None:
+                                last.result()  # of the two, one may wait
                 except Exception as error:
                     if not rclpy.ok() or stop.is_set():
                         return
@@ -216,7 +240,40 @@ class Worker(FrameProcessor):
                 if self.pipeline is not pipeline:
                     return  # it was given up while it hung
                 self.busy_since = 0.0
-            self.check_fallback()
+                self.check_fallback()
+        finally:
+            decoder.close()
+            sender.close()
+
+    def _next(self, coming: Future[Batch] | None) -> Batch:
+        """Batch that was decoded meanwhile, or the next that comes; may be empty."""
+        if coming is not None:
+            self.busy_since = time.monotonic()
+            batch = coming.result()
+            if batch.frames:
+                return batch
+            self.busy_since = 0.0
+        timeout = HELD_BACK if self.publisher.waits else 0.5
+        waiting = self.mailbox.take(max(self.settings.max_batch, 1), timeout)
+        self.busy_since = time.monotonic() if waiting else 0.0
+        return self.decode(waiting)
+
+    def _decode_ahead(self, computed: threading.Event) -> Batch:
+        """
+        Decode the newest frames shortly before the batch in work is likely computed.
+
+        Earlier, they would have grown old when their turn comes.
+        """
+        usual = min(self._computing, default=0.0)
+        computed.wait(max(usual - self._decoding * EARLY - MARGIN, 0.0))
+        limit = max(self.settings.max_batch, 1)
+        while not (waiting := self.mailbox.take(limit, 0.0)) and not computed.wait(MARGIN):
+            pass
+        started = time.monotonic()
+        batch = self.decode(waiting)
+        if batch.frames:
+            self._decoding = time.monotonic() - started
+        return batch
 
     def check_fallback(self) -> None:
         """Begin to build another pipeline when it is time for one."""
