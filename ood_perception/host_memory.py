@@ -11,6 +11,7 @@ network. A process that works frame by frame keeps what it has freed instead.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -39,3 +40,10 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT))
+
+
+def return_freed_memory() -> None:
+    """Hand what is free back to the system once, after work that needed more than frames do."""
+    if sys.platform == 'linux':
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)

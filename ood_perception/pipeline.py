@@ -31,6 +31,7 @@ from ood_perception.engines.resizing import concatenate, copied
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
+from ood_perception.host_memory import return_freed_memory
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.fusion import Instances
 from ood_perception.masks.tracking import Glance, glance
@@ -245,6 +246,7 @@ class Pipeline:
         for name in names:
             self.score.reset(name)
             self._trackers.pop(name, None)
+        return_freed_memory()
 
     def reset(self, stream: str | None = None) -> None:
         """Forget the past of one camera (None: of all): scores, clusters, tracks. Ids go on."""

@@ -1,12 +1,15 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Freed memory stays with the process: counted in page faults, not in time."""
+"""What a process holds: pages of frames that were freed, and no library that it does not need."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 PROGRAM = """
 import resource, sys
@@ -37,3 +40,25 @@ def test_frames_reuse_the_pages_of_earlier_frames() -> None:
         return
     # ten rounds of 120 MB; maps above 32 MB always go back by default, smaller ones often
     assert int(kept) * 10 < int(returned)
+
+
+START = """
+import sys
+import numpy as np
+from ood_perception import Pipeline
+pipeline = Pipeline.from_profile('compact', 'cpu', 'openvino')
+pipeline(np.zeros((96, 128, 3), np.uint8))
+assert pipeline.engine.name == 'openvino', pipeline.engine.faults()
+heavy = 'networkx', 'onnx', 'sympy', 'timm', 'torch._dynamo', 'torchvision', 'triton'
+print(*(name for name in heavy if name in sys.modules))
+"""
+
+
+def test_the_default_profile_starts_without_what_takes_seconds_and_200_mb(tmp_path):
+    """Its first start, with conversions, and a later one."""
+    pytest.importorskip('openvino', reason='needs openvino')
+    environment = {**os.environ, 'OOD_ENGINE_CACHE': str(tmp_path)}
+    for _ in range(2):
+        run = [sys.executable, '-c', START]
+        done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
+        assert done.stdout.strip() == ''

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import torch
 
+from ood_perception.host_memory import return_freed_memory
+
 log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL = 0.0005
@@ -76,3 +78,4 @@ class Background:
                     self._jobs.pop(name, None)
         finally:
             sys.setswitchinterval(interval)
+            return_freed_memory()

