@@ -56,6 +56,11 @@ def instruction_sets() -> list[str]:
     return found
 
 
+def is_held() -> bool:
+    """Whether this process is held to fewer instructions than the CPU has, see `held_to`."""
+    return bool(os.environ.get('ONEDNN_MAX_CPU_ISA'))
+
+
 def held_to(name: str) -> dict[str, str]:
     """
     Environment of a new process that uses no more than an instruction set.

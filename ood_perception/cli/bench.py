@@ -63,27 +63,22 @@ def bench(
     if not all(count.strip().isdecimal() and int(count) for count in counts):
         text = f'expected numbers of 1 or more by commas, got {cameras!r}'
         raise typer.BadParameter(text, param_hint='--cameras')
-    cases = [
-        (size, int(count), engine)
-        for size in sizes.split(',')
-        for count in counts
-        for engine in engines.split(',')
-    ]
+    cases = [(size, int(count)) for size in sizes.split(',') for count in counts]
     rows: list[Row] = []
-    for size, count, engine in track(cases, description='Measuring', console=console):
+    names = engines.split(',') * len(cases)
+    for size, count in track(cases, description='Measuring', console=console):
         width, height = parse_size(size)
         ground = ProvingGround(seed=seed, width=width, height=height)
         frames = [np.ascontiguousarray(ground.frame(i * 5).image) for i in range(20)]
         try:
-            pipeline = Pipeline.from_profile(profile, device, engine)
+            several = [Pipeline.from_profile(profile, device, name) for name in engines.split(',')]
         except (ValueError, ImportError) as error:
             raise fail(error) from None
-        row = measure(pipeline, frames, count, runs)
-        for line in (f'{engine}: {pipeline.engine.why}', *pipeline.notes):
-            console.print(line, style='dim')
-        pipeline.close()
-        rows.append(row)
-    names = [engine for _, _, engine in cases]
+        rows += measure(several, frames, count, runs)
+        for name, pipeline in zip(names, several, strict=False):
+            for line in (f'{name}: {pipeline.engine.why}', *pipeline.notes):
+                console.print(line, style='dim')
+            pipeline.close()
     for table in tables(rows, names, profile):
         console.print(table)
     sets = ', '.join(host_cpu.instruction_sets()) or 'unknown'

@@ -24,6 +24,7 @@ from ood_perception.engines.openvino import (
 )
 from ood_perception.engines.probe import prober
 from ood_perception.engines.tensorrt import TensorRTEngine
+from ood_perception.host_cpu import is_held
 from ood_perception.models.output import InputSpec
 
 __all__ = ['ENGINES', 'AdaptiveEngine', 'Engine', 'EngineEvent', 'create_engine']
@@ -72,7 +73,8 @@ def candidates(device: torch.device, rounded: bool = False, live: bool = False) 
     if device.type == 'cpu' and installed('openvino'):
         names += ['openvino_int8', 'openvino_bf16'] if rounded else []
         names += ['openvino']
-    exports = device.type == 'cpu' and not (live and names)
+    # ONNX Runtime has no switch for what the CPU may use: it would be measured as another CPU
+    exports = device.type == 'cpu' and not (live and names) and not is_held()
     if exports and installed('onnx', 'onnxscript', 'onnxruntime'):
         names += ['onnxruntime']
     return [*names, 'eager']

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 FRAME_NS = 33_000_000
 """Between the stamps of two frames, for a profile with a memory."""
 
+WANTS = ('heatmap', 'instances')
+"""What is computed: what most nodes are asked for."""
+
+TURN = 5
+"""Batches of one pipeline before the next has its turn."""
+
 ROUNDED = {'openvino_bf16': 'bfloat16', 'openvino_int8': 'int8'}
 """Engines of a CPU that do not compute in float32."""
 
@@ -66,46 +72,70 @@ class Row:
 
 
 def measure(
-    pipeline: Pipeline, frames: Sequence[np.ndarray], cameras: int, runs: int, warm_up: int = 3
-) -> Row:
+    pipelines: Sequence[Pipeline],
+    frames: Sequence[np.ndarray],
+    cameras: int,
+    runs: int,
+    warm_up: int = 3,
+) -> list[Row]:
     """
-    Time a pipeline on real frames.
+    Time pipelines on real frames, in turns: a machine that slows down slows all of them.
 
     Args:
-        pipeline: to be measured.
+        pipelines: to be measured.
         frames: uint8 (H, W, 3) RGB frames of one size, played in a loop; all cameras see them.
         cameras: frames in a batch.
-        runs: batches that are timed.
+        runs: batches of each pipeline that are timed.
         warm_up: batches before that.
 
     """
-    cuda = pipeline.device.type == 'cuda'
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(pipeline.device)
     names = [f'camera {i}' for i in range(cameras)]
-    totals, stages = [], []
-    for run in range(-warm_up, runs):
-        batch = [frames[(max(run, 0) + i) % len(frames)] for i in range(cameras)]
+
+    def run(pipeline: Pipeline, number: int) -> tuple[float, dict[str, float]]:
+        batch = [frames[(number + i) % len(frames)] for i in range(cameras)]
         start = time.perf_counter()
-        results = pipeline(batch, names, stamps=[(run + warm_up + 1) * FRAME_NS] * cameras)
-        if run >= 0:
-            totals.append(1e3 * (time.perf_counter() - start))
-            stages.append(results[0].timings)
-    median = float(np.median(totals))
-    height, width = frames[0].shape[:2]
-    engine = pipeline.engine.name
+        results = pipeline(batch, names, wants=WANTS, stamps=[(number + 1) * FRAME_NS] * cameras)
+        return 1e3 * (time.perf_counter() - start), results[0].timings
+
+    memory = []
+    for pipeline in pipelines:
+        if pipeline.device.type == 'cuda':
+            torch.cuda.reset_peak_memory_stats(pipeline.device)
+        for number in range(warm_up):
+            run(pipeline, number)
+        memory.append(peak_memory_mb(pipeline.device))
+    timed: list[list[tuple[float, dict[str, float]]]] = [[] for _ in pipelines]
+    for begin in range(0, runs, TURN):
+        for pipeline, times in zip(pipelines, timed, strict=True):
+            run(pipeline, begin + warm_up - 1)  # the caches held another one's weights
+            for number in range(begin, min(begin + TURN, runs)):
+                times.append(run(pipeline, number + warm_up))
+    measured = zip(pipelines, timed, memory, strict=True)
+    return [_row(*case, frames[0].shape, cameras) for case in measured]
+
+
+def _row(
+    pipeline: Pipeline,
+    timed: list[tuple[float, dict[str, float]]],
+    memory: float,
+    shape: tuple[int, ...],
+    cameras: int,
+) -> Row:
+    totals, stages = [total for total, _ in timed], [part for _, part in timed]
+    median, engine = float(np.median(totals)), pipeline.engine.name
+    cuda = pipeline.device.type == 'cuda'
     return Row(
         profile=pipeline.profile.name,
         engine=engine,
         device=device_name(pipeline.device),
         isa='' if cuda else ' '.join(instruction_sets()),
         precision=pipeline.profile.precision if cuda else ROUNDED.get(engine, 'float32'),
-        size=f'{width}x{height}',
+        size=f'{shape[1]}x{shape[0]}',
         cameras=cameras,
         ms_median=round(median, 2),
         ms_p95=round(float(np.percentile(totals, 95)), 2),
         fps=round(1e3 * cameras / median, 2),
-        memory_mb=round(peak_memory_mb(pipeline.device), 1),
+        memory_mb=round(memory, 1),
         stages={
             name: round(float(np.median([s.get(name, 0.0) for s in stages])), 2)
             for name in stages[0]

@@ -7,7 +7,7 @@ Memory of the score: what earlier frames of a camera said joins what the present
 An unknown object is unknown in every frame, a false alarm often in one only. The earlier score is
 moved to the present frame by optical flow and mixed in, less the older it is. Where the flow does
 not lead there and back, the present frame alone counts. Only the coarse part of the score is
-mixed, at a quarter of the size: edges are the present frame's.
+mixed, at an eighth of the size: edges are the present frame's.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ood_perception.frames.flow import SCALE, Grey, flow_between, grid
+from ood_perception.frames.flow import Grey, flow_between, grid
 from ood_perception.frames.resize import resize
+
+SCALE = 8
+"""Pixels of the score for one of what is mixed, along each side; 4 is no better and takes thrice."""
 
 FORGOTTEN = 0.02
 """Weight below which an earlier score does not count: it is not worth the optical flow."""

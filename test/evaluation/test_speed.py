@@ -16,9 +16,11 @@ from ood_perception.pipeline import Pipeline
 
 
 def test_rows_of_a_real_pipeline(tmp_path: Path) -> None:
-    pipeline = Pipeline.from_profile('compact', 'cpu', 'eager')
+    pipelines = [Pipeline.from_profile('compact', 'cpu', 'eager') for _ in range(2)]
     frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    row = measure(pipeline, [frame], cameras=2, runs=2, warm_up=1)
+    rows = measure(pipelines, [frame], cameras=2, runs=2, warm_up=1)
+    assert len(rows) == 2
+    row = rows[0]
     assert (row.engine, row.size, row.cameras, row.precision) == ('eager', '64x48', 2, 'float32')
     assert 0 < row.ms_median <= row.ms_p95
     assert row.memory_mb > 0
