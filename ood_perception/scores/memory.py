@@ -26,7 +26,7 @@ from ood_perception.frames.flow import Grey, flow_between, grid
 from ood_perception.frames.resize import resize
 
 SCALE = 8
-"""Pixels of the score for one of what is mixed, along each side; 4 is no better and takes thrice."""
+"""Pixels of the score for one of what is mixed, along each side; 4 is no better, and slower."""
 
 FORGOTTEN = 0.02
 """Weight below which an earlier score does not count: it is not worth the optical flow."""
