@@ -1,18 +1,20 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The services ~/accept and ~/report with the shipped weights, without a node."""
+"""The services ~/accept and ~/report with the shipped weights, without a node and over DDS."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip('rclpy', reason='needs rclpy')
-from node_helpers import image
+from node_helpers import Client, NodeProcess, image, pixels
 
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import ImageConfig, Profile
@@ -69,3 +71,60 @@ def test_what_is_accepted_is_less_unknown(tmp_path):
     assert pipeline.score.frames == taught
     settings.site_folder = ''
     assert services.report(None) == (False, 'the parameter site_folder is empty')
+
+
+def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path):
+    """Learn an empty street, see an object there, accept it: the node marks it less."""
+    import rclpy
+
+    tree = Profile.load('compact_site').to_dict()
+    tree['image'] = {'short_side': 240, 'max_long_side': 0}
+    profile, site = tmp_path / 'site.yaml', tmp_path / 'kept'
+    profile.write_text(yaml.safe_dump(tree), encoding='utf-8')
+    process = NodeProcess(
+        tmp_path, f'site_{os.getpid()}', profile=str(profile), site_folder=str(site)
+    )
+    client = Client(rclpy.create_node(f'teacher_{os.getpid()}'), process.name)
+    street, empty = (ProvingGround(1001, 320, 240, unknowns=n) for n in (None, 0))
+    frame = street.frame(30)
+    thing = frame.anomaly == 1
+    try:
+        client.wait_active(process)
+        client.listen('instances', 'heatmap')
+
+        def seen(instances) -> list[int]:
+            ids = np.unique(pixels(instances)[thing])
+            return [int(n) for n in ids if n]
+
+        def found() -> bool:
+            return any(seen(message) for message in client.got['instances'])
+
+        assert client.set_bool('learn_normal', True).success
+        for index in range(10, 50, 4):
+            count = client.count('processed')
+            shown = image(empty.frame(index).image)
+            assert client.feed('image', shown, lambda n=count: client.count('processed') > n)
+        answer = client.set_bool('learn_normal', False)
+        assert answer.success, answer.message
+        assert client.feed('image', image(frame.image), found)
+        first = next(m for m in client.got['instances'] if seen(m))
+        number = seen(first)[0]
+        outlined = pixels(first) == number
+
+        def heat() -> float:
+            return float(pixels(client.got['heatmap'][-1])[outlined].mean())
+
+        before = heat()
+        assert before > 40
+        assert client.set(object_id='12345')[0].successful
+        assert 'is not in sight' in client.trigger('accept').message
+        assert client.set(object_id=str(number))[0].successful
+        answer = client.trigger('accept')
+        assert answer.success, answer.message
+        assert answer.message in names(site)
+        assert client.feed('image', image(frame.image), lambda: heat() < before / 2), heat()
+    finally:
+        code = process.stop()
+        client.ros.destroy_node()
+    assert code == 0, process.text()
+    assert 'Traceback' not in process.text()
