@@ -3,7 +3,7 @@
 #   make demo                 render a drive, play it over ROS 2 to the node, write demo_output/report.html
 #   make demo INPUT=PATH      the same on your own folder of images, video or rosbag2
 #   make test                 ruff, mypy, lint-imports, unit tests, tests over real DDS, colcon build
-#   make test-all             the same and the tests that take minutes: the built wheel in a clean environment, ...
+#   make test-all             the same, the tests of research/, and those that take minutes: the built wheel, ...
 #   make lint                 ruff, mypy, lint-imports and the licence lines alone
 #   make locks                pin requirements/ anew from pyproject.toml (UPGRADE=1: newer versions)
 #
@@ -38,10 +38,11 @@ lint: $(VENV)/.test
 
 # The tests over DDS mostly wait, each worker in a ROS domain of its own; nothing else runs beside them.
 unit: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=test/ros test
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=test/ros --ignore=test/research test
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --durations=10 test/ros
 
 slow: $(VENV)/.test
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile test/research
 	$(BIN)/python -m pytest -q -m slow test
 
 colcon: $(VENV)/.test
