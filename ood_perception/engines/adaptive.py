@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,35 +25,15 @@ from ood_perception.engines.base import (
     release_memory,
 )
 from ood_perception.engines.choices import Choices
+from ood_perception.engines.faults import Faults
 from ood_perception.engines.measure import check_agreement, measure_engines
 from ood_perception.engines.resizing import run_at_ready_shape
 from ood_perception.models.output import SegmentorOutput
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY = 1.0
-"""Seconds after which an engine that failed is tried again; doubled at each further failure."""
-
-LONGEST_RETRY = 300.0
-"""Seconds between two trials at most."""
-
-STABLE = 600.0
-"""Seconds without a failure after which an engine counts as sound again."""
-
 MEMORY_PAUSE = 0.1
 """Seconds that a single image waits for memory before it is tried again."""
-
-MAX_EVENTS = 32
-"""Events that are remembered."""
-
-
-@dataclass(slots=True)
-class _Fault:
-    """What failed, how long it pauses, when it is tried again."""
-
-    event: EngineEvent
-    pause: float
-    retry_at: float
 
 
 class AdaptiveEngine:
@@ -87,7 +66,6 @@ class AdaptiveEngine:
     Attributes:
         why: why the engine was chosen, one line.
         live: as the argument; may be changed at any time.
-        events: what an operator should know, oldest first, at most `MAX_EVENTS`.
 
     """
 
@@ -104,17 +82,15 @@ class AdaptiveEngine:
     ) -> None:
         self.why = ''
         self.live = live
-        self.events: list[EngineEvent] = []
         self._makers = dict(makers)
         self._order = [name for name, _ in makers]
         self._probe = probe
         self._measure = measure
         self._choices = choices
         self._note = note
-        self._clock = clock
         self._engines: dict[str, Engine] = {}
         self._current: Engine | None = None
-        self._faults: dict[str, _Fault] = {}
+        self._faults = Faults(self._say, clock)
         self._lock = threading.RLock()
         self._alone = threading.RLock()  # held while a frame is computed or an engine is timed
         self._background = Background()
@@ -185,9 +161,14 @@ class AdaptiveEngine:
             except Exception as error:
                 self._recover(engine, self._probe(shape), error)
 
+    @property
+    def events(self) -> list[EngineEvent]:
+        """What an operator should know, oldest first."""
+        return self._faults.events
+
     def faults(self) -> list[EngineEvent]:
         """Events of level 'warn' that are not over."""
-        return [e for e in self.events if e.until is None and e.level == 'warn']
+        return self._faults.lasting()
 
     def diagnostics(self) -> dict[str, str]:
         """Values for a diagnostics message: the engine, why it was chosen, faults that last."""
@@ -218,11 +199,10 @@ class AdaptiveEngine:
             engine.prepare(shape)
             return engine(images)
         key = f'{engine.name} at {_size(shape)}'
-        fault = self._faults.get(key)
         output = None
-        if fault is None or fault.retry_at <= self._clock():
+        if self._faults.may_try(key):
             self._background.add(key, lambda: self._prepare_later(key, engine, shape))
-        if fault is None:
+        if not self._faults.stands(key):
             output = run_at_ready_shape(engine, images)
         return self._reference()(images) if output is None else output
 
@@ -236,11 +216,8 @@ class AdaptiveEngine:
         except Exception as again:
             error = again
         else:
-            event = EngineEvent(
-                engine.name, f'engine {engine.name} failed once ({first_line(error)})'
-            )
-            event.until = event.since
-            self._tell(event)
+            reason = f'engine {engine.name} failed once ({first_line(error)})'
+            self._faults.passed(engine.name, reason)
             return output
         for name in self._order[self._order.index(engine.name) + 1 :]:
             try:
@@ -255,32 +232,9 @@ class AdaptiveEngine:
                 self._current = simpler
                 self._engines.pop(engine.name, None)
                 reason = f'engine {engine.name} failed ({first_line(error)}); using {name} instead'
-                self._suspend(engine.name, reason, error)
+                self._faults.suspend(engine.name, reason, error)
             return output
         raise error
-
-    def _suspend(self, key: str, reason: str, error: Exception) -> None:
-        """Record a fault and when what failed is tried again."""
-        now, old = self._clock(), self._faults.get(key)
-        pause = FIRST_RETRY
-        if old is not None and now - old.retry_at < STABLE:
-            pause = min(2 * old.pause, LONGEST_RETRY)
-        lasting = isinstance(error, (ImportError, ValueError))
-        remedy = 'choose another engine' if lasting else ''
-        if old is not None and old.event.until is None:
-            event = old.event
-            event.reason, event.remedy = reason, remedy
-        else:
-            event = EngineEvent(key.split()[0], reason, remedy)
-            self._tell(event)
-        self._faults[key] = _Fault(event, pause, float('inf') if lasting else now + pause)
-
-    def _absolve(self, key: str) -> None:
-        """Close the event of a fault; its pause is remembered, for the case that it returns."""
-        fault = self._faults.get(key)
-        if fault is not None:
-            fault.event.until = time.time()
-            fault.retry_at = self._clock()
 
     # ---- choosing --------------------------------------------------------------------------
 
@@ -308,7 +262,7 @@ class AdaptiveEngine:
                     raise
                 simpler = self._order[self._order.index(name) + 1]
                 reason = f'engine {name} failed ({first_line(error)}); using {simpler} instead'
-                self._suspend(name, reason, error)
+                self._faults.suspend(name, reason, error)
                 continue
             self._current = engine
             self.why = 'asked for' if name == self._order[0] else f'{self._order[0]} failed'
@@ -369,8 +323,7 @@ class AdaptiveEngine:
         if self.name == self._order[0] or self._background.busy:
             return
         for name in self._order[: self._order.index(self.name)]:
-            fault = self._faults.get(name)
-            if fault is None or fault.retry_at <= self._clock():
+            if self._faults.may_try(name):
                 self._background.add(name, functools.partial(self._climb, name, shape))
                 return
 
@@ -383,22 +336,24 @@ class AdaptiveEngine:
         except Exception as error:
             reason = f'engine {name} failed again ({first_line(error)}); using {self.name} instead'
             self._engines.pop(name, None)
-            self._suspend(name, reason, error)
+            self._faults.suspend(name, reason, error)
             return
         with self._lock:
             if self._closed:
                 return
             self._current = engine
-            self._absolve(name)
+            self._faults.absolve(name)
         self._say(f'engine {name} runs again')
 
     def _prepare_later(self, key: str, engine: Engine, shape: Shape) -> None:
         try:
             engine.prepare(shape)
         except Exception as error:
-            self._suspend(key, f'engine {key} cannot be prepared ({first_line(error)})', error)
+            self._faults.suspend(
+                key, f'engine {key} cannot be prepared ({first_line(error)})', error
+            )
         else:
-            self._absolve(key)
+            self._faults.absolve(key)
 
     # ---- parts -----------------------------------------------------------------------------
 
@@ -411,10 +366,6 @@ class AdaptiveEngine:
 
     def _reference(self) -> Engine:
         return self._build(self._order[-1])
-
-    def _tell(self, event: EngineEvent) -> None:
-        self.events = [*self.events[1 - MAX_EVENTS :], event]
-        self._say(str(event))
 
     def _say(self, line: str) -> None:
         log.warning(line)

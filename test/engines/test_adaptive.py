@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ood_perception.engines import adaptive
+from ood_perception.engines import adaptive, faults
 from ood_perception.engines.adaptive import AdaptiveEngine
 from ood_perception.engines.base import Shape
 from ood_perception.engines.choices import Choices
@@ -325,9 +325,9 @@ def test_an_engine_that_comes_back_wrong_stays_away() -> None:
 def test_events_are_bounded() -> None:
     fail = {'fail': lambda call: RuntimeError('odd') if call % 2 == 0 else None}
     rig = Rig('fast', 'simple', scripts={'fast': fail})
-    for _ in range(adaptive.MAX_EVENTS + 9):
+    for _ in range(faults.MAX_EVENTS + 9):
         rig.check()
-    assert len(rig.engine.events) == adaptive.MAX_EVENTS
+    assert len(rig.engine.events) == faults.MAX_EVENTS
 
 
 # ---- new shapes ----------------------------------------------------------------------------

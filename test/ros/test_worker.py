@@ -16,7 +16,7 @@ pytest.importorskip('rclpy', reason='needs rclpy')
 from node_helpers import image, picture
 from node_helpers import write_profile as tiny
 
-from ood_perception.engines import ENGINES, adaptive
+from ood_perception.engines import ENGINES, faults
 from ood_perception.engines.eager import EagerEngine
 from ood_perception.masks.boxes import Boxes
 from ood_perception.pipeline import Pipeline
@@ -176,7 +176,7 @@ def test_a_fault_of_the_engine_is_shown_with_its_remedy_and_clears(
         return EagerEngine(*arguments)
 
     monkeypatch.setitem(ENGINES, 'openvino', build)
-    monkeypatch.setattr(adaptive, 'FIRST_RETRY', 0.0)
+    monkeypatch.setattr(faults, 'FIRST_RETRY', 0.0)
     stream, lines = CameraStream('front'), []
     health = Health(lambda level, text: lines.append((level, text)))
     worker = Worker(Mailbox([stream]), {'front': Outputs()}, Settings(), health)
