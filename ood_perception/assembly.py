@@ -157,12 +157,15 @@ def to_host(results: list[Result], others: Sequence[Tensor] = ()) -> list[Tensor
 
 
 def settle(result: Result, seen: Glance, lasting: list[int]) -> None:
-    """Leave out the empty rows of a result, and give its objects the ids that last."""
+    """Leave out the rows of a result without an id that lasts, and give the others theirs."""
     rows = (seen.ids > 0).nonzero()[:, 0].tolist()
     own = seen.ids[rows].tolist()
-    if len(rows) < len(seen.ids):
-        for name in ROWS:
-            setattr(result, name, getattr(result, name)[rows])
     if lasting != own:
-        result.instances = relabelled(result.instances, result.boxes, own, lasting)
-        result.ids[:] = torch.tensor(lasting)
+        assert result.boxes is not None
+        result.instances = relabelled(result.instances, result.boxes[rows], own, lasting)
+    kept = [row for row, number in zip(rows, lasting, strict=True) if number]
+    if len(kept) < len(seen.ids):
+        for name in ROWS:
+            setattr(result, name, getattr(result, name)[kept])
+    if lasting != own and kept:
+        result.ids[:] = torch.tensor([number for number in lasting if number])

@@ -337,7 +337,7 @@ class Pipeline:
             now, outcome = Glance(*(next(arrived) for _ in Glance._fields)), outcomes[i]
             assert isinstance(outcome, Result)
             try:
-                settle(outcome, now, self._track(now, streams[i]))
+                settle(outcome, now, self._track(now, streams[i], stamps[i]))
             except Exception as error:
                 outcomes[i] = error
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
@@ -373,11 +373,11 @@ class Pipeline:
         first = copied(self._segment(images[:half]))  # the next call may overwrite it
         return concatenate([first, self._segment(images[half:])])
 
-    def _track(self, seen: Glance, stream: str) -> list[int]:
+    def _track(self, seen: Glance, stream: str, stamp: int | None) -> list[int]:
         """Ids of a frame's objects, those that last where there is a tracker."""
         if not self.profile.tracking.enabled:
             return seen.ids[seen.ids > 0].tolist()
         tracker = self._trackers.get(stream)
         if tracker is None:
             tracker = self._trackers[stream] = Tracker(**self.profile.tracking.options)
-        return tracker.match(seen)
+        return tracker.match(seen, stamp)

@@ -24,6 +24,8 @@ from ood_perception.masks.fusion import Instances
 LAST_ID = 65535
 CELL = 4
 """Masks are compared on every fourth pixel in both directions."""
+PAUSE = 1_000_000_000
+"""Nanoseconds after which a frame does not follow another: what is in it counts at once."""
 THUMBNAIL = (12, 16)
 """Rows and columns of the small pictures that tell a scene cut."""
 
@@ -79,6 +81,9 @@ class Tracker:
         max_missed: frames for which an object may be hidden and still get its id back.
         max_tracks: most tracks kept; the one unseen for longest is dropped first.
         cut: correlation of two successive pictures below which the scene was cut; -1 = never.
+        min_hits: frames in which an object must have been seen before it counts, where its frame
+            follows another within `PAUSE` (SORT, Bewley et al., ICIP 2016). What is seen in the
+            first frame, after a cut or in a picture by itself counts at once.
 
     Raises:
         ValueError: an option out of its range.
@@ -91,6 +96,7 @@ class Tracker:
         max_missed: int = 15,
         max_tracks: int = 256,
         cut: float = 0.3,
+        min_hits: int = 1,
     ) -> None:
         if not 0 <= min_iou < 1:
             raise ValueError(f'min_iou: expected 0 <= min_iou < 1, got {min_iou}')
@@ -100,12 +106,16 @@ class Tracker:
             raise ValueError(f'cut: expected -1 <= cut < 1, got {cut}')
         if max_missed < 0:
             raise ValueError(f'max_missed: expected 0 or more, got {max_missed}')
+        if min_hits < 1:
+            raise ValueError(f'min_hits: expected 1 or more, got {min_hits}')
         self.min_iou, self.max_missed, self.cut = min_iou, max_missed, cut
+        self.min_hits = min_hits
         self.max_tracks = min(max_tracks, LAST_ID)
         self._tracks: list[_Track] = []
         self._size: tuple[int, ...] = ()
         self._last_id = 0
         self._picture = torch.zeros(0)
+        self._frames, self._stamp = 0, 0  # that follow each other, and when the last one was
 
     def __len__(self) -> int:
         """Count the tracks that are alive, those of hidden objects included."""
@@ -116,30 +126,37 @@ class Tracker:
         self._tracks.clear()
         self._picture = torch.zeros(0)
         self._size = ()
+        self._frames = 0
 
-    def update(self, instances: Instances, image: Tensor | None = None) -> Instances:
+    def update(
+        self, instances: Instances, image: Tensor | None = None, stamp: int | None = None
+    ) -> Instances:
         """
         Match one frame's instances, on the host, with the tracks.
 
         Args:
             instances: of `fusion.fuse`; a frame of another size than the last resets the tracker.
             image: uint8 (3, H, W) RGB, the frame, to notice scene cuts; None = none are.
+            stamp: of the frame in ns; None = it belongs to no sequence.
 
         Returns:
-            The instances with ids that last, 1..65535, in `ids` and `labels`.
+            The instances with ids that last, 1..65535, in `ids` and `labels`; 0 for those that do
+            not count yet.
 
         """
         seen = glance(instances, image)
-        lasting = self.match(seen)
+        lasting = self.match(seen, stamp)
         labels = relabelled(instances.labels, seen.boxes, seen.ids.tolist(), lasting)
         return instances._replace(labels=labels, ids=torch.tensor(lasting, dtype=torch.int32))
 
-    def match(self, seen: Glance) -> list[int]:
-        """Match a frame, on the host, with the tracks; the ids that last, without empty rows."""
+    def match(self, seen: Glance, stamp: int | None = None) -> list[int]:
+        """Match a frame, on the host, with the tracks; see `update`. Empty rows have no id."""
         size = tuple(seen.labels.shape)
         if size != self._size:
             self.reset()
             self._size = size
+        follows = stamp is not None and 0 < stamp - self._stamp <= PAUSE
+        self._frames, self._stamp = self._frames + 1 if follows else 1, stamp or 0
         used = seen.ids > 0
         boxes, picture = seen.boxes[used], seen.picture.flatten()
         if not len(boxes) and not self._tracks:
@@ -147,6 +164,7 @@ class Tracker:
         masks = seen.labels[None] == seen.ids[used][:, None, None]
         if _correlation(self._picture, picture) < self.cut:
             self._tracks.clear()
+            self._frames = 1
         self._picture = picture
         owners: list[_Track | None] = [None] * len(boxes)
         for t, n in self._match(boxes, masks):
@@ -167,7 +185,8 @@ class Tracker:
             self._tracks = sorted(self._tracks, key=lambda track: track.missed)[: self.max_tracks]
         if not self._tracks:
             self._picture = torch.zeros(0)
-        return [track.id for track in owners if track is not None]
+        needed = min(self.min_hits, self._frames)
+        return [t.id if t.hits >= needed else 0 for t in owners if t is not None]
 
     def _match(self, boxes: Tensor, masks: Tensor) -> list[tuple[int, int]]:
         """Pairs (track, instance): by mask overlap first, the rest by widened boxes."""

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from ood_perception.assembly import settle
 from ood_perception.masks import Tracker, fuse
-from ood_perception.masks.tracking import LAST_ID
+from ood_perception.masks.tracking import LAST_ID, PAUSE, glance
+from ood_perception.result import Result
 
 
 def frame(*rectangles, size=(120, 160), scores=None):
@@ -168,8 +170,61 @@ def test_any_number_of_instances(count):
 
 @pytest.mark.parametrize(
     'options',
-    [{'min_iou': 1.0}, {'max_missed': -1}, {'max_tracks': 0}, {'cut': 1.0}],
+    [{'min_iou': 1.0}, {'max_missed': -1}, {'max_tracks': 0}, {'cut': 1.0}, {'min_hits': 0}],
 )
 def test_wrong_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Tracker(**options)
+
+
+OLD, NEW = (10, 10, 40, 40), (100, 60, 130, 90)
+STEP = 50_000_000
+
+
+@pytest.mark.parametrize('min_hits', [1, 2, 3])
+def test_what_comes_into_a_stream_counts_when_it_was_seen_often_enough(min_hits):
+    tracker, stamps = Tracker(min_hits=min_hits), iter(range(STEP, 100 * STEP, STEP))
+    assert tracker.update(frame(OLD), stamp=next(stamps)).ids.tolist() == [1]
+    for _ in range(3):
+        assert tracker.update(frame(OLD), stamp=next(stamps)).ids.tolist() == [1]
+    for seen in range(1, 5):
+        now = tracker.update(frame(OLD, NEW), stamp=next(stamps))
+        assert now.ids.tolist() == [1, 2 if seen >= min_hits else 0]
+        assert id_at(now, 115, 75) == now.ids[1]
+    # what was hidden for a moment counts at once
+    tracker.update(frame(OLD), stamp=next(stamps))
+    assert tracker.update(frame(OLD, NEW), stamp=next(stamps)).ids.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize('gap', [None, 0, -STEP, PAUSE + 1])
+def test_what_is_in_a_frame_that_follows_none_counts_at_once(gap):
+    tracker, stamp = Tracker(min_hits=3), 0
+    for _ in range(5):
+        stamp += STEP
+        tracker.update(frame(OLD), stamp=stamp)
+    now = tracker.update(frame(OLD, NEW), stamp=None if gap is None else stamp + gap)
+    assert 0 not in now.ids.tolist()
+
+
+def test_an_object_that_does_not_count_yet_is_not_in_a_result():
+    """Of three objects the middle one is new; an empty row stands behind them."""
+    instances = frame(OLD, (60, 10, 90, 40), NEW)
+    rows = torch.tensor([1, 2, 3, 0], dtype=torch.int32)
+    result = Result(
+        instances=instances.labels.numpy().astype(np.uint16),
+        boxes=np.arange(16, dtype=np.float32).reshape(4, 4),
+        confidences=np.arange(4, dtype=np.float32),
+        ids=rows.numpy().copy(),
+        areas=np.arange(4, dtype=np.int32),
+        mean_scores=np.arange(4, dtype=np.float32),
+        surroundings=np.arange(4, dtype=np.uint8),
+    )
+    result.boxes[:3] = instances.boxes.numpy()
+    seen = glance(instances)._replace(ids=rows)
+    settle(result, seen, [7, 0, 9])
+    assert result.ids.tolist() == [7, 9]
+    assert result.confidences.tolist() == [0, 2]
+    assert result.boxes.tolist() == [list(map(float, OLD)), list(map(float, NEW))]
+    assert set(np.unique(result.instances)) == {0, 7, 9}
+    assert result.instances[25, 25] == 7
+    assert result.instances[75, 115] == 9

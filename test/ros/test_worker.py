@@ -92,9 +92,9 @@ def worker(ros, tmp_path):
             raise RuntimeError('masks broke')
         return outline(pixels, probability, boxes)
 
-    def counted_track(seen, stream):
+    def counted_track(seen, stream, stamp):
         worker.tracked.update([stream])
-        return track(seen, stream)
+        return track(seen, stream, stamp)
 
     pipeline.score.forward = counted
     pipeline.outliner.mask_model, pipeline._track = breakable, counted_track
