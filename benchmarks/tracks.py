@@ -10,7 +10,8 @@ Count how often the id of a true object changes on drives of the proving ground.
 Three sources of instances: the true masks; the true masks with edges moved by a pixel, one in five
 missing in each frame and false alarms; and the profile's whole pipeline. An object is matched by
 the instance with the largest overlap of at least --least; instances that match none, far objects
-below --area too, are alarms. Switches are told for 100 frames in which an object is in view, and
+below --area too, are alarms; false ids are those that touched an unknown thing in no
+frame. Switches are told for 100 frames in which an object is in view, and
 for 100 in which it is matched too. Seeds from 9500 on, which training never saw.
 """
 
@@ -35,7 +36,7 @@ from research.mask_validation import mask_overlaps, match
 
 FIELDS = (
     'source', 'unknowns', 'drives', 'frames', 'objects', 'found', 'object_frames',
-    'matched_frames', 'alarms', 'switches', 'per_100_object_frames', 'per_100_matched_frames',
+    'matched_frames', 'alarms', 'false_ids', 'false_ids_per_minute', 'switches', 'per_100_object_frames', 'per_100_matched_frames',
     'command',
 )  # fmt: skip
 
@@ -64,6 +65,9 @@ class Source:
         self.name, self.pipeline = name, pipeline
         self.tracker, self.rng = Tracker(), np.random.default_rng(0)
         self.metrics, self.visible, self.matched, self.alarms = TimeMetrics(), 0, 0, 0
+        self.seen: set[tuple[str, int]] = set()
+        self.real: set[tuple[str, int]] = set()
+        self.seconds = 0.0
 
     def start(self) -> None:
         """Begin a drive."""
@@ -95,6 +99,9 @@ class Source:
         pairs = match(overlap, least)
         self.visible, self.matched = self.visible + len(large), self.matched + len(pairs)
         self.alarms += len(found) - len(pairs)
+        self.seen |= {(drive, int(n)) for n in found}
+        touching = np.unique(labels[(frame.anomaly != 0) & (labels > 0)])
+        self.real |= {(drive, int(n)) for n in touching}
         self.metrics.update(
             int(frame.stamp * 1e9),
             truths=[int(ids[i]) for i in large],
@@ -112,6 +119,8 @@ class Source:
             'object_frames': self.visible,
             'matched_frames': self.matched,
             'alarms': self.alarms,
+            'false_ids': len(self.seen - self.real),
+            'false_ids_per_minute': 60 * len(self.seen - self.real) / self.seconds,
             'switches': switches,
             'per_100_object_frames': 100 * switches / max(self.visible, 1),
             'per_100_matched_frames': 100 * switches / max(self.matched, 1),
@@ -127,6 +136,7 @@ def measure(sources: list[Source], options: argparse.Namespace) -> None:
         for index in range(options.frames):
             frame = drive.frame(index)
             for source in sources:
+                source.seconds += 1 / options.rate
                 source.add(frame, str(seed), options.least, options.area)
 
 
