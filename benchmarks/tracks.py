@@ -36,8 +36,8 @@ from research.mask_validation import mask_overlaps, match
 
 FIELDS = (
     'source', 'unknowns', 'drives', 'frames', 'objects', 'found', 'object_frames',
-    'matched_frames', 'alarms', 'false_ids', 'false_ids_per_minute', 'switches', 'per_100_object_frames', 'per_100_matched_frames',
-    'command',
+    'matched_frames', 'alarms', 'false_ids', 'false_ids_per_minute', 'switches',
+    'per_100_object_frames', 'per_100_matched_frames', 'command',
 )  # fmt: skip
 
 
