@@ -129,19 +129,11 @@ def load(path: Path, model: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """
-    What a budget leads to.
+    """What a budget leads to."""
 
-    Attributes:
-        threshold: confidence from which an object is published, 0..1; above 1 nothing is.
-        promised: whether the budget is promised, see the module; otherwise estimated.
-        text: what was found, and how much more normal operation would be needed.
-
-    """
-
-    threshold: float
-    promised: bool
-    text: str
+    threshold: float  # confidence from which an object is published, 0..1; above 1 nothing is
+    promised: bool  # whether the budget is promised, see the module; otherwise estimated
+    text: str  # what was found, and how much more normal operation would be needed
 
 
 def threshold_for(peaks: Sequence[float], per_hour: float, least: float = 0.5) -> Verdict:

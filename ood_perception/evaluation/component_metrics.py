@@ -44,17 +44,10 @@ TABLE = 1 << 21
 
 @dataclass(frozen=True)
 class Track:
-    """
-    Sizes below which components do not count; exactly that size stays.
+    """Sizes below which components do not count; exactly that size stays."""
 
-    Attributes:
-        smallest_prediction: pixels; smaller predicted components are deleted.
-        smallest_truth: pixels; smaller true components are ignored.
-
-    """
-
-    smallest_prediction: int
-    smallest_truth: int
+    smallest_prediction: int  # pixels; smaller predicted components are deleted
+    smallest_truth: int  # pixels; smaller true components are ignored
 
 
 TRACKS = {'anomaly': Track(500, 100), 'obstacle': Track(50, 10)}

@@ -19,21 +19,13 @@ FIGURES = ('ap', 'fpr95', 'auroc', 'best_f1', 'best_f1_threshold')
 class Curve:
     """
     Counts at every distinct threshold t, from the highest down; a pixel is positive at score >= t.
-
-    Attributes:
-        thresholds: float (N,), strictly decreasing, in the unit of the score.
-        tp: int64 (N,), unknown pixels at or above the threshold.
-        fp: int64 (N,), known pixels at or above the threshold.
-        positives: unknown pixels in all.
-        negatives: known pixels in all.
-
     """
 
-    thresholds: NDArray[np.floating]
-    tp: NDArray[np.int64]
-    fp: NDArray[np.int64]
-    positives: int
-    negatives: int
+    thresholds: NDArray[np.floating]  # float (N,), strictly decreasing, in the unit of the score
+    tp: NDArray[np.int64]  # int64 (N,), unknown pixels at or above the threshold
+    fp: NDArray[np.int64]  # int64 (N,), known pixels at or above the threshold
+    positives: int  # unknown pixels in all
+    negatives: int  # known pixels in all
 
     @property
     def precision(self) -> NDArray[np.float64]:

@@ -40,28 +40,19 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """
-    How a data set lies on disk.
+    """How a data set lies on disk."""
 
-    Attributes:
-        title: for people.
-        where: from where it is obtained.
-        labels: pattern of its label files below the root.
-        image: function of (root, label file) that gives the image's path without knowing whether
-            it exists; any picture suffix is tried.
-        values: label value in the file -> 0, 1 or 255; None = as it is, others become 255.
-        track: 'anomaly' or 'obstacle', sizes for its component metrics.
-        any_label: whether labels may be of any kind of picture; of several of one name the one
-            that fits the pattern counts.
-
-    """
-
-    title: str
-    where: str
-    labels: str
+    title: str  # for people
+    where: str  # from where it is obtained
+    labels: str  # pattern of its label files below the root
+    # function of (root, label file) that gives the image's path without knowing whether it exists;
+    # any picture suffix is tried
     image: Callable[[Path, Path], Path]
+    # label value in the file -> 0, 1 or 255; None = as it is, others become 255
     values: Mapping[int, int] = field(default_factory=lambda: dict(PLAIN))
-    track: str = 'anomaly'
+    track: str = 'anomaly'  # 'anomaly' or 'obstacle', sizes for its component metrics
+    # whether labels may be of any kind of picture; of several of one name the one that fits the
+    # pattern counts
     any_label: bool = False
 
 
@@ -174,17 +165,10 @@ DATASETS: dict[str, Layout] = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """
-    A data set found on disk.
+    """A data set found on disk."""
 
-    Attributes:
-        layout: of its files.
-        pairs: (image, label) files in order of their names.
-
-    """
-
-    layout: Layout
-    pairs: list[tuple[Path, Path]]
+    layout: Layout  # of its files
+    pairs: list[tuple[Path, Path]]  # (image, label) files in order of their names
 
     def __len__(self) -> int:
         return len(self.pairs)

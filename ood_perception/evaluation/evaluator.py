@@ -42,28 +42,20 @@ SMALLEST = 50
 
 @dataclass
 class Evaluation:
-    """
-    One evaluated run.
+    """One evaluated run."""
 
-    Attributes:
-        name: of the run.
-        summary: figures by name; fractions 0..1, undefined ones None; can be written as JSON.
-        curve: precision-recall and ROC, or None without labels.
-        reliability: mean probability, share of unknown pixels, pixels of each calibration bin.
-        breakdown: rows of (condition, figures).
-        pictures: (caption, RGB panel) of the best and the worst frames.
-        latencies_ms: of all frames that have one.
-        problems: what was wrong with the input, and how often.
-
-    """
-
-    name: str
+    name: str  # of the run
+    # figures by name; fractions 0..1, undefined ones None; can be written as JSON
     summary: dict[str, Any]
-    curve: Curve | None = None
+    curve: Curve | None = None  # precision-recall and ROC, or None without labels
+    # mean probability, share of unknown pixels, pixels of each calibration bin
     reliability: tuple[Any, Any, Any] | None = None
+    # rows of (condition, figures)
     breakdown: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    # (caption, RGB panel) of the best and the worst frames
     pictures: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
-    latencies_ms: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)  # of all frames that have one
+    # what was wrong with the input, and how often
     problems: dict[str, int] = field(default_factory=dict)
 
 

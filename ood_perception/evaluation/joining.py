@@ -30,24 +30,16 @@ Group = tuple[int, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Topics:
-    """
-    Names of topics; '' = none.
+    """Names of topics; '' = none."""
 
-    Attributes:
-        image: the camera's, in the bag of the source.
-        anomaly: labels 0, 1, 255 as mono8, in the bag of the source.
-        instances: true ids as mono16, in the bag of the source.
-        node: the node whose ``heatmap``, ``score``, ``instances`` and ``detections_json`` are read
-            in the bag of outputs.
-        depth: registered depth image, 16UC1 (mm) or 32FC1 (m) of the size of the labels, in the
-            bag of the source; for the breakdown by distance.
-
-    """
-
-    image: str = '/camera/image_raw'
-    anomaly: str = '/labels/anomaly'
-    instances: str = '/labels/instances'
+    image: str = '/camera/image_raw'  # the camera's, in the bag of the source
+    anomaly: str = '/labels/anomaly'  # labels 0, 1, 255 as mono8, in the bag of the source
+    instances: str = '/labels/instances'  # true ids as mono16, in the bag of the source
+    # the node whose ``heatmap``, ``score``, ``instances`` and ``detections_json`` are read in the
+    # bag of outputs
     node: str = '/ood'
+    # registered depth image, 16UC1 (mm) or 32FC1 (m) of the size of the labels, in the bag of the
+    # source; for the breakdown by distance
     depth: str = '/camera/depth/image_raw'
 
     def present(self, path: str | Path) -> list[str]:

@@ -11,26 +11,15 @@ from pathlib import Path
 
 @dataclass
 class LiveRun:
-    """
-    What a replay yielded.
+    """What a replay yielded."""
 
-    Attributes:
-        bag: folder of the recorded bag.
-        frames_in: images sent.
-        seconds: from the first image sent to the last output received.
-        sent_ns: stamp -> time in ns at which the frame's camera_info arrived at the recorder.
-        received_ns: stamp -> time in ns at which the frame's last output arrived.
-        log: of the node.
-        engine: that ran, as the node's diagnostics say at the end; '' = they did not.
-        device: likewise.
-
-    """
-
-    bag: Path
-    frames_in: int
-    seconds: float
+    bag: Path  # folder of the recorded bag
+    frames_in: int  # images sent
+    seconds: float  # from the first image sent to the last output received
+    # stamp -> time in ns at which the frame's camera_info arrived at the recorder
     sent_ns: dict[int, int] = field(default_factory=dict)
+    # stamp -> time in ns at which the frame's last output arrived
     received_ns: dict[int, int] = field(default_factory=dict)
-    log: Path = Path()
-    engine: str = ''
-    device: str = ''
+    log: Path = Path()  # of the node
+    engine: str = ''  # that ran, as the node's diagnostics say at the end; '' = they did not
+    device: str = ''  # likewise

@@ -27,23 +27,14 @@ Recipe = Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """
-    Images with their labels.
+    """Images with their labels."""
 
-    Attributes:
-        images: paths, sorted.
-        labels: path of each image's label; None where every pixel is known (class 0).
-        label_map: label values -> class ids.
-        name: where they come from, for people.
-        noncommercial: True where the data's licence forbids commercial use.
-
-    """
-
-    images: Sequence[Path]
+    images: Sequence[Path]  # paths, sorted
+    # path of each image's label; None where every pixel is known (class 0)
     labels: Sequence[Path | None]
-    label_map: LabelMap
-    name: str = ''
-    noncommercial: bool = False
+    label_map: LabelMap  # label values -> class ids
+    name: str = ''  # where they come from, for people
+    noncommercial: bool = False  # True where the data's licence forbids commercial use
 
     def __len__(self) -> int:
         return len(self.images)

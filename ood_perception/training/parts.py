@@ -25,33 +25,21 @@ Maps = Sequence[Tensor]
 
 @dataclass
 class Parts:
-    """
-    How to run the parts of one model.
+    """How to run the parts of one model."""
 
-    Attributes:
-        model: the whole model, whose state is saved.
-        spec: how its images are normalised.
-        features: normalised images -> list of maps of the frozen backbone.
-        logits: maps -> class logits (B, K, h, w), or None for a bare backbone.
-        ood: maps -> UEM outputs (B, 2, h, w), or None.
-        decoder: modules that stage 1 trains.
-        uem: modules that stage 2 trains.
-        class_head: the module whose input is the pixel embedding of the classes (a GMM head).
-        ood_head: likewise of the UEM.
-        backbone: the frozen module, which has a checkpoint of its own.
-
-    """
-
-    model: nn.Module
-    spec: InputSpec
+    model: nn.Module  # the whole model, whose state is saved
+    spec: InputSpec  # how its images are normalised
+    # normalised images -> list of maps of the frozen backbone
     features: Callable[[Tensor], list[Tensor]]
+    # maps -> class logits (B, K, h, w), or None for a bare backbone
     logits: Callable[[Maps], Tensor] | None
-    ood: Callable[[Maps], Tensor] | None
-    decoder: list[nn.Module] = field(default_factory=list)
-    uem: list[nn.Module] = field(default_factory=list)
+    ood: Callable[[Maps], Tensor] | None  # maps -> UEM outputs (B, 2, h, w), or None
+    decoder: list[nn.Module] = field(default_factory=list)  # modules that stage 1 trains
+    uem: list[nn.Module] = field(default_factory=list)  # modules that stage 2 trains
+    # the module whose input is the pixel embedding of the classes (a GMM head)
     class_head: nn.Module | None = None
-    ood_head: nn.Module | None = None
-    backbone: nn.Module | None = None
+    ood_head: nn.Module | None = None  # likewise of the UEM
+    backbone: nn.Module | None = None  # the frozen module, which has a checkpoint of its own
 
     def prefixes(self, modules: list[nn.Module]) -> tuple[str, ...]:
         """Prefixes of the state-dict entries of some modules of the model."""
