@@ -98,7 +98,6 @@ def tables(rows: Sequence[Row], names: Sequence[str], profile: str) -> list[Any]
         rows: what was measured.
         names: of the engines as they were asked for, one a row.
         profile: its name, for the title.
-
     """
     from rich.table import Table
 

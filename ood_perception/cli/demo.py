@@ -123,7 +123,6 @@ def write_bag(
 
     Raises:
         SourceError: the source cannot be opened, or yields nothing.
-
     """
     from ood_perception.bags import rosbag2 as bags
     from ood_perception.bags.sources import nothing, open_source

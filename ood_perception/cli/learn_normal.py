@@ -24,7 +24,6 @@ class Unusual:
 
     Attributes:
         frames: number of those that show something unknown.
-
     """
 
     def __init__(self) -> None:

@@ -87,7 +87,6 @@ def parse_size(text: str, empty: bool = False) -> tuple[int, int]:
 
     Raises:
         typer.BadParameter: something else.
-
     """
     match = re.fullmatch(r'([1-9]\d*)[xX]([1-9]\d*)', text.strip())
     if not match and (text or not empty):
@@ -101,7 +100,6 @@ def parse_range(text: str) -> tuple[float, float] | None:
 
     Raises:
         typer.BadParameter: something else.
-
     """
     if not text:
         return None

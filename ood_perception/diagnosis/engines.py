@@ -72,7 +72,6 @@ def check_choice(profile: str, size: tuple[int, int]) -> Iterator[Finding]:
     Args:
         profile: name or path.
         size: (height, width) of the camera's image.
-
     """
     from ood_perception.pipeline import Pipeline
     from ood_perception.profile import ProfileError

@@ -40,7 +40,6 @@ class Alarms:
 
         Raises:
             InputError: the sizes differ.
-
         """
         if instances.shape != anomaly.shape:
             raise InputError(f'instances are {instances.shape}, labels {anomaly.shape}')

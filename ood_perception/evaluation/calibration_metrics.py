@@ -22,7 +22,6 @@ class CalibrationMetrics:
 
     Args:
         bins: of equal width over 0..1.
-
     """
 
     def __init__(self, bins: int = 15) -> None:
@@ -41,7 +40,6 @@ class CalibrationMetrics:
 
         Raises:
             InputError: sizes differ, values outside 0..1, or a label is none of 0, 1, 255.
-
         """
         probability = np.asarray(probability)
         integer = probability.dtype == np.uint8
@@ -82,7 +80,6 @@ class CalibrationMetrics:
         Returns:
             ``ece`` (expected calibration error, 0..1), ``mce`` (largest bin's error), ``brier``
             (mean squared error, 0..1); nan without pixels.
-
         """
         mean, share, total = self.reliability()
         if not total.size:

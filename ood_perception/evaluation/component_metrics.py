@@ -73,7 +73,6 @@ class ComponentMetrics:
 
     Raises:
         ValueError: unknown track or mode.
-
     """
 
     def __init__(
@@ -99,7 +98,6 @@ class ComponentMetrics:
 
         Raises:
             InputError: sizes differ or a label is none of 0, 1, 255; nothing was added.
-
         """
         score, label = np.asarray(score), np.asarray(label)
         if score.ndim != 2:
@@ -138,7 +136,6 @@ class ComponentMetrics:
             there is none), ``F1_star`` (mean over the 11 thresholds), the same as ``siou``,
             ``ppv``, ``f1_star``; ``f1``, ``tp``, ``fn``, ``fp`` (lists of 11, for `TAUS`),
             ``truths``, ``predictions`` (components), ``threshold``. Means over nothing are nan.
-
         """
         siou, ppv = list(self._siou), list(self._ppv)
         threshold = self.threshold
@@ -194,7 +191,6 @@ def component_figures(
         sIoU of every true component, I / (|touching predictions| + |truth| - I - A) where A are
         pixels of those predictions on other true components; PPV of every predicted component, its
         share of pixels on any true one.
-
     """
     unknown, found = label == UNKNOWN, prediction & (label != IGNORE)
     # Only pixels of some component need to be looked at, mostly few.

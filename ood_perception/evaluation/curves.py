@@ -58,7 +58,6 @@ class Curve:
             it, and nan without pixels), ``fpr95`` = FPR at the first threshold from above with
             TPR >= 0.95 (no interpolation), ``auroc`` by trapezoids, ``best_f1`` and the highest
             threshold that reaches it. What one class alone leaves undefined is nan.
-
         """
         if not len(self.thresholds):
             return dict.fromkeys(FIGURES, float('nan'))
@@ -81,7 +80,6 @@ class Curve:
 
         Returns:
             ``ap_low``, ``ap_high``, ``fpr95_low``, ``fpr95_high``.
-
         """
         names = ('ap_low', 'ap_high', 'fpr95_low', 'fpr95_high')
         if not (self.positives and self.negatives):
@@ -132,7 +130,6 @@ def curve_of(
         thresholds: float (N,), lower edge of the scores counted there.
         positive: int64 (N,), unknown pixels counted at each.
         negative: int64 (N,), known pixels counted at each.
-
     """
     order = np.argsort(thresholds, kind='stable')[::-1]
     thresholds = thresholds[order]

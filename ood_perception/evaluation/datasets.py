@@ -186,7 +186,6 @@ class Dataset:
             problems: gets labels that cannot be read, and values that mean nothing.
             values: meaning of the labels' values, None for the layout's.
             intensity: (low, high) of images of more than 8 bits, None = estimated and held.
-
         """
         problems = Counter() if problems is None else problems
         values = LabelValues(self.layout.values) if values is None else values
@@ -227,7 +226,6 @@ def open_dataset(name: str, root: str | Path) -> Dataset:
     Raises:
         DatasetError: unknown name, no such folder, no labels, or labels without images; the text
             says what is missing and where the data set is obtained.
-
     """
     if name not in DATASETS:
         raise DatasetError(f'data set: expected one of {", ".join(DATASETS)}, got {name!r}')

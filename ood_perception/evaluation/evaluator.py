@@ -73,7 +73,6 @@ class Evaluator:
 
     Attributes:
         problems: what was wrong with the input, and how often.
-
     """
 
     def __init__(

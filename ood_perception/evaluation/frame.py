@@ -44,7 +44,6 @@ def leave_out(frame: Frame, zones: tuple[str, ...]) -> None:
 
     Raises:
         ValueError: a zone is no polygon or leaves the image.
-
     """
     maps = (frame.heatmap, frame.score, frame.instances, frame.anomaly, frame.truth)
     for shape in {m.shape for m in maps if m is not None}:

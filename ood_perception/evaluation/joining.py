@@ -68,7 +68,6 @@ def grouped(
 
     Raises:
         BagError: the bag cannot be opened.
-
     """
     with bags.opened(path) as reader:
         if reader.damage:
@@ -160,7 +159,6 @@ def join(
 
     Raises:
         BagError: a bag cannot be opened.
-
     """
     values = LabelValues() if values is None else values
     names = [f'{topics.node}/{n}' for n in ('heatmap', 'score', 'instances', 'detections_json')]

@@ -27,7 +27,6 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
 
     Raises:
         BagError: the path exists already.
-
     """
     with bags.open_writer(path) as writer:
         out = bags.MessageWriter(writer)

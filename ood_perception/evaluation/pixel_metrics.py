@@ -60,7 +60,6 @@ def valid_pixels(score: Any, label: Any) -> tuple[NDArray[Any], NDArray[np.bool_
 
     Raises:
         InputError: sizes differ, scores are no real numbers, or a label is none of 0, 1, 255.
-
     """
     score, label = np.asarray(score), np.asarray(label)
     if score.shape != label.shape:
@@ -103,7 +102,6 @@ class PixelMetrics:
 
     Raises:
         ValueError: unknown mode.
-
     """
 
     def __init__(self, mode: str = 'exact') -> None:
@@ -176,7 +174,6 @@ class PixelMetrics:
             of the score), ``positives``, ``negatives``, ``frames``, ``void_frames``,
             ``nan_pixels``; for `streaming` also ``ap_low``, ``ap_high``, ``fpr95_low`` and
             ``fpr95_high``, between which the exact figures lie. Undefined figures are nan.
-
         """
         curve = self.curves()
         figures: dict[str, float] = curve.figures()
@@ -232,7 +229,6 @@ def quantile_counts(
 
     Returns:
         Lower edges float64 (B,), and the unknown and the known pixels in each bin, int64 (B,).
-
     """
     if np.abs(scores).max() > 1e30:
         scores = scores.astype(np.float64)  # a range beyond float32

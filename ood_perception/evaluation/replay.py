@@ -68,7 +68,6 @@ def evaluate_live(
 
     Raises:
         BagError: a bag cannot be opened.
-
     """
     names = topics or Topics()
     names = replace(names, image=image_topic)
@@ -124,7 +123,6 @@ def evaluate_bag(
 
     Raises:
         BagError: a bag cannot be opened or written.
-
     """
     evaluator = Evaluator(name or pipeline.profile.name, mode, track, zones=zones)
     stream = stream or shown(Path(source).stem)
@@ -162,7 +160,6 @@ def bag_frames(
 
     Raises:
         BagError: the bag cannot be opened, has no images, or not one that is usable.
-
     """
     have = {t.name for t in bags.topics(source) if t.count}
     if topics.image not in have:

@@ -63,7 +63,6 @@ def write_report(
     Raises:
         ValueError: no runs.
         ImportError: Jinja2 or matplotlib is missing; the text says how to get them.
-
     """
     if not runs:
         raise ValueError('runs: expected at least one evaluation, got none')
@@ -125,7 +124,6 @@ def read_numbers(path: str | Path) -> list[Evaluation]:
 
     Raises:
         ValueError: no such file, or another kind of JSON.
-
     """
     from ood_perception.evaluation.curves import Curve
 

@@ -70,7 +70,6 @@ def measure(
         cameras: frames in a batch.
         runs: batches of each pipeline that are timed.
         warm_up: batches before that.
-
     """
     names = [f'camera {i}' for i in range(cameras)]
 
@@ -154,7 +153,6 @@ def write_rows(path: str | Path, rows: Sequence[Row], command: str) -> None:
         path: of the CSV file; its folder is made.
         rows: to be written.
         command: that prints them.
-
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

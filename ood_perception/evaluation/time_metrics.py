@@ -56,7 +56,6 @@ class TimeMetrics:
             truths: ids of the true objects in it.
             pairs: matched (predicted id, true id).
             stream: name of the sequence.
-
         """
         number = self._frame[stream] = self._frame.get(stream, -1) + 1
         if heatmap is not None:
@@ -101,7 +100,6 @@ class TimeMetrics:
             ``flicker`` (0..1), ``track_switches`` (count), ``switches_per_object``,
             ``delay_frames`` and ``delay_s`` (means over found objects), ``delay_s_max``,
             ``objects``, ``never_found``. Undefined figures are nan.
-
         """
         nan = float('nan')
         found, objects = len(self._delays), len(self._seen)

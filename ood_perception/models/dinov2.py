@@ -58,7 +58,6 @@ def resample_positions(table: Tensor, height: int, width: int, registers: bool) 
 
     Returns:
         (1, height * width, D) in the dtype of `table`, computed in float32.
-
     """
     side = round(table.shape[1] ** 0.5)
     if (height, width) == (side, side):
@@ -88,7 +87,6 @@ class DINOv2(VisionTransformer):
 
     Attributes:
         spec: how images are to be normalised, and that their sides are multiples of 14.
-
     """
 
     spec = InputSpec(multiple_of=PATCH)
@@ -149,7 +147,6 @@ class DINOv2(VisionTransformer):
 
         Raises:
             ValueError: a size that is not a multiple of 14.
-
         """
         check_size(images)
         maps = self.forward_intermediates(
@@ -167,7 +164,6 @@ class DINOv2(VisionTransformer):
 
         Returns:
             features: one (B, D, H / 14, W / 14) map per block, in increasing depth.
-
         """
         return SegmentorOutput(features=self.patch_maps(images, self.out_indices))
 
@@ -192,6 +188,5 @@ def build_dinov2(variant: str, registers: bool, **overrides: Any) -> DINOv2:
         variant: key of `VARIANTS`.
         registers: with four register tokens.
         **overrides: arguments of :class:`DINOv2` that differ from the variant's.
-
     """
     return DINOv2(**{'registers': 4 if registers else 0, **VARIANTS[variant], **overrides})

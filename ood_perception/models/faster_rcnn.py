@@ -143,7 +143,6 @@ class PromptRCNN(nn.Module):
         score_threshold: detections below this confidence are dropped.
         nms_threshold: IoU above which the weaker of two boxes of one class is dropped.
         max_boxes: of one score map.
-
     """
 
     def __init__(
@@ -204,7 +203,6 @@ class PromptRCNN(nn.Module):
 
         Raises:
             ValueError: not (B, H, W).
-
         """
         features = self.features(scores)
         sizes = [(int(scores.shape[1]), int(scores.shape[2]))] * len(scores)

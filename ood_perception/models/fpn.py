@@ -63,7 +63,6 @@ class FPN(Foldable):
         in_channels: D of the input maps.
         channels: inner and output width.
         mlp_hidden: hidden width of the MLP on the final tokens.
-
     """
 
     def __init__(self, in_channels: int, channels: int = 256, mlp_hidden: int = 512) -> None:
@@ -95,7 +94,6 @@ class FPN(Foldable):
 
         Returns:
             float (B, channels, 4 h, 4 w).
-
         """
         extra = self.dino_mlp(final.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         laterals = [

@@ -41,7 +41,6 @@ class Int8Conv(nn.Module):
 
     Raises:
         ValueError: a range that is empty or not finite.
-
     """
 
     scales: Tensor
@@ -92,7 +91,6 @@ def quantised(backbone: nn.Module, ranges: Mapping[str, tuple[float, float]]) ->
 
     Raises:
         ValueError: a range of a convolution that the backbone has not.
-
     """
     left = set(ranges)
     int8_copy = copy.deepcopy(backbone).eval()

@@ -126,7 +126,6 @@ class Block(nn.Module):
         res_post_norm: x + LN'(f(LN(x))); used only with neither `post_norm` nor `layer_scale`.
         layer_scale: initial value of the residual factors g, None for no factors.
         dcn: further arguments of :class:`DCNv3`.
-
     """
 
     def __init__(
@@ -177,7 +176,6 @@ class Level(nn.Module):
         final_norm: LayerNorm after the last block.
         post_norm_ids: blocks after which x itself is normalised (level 2 of H and G).
         downsample: whether another level follows.
-
     """
 
     def __init__(
@@ -222,7 +220,6 @@ class InternImage(nn.Module):
         level2_post_norm: LayerNorms inside level 2 (H, G).
         level2_post_norm_block_ids: after which of its blocks.
         center_feature_scale: see `dcnv3.DCNv3` (H, G).
-
     """
 
     def __init__(

@@ -28,7 +28,6 @@ class SegformerHead(nn.Module):
         num_classes: K.
         channels: inner width.
         dropout: probability of dropping a channel before the classifier, in training.
-
     """
 
     def __init__(

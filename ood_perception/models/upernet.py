@@ -41,7 +41,6 @@ class UPerHead(nn.Module):
         channels: inner width.
         pool_scales: cells per side of each pooled map.
         dropout: probability of dropping a channel before the classifier, in training.
-
     """
 
     def __init__(

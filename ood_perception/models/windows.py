@@ -63,7 +63,6 @@ def mean_over_windows(
 
     Returns:
         (B, C, H, W), float32 at least.
-
     """
     count, _, height, width = images.shape
     rows = window_starts(height, window[0], stride[0])
@@ -106,7 +105,6 @@ def logits_over_windows(
 
     Returns:
         logits: (B, K, H, W); ood: (B, 2, H, W); no features.
-
     """
 
     def both(crops: Tensor) -> Tensor:

@@ -68,7 +68,6 @@ def outside(result: Result, ignored: Sequence[str]) -> Result:
     Args:
         result: of a frame, on the host; left as it is.
         ignored: polygons as in `frames.zones`; empty texts are none.
-
     """
     names = zones.named(ignored)
     maps = (result.heatmap, result.score, result.instances)

@@ -60,7 +60,6 @@ class ExtraTopics:
         vision: module vision_msgs.msg, or None where it is not installed.
         foxglove: module foxglove_msgs.msg, or None.
         metres: whether depth is read.
-
     """
 
     def __init__(
@@ -110,7 +109,6 @@ def detections_3d(messages: Any, header: Any, found: Sequence[Detection]) -> Any
         messages: the module vision_msgs.msg.
         header: std_msgs/Header of the frame.
         found: the objects.
-
     """
     array = messages.Detection3DArray(header=header)
     for item in found:
@@ -140,7 +138,6 @@ def image_annotations(
         header: std_msgs/Header of the frame.
         result: the frame's result on the host, with the instances.
         found: its objects.
-
     """
     colour = {name: value / 255 for name, value in zip('rgb', OUTLINE, strict=True)}
     drawn = messages.ImageAnnotations()

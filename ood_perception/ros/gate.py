@@ -78,7 +78,6 @@ class Gate:
             hold: seconds of looks without it for which something seen counts as still there.
             timeout: seconds after which a look is too old to say anything.
             blind: why nothing can be seen whatever was seen before, or ''.
-
         """
         if not blind and now - self._looked > timeout:
             never = math.isinf(self._looked)
@@ -104,7 +103,6 @@ class StateTopic:
         name: fully qualified name of the node, and the camera.
         why_blind: tells why nothing can be seen at the moment, or ''.
         details: further words for a result that stays out, or ''.
-
     """
 
     def __init__(
@@ -191,7 +189,6 @@ def why_blind(state: str, worker: Any, health: Health) -> str:
         state: label of its lifecycle state.
         worker: the `Worker`, or None.
         health: what is wrong with it.
-
     """
     if state != 'active' or worker is None:
         return f'the node is {state}'

@@ -43,7 +43,6 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
 
     Raises:
         TrainingError: no such bag, topic or folder, nothing in it, or no room to write to.
-
     """
     if not root.exists():
         raise TrainingError(f'{root}: no such bag')

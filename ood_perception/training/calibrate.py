@@ -50,7 +50,6 @@ def fit(
     Raises:
         TrainingError: no finite score of one kind, an unknown `kind`, or a score that does not
             rise from known to unknown pixels.
-
     """
     from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
     from ood_perception.scores.calibration import Calibration
@@ -107,7 +106,6 @@ def profile_scores(
         samples: yields (image uint8 (H, W, 3), label uint8 (H, W) with 254 unknown, 255 void).
         device: see `Pipeline.from_profile`.
         stride: every n-th pixel of every n-th row is kept.
-
     """
     from ood_perception.pipeline import Pipeline
     from ood_perception.profile import StageConfig
@@ -134,7 +132,6 @@ def write_calibration(source: Path, target: Path, calibration: CalibrationConfig
 
     Raises:
         TrainingError: a file that cannot be read or written, or that then is no profile.
-
     """
     block = yaml.safe_dump({'calibration': dataclasses.asdict(calibration)}, sort_keys=False)
     try:

@@ -46,7 +46,6 @@ class Frames:
         Raises:
             TrainingError: a file that cannot be read, sizes that differ, or a label value
                 outside the map; the message names the file.
-
         """
         image, turned = _read(files.read_picture, self.images[index])
         path = self.labels[index]
@@ -66,7 +65,6 @@ class Frames:
 
         Raises:
             TrainingError: there is no image, or the first of :meth:`load`'s errors.
-
         """
         if not len(self):
             raise TrainingError(f'{self.name}: no images')
@@ -112,7 +110,6 @@ class TrainingSet(Dataset):
         frames: images with labels; several are mixed in proportion to their sizes.
         recipe: augmentation, outlier exposure included.
         seed: of the recipe's random numbers.
-
     """
 
     def __init__(
@@ -132,7 +129,6 @@ class TrainingSet(Dataset):
         Returns:
             'image': uint8 (3, H, W) RGB; 'label': int64 (H, W) class ids, 254 unknown, 255 void;
             'name': path of the image.
-
         """
         epoch, index = key
         which = int(np.searchsorted(self._ends, index, side='right'))

@@ -48,7 +48,6 @@ def finish(
 
     Returns:
         Path of the profile.
-
     """
     calibration, preset = CalibrationConfig(), job.preset
     if len(scores):

@@ -58,7 +58,6 @@ class LabelMap:
 
         Raises:
             TrainingError: a value outside the map, naming it and `path`.
-
         """
         mapped = self.table[label]
         bad = mapped == FORBIDDEN
@@ -82,7 +81,6 @@ def load_label_map(name_or_path: str | Path, classes: list[str] | None = None) -
 
     Raises:
         TrainingError: no such map, not YAML, or a wrong key or value, naming file and key.
-
     """
     path = Path(name_or_path).expanduser()
     if path.suffix not in ('.yaml', '.yml'):

@@ -35,7 +35,6 @@ def object_weights(target: Tensor, area: float, limit: float = 4.0) -> Tensor:
 
     Returns:
         float32 (B, H, W), 1..limit, 1 where nothing is unknown.
-
     """
     weights = np.ones(tuple(target.shape), np.float32)
     for row, mask in zip(weights, (target == 1).cpu().numpy(), strict=True):
@@ -73,7 +72,6 @@ def llr_loss(
 
     Raises:
         ValueError: alpha > 0 without `ood`.
-
     """
     if alpha and ood is None:
         raise ValueError('llr_loss: alpha > 0 needs the UEM outputs (ood)')

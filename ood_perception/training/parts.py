@@ -53,7 +53,6 @@ def split(model: Any) -> Parts:
 
     Raises:
         TrainingError: a model that training does not know.
-
     """
     kind = type(model).__name__
     if kind not in SPLITS:

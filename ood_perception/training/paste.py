@@ -43,7 +43,6 @@ def paste(
 
     Returns:
         False where nothing was pasted, since too little of it would be seen.
-
     """
     height, width = label.shape
     wanted = side or float(np.exp(rng.uniform(np.log(12), np.log(260))))
@@ -127,7 +126,6 @@ def match_light(rng: Rng, rgb: Array, opaque: Array, place: Array) -> Array:
 
     Returns:
         float32 (h, w, 3).
-
     """
     how_far = rng.uniform(0, 0.8)
     if rng.random() >= 0.75:

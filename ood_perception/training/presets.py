@@ -137,7 +137,6 @@ def override(stage: S, changes: list[str]) -> S:
 
     Raises:
         TrainingError: unknown key or wrong type, naming it.
-
     """
     trainer_keys = {f.name for f in dataclasses.fields(stage.trainer)}
     stage_keys = {f.name for f in dataclasses.fields(stage)} - {'trainer', 'options'}

@@ -52,7 +52,6 @@ class Paste:
 
     Raises:
         TrainingError: no objects.
-
     """
 
     def __init__(

@@ -64,7 +64,6 @@ def train_uem(job: Job) -> tuple[Path, dict[str, float]]:
 
     Raises:
         TrainingError: whatever is wrong with data, model or disk, naming the file.
-
     """
     check_data(job)
     stage = begin(job, 'uem')
@@ -80,7 +79,6 @@ def begin(job: Job, kind: str) -> Any:
 
     Returns:
         The stage of that kind, a `presets.Stage` or what the preset has of it.
-
     """
     stage = getattr(job.preset, kind)
     stage = dataclasses.replace(stage, trainer=stage.trainer.for_this_machine())

@@ -29,7 +29,6 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         stop: batch after the last, None = endless.
         rank: of this process.
         world: number of processes.
-
     """
 
     def __init__(

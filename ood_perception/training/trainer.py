@@ -54,7 +54,6 @@ class Trainer:
     Attributes:
         step: optimiser steps done.
         best: validation numbers of the kept weights.
-
     """
 
     def __init__(
@@ -101,7 +100,6 @@ class Trainer:
         Raises:
             TrainingError: the loss is not a number (the state before that step is saved), or a
                 checkpoint cannot be written at the end.
-
         """
         s = self.settings
         self.module.train()

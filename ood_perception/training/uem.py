@@ -34,7 +34,6 @@ class StageTask(Task):
         validate: measures the parts in evaluation mode, None = no validation.
         label_stride: the loss sees every n-th row and column of the label (1 in the papers). An
             even one shifts what is learnt by half a pixel: no pixel lies in the middle of a cell.
-
     """
 
     def __init__(
@@ -127,7 +126,6 @@ class UemTask(StageTask):
             (0 = no, as in the paper).
         exact: as of `scores.LikelihoodRatio`, so that a network learns for the score it is used
             with: True upsamples the class logits and the UEM, False their ratio.
-
     """
 
     def __init__(

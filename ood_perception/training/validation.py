@@ -32,7 +32,6 @@ class Validation:
         limit: samples used at most, evenly chosen.
         stride: every n-th pixel of every n-th row is used.
         exact: as of `scores.LikelihoodRatio`.
-
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Validation:
 
         Raises:
             TrainingError: no sample has unknown pixels, or none has known ones.
-
         """
         assert parts.ood is not None
         ratio = UemScore() if parts.logits is None else LikelihoodRatio(self.exact)

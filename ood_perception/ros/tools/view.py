@@ -111,7 +111,6 @@ def serve(
 
     Raises:
         ValueError: the port cannot be used.
-
     """
     newest = _Newest()
     try:
