@@ -19,7 +19,7 @@ from ood_perception.training.parts import normalise, split
 from ood_perception.training.stream import loader
 from ood_perception.training.uem import UemTask
 from research.compact_data import Samples, as_sample
-from research.frozen import FrozenFeatures
+from research.frozen import Deep, FrozenFeatures, Shallow
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +106,12 @@ def test_a_loading_process_does_not_wait_for_threads_left_behind(parts):
     samples = Samples([(1.0, [(image, label)], lambda _rng, *pair: pair)], 4, 0)
     batches = loader(FrozenFeatures(samples, parts, True), KEYS[:1], 1, timeout=240)
     assert next(iter(batches))['label'].shape == (2, 64, 96)
+
+
+@torch.inference_mode()
+def test_shallow_and_deep_are_the_backbone(parts):
+    images = torch.randn(2, 3, 64, 96)
+    fine = Shallow(parts.backbone)(images)
+    found = [*fine, *Deep(parts.backbone)(fine[-1])]
+    for got, true in zip(found, parts.backbone(images), strict=True):
+        assert torch.equal(got, true)
