@@ -158,18 +158,10 @@ def _harmonic_ap(
     before: NDArray[np.int64], found: NDArray[np.int64], false: NDArray[np.int64]
 ) -> float:
     """Sum of precisions when `found` positives follow `before`, with `false` ahead of each."""
+    import torch
+
     keep = found > 0
-    a, k, f = before[keep].astype(float), found[keep].astype(float), false[keep].astype(float)
+    a, k, f = (torch.from_numpy(n[keep]).double() for n in (before, found, false))
     # sum_{i=1..k} (a + i) / (a + i + f) = k - f * (psi(a + f + k + 1) - psi(a + f + 1))
-    return fsum(k - f * (_digamma(a + f + k + 1) - _digamma(a + f + 1)))
-
-
-def _digamma(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Digamma for x >= 1 to 1e-14: ten steps of the recurrence, then the asymptotic series."""
-    shift = np.zeros_like(x)
-    for i in range(10):
-        shift += 1 / (x + i)
-    y = x + 10
-    z = 1 / (y * y)
-    series = z * (1 / 12 - z * (1 / 120 - z * (1 / 252 - z * (1 / 240 - z / 132))))
-    return np.log(y) - 0.5 / y - series - shift
+    precisions = k - f * (torch.digamma(a + f + k + 1) - torch.digamma(a + f + 1))
+    return fsum(precisions.tolist())

@@ -21,14 +21,6 @@ from ood_perception.models.folding import Foldable
 from ood_perception.models.heads import MLP
 
 
-class DoubleSize(nn.Module):
-    """Bilinear resize to twice the size; holds its slot in the official key names."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float (B, C, h, w) to float (B, C, 2 h, 2 w)."""
-        return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
-
-
 def _smooth(channels: int, doublings: int) -> nn.Sequential:
     # Slots 0, 4, 8: convolution; 1, 5, 9: batch norm; 2, 6, 10: ReLU; 3, 7, 11: resize.
     layers: list[nn.Module] = []
@@ -39,7 +31,7 @@ def _smooth(channels: int, doublings: int) -> nn.Sequential:
             nn.ReLU(),
         ]
         if doublings:
-            layers.append(DoubleSize())
+            layers.append(nn.Upsample(scale_factor=2, mode='bilinear'))
     return nn.Sequential(*layers)
 
 
