@@ -68,10 +68,10 @@ class MessageWriter:
         data = self.store.serialize_cdr(message, kind)
         self._writer.write(self._connections[topic], stamp_ns, data)
 
-    def header(self, stamp_ns: int, frame_id: str = CAMERA_FRAME) -> Any:
-        """std_msgs/Header of a stamp in ns."""
+    def header(self, stamp_ns: int) -> Any:
+        """std_msgs/Header of a stamp in ns, in the frame of a camera."""
         time = self.kinds['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
-        return self.kinds['std_msgs/msg/Header'](time, frame_id)
+        return self.kinds['std_msgs/msg/Header'](time, CAMERA_FRAME)
 
     def image(self, header: Any, pixels: np.ndarray, encoding: str) -> Any:
         """sensor_msgs/Image of an (H, W) or (H, W, 3) array."""
@@ -121,27 +121,23 @@ def write_drive(
     *,
     focal: float = 0.0,
     storage: str = DEFAULT_STORAGE,
-    camera: str = '/camera',
     labels: str = '/labels',
     compressed: bool = False,
-    frame_id: str = CAMERA_FRAME,
     start_ns: int = DRIVE_START_NS,
     on_frame: Callable[[int], None] | None = None,
 ) -> int:
     """
     Write frames and their labels as a rosbag2 bag; all messages of a frame carry one stamp.
 
-    Topics: ``<camera>/image_raw`` (rgb8) or with `compressed` ``<camera>/image_raw/compressed``,
-    ``<camera>/camera_info``, ``<labels>/anomaly`` (mono8; 0 known, 1 unknown, 255 ignore),
+    Topics: ``/camera/image_raw`` (rgb8) or with `compressed` ``/camera/image_raw/compressed``,
+    ``/camera/camera_info``, ``<labels>/anomaly`` (mono8; 0 known, 1 unknown, 255 ignore),
     ``<labels>/instances`` (mono16) and ``<labels>/semantic`` (mono8).
 
     Args:
         frames: for example ``ProvingGround(seed).drive(seconds)``.
         focal: focal length in pixels for camera_info, 0 = the frame's width.
-        camera: namespace of the camera.
         labels: namespace of the labels, '' for none.
         compressed: write JPEG of quality 95 instead of raw images.
-        frame_id: of all headers.
         start_ns: stamp of second 0 of the drive.
         on_frame: is told the number of frames written so far.
 
@@ -153,13 +149,13 @@ def write_drive(
         out = MessageWriter(writer)
         for frame in frames:
             stamp = start_ns + round(frame.stamp * 1e9)
-            header = out.header(stamp, frame_id)
+            header = out.header(stamp)
             if compressed:
-                out.put(f'{camera}/image_raw/compressed', out.jpeg(header, frame.image), stamp)
+                out.put('/camera/image_raw/compressed', out.jpeg(header, frame.image), stamp)
             else:
-                out.put(f'{camera}/image_raw', out.image(header, frame.image, 'rgb8'), stamp)
+                out.put('/camera/image_raw', out.image(header, frame.image, 'rgb8'), stamp)
             info = out.camera_info(header, frame.image.shape, focal)
-            out.put(f'{camera}/camera_info', info, stamp)
+            out.put('/camera/camera_info', info, stamp)
             if labels:
                 for name, pixels, encoding in (
                     ('anomaly', frame.anomaly, 'mono8'),

@@ -48,7 +48,7 @@ def demo(
     """Play a drive (or your frames) to the node and write report.html and summary.json."""
     from rich.console import Console
 
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import reading as bags
     from ood_perception.bags.sources import SourceError
     from ood_perception.cli.progress import bar, fail, note, parse_range, printable
     from ood_perception.ros.tools.live import LiveError, run_live
@@ -124,7 +124,7 @@ def write_bag(
     Raises:
         SourceError: the source cannot be opened, or yields nothing.
     """
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import writing
     from ood_perception.bags.sources import nothing, open_source
     from ood_perception.cli.progress import bar, note, told
     from ood_perception.frames.picture import MIN_SIDE
@@ -134,7 +134,7 @@ def write_bag(
         weather = DAYLIGHT[seed % len(DAYLIGHT)]
         ground = ProvingGround(seed, unknowns=UNKNOWNS, weather=weather)
         with bar(f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)) as show:
-            bags.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
+            writing.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
         return False
     opened = open_source(source, intensity=intensity)
     step = 1 / (opened.rate or rate)
@@ -156,7 +156,7 @@ def write_bag(
             index += 1
 
     with bar(f'reading {opened.name}', opened.length or None) as show:
-        count = bags.write_drive(path, frames(), labels='', on_frame=show)
+        count = writing.write_drive(path, frames(), labels='', on_frame=show)
     told(opened)
     if not count:
         raise nothing(opened)
@@ -165,7 +165,7 @@ def write_bag(
 
 def _make_room(folder: Path, given: Path | None) -> None:
     """Remove what an earlier demo left, and nothing else. Raises ValueError."""
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import reading as bags
 
     if not folder.exists():
         return

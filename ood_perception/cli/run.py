@@ -48,7 +48,7 @@ def run(
     NAME being that of its file (or the number of its frame), and index.json: file, size, status
     and reason of every picture, the unusable ones included.
     """
-    from ood_perception.bags.rosbag2 import BagError
+    from ood_perception.bags.reading import BagError
     from ood_perception.bags.sources import SourceError, nothing, open_source
     from ood_perception.bags.video import VideoWriter
     from ood_perception.cli.progress import (

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import reading as bags
 from ood_perception.detections import confidence_of
 from ood_perception.evaluation.evaluator import Frame
 from ood_perception.evaluation.label_folder import LabelFolder, name_stamps

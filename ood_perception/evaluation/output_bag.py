@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import writing
 from ood_perception.detections import detection_json
 from ood_perception.evaluation.evaluator import Frame
 
@@ -28,8 +28,8 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
     Raises:
         BagError: the path exists already.
     """
-    with bags.open_writer(path) as writer:
-        out = bags.MessageWriter(writer)
+    with writing.open_writer(path) as writer:
+        out = writing.MessageWriter(writer)
         for frame in frames:
             stamp = frame.stamp_ns
             header = out.header(stamp)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import reading as bags
 from ood_perception.bags.files import shown
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
 from ood_perception.evaluation.joining import Topics, grouped, join, source_frame, source_topics

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ood_perception.bags import rosbag2 as bag
+from ood_perception.bags import reading as bag
 from ood_perception.bags.files import pictures_in, read_label
 from ood_perception.frames.decode import decode, stamp_ns
 from ood_perception.frames.intensity import Intensity

@@ -21,11 +21,11 @@ from ood_perception.evaluation.replay import evaluate_bag, evaluate_live
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import writing
 from ood_perception.evaluation.live_run import LiveRun
 from ood_simulation import ProvingGround, SimulatedFrame
 
-START = bags.DRIVE_START_NS
+START = writing.DRIVE_START_NS
 
 
 class Brightness:
@@ -51,7 +51,7 @@ def shots() -> list[SimulatedFrame]:
 def plain(shots, tmp_path_factory) -> Path:
     """Bag without labels."""
     path = tmp_path_factory.mktemp('bags') / 'plain'
-    bags.write_drive(path, shots, labels='')
+    writing.write_drive(path, shots, labels='')
     return path
 
 
@@ -67,7 +67,7 @@ def save(folder: Path, shots: list[SimulatedFrame], kind: str, shift: int = 0) -
 
 def test_a_folder_gives_the_figures_of_the_topics(shots, plain, tmp_path):
     labelled = tmp_path / 'labelled'
-    bags.write_drive(labelled, shots)
+    writing.write_drive(labelled, shots)
     wanted = evaluate_bag(Brightness(), labelled)
     save(tmp_path / 'labels' / 'anomaly', shots, 'anomaly')
     save(tmp_path / 'labels' / 'instances', shots, 'instances')

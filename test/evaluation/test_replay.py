@@ -26,7 +26,8 @@ from ood_perception.evaluation.report import read_numbers, write_report
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import reading as bags
+from ood_perception.bags import writing
 from ood_perception.evaluation.live_run import LiveRun
 from ood_simulation import ProvingGround
 
@@ -56,7 +57,7 @@ class Brightness:
 @pytest.fixture(scope='module')
 def drive(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp('bags') / 'drive'
-    bags.write_drive(path, ProvingGround(1007, 160, 120, 10).drive(1.2))
+    writing.write_drive(path, ProvingGround(1007, 160, 120, 10).drive(1.2))
     return path
 
 
@@ -85,7 +86,7 @@ def test_dropped_frames_and_foreign_stamps_are_counted(drive, tmp_path):
     found = evaluate_live(run, drive)
     assert (found.summary['frames_out'], found.summary['dropped']) == (5, 7)
     shifted = tmp_path / 'shifted'
-    bags.write_drive(shifted, ProvingGround(1, 160, 120, 10).drive(0.5), start_ns=7 * 10**9)
+    writing.write_drive(shifted, ProvingGround(1, 160, 120, 10).drive(0.5), start_ns=7 * 10**9)
     problems: Counter[str] = Counter()
     assert list(join(tmp_path / 'out', shifted, Topics(), problems)) == []
     (problem,) = problems
@@ -95,7 +96,7 @@ def test_dropped_frames_and_foreign_stamps_are_counted(drive, tmp_path):
 
 def test_without_labels_there_are_rates_and_pictures(tmp_path):
     path = tmp_path / 'plain'
-    bags.write_drive(path, ProvingGround(3, 160, 120, 10).drive(0.5), labels='')
+    writing.write_drive(path, ProvingGround(3, 160, 120, 10).drive(0.5), labels='')
     found = evaluate_bag(Brightness(), path)
     assert found.summary['ap'] is None
     assert found.summary['flicker'] is not None
@@ -108,7 +109,7 @@ def test_without_labels_there_are_rates_and_pictures(tmp_path):
 def test_a_truncated_mcap_is_evaluated_up_to_the_cut(tmp_path):
     path = tmp_path / 'whole'
     frames = list(ProvingGround(3, 160, 120, 10).drive(2.0))
-    bags.write_drive(path, frames, storage='mcap')
+    writing.write_drive(path, frames, storage='mcap')
     whole = evaluate_bag(Brightness(), path)
     assert whole.problems == {}
     data = (path / 'whole.mcap').read_bytes()

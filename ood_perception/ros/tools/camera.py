@@ -18,8 +18,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from ood_perception.bags.rosbag2 import CAMERA_FRAME
 from ood_perception.bags.sources import Source, SourceError, open_source
+from ood_perception.bags.writing import CAMERA_FRAME
 from ood_perception.frames.picture import encode
 from ood_perception.ros import qos
 from ood_perception.ros.image_message import ImageMessage

@@ -64,7 +64,7 @@ def run_live(
     Raises:
         LiveError: the node did not start or died; the message holds its last lines.
     """
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import reading as bags
     from ood_perception.ros.tools.domain import private_domain
     from ood_perception.ros.tools.playing import play
     from ood_perception.ros.tools.recording import record
@@ -168,7 +168,7 @@ class _Turn:
 
 
 def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import reading as bags
     from ood_perception.frames.decode import stamp_ns
 
     present = {topic.name for topic in bags.topics(recorded) if topic.count}
@@ -185,7 +185,7 @@ def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
 
 
 def _read_engine(run: LiveRun, recorded: Path) -> None:
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import reading as bags
 
     if '/diagnostics' not in {topic.name for topic in bags.topics(recorded) if topic.count}:
         return
@@ -197,7 +197,7 @@ def _read_engine(run: LiveRun, recorded: Path) -> None:
 
 
 def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import reading as bags
     from ood_perception.frames.decode import BadImage, decode
 
     why = 'there is none'

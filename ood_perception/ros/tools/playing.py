@@ -19,7 +19,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from ood_perception.bags import rosbag2 as bag
+from ood_perception.bags import reading as bag
 from ood_perception.ros import qos
 from ood_perception.ros.tools.session import SETTLE, message_class, tool_node, wait_until
 

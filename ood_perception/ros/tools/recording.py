@@ -17,7 +17,8 @@ from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from ood_perception.bags import rosbag2 as bag
+from ood_perception.bags import reading as bag
+from ood_perception.bags import writing
 from ood_perception.ros.tools.session import message_class, tool_node
 
 log = logging.getLogger(__name__)
@@ -61,10 +62,10 @@ def record(
         Messages per topic.
 
     Raises:
-        BagError: as `bag.open_writer`.
+        BagError: as `writing.open_writer`.
     """
     stop = stop or threading.Event()
-    with bag.open_writer(path, storage) as writer, tool_node('ood_record', context) as node:
+    with writing.open_writer(path, storage) as writer, tool_node('ood_record', context) as node:
         recorder = _Recorder(writer, node, list(topics), types or {})
         end = time.monotonic() + seconds if seconds else float('inf')
         told = 0.0
