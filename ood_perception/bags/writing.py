@@ -97,22 +97,28 @@ class MessageWriter:
 
     def camera_info(self, header: Any, size: tuple[int, ...], focal: float = 0.0) -> Any:
         """Ideal pinhole sensor_msgs/CameraInfo of (H, W, ...); `focal` in pixels, 0 = W."""
-        height, width = size[:2]
-        f, cx, cy = focal or float(width), width / 2, height / 2
         region = self.kinds['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
         return self.kinds['sensor_msgs/msg/CameraInfo'](
             header=header,
-            height=height,
-            width=width,
-            distortion_model='plumb_bob',
+            **pinhole(size[0], size[1], focal),
             d=np.zeros(5),
-            k=np.array([f, 0, cx, 0, f, cy, 0, 0, 1.0]),
-            r=np.eye(3).ravel(),
-            p=np.array([f, 0, cx, 0, 0, f, cy, 0, 0, 0, 1.0, 0]),
             binning_x=0,
             binning_y=0,
             roi=region,
         )
+
+
+def pinhole(height: int, width: int, focal: float = 0.0) -> dict[str, Any]:
+    """Size and matrices of an ideal camera's CameraInfo; `focal` in pixels, 0 = the width."""
+    f, cx, cy = focal or float(width), width / 2, height / 2
+    return {
+        'height': height,
+        'width': width,
+        'distortion_model': 'plumb_bob',
+        'k': np.array([f, 0, cx, 0, f, cy, 0, 0, 1.0]),
+        'r': np.eye(3).ravel(),
+        'p': np.array([f, 0, cx, 0, 0, f, cy, 0, 0, 0, 1.0, 0]),
+    }
 
 
 def write_drive(

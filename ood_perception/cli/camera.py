@@ -54,7 +54,8 @@ def camera(
 
     width, height = parse_size(size, empty=True)
     try:
-        from ood_perception.ros.tools.camera import open_source, run_camera
+        from ood_perception.bags.sources import open_source
+        from ood_perception.ros.tools.camera import run_camera
 
         opened = open_source(source, width, height)
         total = min(frames or opened.length, opened.length or frames) if not loop else frames

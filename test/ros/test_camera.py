@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ood_perception.bags.sources import SourceError, open_source
 from ood_perception.frames.decode import decode
 from ood_perception.ros import process, qos
 from ood_perception.ros.image_message import ImageMessage
-from ood_perception.ros.tools.camera import SourceError, open_source, run_camera
+from ood_perception.ros.tools.camera import run_camera
 from ood_simulation import ProvingGround
 
 

@@ -30,6 +30,8 @@ OUTPUTS = {
 }
 """Topics of the node that are recorded, and their types."""
 
+START_TIMEOUT = 240.0  # seconds for the node to load and warm up
+
 
 class LiveError(RuntimeError):
     """The node did not start, or died; the text ends with its last lines."""
@@ -41,10 +43,8 @@ def run_live(
     *,
     profile: str = 'compact',
     device: str = 'auto',
-    engine: str = 'auto',
     image_topic: str = '/camera/image_raw',
     rate: float = 1.0,
-    start_timeout: float = 240.0,
     on_progress: Callable[[float, float], None] | None = None,
     parameters: Sequence[str] = (),
     lockstep: bool = False,
@@ -56,7 +56,6 @@ def run_live(
         bag: rosbag2 folder with the images and their camera_info.
         output: folder to be made; gets the bag `recorded` and `node.log`.
         image_topic: topic of the images in the bag; a `/compressed` ending selects JPEG.
-        start_timeout: seconds for the node to load and warm up.
         parameters: more of the node's parameters, each ``name:=value``.
         lockstep: send each image after the outputs of the one before, instead of by the clock;
             for pictures, which have no rate, so that none is dropped.
@@ -80,7 +79,6 @@ def run_live(
     settings = [
         f'profile:={profile}',
         f'device:={device}',
-        f'engine:={engine}',
         f'image_transport:={transport}',
         f'warm_up_size:=[{width}, {height}]',
         *parameters,
@@ -119,7 +117,7 @@ def run_live(
                 topics=topics,
                 rate=rate,
                 wait_for=[image_topic],
-                wait_timeout=start_timeout,
+                wait_timeout=START_TIMEOUT,
                 stop=watcher,
                 on_progress=on_progress,
                 hold=turn,

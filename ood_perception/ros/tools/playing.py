@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.context import Context
-from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from ood_perception.bags import reading as bag
 from ood_perception.ros import qos
-from ood_perception.ros.tools.session import SETTLE, message_class, tool_node, wait_until
+from ood_perception.ros.tools.session import SETTLE, flush, message_class, tool_node, wait_until
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,8 @@ def play(
             pace.tell(stamp)
             if not any(sent.values()) and not stop.is_set():
                 raise bag.BagError(_nothing(path, by_topic, start))
-        _drain(publishers.values(), stop)
+        if not stop.is_set():
+            flush(publishers.values())
         return sent
 
 
@@ -206,13 +206,3 @@ def recorded_qos(connection: Any) -> QoSProfile:
 
 def _clock(node: Node) -> Publisher:
     return node.create_publisher(message_class('rosgraph_msgs/msg/Clock'), '/clock', 10)
-
-
-def _drain(publishers: Any, stop: threading.Event) -> None:
-    """Give the last messages time to leave before the publishers go."""
-    if stop.is_set():
-        return
-    for publisher in publishers:
-        if publisher.get_subscription_count():
-            publisher.wait_for_all_acked(Duration(seconds=2))
-    time.sleep(0.2)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
@@ -37,7 +36,6 @@ def record(
     seconds: float = 0.0,
     storage: str = 'mcap',
     types: dict[str, str] | None = None,
-    context: Context | None = None,
     stop: threading.Event | None = None,
     ready: threading.Event | None = None,
     on_progress: Callable[[dict[str, int]], None] | None = None,
@@ -54,7 +52,6 @@ def record(
         seconds: longest duration, 0 = without end.
         storage: 'mcap' or 'sqlite3'.
         types: topic -> message type, for topics whose publisher comes later; saves the discovery.
-        context: an initialised context, None for a fresh one.
         ready: is set once every topic of `topics` is subscribed.
         on_progress: is told the counts about five times a second.
 
@@ -65,7 +62,7 @@ def record(
         BagError: as `writing.open_writer`.
     """
     stop = stop or threading.Event()
-    with writing.open_writer(path, storage) as writer, tool_node('ood_record', context) as node:
+    with writing.open_writer(path, storage) as writer, tool_node('ood_record') as node:
         recorder = _Recorder(writer, node, list(topics), types or {})
         end = time.monotonic() + seconds if seconds else float('inf')
         told = 0.0
