@@ -81,11 +81,13 @@ def demo(
             )
     except (bags.BagError, SourceError, LiveError, ValueError) as error:
         raise fail(error) from None
+    from ood_perception.evaluation.joining import Recording, Topics
     from ood_perception.evaluation.replay import evaluate_live
     from ood_perception.evaluation.report import write_report
 
     with bar('scoring', None):
-        evaluated = evaluate_live(run, bag, image_topic, profile)
+        played = Recording(bag, Topics(image=image_topic))
+        evaluated = evaluate_live(run, played, profile)
         beside = [] if source else _photographs(profile)
         write_report(output / 'report.html', [evaluated], photographs=beside)
     (output / 'summary.json').write_text(json.dumps(evaluated.summary, indent=2) + '\n')

@@ -17,6 +17,7 @@ from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
 from ood_perception.evaluation.datasets import DatasetError, open_dataset
 from ood_perception.evaluation.evaluator import Evaluator
+from ood_perception.evaluation.joining import Recording
 from ood_perception.evaluation.label_folder import LabelFolder
 from ood_perception.evaluation.labels import LabelValues, parse_values
 from ood_perception.evaluation.replay import evaluate_bag, predicted
@@ -103,7 +104,7 @@ def test_every_way_of_writing_a_label_gives_the_same_figures(way, tmp_path):
     folder.mkdir()
     make(truth()).save(folder / f'{stamp}.png')
     labels = LabelFolder(folder, LabelValues(more=parse_values(values)))
-    found = evaluate_bag(Brightness(), tmp_path / 'bag', labels=labels, mode='exact')
+    found = evaluate_bag(Brightness(), Recording(tmp_path / 'bag', labels=labels), mode='exact')
     assert found.summary['ap'] == wanted.summary['ap']
     assert found.problems == {}
 
@@ -136,11 +137,11 @@ def test_labels_of_a_topic_are_mapped_too(tmp_path):
         header = out.header(5)
         out.put('/camera/image_raw', out.image(header, picture(), 'rgb8'), 5)
         out.put('/labels/anomaly', out.image(header, truth() * np.uint8(254), 'mono8'), 5)
-    found = evaluate_bag(Brightness(), tmp_path / 'bag', mode='exact')
+    found = evaluate_bag(Brightness(), Recording(tmp_path / 'bag'), mode='exact')
     assert found.summary['ap'] is None
     assert any('label value 254 (200 px' in p for p in found.problems)
     values = LabelValues(more={254: 1})
-    found = evaluate_bag(Brightness(), tmp_path / 'bag', mode='exact', values=values)
+    found = evaluate_bag(Brightness(), Recording(tmp_path / 'bag', values=values), mode='exact')
     assert found.summary['ap'] > 0.3
 
 
@@ -248,14 +249,14 @@ START = writing.DRIVE_START_NS
     ],
 )
 def test_no_frame_is_lost_to_its_stamp(stamps, tmp_path):
-    found = evaluate_bag(Brightness(), bag_of(tmp_path / 'bag', stamps))
+    found = evaluate_bag(Brightness(), Recording(bag_of(tmp_path / 'bag', stamps)))
     assert found.summary['frames_in'] == found.summary['frames_out'] == 6
     assert any('time of recording' in p for p in found.problems)
 
 
 def test_good_stamps_are_kept_and_nothing_is_said(tmp_path):
     stamps = [START + 7 + i * 10**8 for i in range(6)]
-    found = evaluate_bag(Brightness(), bag_of(tmp_path / 'bag', stamps))
+    found = evaluate_bag(Brightness(), Recording(bag_of(tmp_path / 'bag', stamps)))
     assert found.problems == {}
     assert found.summary['frames_out'] == 6
 
@@ -265,7 +266,7 @@ def test_a_bag_of_bad_images_is_an_error(tmp_path):
         out = writing.MessageWriter(writer)
         out.put('/camera/image_raw', out.image(out.header(5), picture(), 'mono99'), 5)
     with pytest.raises(bags.BagError, match='mono99'):
-        evaluate_bag(Brightness(), tmp_path / 'bag')
+        evaluate_bag(Brightness(), Recording(tmp_path / 'bag'))
 
 
 def test_a_counter_of_problems_is_filled_once():
