@@ -128,8 +128,6 @@ class Bag:
 
         Args:
             connections: of :attr:`connections`, empty for all.
-            start: first time in ns.
-            stop: end of the times in ns.
 
         Yields:
             Connection, time of the record in ns, CDR bytes.

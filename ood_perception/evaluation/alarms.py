@@ -33,7 +33,6 @@ class Alarms:
         Add a frame.
 
         Args:
-            stamp_ns: of the frame.
             instances: (H, W) predicted ids, 0 = none.
             anomaly: uint8 (H, W), 0 known, 1 unknown, 255 ignore.
             stream: name of the sequence; ids of two are never the same object.

@@ -185,7 +185,6 @@ def component_figures(
     Args:
         prediction: bool (H, W), predicted unknown; ignored pixels are cleared first.
         label: (H, W), 0 known, 1 unknown, 255 ignore.
-        track: smallest sizes.
 
     Returns:
         sIoU of every true component, I / (|touching predictions| + |truth| - I - A) where A are

@@ -219,10 +219,6 @@ def open_dataset(name: str, root: str | Path) -> Dataset:
     """
     Find a data set's files.
 
-    Args:
-        name: entry of `DATASETS`.
-        root: its folder.
-
     Raises:
         DatasetError: unknown name, no such folder, no labels, or labels without images; the text
             says what is missing and where the data set is obtained.

@@ -64,7 +64,6 @@ class Evaluator:
     Collects mergeable statistics of frames.
 
     Args:
-        name: of the run.
         mode: of the `PixelMetrics`; 'streaming' needs the least memory.
         track: 'anomaly' or 'obstacle' for component metrics, '' for none.
         pictures: frames to show of each end; 0 = none.

@@ -102,7 +102,6 @@ def grouped(
     are keyed by the time at which they were recorded, which is told.
 
     Args:
-        path: of the bag.
         topics: which; those that the bag lacks are named in `problems`.
         problems: what was wrong, and how often.
         image: the topic whose messages must all be kept, '' = none.
@@ -183,11 +182,6 @@ class _Groups:
 def join(outputs: str | Path, source: Recording, problems: Counter[str]) -> Iterator[Frame]:
     """
     Frames of a recorded run: the node's outputs with images and labels of the same stamp.
-
-    Args:
-        outputs: bag with what the node published.
-        source: with the images and, where there are any, labels.
-        problems: gets what was wrong, and how often.
 
     Raises:
         BagError: a bag cannot be opened.

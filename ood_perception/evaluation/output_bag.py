@@ -20,11 +20,6 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
     """
     Pass frames on and write their outputs under the topics that the node would use.
 
-    Args:
-        path: of the bag to be made.
-        frames: with score, heatmap and instances.
-        node: before the topics' names.
-
     Raises:
         BagError: the path exists already.
     """

@@ -42,9 +42,6 @@ def evaluate_live(
     Evaluate what a node published during a replay.
 
     Args:
-        run: of `ood_perception.ros.tools.live.run_live`.
-        source: what was played.
-        profile: for the summary.
         track: 'anomaly' or 'obstacle' for component metrics too.
         zones: parts of the images that do not count, as in `frames.zones`.
 

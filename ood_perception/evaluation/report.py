@@ -54,7 +54,6 @@ def write_report(
     Args:
         path: of the HTML file; its folder is made.
         runs: one evaluation, or several to be compared.
-        title: of the page.
         photographs: (caption with the credit, RGB panel) of pictures beside the runs.
 
     Returns:

@@ -65,11 +65,9 @@ def measure(
     Time pipelines on real frames, in turns: a machine that slows down slows all of them.
 
     Args:
-        pipelines: to be measured.
         frames: uint8 (H, W, 3) RGB frames of one size, played in a loop; all cameras see them.
         cameras: frames in a batch.
         runs: batches of each pipeline that are timed.
-        warm_up: batches before that.
     """
     names = [f'camera {i}' for i in range(cameras)]
 
@@ -148,11 +146,6 @@ def peak_memory_mb(device: torch.device) -> float:
 def write_rows(path: str | Path, rows: Sequence[Row], command: str) -> None:
     """
     Append rows to a CSV file; a new file starts with the command and the versions as a comment.
-
-    Args:
-        path: of the CSV file; its folder is made.
-        rows: to be written.
-        command: that prints them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,11 +51,9 @@ class TimeMetrics:
         Add the next frame of a stream.
 
         Args:
-            stamp_ns: time of the frame in nanoseconds.
             heatmap: uint8 (H, W), or None.
             truths: ids of the true objects in it.
             pairs: matched (predicted id, true id).
-            stream: name of the sequence.
         """
         number = self._frame[stream] = self._frame.get(stream, -1) + 1
         if heatmap is not None:

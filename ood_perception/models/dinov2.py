@@ -52,8 +52,6 @@ def resample_positions(table: Tensor, height: int, width: int, registers: bool) 
 
     Args:
         table: float (1, side * side, D).
-        height: of the token grid.
-        width: of the token grid.
         registers: whether the model has register tokens.
 
     Returns:
@@ -76,9 +74,6 @@ class DINOv2(VisionTransformer):
     Vision transformer over 14-pixel patches; parameter names are timm's.
 
     Args:
-        embed_dim: width of the tokens.
-        depth: blocks.
-        num_heads: attention heads.
         registers: number of register tokens, 0 or 4 in the published models.
         table_size: side of the square image in pixels that the position table belongs to.
         out_indices: blocks whose output becomes :attr:`SegmentorOutput.features`, counted from 0;
@@ -159,9 +154,6 @@ class DINOv2(VisionTransformer):
         """
         Describe normalised images by the blocks of :attr:`out_indices`.
 
-        Args:
-            images: as in :meth:`patch_maps`.
-
         Returns:
             features: one (B, D, H / 14, W / 14) map per block, in increasing depth.
         """
@@ -181,12 +173,5 @@ def check_size(images: Tensor) -> None:
 
 
 def build_dinov2(variant: str, registers: bool, **overrides: Any) -> DINOv2:
-    """
-    Build `dinov2_vit{variant}14[_reg]` with random weights.
-
-    Args:
-        variant: key of `VARIANTS`.
-        registers: with four register tokens.
-        **overrides: arguments of :class:`DINOv2` that differ from the variant's.
-    """
+    """Build `dinov2_vit{variant}14[_reg]` with random weights."""
     return DINOv2(**{'registers': 4 if registers else 0, **VARIANTS[variant], **overrides})

@@ -23,7 +23,6 @@ class EncoderDecoder(nn.Module):
     Backbone, head, and the auxiliary head that only training uses.
 
     Args:
-        backbone: images -> maps.
         decode_head: maps -> logits, with a classifier `conv_seg`.
         auxiliary_head: None leaves it out; checkpoints load either way.
         used_classes: keep only the first so many logits (the released Cityscapes files have 150
@@ -96,8 +95,6 @@ def build_internimage(
     Build `internimage_{variant}_{head}` with random weights.
 
     Args:
-        variant: key of `internimage.VARIANTS`.
-        head: 'upernet' or 'segformer'.
         num_classes: rows of the classifier; None takes 150 and lets a checkpoint change it.
         used_classes: keep only the first so many logits.
         head_channels: inner width of the head; None is the published one (512 or 256).

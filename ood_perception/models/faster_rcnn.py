@@ -142,7 +142,6 @@ class PromptRCNN(nn.Module):
     Args:
         score_threshold: detections below this confidence are dropped.
         nms_threshold: IoU above which the weaker of two boxes of one class is dropped.
-        max_boxes: of one score map.
     """
 
     def __init__(

@@ -132,8 +132,6 @@ def build_head(kind: str, in_channels: int, num_classes: int, num_components: in
 
     Args:
         kind: 'd' (discriminative: linear) or 'g' (generative: GMMSeg).
-        in_channels: D.
-        num_classes: K.
         num_components: Gaussians per class of a GMMSeg head.
 
     Raises:

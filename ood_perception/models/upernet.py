@@ -37,8 +37,6 @@ class UPerHead(nn.Module):
 
     Args:
         in_channels: of the four backbone maps, finest first.
-        num_classes: K.
-        channels: inner width.
         pool_scales: cells per side of each pooled map.
         dropout: probability of dropping a channel before the classifier, in training.
     """

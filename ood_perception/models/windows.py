@@ -99,9 +99,6 @@ def logits_over_windows(
     Args:
         segmentor: float (N, 3, *window) -> output with `logits` and `ood` of any size.
         images: see :func:`mean_over_windows`, as are the others.
-        window: height and width in pixels.
-        stride: pixels between windows.
-        batch: windows of each image at a time.
 
     Returns:
         logits: (B, K, H, W); ood: (B, 2, H, W); no features.

@@ -149,9 +149,6 @@ def to_vision(messages: Any, header: Any, found: list[Detection]) -> Any:
 
     `id` is the object's value in the instances image. Where depth is known,
     ``results[0].pose.pose.position`` is the object's place in metres in the frame of the header.
-
-    Args:
-        messages: the module that :func:`vision_msgs` gave.
     """
     array = messages.Detection2DArray(header=header)
     for item in found:

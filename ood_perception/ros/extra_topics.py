@@ -102,14 +102,7 @@ class ExtraTopics:
 
 
 def detections_3d(messages: Any, header: Any, found: Sequence[Detection]) -> Any:
-    """
-    Objects that have a place as a vision_msgs/Detection3DArray, in the frame of the header.
-
-    Args:
-        messages: the module vision_msgs.msg.
-        header: std_msgs/Header of the frame.
-        found: the objects.
-    """
+    """Objects that have a place as a vision_msgs/Detection3DArray, in the frame of the header."""
     array = messages.Detection3DArray(header=header)
     for item in found:
         if item.place is None:
@@ -130,15 +123,7 @@ def detections_3d(messages: Any, header: Any, found: Sequence[Detection]) -> Any
 def image_annotations(
     messages: Any, header: Any, result: Result, found: Sequence[Detection]
 ) -> Any:
-    """
-    Outline, id and score of each object as a foxglove_msgs/ImageAnnotations.
-
-    Args:
-        messages: the module foxglove_msgs.msg.
-        header: std_msgs/Header of the frame.
-        result: the frame's result on the host, with the instances.
-        found: its objects.
-    """
+    """Outline, id and score of each object as a foxglove_msgs/ImageAnnotations."""
     colour = {name: value / 255 for name, value in zip('rgb', OUTLINE, strict=True)}
     drawn = messages.ImageAnnotations()
     for item in found:

@@ -182,14 +182,7 @@ def in_zone(result: Result, settings: Settings) -> str:
 
 
 def why_blind(state: str, worker: Any, health: Health) -> str:
-    """
-    Say why a node sees nothing at the moment, whatever results it has given; '' = it may.
-
-    Args:
-        state: label of its lifecycle state.
-        worker: the `Worker`, or None.
-        health: what is wrong with it.
-    """
+    """Say why a node sees nothing at the moment, whatever results it has given; '' = it may."""
     if state != 'active' or worker is None:
         return f'the node is {state}'
     if worker.doing:

@@ -127,12 +127,7 @@ class PlannerTopics:
 
 
 def label_info(messages: Any, names: dict[int, str], threshold: float) -> Any:
-    """
-    Name the classes of a mask as a vision_msgs/LabelInfo.
-
-    Args:
-        threshold: probability from which a pixel is unknown, 0..1.
-    """
+    """Name the classes of a mask as a vision_msgs/LabelInfo."""
     return messages.LabelInfo(
         header=Header(),
         class_map=[messages.VisionClass(class_id=i, class_name=n) for i, n in names.items()],

@@ -31,7 +31,6 @@ def object_weights(target: Tensor, area: float, limit: float = 4.0) -> Tensor:
     Args:
         target: int (B, H, W), 1 = unknown, see `labels.truth_of`.
         area: cells; objects of this area and larger ones have weight 1.
-        limit: largest weight.
 
     Returns:
         float32 (B, H, W), 1..limit, 1 where nothing is unknown.

@@ -33,7 +33,6 @@ def paste(
     Size, small rotation, light, blur, noise, softness of the edge and a shadow on the ground vary.
 
     Args:
-        rng: random numbers.
         image: uint8 (H, W, 3), changed in place.
         label: uint8 (H, W), changed in place.
         rgba: uint8 (h, w, 4).

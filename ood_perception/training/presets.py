@@ -132,7 +132,6 @@ def override(stage: S, changes: list[str]) -> S:
     Apply `key=value` changes to a stage.
 
     Args:
-        stage: to start from; not changed.
         changes: `lr=1e-3`, `steps=100`, `alpha=0.5`, `options.probability=0.3`; values are YAML.
 
     Raises:

@@ -47,7 +47,6 @@ class Trainer:
     Args:
         task: what is trained; moved to the device.
         dataset: map-style, indexed by (epoch, index), see `data.TrainingSet`.
-        settings: of the run.
         folder: where checkpoints (`step_*.ckpt`) and logs (`log`, `tensorboard`) go.
         record: plain values kept in every checkpoint (preset, label map, data).
 

@@ -35,7 +35,6 @@ class CameraPublisher:
     Args:
         transport: entry of `TRANSPORTS`.
         focal: focal length in pixels for camera_info, 0 = the frame's width.
-        quality: 1..100 of the JPEG.
         qos_name: entry of `qos.PROFILES`.
 
     Raises:
@@ -126,7 +125,6 @@ def run_camera(
         source: a Source, or a text for `open_source`.
         rate: frames per second, 0 = the source's own, else 30.
         frames: most frames to send, 0 = all.
-        loop: begin again at the end.
         wait: seconds to wait for a first subscriber to an image topic; with nobody there by then
             it begins all the same.
         context: an initialised context, None for a fresh one.

@@ -55,7 +55,6 @@ def play(
         start: seconds of the bag to leave out.
         remap: recorded topic -> topic to publish to.
         wait_for: topics (as published) that must have a subscriber before the first message.
-        wait_timeout: seconds to wait for them.
         context: an initialised context, None for a fresh one.
         hold: is called with the published topic before each message, and may wait.
 

@@ -99,7 +99,6 @@ def serve(topic: str = '/ood/overlay/compressed', port: int = 8080) -> Iterator[
     Show a sensor_msgs/CompressedImage topic (JPEG) while the `with` block lasts.
 
     Args:
-        topic: to be shown.
         port: of 127.0.0.1, 0 = any that is free.
 
     Yields:
