@@ -13,21 +13,42 @@ outputs are joined to the labels by stamp.
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ood_perception.bags import reading as bags
+from ood_perception.bags import writing
 from ood_perception.bags.files import shown
+from ood_perception.detections import detection_json
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
 from ood_perception.evaluation.joining import Recording, grouped, join
 from ood_perception.frames.intensity import Intensity
 
 if TYPE_CHECKING:
-    from ood_perception.evaluation.live_run import LiveRun
     from ood_perception.pipeline import Pipeline
+
+
+@dataclass
+class LiveRun:
+    """What a replay yielded."""
+
+    bag: Path  # folder of the recorded bag
+    frames_in: int  # images sent
+    seconds: float  # from the first image sent to the last output received
+    # stamp -> time in ns at which the frame's camera_info arrived at the recorder
+    sent_ns: dict[int, int] = field(default_factory=dict)
+    # stamp -> time in ns at which the frame's last output arrived
+    received_ns: dict[int, int] = field(default_factory=dict)
+    log: Path = Path()  # of the node
+    engine: str = ''  # that ran, as the node's diagnostics say at the end; '' = they did not
+    device: str = ''  # likewise
 
 
 def evaluate_live(
@@ -99,8 +120,6 @@ def evaluate_bag(
     if limit:
         frames = itertools.islice(frames, limit)
     if write is not None:
-        from ood_perception.evaluation.output_bag import written
-
         frames = written(write, frames)
     begin, count = time.monotonic(), 0
     for frame in frames:
@@ -169,6 +188,33 @@ def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:
         frame.confidences = {int(i): float(s) for i, s in pairs}
     frame.image = lambda: image
     return True
+
+
+def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> Iterator[Frame]:
+    """
+    Pass frames on and write their outputs under the topics that the node would use.
+
+    Raises:
+        BagError: the path exists already.
+    """
+    with writing.open_writer(path) as writer:
+        out = writing.MessageWriter(writer)
+        for frame in frames:
+            stamp = frame.stamp_ns
+            header = out.header(stamp)
+            for name, pixels, encoding, dtype in (
+                ('heatmap', frame.heatmap, 'mono8', np.uint8),
+                ('score', frame.score, '32FC1', np.float32),
+                ('instances', frame.instances, 'mono16', np.uint16),
+            ):
+                if pixels is not None:
+                    image = np.ascontiguousarray(pixels, dtype)
+                    out.put(f'{node}/{name}', out.image(header, image, encoding), stamp)
+            rows = [detection_json(*pair) for pair in (frame.confidences or {}).items()]
+            whole = {'sec': stamp // 10**9, 'nanosec': stamp % 10**9}
+            text = json.dumps({'header': {'stamp': whole}, 'detections': rows})
+            out.put(f'{node}/detections_json', out.kinds['std_msgs/msg/String'](text), stamp)
+            yield frame
 
 
 def _evaluation(

@@ -18,12 +18,11 @@ from ood_perception.evaluation.datasets import DatasetError
 from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.joining import Recording
 from ood_perception.evaluation.label_folder import LabelFolder, parse_stamp
-from ood_perception.evaluation.replay import evaluate_bag, evaluate_live
+from ood_perception.evaluation.replay import LiveRun, evaluate_bag, evaluate_live
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')
 from ood_perception.bags import writing
-from ood_perception.evaluation.live_run import LiveRun
 from ood_simulation import ProvingGround, SimulatedFrame
 
 START = writing.DRIVE_START_NS

@@ -22,14 +22,13 @@ from ood_perception.evaluation.datasets import DatasetError, open_dataset
 from ood_perception.evaluation.distributed import WorkerError, evaluate_shards
 from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.joining import Recording, Topics, join
-from ood_perception.evaluation.replay import evaluate_bag, evaluate_live
+from ood_perception.evaluation.replay import LiveRun, evaluate_bag, evaluate_live
 from ood_perception.evaluation.report import read_numbers, write_report
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
-from ood_perception.evaluation.live_run import LiveRun
 from ood_simulation import ProvingGround
 
 

@@ -18,8 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ood_perception.evaluation.live_run import LiveRun
+if TYPE_CHECKING:
+    from ood_perception.evaluation.replay import LiveRun
 
 NODE = 'ood'
 OUTPUTS = {
@@ -64,6 +66,7 @@ def run_live(
         LiveError: the node did not start or died; the message holds its last lines.
     """
     from ood_perception.bags import reading as bags
+    from ood_perception.evaluation.replay import LiveRun
     from ood_perception.ros.tools.domain import private_domain
     from ood_perception.ros.tools.playing import play
     from ood_perception.ros.tools.recording import record
