@@ -15,7 +15,6 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -276,17 +275,13 @@ def _bag(path: Path, topic: str, intensity: tuple[float, float] | None) -> Sourc
                 image = decode(message, MAX_FILE_PIXELS, note, mapping)
             except BadImage as error:
                 reason = str(error)
-            yield _numbered(number, image, _stamp(message) or written, reason)
+            yield _numbered(number, image, stamp_ns(message.header) or written, reason)
         if number + 1 < count:
             note(f'{number + 1} of {count} messages could be read')
 
     name = f'{shown(path)} {topic}'
     rate = rate if rate < 1000 else 0.0
     return Source(name, rate, count, 0.0, False, items, notes, kind='bag')
-
-
-def _stamp(message: Any) -> int:
-    return stamp_ns(message.header)
 
 
 def _webcam(number: int, width: int, height: int) -> Source:

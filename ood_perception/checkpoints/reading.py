@@ -140,12 +140,10 @@ class RestrictedUnpickler(pickle.Unpickler):
         )
 
 
-def _restricted_load(file: Any, **options: Any) -> Any:
-    return RestrictedUnpickler(file, **options).load()
-
-
 _RESTRICTED_PICKLE = SimpleNamespace(
-    Unpickler=RestrictedUnpickler, load=_restricted_load, __name__='restricted'
+    Unpickler=RestrictedUnpickler,
+    load=lambda file, **options: RestrictedUnpickler(file, **options).load(),
+    __name__='restricted',
 )
 
 

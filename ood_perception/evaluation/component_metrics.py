@@ -106,7 +106,10 @@ class ComponentMetrics:
             label = label.view(np.uint8)
         if score.dtype == bool or self.threshold is not None:
             valid_pixels(score, label)
-            self._count(score if score.dtype == bool else score > self.threshold, label)
+            prediction = score if score.dtype == bool else score > self.threshold
+            siou, ppv = component_figures(prediction, label, TRACKS[self.track])
+            self._siou += siou
+            self._ppv += ppv
         else:
             self._pixels.update(score, label)
             self._waiting.append(score, label)
@@ -169,11 +172,6 @@ class ComponentMetrics:
             'predictions': len(ppv),
             'threshold': threshold,
         }
-
-    def _count(self, prediction: NDArray[np.bool_], label: NDArray[Any]) -> None:
-        siou, ppv = component_figures(prediction, label, TRACKS[self.track])
-        self._siou += siou
-        self._ppv += ppv
 
 
 def component_figures(

@@ -113,7 +113,9 @@ class Evaluator:
             value = self._attempt(lambda: self._pixels(score, frame))
             meaning = 'AP'
         else:
-            value, meaning = _unknownness(frame.heatmap, score), 'unknown'
+            # The share of pixels that are taken for unknown; without a heatmap, the mean score.
+            share = np.nanmean(score) if frame.heatmap is None else np.mean(frame.heatmap >= 128)
+            value, meaning = float(share), 'unknown'
         if frame.anomaly is not None and frame.instances is not None:
             self._attempt(lambda: self._alarms(frame))
         pairs: Any = ((), ())
@@ -271,8 +273,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _unknownness(heatmap: Any, score: Any) -> float:
-    """Share of the pixels that are taken for unknown; without a heatmap, the mean score."""
-    return float(np.mean(heatmap >= 128) if heatmap is not None else np.nanmean(score))

@@ -30,6 +30,12 @@ class Detection:
     surroundings: str = SURROUNDINGS[0]  # 'none', 'on_road', 'beside' or 'in_air'
     place: Place | None = None  # where it is in 3D, or None without depth
 
+    @property
+    def label(self) -> str:
+        """Id, confidence and, where it is known, distance, as drawn beside it."""
+        metres = '' if self.place is None else f' {self.place.distance:.1f} m'
+        return f'{self.id}: {self.confidence:.2f}{metres}'
+
 
 def rows(result: Result) -> list[Detection]:
     """Rows of a result on the host; empty when it has no instances."""

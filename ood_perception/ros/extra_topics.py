@@ -135,10 +135,7 @@ def image_annotations(
             points.points = [messages.Point2(x=x + 0.5, y=y + 0.5) for x, y in outline.tolist()]
             points.outline_color = messages.Color(**colour, a=1.0)
             drawn.points.append(points)
-        metres = '' if item.place is None else f' {item.place.distance:.1f} m'
-        text = messages.TextAnnotation(
-            timestamp=header.stamp, text=f'{item.id}: {item.confidence:.2f}{metres}'
-        )
+        text = messages.TextAnnotation(timestamp=header.stamp, text=item.label)
         text.position = messages.Point2(x=item.box[0], y=item.box[1])
         text.font_size = 12.0
         text.text_color = messages.Color(**colour, a=1.0)

@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import rclpy
+
 from ood_perception.frames.decode import BadImage, Rgb, decode
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.stamps import NOWHERE, Place
@@ -113,7 +115,7 @@ class Follower:
                 try:
                     self._work(track, frame, found)
                 except Exception as error:
-                    if stop.is_set() or not _running():
+                    if stop.is_set() or not rclpy.ok():
                         return
                     text = f'frame not propagated: {type(error).__name__}: {error}'
                     self._processor.health.error(
@@ -224,9 +226,3 @@ class Follower:
             camera = track.stream.name
             self._processor.health.error('image', text, camera=camera, lasts=MOMENT)
             return None
-
-
-def _running() -> bool:
-    import rclpy
-
-    return bool(rclpy.ok())

@@ -263,7 +263,7 @@ class CameraOutputs:
     ) -> None:
         labels = None
         if settings.overlay_labels:
-            labels = [f'{d.id}: {d.confidence:.2f}' + _metres(d) for d in found]
+            labels = [item.label for item in found]
         pixels = draw(
             image,
             result.heatmap,
@@ -292,7 +292,3 @@ class CameraOutputs:
     def _destroy(self, publisher: Any) -> None:
         self._publishers.remove(publisher)
         self._node.destroy_lifecycle_publisher(publisher)
-
-
-def _metres(detection: detections.Detection) -> str:
-    return f' {detection.place.distance:.1f} m' if detection.place is not None else ''

@@ -53,7 +53,7 @@ def save(
         target = target.with_name(f'{name}_{number}')
     target.mkdir(parents=True)
     found = detections.rows(result)
-    labels = [f'{d.id}: {d.confidence:.2f}' for d in found]
+    labels = [item.label for item in found]
     overlay = draw(image, result.heatmap, result.instances, result.boxes, labels)
     _write(target / 'image.png', image[..., ::-1])
     _write(target / 'overlay.png', overlay[..., ::-1])

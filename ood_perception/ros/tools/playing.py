@@ -91,7 +91,10 @@ def play(
                 raise bag.BagError(f'nobody subscribed to {name} within {wait_timeout:g} s')
         if wait_for:
             stop.wait(SETTLE)
-        clock_publisher = _clock(node) if clock else None
+        clock_publisher = None
+        if clock:
+            kind = message_class('rosgraph_msgs/msg/Clock')
+            clock_publisher = node.create_publisher(kind, '/clock', 10)
         sent = dict.fromkeys(by_topic, 0)
         first = reader.start_time + round(start * 1e9)
         length = max(0.0, (reader.end_time - first) / 1e9)
@@ -201,7 +204,3 @@ def recorded_qos(connection: Any) -> QoSProfile:
         made.history = HistoryPolicy.KEEP_ALL
     made.depth = max(10, min(int(first.depth), 1000))
     return made
-
-
-def _clock(node: Node) -> Publisher:
-    return node.create_publisher(message_class('rosgraph_msgs/msg/Clock'), '/clock', 10)
