@@ -86,12 +86,7 @@ def accepted(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_
 
 
 def undo(folder: Path, name: str) -> None:
-    """
-    Take back what was said of an object.
-
-    Raises:
-        ValueError: there is no such entry.
-    """
+    """Take back what was said of an object. Raises ValueError: there is no such entry."""
     if name not in names(folder):
         raise ValueError(f'{folder}: no entry {name!r}')
     for part in ('images', 'labels'):

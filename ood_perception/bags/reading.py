@@ -239,9 +239,6 @@ class Bag:
             storage.close()
 
 
-opened = Bag  # `with opened(path) as bag`; what cannot be read of a damaged bag is a BagError
-
-
 def topics(path: str | Path) -> list[Topic]:
     """Topics of a bag, sorted by name. Raises BagError as :class:`Bag`."""
     with Bag(path) as reader:

@@ -305,8 +305,6 @@ def _webcam(number: int, width: int, height: int) -> Source:
                 if not good:
                     return
                 rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-                if width and rgb.shape[:2] != (height, width):
-                    rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
                 yield _numbered(count, rgb, None)
                 count += 1
         finally:
@@ -315,4 +313,6 @@ def _webcam(number: int, width: int, height: int) -> Source:
     probe_capture = opened()
     rate = float(probe_capture.get(cv2.CAP_PROP_FPS) or 0.0)
     probe_capture.release()
-    return Source(name, rate if 0 < rate < 1000 else 0.0, 0, 0.0, True, items, kind='webcam')
+    rate = rate if 0 < rate < 1000 else 0.0
+    source = Source(name, rate, 0, 0.0, True, items, kind='webcam')
+    return _resized(source, width, height) if width else source

@@ -112,7 +112,7 @@ def grouped(
     Raises:
         BagError: the bag cannot be opened.
     """
-    with bags.opened(path) as reader:
+    with bags.Bag(path) as reader:
         if reader.damage:
             problems[reader.damage] += 1
         chosen = [c for c in reader.connections if c.topic in topics and c.msgcount]

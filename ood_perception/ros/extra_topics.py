@@ -22,6 +22,7 @@ from ood_perception.drawing import OUTLINE
 from ood_perception.result import Result
 from ood_perception.ros import qos
 from ood_perception.ros.detections import Detection
+from ood_perception.ros.image_topic import heard
 
 TOPICS = {
     'detections_3d': (
@@ -79,7 +80,7 @@ class ExtraTopics:
     @property
     def wanted(self) -> bool:
         """Whether somebody subscribes to a form of the objects."""
-        return _heard(self.detections_3d) or _heard(self.annotations)
+        return heard(self.detections_3d) or heard(self.annotations)
 
     def announce(self, profile: str, labels: str) -> None:
         """Say what runs, and on which topic its class names are; the node must be active."""
@@ -95,9 +96,9 @@ class ExtraTopics:
 
     def publish(self, header: Any, result: Result, found: Sequence[Detection]) -> None:
         """Send a frame's objects to whoever listens, none at all as an empty message."""
-        if _heard(self.detections_3d):
+        if heard(self.detections_3d):
             self.detections_3d.publish(detections_3d(self._vision, header, found))
-        if _heard(self.annotations):
+        if heard(self.annotations):
             self.annotations.publish(image_annotations(self._foxglove, header, result, found))
 
 
@@ -150,7 +151,3 @@ def _outlines(instances: Any, number: int) -> list[np.ndarray]:
     mask = (instances == number).astype(np.uint8)
     parts, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return [cv2.approxPolyDP(part, 1.0, True)[:, 0] for part in parts]
-
-
-def _heard(publisher: Any) -> bool:
-    return publisher is not None and publisher.get_subscription_count() > 0

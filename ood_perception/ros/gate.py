@@ -23,13 +23,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from ood_perception.frames.decode import stamp_ns
 from ood_perception.frames.zones import inside
 from ood_perception.result import SURROUNDINGS, Result
 from ood_perception.ros import qos
+from ood_perception.ros.diagnostics import status
 from ood_perception.ros.health import Health, Level
+from ood_perception.ros.image_topic import heard
 from ood_perception.ros.settings import Settings
 
 HEARTBEAT = 0.2
@@ -120,7 +122,7 @@ class StateTopic:
     @property
     def wanted(self) -> bool:
         """Whether somebody subscribes, so that objects must be looked for."""
-        return self.publisher.get_subscription_count() > 0
+        return heard(self.publisher)
 
     def look(self, header: Any, received: float, result: Result, settings: Settings) -> None:
         """Take a frame's own result (on the host, objects selected) and say what follows."""
@@ -154,15 +156,7 @@ class StateTopic:
         return 'the profile outlines no objects' if self._no_objects else self._details()
 
     def _send(self, level: Level, text: str, values: dict[str, Any]) -> None:
-        self.publisher.publish(
-            DiagnosticStatus(
-                level=bytes([level]),
-                name=self._name,
-                message=text,
-                hardware_id='ood_perception',
-                values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
-            )
-        )
+        self.publisher.publish(status(self._name, level, text, 'ood_perception', values))
 
 
 def in_zone(result: Result, settings: Settings) -> str:

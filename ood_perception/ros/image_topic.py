@@ -15,6 +15,11 @@ from sensor_msgs.msg import CompressedImage
 from ood_perception.ros.image_message import ImageMessage
 
 
+def heard(publisher: Any) -> bool:
+    """Whether there is a publisher, and somebody who subscribes to it."""
+    return publisher is not None and publisher.get_subscription_count() > 0
+
+
 class ImageTopic:
     """
     An image topic with one message that is written in place and reused.
@@ -31,19 +36,9 @@ class ImageTopic:
         self._message: ImageMessage | None = None
 
     @property
-    def raw_wanted(self) -> bool:
-        """Whether somebody subscribes to the raw topic."""
-        return self.publisher.get_subscription_count() > 0
-
-    @property
-    def compressed_wanted(self) -> bool:
-        """Whether somebody subscribes to the compressed topic."""
-        return self.compressed is not None and self.compressed.get_subscription_count() > 0
-
-    @property
     def wanted(self) -> bool:
         """Whether somebody subscribes to any form of it."""
-        return self.raw_wanted or self.compressed_wanted
+        return heard(self.publisher) or heard(self.compressed)
 
     def buffer(self, height: int, width: int) -> NDArray[Any]:
         """Writable view of the message's pixels, (H, W) or for rgb8 (H, W, 3)."""
@@ -57,9 +52,9 @@ class ImageTopic:
             pixels: image in the topic's encoding; may be :meth:`buffer` itself.
             quality: 1..100 of the JPEG.
         """
-        if self.compressed_wanted:
+        if heard(self.compressed):
             self.compressed.publish(self._encode(header, pixels, quality))
-        if self.raw_wanted:
+        if heard(self.publisher):
             self.publisher.publish(self._sized(*pixels.shape[:2]).write(pixels, header))
 
     def _sized(self, height: int, width: int) -> ImageMessage:

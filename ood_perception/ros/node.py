@@ -144,7 +144,7 @@ class OodNode(LifecycleNode):
                 self._load()
             done = super().on_activate(state)
             for outputs in self._outputs.values():
-                outputs.announce(loading.classes(self.worker.pipeline), self.settings)
+                outputs.announce(self.worker.pipeline.profile.classes, self.settings)
             self._watchdog = Watchdog(self.health)
             for stream in self._streams:
                 self.health.forget(stream.name, errors=False)
@@ -178,15 +178,8 @@ class OodNode(LifecycleNode):
         self._release()
         return SUCCESS
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop for good."""
-        self._release()
-        return SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Return to unconfigured, from where it can be configured again."""
-        self._release()
-        return SUCCESS
+    # Stopped for good it needs none of that; after an error it can be configured again.
+    on_shutdown = on_error = on_cleanup
 
     def stop(self, timeout: float = 3.0) -> None:
         """Release everything at the end of the process, whatever the state."""
@@ -414,7 +407,9 @@ class OodNode(LifecycleNode):
             statuses.append(
                 diagnostics.camera_status(name, stream, topic, self.active, self.health)
             )
-        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), statuses))
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
     def _fail(self, transition: str, error: Exception) -> None:
         if self.context.ok():

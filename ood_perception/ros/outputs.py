@@ -22,7 +22,7 @@ from std_msgs.msg import String
 from ood_perception.drawing import draw
 from ood_perception.result import Result
 from ood_perception.ros import detections, extra_topics, gate, planner_topics
-from ood_perception.ros.image_topic import ImageTopic
+from ood_perception.ros.image_topic import ImageTopic, heard
 from ood_perception.ros.planner_topics import PlannerTopics
 from ood_perception.ros.settings import Settings
 
@@ -96,7 +96,7 @@ class CameraOutputs:
         self.overlay = image('overlay', 'rgb8')
         self.score: ImageTopic | None = None
         self.detections_json = self._create(String, 'detections_json')
-        self.detections = (
+        self.detections: Any = (
             self._create(self._vision.Detection2DArray, 'detections') if self._vision else None
         )
         self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
@@ -146,16 +146,12 @@ class CameraOutputs:
     @property
     def points_wanted(self) -> bool:
         """Whether somebody subscribes to the points."""
-        return self.points is not None and self.points.get_subscription_count() > 0
+        return heard(self.points)
 
     @property
     def rows_wanted(self) -> bool:
         """Whether somebody subscribes to a form of the detections."""
-        return (
-            self.detections_json.get_subscription_count() > 0
-            or (self.detections is not None and self.detections.get_subscription_count() > 0)
-            or self.extra.wanted
-        )
+        return heard(self.detections_json) or heard(self.detections) or self.extra.wanted
 
     def wants(self) -> set[str]:
         """Fields of a `Result` that somebody subscribes to, in the vocabulary of the pipeline."""
@@ -212,7 +208,7 @@ class CameraOutputs:
             empty = result.instances is None
             pixels = np.zeros(size, np.uint16) if empty else result.instances
             self.instances.publish(header, pixels, quality)
-        if camera_info is not None and self.camera_info.get_subscription_count():
+        if camera_info is not None and heard(self.camera_info):
             # The message belongs to the executor's thread; only the header is ours.
             ours = copy.copy(camera_info)
             ours.header = header
@@ -238,10 +234,10 @@ class CameraOutputs:
         found = detections.rows(result)
         for item in found:
             item.place = places.get(item.id)
-        if self.detections_json.get_subscription_count():
+        if heard(self.detections_json):
             text = detections.to_json(header, self.camera, image.shape[:2], found)
             self.detections_json.publish(String(data=text))
-        if self.detections is not None and self.detections.get_subscription_count():
+        if heard(self.detections):
             self.detections.publish(detections.to_vision(self._vision, header, found))
         self.extra.publish(header, result, found)
         self.publish_points(points)

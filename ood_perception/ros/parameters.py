@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -81,7 +80,7 @@ def take_overrides(node: Any) -> dict[str, Any]:
     return found
 
 
-def declare(node: Any, overrides: Mapping[str, Any] = MappingProxyType({})) -> Settings:
+def declare(node: Any, overrides: Mapping[str, Any]) -> Settings:
     """
     Declare every parameter on a node and read the values it was started with.
 
@@ -94,9 +93,7 @@ def declare(node: Any, overrides: Mapping[str, Any] = MappingProxyType({})) -> S
     return read(node)
 
 
-def declare_camera(
-    node: Any, camera: str, overrides: Mapping[str, Any] = MappingProxyType({})
-) -> None:
+def declare_camera(node: Any, camera: str, overrides: Mapping[str, Any]) -> None:
     """Declare the parameters ``<camera>.<field>`` unless they are declared already."""
     for name, field in fields(CameraSettings).items():
         if not node.has_parameter(f'{camera}.{name}'):

@@ -49,7 +49,7 @@ def drive(request, tmp_path_factory, ground) -> Path:
 
 
 def raw_bytes(path: Path) -> list[tuple[str, int, bytes]]:
-    with bag.opened(path) as reader:
+    with bag.Bag(path) as reader:
         return [(c.topic, t, bytes(raw)) for c, t, raw in reader.messages()]
 
 

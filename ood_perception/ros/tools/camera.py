@@ -22,6 +22,7 @@ from ood_perception.bags.writing import CAMERA_FRAME, pinhole
 from ood_perception.frames.picture import encode
 from ood_perception.ros import qos
 from ood_perception.ros.image_message import ImageMessage
+from ood_perception.ros.image_topic import heard
 from ood_perception.ros.tools.session import SETTLE, flush, tool_node, wait_until
 
 TRANSPORTS = ('raw', 'compressed', 'both')
@@ -88,11 +89,11 @@ class CameraPublisher:
         if stamp_ns is None:
             stamp_ns = self.node.get_clock().now().nanoseconds
         header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
-        if self.raw is not None and self.raw.get_subscription_count():
+        if self.raw is not None and heard(self.raw):
             if self._message is None or not self._message.fits(image):
                 self._message = ImageMessage(image.shape[0], image.shape[1], 'rgb8')
             self.raw.publish(self._message.write(image, header))
-        if self.compressed is not None and self.compressed.get_subscription_count():
+        if self.compressed is not None and heard(self.compressed):
             self.compressed.publish(
                 CompressedImage(
                     header=header,

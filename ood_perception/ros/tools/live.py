@@ -20,6 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ood_perception.bags import reading as bags
+from ood_perception.frames.decode import BadImage, decode, stamp_ns
+from ood_perception.ros.tools.domain import private_domain
+from ood_perception.ros.tools.playing import play
+from ood_perception.ros.tools.recording import record
+
 if TYPE_CHECKING:
     from ood_perception.evaluation.replay import LiveRun
 
@@ -65,11 +71,7 @@ def run_live(
     Raises:
         LiveError: the node did not start or died; the message holds its last lines.
     """
-    from ood_perception.bags import reading as bags
     from ood_perception.evaluation.replay import LiveRun
-    from ood_perception.ros.tools.domain import private_domain
-    from ood_perception.ros.tools.playing import play
-    from ood_perception.ros.tools.recording import record
 
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -169,9 +171,6 @@ class _Turn:
 
 
 def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
-    from ood_perception.bags import reading as bags
-    from ood_perception.frames.decode import stamp_ns
-
     present = {topic.name for topic in bags.topics(recorded) if topic.count}
     if info in present:
         for received, message in bags.read_topic(recorded, info):
@@ -186,8 +185,6 @@ def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
 
 
 def _read_engine(run: LiveRun, recorded: Path) -> None:
-    from ood_perception.bags import reading as bags
-
     if '/diagnostics' not in {topic.name for topic in bags.topics(recorded) if topic.count}:
         return
     for _, message in bags.read_topic(recorded, '/diagnostics'):
@@ -198,9 +195,6 @@ def _read_engine(run: LiveRun, recorded: Path) -> None:
 
 
 def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
-    from ood_perception.bags import reading as bags
-    from ood_perception.frames.decode import BadImage, decode
-
     why = 'there is none'
     for _, message in bags.read_topic(bag, topic, problem=lambda _: None):
         try:

@@ -71,7 +71,7 @@ def play(
         raise ValueError(f'clock, loop, start: expected 0 or more, got {clock}, {loop}, {start}')
     stop = stop or threading.Event()
     remap = remap or {}
-    with bag.opened(path) as reader, tool_node('ood_play', context) as node:
+    with bag.Bag(path) as reader, tool_node('ood_play', context) as node:
         if damage := getattr(reader, 'damage', ''):
             log.warning('%s: %s', path, damage)
         connections = _choose(path, reader.connections, topics, remap)
