@@ -22,7 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.training.losses import IGNORE, UNKNOWN, cross_entropy, full
+from ood_perception.scores.base import full
+from ood_perception.training.losses import IGNORE, UNKNOWN
+from research.losses import cross_entropy
 
 NO_COMPONENT = -1
 """Contrast target of pixels without a label (255 may be the number of a component)."""

@@ -12,9 +12,9 @@ import typer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ood_perception.scores.base import upsample
+from ood_perception.scores.base import full, upsample
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import IGNORE, UNKNOWN, cross_entropy, full
+from ood_perception.training.losses import IGNORE, UNKNOWN
 from ood_perception.training.parts import SPLITS, Maps, Parts
 from ood_perception.training.uem import StageTask, Validate
 from ood_perception.training.validation import Array, evenly, sample_features
@@ -33,6 +33,7 @@ from research.commands import (
     stage_job,
 )
 from research.gmm import GmmSettings, GmmTraining, contrast_loss
+from research.losses import cross_entropy
 
 
 def _encoder_decoder(model: Any) -> Parts:

@@ -24,7 +24,6 @@ class Stage:
     trainer: TrainSettings = field(default_factory=TrainSettings)
     recipe: str = 'paste'  # entry of `recipes.RECIPES`: augmentation and outlier exposure
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the recipe
-    alpha: float = 0.0  # weight of the cross entropy over the UEM's outputs
     unknown_weight: float = 1.0  # weight of unknown pixels
     object_area: float = 0.0  # pixels; smaller unknown objects weigh more, 0 = no
     label_stride: int = 1  # the loss sees every n-th row and column
@@ -132,7 +131,7 @@ def override(stage: S, changes: list[str]) -> S:
     Apply `key=value` changes to a stage.
 
     Args:
-        changes: `lr=1e-3`, `steps=100`, `alpha=0.5`, `options.probability=0.3`; values are YAML.
+        changes: `lr=1e-3`, `steps=100`, `exact=false`, `options.probability=0.3`; values are YAML.
 
     Raises:
         TrainingError: unknown key or wrong type, naming it.

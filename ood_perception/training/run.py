@@ -116,7 +116,7 @@ def uem_task(
     **options: Any,
 ) -> UemTask:
     """Make the task of a kind that trains the UEM as a stage says."""
-    names = ('alpha', 'unknown_weight', 'label_stride', 'object_area', 'exact')
+    names = ('unknown_weight', 'label_stride', 'object_area', 'exact')
     return kind(parts, validation, **{name: getattr(stage, name) for name in names}, **options)
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ood_perception.labels import truth_of
 from ood_perception.models.compact import channels_last
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import upsample
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.losses import llr_loss, object_weights
@@ -119,7 +118,6 @@ class UemTask(StageTask):
     Args:
         parts: of the model.
         validate: see :class:`StageTask`.
-        alpha: weight of the cross entropy over the UEM's outputs.
         unknown_weight: weight of unknown pixels against known ones (1 in the paper).
         label_stride: see :class:`StageTask`.
         object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
@@ -132,7 +130,6 @@ class UemTask(StageTask):
         self,
         parts: Parts,
         validate: Validate | None = None,
-        alpha: float = 0.0,
         unknown_weight: float = 1.0,
         label_stride: int = 1,
         object_area: float = 0.0,
@@ -141,8 +138,7 @@ class UemTask(StageTask):
         if parts.ood is None:
             raise TrainingError(f'{type(parts.model).__name__} has no UEM')
         super().__init__(parts, parts.uem, validate, label_stride)
-        self.alpha, self.unknown_weight = alpha, unknown_weight
-        self.object_area = object_area
+        self.unknown_weight, self.object_area = unknown_weight, object_area
         self.score = UemScore() if parts.logits is None else LikelihoodRatio(exact)
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -189,8 +185,6 @@ class UemTask(StageTask):
         loss = llr_loss(
             self.score(output, size),
             target,
-            ood=upsample(small.float(), size) if self.alpha else None,
-            alpha=self.alpha,
             unknown_weight=self.unknown_weight,
             pixel_weight=batch.get('pixel_weight'),
         )
