@@ -59,9 +59,9 @@ class Source:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     kind: str = 'pictures'  # 'pictures', 'video', 'bag', 'webcam' or 'proving-ground'
 
-    def frames(self) -> Iterator[Rgb]:
+    def usable(self) -> Iterator[Item]:
         """
-        Usable pictures, uint8 (H, W, 3) RGB, from the beginning.
+        Items with a picture, from the beginning; the others are noted as skipped.
 
         Raises:
             SourceError: there is not one.
@@ -71,11 +71,15 @@ class Source:
         for item in self.items():
             if item.image is not None:
                 count += 1
-                yield item.image
+                yield item
             else:
                 self.skipped.append((item.file, item.reason))
         if not count:
             raise nothing(self)
+
+    def frames(self) -> Iterator[Rgb]:
+        """Pictures of :meth:`usable`, uint8 (H, W, 3) RGB."""
+        return (item.image for item in self.usable() if item.image is not None)
 
 
 def nothing(source: Source) -> SourceError:

@@ -89,7 +89,7 @@ def camera(
     except (ValueError, ImportError) as error:
         raise fail(error) from None
     told(opened)
-    CONSOLE.print(f'{sent} frames sent', highlight=False)
+    CONSOLE.print(f'{sent} frames sent')
 
 
 def view(

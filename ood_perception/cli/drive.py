@@ -51,4 +51,4 @@ def drive(
             )
     except (ValueError, ImportError) as error:
         raise fail(error) from None
-    CONSOLE.print(f'{count} frames in {path}', highlight=False)
+    CONSOLE.print(f'{count} frames in {path}')

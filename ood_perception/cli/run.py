@@ -105,7 +105,7 @@ def run(
     if not count:
         raise fail(nothing(opened))
     text = printable(f'{count} frames in {output} (list: {INDEX})')
-    CONSOLE.print(text, highlight=False, markup=False)
+    CONSOLE.print(text, markup=False)
 
 
 def _row(item: Item, status: str, objects: int = 0) -> dict[str, Any]:
