@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ood_perception.bags.files import natural, shown
 from ood_perception.bags.unfinished import UnfinishedMcap
-from ood_perception.frames.decode import BadImage, stored_values
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
@@ -318,26 +315,6 @@ def deserialized(store: Typestore, connection: Any, raw: bytes) -> Any:
         return store.deserialize_cdr(raw, connection.msgtype)
     except Exception as error:  # of rosbags, struct and numpy
         raise BagError(f'a message cannot be read: {error}') from error
-
-
-def to_array(message: Any) -> np.ndarray:
-    """
-    Values of an image read with :func:`read_topic`, as they are stored: of labels, of depth.
-
-    Args:
-        message: sensor_msgs/Image of any encoding but the YUV ones.
-
-    Returns:
-        (H, W) or (H, W, C) of the encoding's own type; :mod:`ood_perception.frames.decode` makes
-        pictures of them.
-
-    Raises:
-        BagError: another encoding, or too few bytes.
-    """
-    try:
-        return np.ascontiguousarray(stored_values(message))
-    except BadImage as error:
-        raise BagError(str(error)) from error
 
 
 def _plain(raw: Any) -> Any:

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ood_perception.bags import reading as bags
 from ood_perception.detections import confidence_of
 from ood_perception.evaluation.evaluator import Frame
 from ood_perception.evaluation.label_folder import LabelFolder, name_stamps
 from ood_perception.evaluation.labels import LabelValues
-from ood_perception.frames.decode import decode, stamp_ns
+from ood_perception.frames.decode import BadImage, decode, stamp_ns, stored_values
+from ood_perception.frames.depth import depth_metres
 from ood_perception.frames.intensity import Intensity
 
 WINDOW = 64
@@ -74,13 +73,13 @@ class Recording:
         image = messages.get(topics.image)
         if image is not None:
             frame.image = lambda: decode(image, warn=_once(problems), intensity=intensity)
-        anomaly = _array(messages.get(topics.anomaly), problems)
+        anomaly = _read(stored_values, messages.get(topics.anomaly), problems)
         if anomaly is not None and anomaly.ndim == 2 and anomaly.dtype.kind == 'u':
             frame.anomaly = self.values(anomaly, topics.anomaly)
         elif anomaly is not None:
             problems[f'{topics.anomaly}: labels need one whole number a pixel'] += 1
-        frame.truth = _array(messages.get(topics.instances), problems)
-        frame.distance = _metres(messages.get(topics.depth), problems)
+        frame.truth = _read(stored_values, messages.get(topics.instances), problems)
+        frame.distance = _read(depth_metres, messages.get(topics.depth), problems)
         if self.labels is not None and image is not None:
             self.labels.fill(frame, problems)
         return frame
@@ -225,9 +224,9 @@ def _once(problems: Counter[str]) -> Callable[[str], None]:
 def _with_outputs(
     frame: Frame, found: dict[str, Any], topics: Topics, problems: Counter[str]
 ) -> Frame:
-    frame.heatmap = _array(found.get(f'{topics.node}/heatmap'), problems)
-    frame.score = _array(found.get(f'{topics.node}/score'), problems)
-    frame.instances = _array(found.get(f'{topics.node}/instances'), problems)
+    frame.heatmap = _read(stored_values, found.get(f'{topics.node}/heatmap'), problems)
+    frame.score = _read(stored_values, found.get(f'{topics.node}/score'), problems)
+    frame.instances = _read(stored_values, found.get(f'{topics.node}/instances'), problems)
     text = found.get(f'{topics.node}/detections_json')
     if text is not None:
         rows = json.loads(text.data)['detections']
@@ -235,22 +234,11 @@ def _with_outputs(
     return frame
 
 
-def _metres(message: Any, problems: Counter[str]) -> np.ndarray | None:
-    """Depth image in metres, by REP-118: 32FC1 in metres or 16UC1 in millimetres."""
-    if message is None:
-        return None
-    depth = _array(message, problems)
-    if depth is None or depth.ndim != 2 or depth.dtype.kind not in 'uf':
-        return None
-    return depth.astype(np.float32) / 1000 if depth.dtype.kind == 'u' else depth
-
-
-def _array(message: Any, problems: Counter[str]) -> np.ndarray | None:
-    if message is None:
-        return None
+def _read(how: Callable[[Any], Any], message: Any, problems: Counter[str]) -> Any:
+    """Pixels of an image's message; None where there is none, or none that can be read."""
     try:
-        return bags.to_array(message)
-    except bags.BagError as error:
+        return None if message is None else how(message)
+    except BadImage as error:
         problems[str(error)] += 1
         return None
 

@@ -24,7 +24,7 @@ from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.stamps import NOWHERE, Place
 from ood_perception.masks.propagation import Propagator
 from ood_perception.result import Result
-from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame
+from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame, mapping
 from ood_perception.ros.health import MOMENT, Health
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.publishing import FramePublisher
@@ -213,10 +213,7 @@ class Follower:
 
     def _decode(self, track: _Track, frame: PendingFrame) -> Rgb | None:
         settings = self._processor.settings
-        values = settings.intensity_range
-        fixed = (float(values[0]), float(values[1])) if any(values) else None
-        if fixed != track.intensity.fixed:
-            track.intensity = Intensity(fixed)
+        track.intensity = mapping(track.intensity, settings.intensity_range)
         limit = round(settings.max_megapixels * 1e6)
         try:
             return decode(frame.message, limit, intensity=track.intensity)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ood_perception.bags import reading as bag
 from ood_perception.bags.files import pictures_in, read_label
-from ood_perception.frames.decode import decode, stamp_ns
+from ood_perception.frames.decode import decode, stamp_ns, stored_values
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.picture import BadImage
 from ood_perception.training.checkpointing import TrainingError
@@ -107,7 +107,7 @@ def _label_files(root: Path, labels: str) -> dict[int, Any]:
     """Stamp in nanoseconds -> label: a file, or a message's array."""
     if labels.startswith('/') and not Path(labels).is_dir():
         return {
-            stamp_ns(message.header) or written: bag.to_array(message)
+            stamp_ns(message.header) or written: stored_values(message)
             for written, message in bag.read_topic(root, labels)
         }
     folder = Path(labels)
