@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 
 from ood_perception.scores.base import full, upsample
 from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.data import evenly
 from ood_perception.training.losses import IGNORE, UNKNOWN
 from ood_perception.training.parts import SPLITS, Maps, Parts
 from ood_perception.training.uem import StageTask, Validate
-from ood_perception.training.validation import Array, evenly, sample_features
+from ood_perception.training.validation import Array, sample_features
 from research.commands import (
     Backbone,
     Cache,
@@ -132,7 +133,7 @@ class ClassValidation:
     """
 
     def __init__(self, dataset: Dataset, limit: int = 200) -> None:
-        self.dataset, self.indices = dataset, evenly(dataset, limit)
+        self.dataset, self.indices = dataset, evenly(len(dataset), limit)  # type: ignore[arg-type]
 
     def __call__(self, parts: Parts) -> dict[str, float]:
         """Return the numbers, all between 0 and 1."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 import array
 from typing import Any
 
-import cv2
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
+from ood_perception.frames.picture import encode
 from ood_perception.ros.image_message import ImageMessage
+
+JPEG = {'rgb8': 'bgr8', 'mono8': 'mono8'}
+"""Encodings that are compressed as JPEG, and what it holds; others become PNG."""
 
 
 def heard(publisher: Any) -> bool:
@@ -64,17 +67,10 @@ class ImageTopic:
         return message
 
     def _encode(self, header: Any, pixels: NDArray[Any], quality: int) -> CompressedImage:
-        if self.encoding == 'rgb8':
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-            form, suffix = 'rgb8; jpeg compressed bgr8', '.jpg'
-        elif self.encoding == 'mono8':
-            form, suffix = 'mono8; jpeg compressed mono8', '.jpg'
-        else:
-            form, suffix = f'{self.encoding}; png compressed {self.encoding}', '.png'
-        options = (
-            [cv2.IMWRITE_JPEG_QUALITY, quality]
-            if suffix == '.jpg'
-            else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        kind = JPEG.get(self.encoding)
+        form = f'jpeg compressed {kind}' if kind else f'png compressed {self.encoding}'
+        return CompressedImage(
+            header=header,
+            format=f'{self.encoding}; {form}',
+            data=array.array('B', encode(pixels, '.jpg' if kind else '.png', quality)),
         )
-        _, data = cv2.imencode(suffix, pixels, options)
-        return CompressedImage(header=header, format=form, data=array.array('B', data.tobytes()))

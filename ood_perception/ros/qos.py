@@ -17,7 +17,8 @@ from rclpy.qos import (
 )
 
 
-def _make(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+def make(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+    """Make a profile that keeps the last `depth` messages."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -27,13 +28,13 @@ def _make(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
 
 
 PROFILES: dict[str, Callable[[], QoSProfile]] = {
-    'latest': lambda: _make(reliable=False, depth=1),
-    'best_effort': lambda: _make(reliable=False, depth=5),
-    'reliable': lambda: _make(reliable=True, depth=5),
-    'sensor_data': lambda: _make(reliable=False, depth=5),
+    'latest': lambda: make(reliable=False, depth=1),
+    'best_effort': lambda: make(reliable=False, depth=5),
+    'reliable': lambda: make(reliable=True, depth=5),
+    'sensor_data': lambda: make(reliable=False, depth=5),
     'system_default': lambda: copy.copy(qos_profile_system_default),
-    'latched': lambda: _make(reliable=True, depth=1, latched=True),
-    'default': lambda: _make(reliable=True, depth=10),
+    'latched': lambda: make(reliable=True, depth=1, latched=True),
+    'default': lambda: make(reliable=True, depth=10),
 }
 """Name -> function that makes the profile. 'latest' is for cameras: best effort, depth 1."""
 

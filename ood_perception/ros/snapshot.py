@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from ood_perception.drawing import draw
+from ood_perception.frames.picture import encode
 from ood_perception.result import Result
 from ood_perception.ros import detections
 
@@ -55,11 +56,10 @@ def save(
     found = detections.rows(result)
     labels = [item.label for item in found]
     overlay = draw(image, result.heatmap, result.instances, result.boxes, labels)
-    _write(target / 'image.png', image[..., ::-1])
-    _write(target / 'overlay.png', overlay[..., ::-1])
-    for field in ('heatmap', 'instances', 'semantic'):
-        if (pixels := getattr(result, field)) is not None:
-            _write(target / f'{field}.png', pixels)
+    maps = {name: getattr(result, name) for name in ('heatmap', 'instances', 'semantic')}
+    for name, pixels in {'image': image, 'overlay': overlay, **maps}.items():
+        if pixels is not None:
+            (target / f'{name}.png').write_bytes(encode(pixels, '.png'))
     if result.score is not None:
         np.save(target / 'score.npy', result.score, allow_pickle=False)
     tree = {
@@ -77,10 +77,3 @@ def save(
     text = json.dumps(tree, indent=2, default=str)
     (target / 'snapshot.json').write_text(text, encoding='utf-8')
     return target
-
-
-def _write(path: Path, pixels: NDArray[Any]) -> None:
-    done, data = cv2.imencode('.png', np.ascontiguousarray(pixels))
-    if not done:
-        raise OSError(f'{path.name} cannot be encoded')
-    path.write_bytes(data.tobytes())

@@ -25,6 +25,13 @@ Recipe = Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]
 """(random numbers, image uint8 (H, W, 3) RGB, label uint8 (H, W)) -> the same, augmented."""
 
 
+def evenly(length: int, limit: int) -> list[int]:
+    """Up to `limit` of so many indices, evenly chosen. Raises TrainingError: there are none."""
+    if not length:
+        raise TrainingError('there is no sample')
+    return np.unique(np.linspace(0, length - 1, min(limit, length)).astype(int)).tolist()
+
+
 @dataclass(frozen=True, eq=False)
 class Frames:
     """Images with their labels."""
@@ -68,9 +75,8 @@ class Frames:
         """
         if not len(self):
             raise TrainingError(f'{self.name}: no images')
-        chosen = np.unique(np.linspace(0, len(self) - 1, min(limit, len(self))).astype(int))
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda i: self.load(int(i)) and None, chosen):
+            for _ in pool.map(lambda i: self.load(i) and None, evenly(len(self), limit)):
                 pass
 
     def has_unknown(self) -> bool:

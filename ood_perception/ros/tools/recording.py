@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from ood_perception.bags import reading as bag
 from ood_perception.bags import writing
+from ood_perception.ros import qos
 from ood_perception.ros.tools.session import message_class, tool_node
 
 log = logging.getLogger(__name__)
@@ -178,12 +179,7 @@ def offered_qos(node: Node, topic: str) -> QoSProfile:
     latched = bool(offers) and all(
         q.durability == DurabilityPolicy.TRANSIENT_LOCAL for q in offers
     )
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=DEPTH,
-        reliability=(ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE),
-        durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE),
-    )
+    return qos.make(not best_effort, DEPTH, latched)
 
 
 def _stored(profile: QoSProfile) -> Any:
