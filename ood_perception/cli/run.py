@@ -128,7 +128,7 @@ def _index(
 
 def _write(output: Path, item: Item, overlay: Any, result: Result) -> None:
     """Write the four files of a frame; encoded in memory, so that a full disk is an error."""
-    from ood_perception.detections import detections_json
+    from ood_perception.detections import rows
     from ood_perception.frames.picture import encode
 
     assert result.heatmap is not None
@@ -138,5 +138,5 @@ def _write(output: Path, item: Item, overlay: Any, result: Result) -> None:
     (output / f'{item.name}_overlay{suffix}').write_bytes(encode(overlay, suffix))
     (output / f'{item.name}_heatmap.png').write_bytes(encode(result.heatmap, '.png'))
     (output / f'{item.name}_instances.png').write_bytes(encode(result.instances, '.png'))
-    text = json.dumps(detections_json(result), indent=2) + '\n'
+    text = json.dumps([item.json() for item in rows(result)], indent=2) + '\n'
     (output / f'{item.name}.json').write_text(text, encoding='utf-8')

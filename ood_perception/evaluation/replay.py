@@ -26,7 +26,7 @@ import numpy as np
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
 from ood_perception.bags.files import shown
-from ood_perception.detections import detection_json
+from ood_perception.detections import CLASS_ID
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
 from ood_perception.evaluation.joining import Recording, grouped, join
 from ood_perception.frames.intensity import Intensity
@@ -210,7 +210,10 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
                 if pixels is not None:
                     image = np.ascontiguousarray(pixels, dtype)
                     out.put(f'{node}/{name}', out.image(header, image, encoding), stamp)
-            rows = [detection_json(*pair) for pair in (frame.confidences or {}).items()]
+            rows = [
+                {'id': number, 'class_id': CLASS_ID, 'confidence': round(confidence, 4)}
+                for number, confidence in (frame.confidences or {}).items()
+            ]
             whole = {'sec': stamp // 10**9, 'nanosec': stamp % 10**9}
             text = json.dumps({'header': {'stamp': whole}, 'detections': rows})
             out.put(f'{node}/detections_json', out.kinds['std_msgs/msg/String'](text), stamp)

@@ -17,11 +17,10 @@ import cv2
 import numpy as np
 from std_msgs.msg import Header
 
-from ood_perception.detections import CLASS_ID
+from ood_perception.detections import CLASS_ID, Detection
 from ood_perception.drawing import OUTLINE
 from ood_perception.result import Result
 from ood_perception.ros import qos
-from ood_perception.ros.detections import Detection
 from ood_perception.ros.image_topic import heard
 
 TOPICS = {

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
+from ood_perception.detections import Detection, rows
 from ood_perception.drawing import draw
 from ood_perception.result import Result
 from ood_perception.ros import detections, extra_topics, gate, planner_topics
@@ -231,7 +232,7 @@ class CameraOutputs:
             result: on the host, already without the objects that are not to be published.
             places: where the objects are in 3D, by id.
         """
-        found = detections.rows(result)
+        found = rows(result)
         for item in found:
             item.place = places.get(item.id)
         if heard(self.detections_json):
@@ -255,7 +256,7 @@ class CameraOutputs:
         image: NDArray[np.uint8],
         result: Result,
         settings: Settings,
-        found: list[detections.Detection],
+        found: list[Detection],
     ) -> None:
         labels = None
         if settings.overlay_labels:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ood_perception.detections import rows
 from ood_perception.drawing import draw
 from ood_perception.frames.picture import encode
 from ood_perception.result import Result
@@ -53,7 +54,7 @@ def save(
         number += 1
         target = target.with_name(f'{name}_{number}')
     target.mkdir(parents=True)
-    found = detections.rows(result)
+    found = rows(result)
     labels = [item.label for item in found]
     overlay = draw(image, result.heatmap, result.instances, result.boxes, labels)
     maps = {name: getattr(result, name) for name in ('heatmap', 'instances', 'semantic')}
