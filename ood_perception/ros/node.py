@@ -22,7 +22,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from ood_perception.ros import diagnostics, gate, loading, parameters, process, qos
+from ood_perception.ros import diagnostics, gate, loading, parameters, qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.fallback import Fallback, steps
 from ood_perception.ros.health import Health
@@ -37,6 +37,7 @@ from ood_perception.ros.subscriptions import (
 )
 from ood_perception.ros.watchdog import Watchdog
 from ood_perception.ros.worker import Worker, describe
+from ood_perception.transport import profile_variables
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
@@ -394,7 +395,7 @@ class OodNode(LifecycleNode):
             'profile': self.settings.profile,
             'engine_asked_for': self.settings.engine,
             'enabled': self._enabled,
-            'transport_profile': os.environ.get(process.profile_variable(), ''),
+            'transport_profile': os.environ.get(profile_variables()[0], ''),
         }
         if worker is not None and pipeline is not None:
             values |= diagnostics.pipeline_values(pipeline)
