@@ -66,25 +66,22 @@ class ComponentMetrics:
     Args:
         track: 'anomaly' or 'obstacle', which decides the smallest components.
         threshold: a pixel is predicted unknown at score > threshold; None = the dataset's best F1.
-        mode: of the `PixelMetrics` that find the threshold.
 
     Attributes:
         frames: number of frames given.
 
     Raises:
-        ValueError: unknown track or mode.
+        ValueError: unknown track.
     """
 
-    def __init__(
-        self, track: str = 'anomaly', threshold: float | None = None, mode: str = 'smiyc'
-    ) -> None:
+    def __init__(self, track: str = 'anomaly', threshold: float | None = None) -> None:
         if track not in TRACKS:
             raise ValueError(f'track: expected {" or ".join(TRACKS)}, got {track!r}')
         self.track, self.threshold = track, threshold
         self.frames = 0
         self._siou: list[float] = []
         self._ppv: list[float] = []
-        self._pixels = PixelMetrics(mode)
+        self._pixels = PixelMetrics('smiyc')
         self._waiting = _Frames()
 
     def update(self, score: Any, label: Any) -> None:
@@ -116,7 +113,7 @@ class ComponentMetrics:
         self.frames += 1
 
     def merge(self, other: ComponentMetrics) -> ComponentMetrics:
-        """Add what another of the same track, threshold and mode has counted; returns self."""
+        """Add what another of the same track and threshold has counted; returns self."""
         if (other.track, other.threshold) != (self.track, self.threshold):
             raise ValueError(
                 f'track and threshold: cannot merge {other.track!r} at {other.threshold} into '

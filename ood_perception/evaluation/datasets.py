@@ -77,10 +77,10 @@ def _cityscapes(root: Path, label: Path) -> Path:
     return root / 'leftImg8bit' / label.parent.relative_to(root / 'gtFine') / name
 
 
-def _beside(folder: str, images: str, ending: str = '') -> Callable[[Path, Path], Path]:
+def _beside(folder: str, images: str) -> Callable[[Path, Path], Path]:
     def image(root: Path, label: Path) -> Path:
         relative = label.relative_to(root / folder)
-        return root / images / relative.with_name(relative.stem.removesuffix(ending) + '.png')
+        return root / images / relative.with_suffix('.png')
 
     return image
 

@@ -191,19 +191,13 @@ class Evaluator:
 
     def merge(self, other: Evaluator) -> Evaluator:
         """Add what another has collected from other streams; returns self."""
-        self.pixels.merge(other.pixels)
+        for name in ('pixels', 'instances', 'time', 'alarms', 'calibration', 'parts'):
+            getattr(self, name).merge(getattr(other, name))
         if self.components is not None and other.components is not None:
             self.components.merge(other.components)
-        self.instances.merge(other.instances)
-        self.time.merge(other.time)
-        self.alarms.merge(other.alarms)
-        self.alarmed += other.alarmed
-        self.calibration.merge(other.calibration)
-        self.parts.merge(other.parts)
+        for name in ('frames', 'labelled', 'compared', 'alarmed'):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems.update(other.problems)
-        self.frames += other.frames
-        self.labelled += other.labelled
-        self.compared += other.compared
         self.latencies_ms += other.latencies_ms
         self._shown = sorted(self._shown + other._shown, key=lambda row: row[:2])
         self._trim()
