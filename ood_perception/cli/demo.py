@@ -49,7 +49,6 @@ def demo(
     from rich.console import Console
 
     from ood_perception.bags import reading as bags
-    from ood_perception.bags.sources import SourceError
     from ood_perception.cli.progress import bar, fail, note, parse_range, printable
     from ood_perception.ros.tools.live import LiveError, run_live
 
@@ -79,7 +78,7 @@ def demo(
                 parameters=parameters,
                 lockstep=lockstep,
             )
-    except (bags.BagError, SourceError, LiveError, ValueError) as error:
+    except (LiveError, ValueError) as error:
         raise fail(error) from None
     from ood_perception.evaluation.joining import Recording, Topics
     from ood_perception.evaluation.replay import evaluate_live

@@ -48,7 +48,6 @@ def run(
     NAME being that of its file (or the number of its frame), and index.json: file, size, status
     and reason of every picture, the unusable ones included.
     """
-    from ood_perception.bags.reading import BagError
     from ood_perception.bags.sources import SourceError, nothing, open_source
     from ood_perception.bags.video import VideoWriter
     from ood_perception.cli.progress import (
@@ -68,7 +67,7 @@ def run(
         if Path(source).is_dir() and output.resolve() == Path(source).resolve():
             raise SourceError(f'{output}: results need another folder than the pictures')
         pipeline = Pipeline.from_profile(profile, device, engine)
-    except (SourceError, BagError, ValueError) as error:
+    except ValueError as error:
         raise fail(error) from None
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

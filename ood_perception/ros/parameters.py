@@ -127,9 +127,8 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
         not isinstance(value, list) or isinstance(value[0], type(wanted[0]))
     ):
         return value
-    raise ValueError(
-        f'{name}: expected {_KINDS[type(wanted)]} such as {_written(wanted)}, got {value!r}'
-    )
+    example = str(wanted).lower() if isinstance(wanted, bool) else repr(wanted)  # as YAML does
+    raise ValueError(f'{name}: expected {_KINDS[type(wanted)]} such as {example}, got {value!r}')
 
 
 def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
@@ -181,11 +180,6 @@ def _field(name: str) -> dataclasses.Field[Any] | None:
     if name.startswith(QOS_OVERRIDES):
         return None
     return fields(Settings).get(name) or fields(CameraSettings).get(name.rpartition('.')[2])
-
-
-def _written(value: Any) -> str:
-    """Spell a value as YAML does."""
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def read(node: Any) -> Settings:

@@ -126,7 +126,11 @@ class _Recorder:
     def _subscribe(self, name: str, kind: str) -> None:
         message = message_class(kind)
         profile = offered_qos(self.node, name)
-        definition, digest = self._definition(kind, message)
+        # The bag's metadata wants the definition of the message and the hash of its type.
+        if kind not in self.store.types:
+            raise ImportError(f'message type {kind} is unknown to the bag writer')
+        definition, _ = self.store.generate_msgdef(kind, ros_version=2)
+        digest = self.store.hash_rihs01(kind)
         connection = self.writer.add_connection(
             name, kind, msgdef=definition, rihs01=digest, offered_qos_profiles=[_stored(profile)]
         )
@@ -142,13 +146,6 @@ class _Recorder:
 
         self.node.create_subscription(message, name, keep, profile, raw=True)
         self.subscribed.add(name)
-
-    def _definition(self, kind: str, message: Any) -> tuple[str, str]:
-        """Message definition and type hash that the bag's metadata wants."""
-        if kind not in self.store.types:
-            raise ImportError(f'message type {kind} is unknown to the bag writer')
-        definition, _ = self.store.generate_msgdef(kind, ros_version=2)
-        return definition, self.store.hash_rihs01(kind)
 
     def write(self, timeout: float) -> None:
         """Write what was received, waiting at most `timeout` seconds for a first message."""
