@@ -65,7 +65,7 @@ class PaperUemTask(UemTask):
     ) -> None:
         super().__init__(parts, validate, **options)
         self.paper, self.object_least, self.alpha = paper, object_least, alpha
-        self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
+        self.gmm = GmmTraining.of(parts.model, 'ood_head', gmm or GmmSettings(update_interval=3))
         self._drifting: tuple[str, ...] = ()
         if paper:
             self._drifting = tuple(

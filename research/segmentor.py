@@ -63,6 +63,10 @@ def _dinov2(model: Any) -> Parts:
 SPLITS |= {'EncoderDecoder': _encoder_decoder, 'DINOv2': _dinov2}
 
 
+CLASS_HEAD = 'segmentor.segmentation_head'
+"""Module of a UEM's model whose input is the pixel embedding of the classes."""
+
+
 class SegmentorTask(StageTask):
     """
     Train decoder and class head: cross entropy, plus the contrast term of a GMM head.
@@ -87,7 +91,7 @@ class SegmentorTask(StageTask):
                 f'{type(parts.model).__name__} has no class head; train a uem_* model for DINOv2'
             )
         super().__init__(parts, parts.decoder, validate, label_stride)
-        self.gmm = GmmTraining.of(parts.class_head, gmm or GmmSettings())
+        self.gmm = GmmTraining.of(parts.model, CLASS_HEAD, gmm or GmmSettings())
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
         """Weight of the batch: its pixels with a class."""

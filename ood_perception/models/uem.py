@@ -193,10 +193,7 @@ def build_uem(
         projector_hidden: hidden widths of the projector.
         out_indices: four blocks of DINOv2 for the decoder, counted from 0; the last must be the
             network's last, whose tokens the projector takes.
-        mode: see :class:`UEM`.
-        window: see :class:`UEM`.
-        stride: see :class:`UEM`.
-        window_batch: see :class:`UEM`.
+        mode, window, stride, window_batch: see :class:`UEM`.
         windows: key of `WINDOWS`, in place of `mode` and `stride`.
         **dinov2: arguments of :class:`DINOv2` that differ from the variant's.
     """

@@ -36,9 +36,6 @@ class Parts:
     ood: Callable[[Maps], Tensor] | None  # maps -> UEM outputs (B, 2, h, w), or None
     decoder: list[nn.Module] = field(default_factory=list)  # modules that stage 1 trains
     uem: list[nn.Module] = field(default_factory=list)  # modules that stage 2 trains
-    # the module whose input is the pixel embedding of the classes (a GMM head)
-    class_head: nn.Module | None = None
-    ood_head: nn.Module | None = None  # likewise of the UEM
     backbone: nn.Module | None = None  # the frozen module, which has a checkpoint of its own
 
     def prefixes(self, modules: list[nn.Module]) -> tuple[str, ...]:
@@ -79,8 +76,6 @@ def _uem(model: Any) -> Parts:
         ood,
         [backbone.learnable_layers, head],
         [model.ood_projector, model.ood_head],
-        head,
-        model.ood_head,
         backbone.dinov2,
     )
 

@@ -116,10 +116,8 @@ class UemTask(StageTask):
     Train a UEM; the segmentor is frozen, in evaluation mode.
 
     Args:
-        parts: of the model.
-        validate: see :class:`StageTask`.
+        parts, validate, label_stride: see :class:`StageTask`.
         unknown_weight: weight of unknown pixels against known ones (1 in the paper).
-        label_stride: see :class:`StageTask`.
         object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
             (0 = no, as in the paper).
         exact: as of `scores.LikelihoodRatio`, so that a network learns for the score it is used
