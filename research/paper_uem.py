@@ -34,9 +34,10 @@ from research.commands import (
 )
 from research.gmm import GmmSettings, GmmTraining, contrast_loss
 from research.losses import outlier_loss
+from research.segmentor import FrozenMaps
 
 
-class PaperUemTask(UemTask):
+class PaperUemTask(FrozenMaps, UemTask):
     """
     Train a UEM whose head may be a GMM.
 

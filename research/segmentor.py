@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import typer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ood_perception.models.compact import channels_last
 from ood_perception.scores.base import full, upsample
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import evenly
@@ -63,11 +65,28 @@ def _dinov2(model: Any) -> Parts:
 SPLITS |= {'EncoderDecoder': _encoder_decoder, 'DINOv2': _dinov2}
 
 
+class FrozenMaps(StageTask):
+    """A stage whose samples may carry the frozen maps, computed before or read from the cache."""
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of samples; maps are laid out as CPUs convolve them fastest."""
+        batch = super().collate(samples)
+        if 'features' in batch:
+            batch['features'] = channels_last(batch['features'])
+        return batch
+
+    def features(self, batch: dict[str, Any]) -> list[Tensor]:
+        """Frozen maps of a batch: those it carries, or computed now."""
+        if 'features' in batch:
+            return [maps.float() for maps in batch['features']]
+        return super().features(batch)
+
+
 CLASS_HEAD = 'segmentor.segmentation_head'
 """Module of a UEM's model whose input is the pixel embedding of the classes."""
 
 
-class SegmentorTask(StageTask):
+class SegmentorTask(FrozenMaps):
     """
     Train decoder and class head: cross entropy, plus the contrast term of a GMM head.
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.labels import truth_of
-from ood_perception.models.compact import channels_last
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
@@ -25,7 +24,7 @@ Validate = Callable[[Parts], dict[str, float]]
 
 class StageTask(Task):
     """
-    What both stages share: the model's parts, frozen features (computed or from the cache).
+    What stages share: the model's parts and frozen features.
 
     Args:
         parts: of the model.
@@ -73,18 +72,9 @@ class StageTask(Task):
             module.train(mode)
         return self
 
-    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Make a batch of samples; maps are laid out as CPUs convolve them fastest."""
-        batch = super().collate(samples)
-        if 'features' in batch:
-            batch['features'] = channels_last(batch['features'])
-        return batch
-
     @torch.no_grad()
     def features(self, batch: dict[str, Any]) -> list[Tensor]:
-        """Frozen maps of a batch: those it carries (from the cache), or computed now."""
-        if 'features' in batch:
-            return [maps.float() for maps in batch['features']]
+        """Frozen maps of a batch."""
         return [
             m.detach() for m in self.parts.features(normalise(batch['image'], self.parts.spec))
         ]

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from ood_perception.models.compact import build_compact
 from ood_perception.training.parts import normalise, split
 from ood_perception.training.stream import loader
-from ood_perception.training.uem import UemTask
 from research.compact_data import Samples, as_sample
 from research.frozen import Deep, FrozenFeatures, Shallow
+from research.paper_uem import PaperUemTask
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_batches_carry_what_the_model_gives(parts, workers, logits, tiles, monke
 
 def test_loss_and_gradients_equal_those_from_images(parts, monkeypatch):
     monkeypatch.setattr('research.frozen.has_bfloat16_tiles', lambda: False)
-    task = UemTask(parts, unknown_weight=3.0)
+    task = PaperUemTask(parts, unknown_weight=3.0)
     task.train()
     plain = next(iter(DataLoader(Made(), batch_sampler=KEYS)))
     frozen = next(iter(DataLoader(FrozenFeatures(Made(), parts, True), batch_sampler=KEYS)))
