@@ -50,25 +50,17 @@ def run(
     """
     from ood_perception.bags.sources import SourceError, nothing, open_source
     from ood_perception.bags.video import VideoWriter
-    from ood_perception.cli.progress import (
-        CONSOLE,
-        bar,
-        fail,
-        parse_range,
-        printable,
-        stopped_by_signals,
-        told,
-    )
+    from ood_perception.cli import progress
     from ood_perception.drawing import draw
     from ood_perception.pipeline import Pipeline
 
     try:
-        opened = open_source(source, topic=topic, intensity=parse_range(intensity_range))
+        opened = open_source(source, topic=topic, intensity=progress.parse_range(intensity_range))
         if Path(source).is_dir() and output.resolve() == Path(source).resolve():
             raise SourceError(f'{output}: results need another folder than the pictures')
         pipeline = Pipeline.from_profile(profile, device, engine)
     except ValueError as error:
-        raise fail(error) from None
+        raise progress.fail(error) from None
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     count = 0
@@ -76,8 +68,8 @@ def run(
         film = None
         if video:
             film = stack.enter_context(VideoWriter(output / VIDEO, rate or opened.rate or 10.0))
-        stop = stack.enter_context(stopped_by_signals())
-        show = stack.enter_context(bar(opened.name, limit or opened.length or None))
+        stop = stack.enter_context(progress.stopped_by_signals())
+        show = stack.enter_context(progress.bar(opened.name, limit or opened.length or None))
         for item in opened.items():
             if item.image is None:
                 opened.skipped.append((item.file, item.reason))
@@ -100,11 +92,11 @@ def run(
             if count == limit or stop.is_set():
                 break
     _index(output / INDEX, opened.name, profile, rows, opened.notes)
-    told(opened)
+    progress.told(opened)
     if not count:
-        raise fail(nothing(opened))
-    text = printable(f'{count} frames in {output} (list: {INDEX})')
-    CONSOLE.print(text, markup=False)
+        raise progress.fail(nothing(opened))
+    text = progress.printable(f'{count} frames in {output} (list: {INDEX})')
+    progress.CONSOLE.print(text, markup=False)
 
 
 def _row(item: Item, status: str, objects: int = 0) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 The parts of a segmentor that training treats differently: frozen features, class logits, UEM.
 
 Every model of the registry is seen as: images -> frozen feature maps -> class logits (stage 1
-trains this) and -> UEM outputs (stage 2 trains that). Frozen maps can be cached on disk.
+trains this) and -> UEM outputs (stage 2 trains that).
 """
 
 from __future__ import annotations
