@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import checkout  # noqa: F401
+import numpy as np
 import torch
 from table import append
 
 from ood_perception.checkpoints import read_checkpoint, resolve
-from ood_perception.labels import label_of
+from ood_perception.labels import Label, Truth
 from ood_perception.training import run
 from ood_perception.training.cards import write_weights
 from ood_perception.training.presets import find_preset, override
@@ -60,6 +61,13 @@ def forms(pairs: list[Any], objects: list[Any], size: tuple[int, int]) -> dict[s
     }
 
 
+def as_trained(truth: np.ndarray) -> np.ndarray:
+    """Training label of the single class 0, from a truth of 0 known, 1 unknown, 255 ignored."""
+    table = np.full(256, Label.VOID, np.uint8)
+    table[[Truth.KNOWN, Truth.UNKNOWN]] = 0, Label.UNKNOWN
+    return table[truth]
+
+
 def main() -> None:
     """Parse, train each form, print, append to the table."""
     parser = argparse.ArgumentParser(
@@ -85,7 +93,7 @@ def main() -> None:
     objects = load_objects(options.data / 'outliers_train', held_out=False)
     strange = load_objects(options.data / 'outliers_train', held_out=True)
     pasted = validation_set(held_out[::2] or held_out, strange)
-    sets = {'pasted': Pairs([(image, label_of(label)) for image, label in pasted])}
+    sets = {'pasted': Pairs([(image, as_trained(label)) for image, label in pasted])}
     preset = find_preset('compact', PRESETS)
     changes = [f'steps={options.steps}', f'batch_size={options.batch}', f'seed={options.seed}']
     changes += [f'warmup_steps={max(1, options.steps // 10)}', 'validate_every=0', 'workers=0']

@@ -29,13 +29,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from compact_quality import DRIVE, pasted, proving_ground
+from torch import Tensor, nn
 
 from ood_perception.building import load_segmentor
 from ood_perception.engines.onnx import export_onnx
@@ -43,7 +44,6 @@ from ood_perception.engines.openvino import compile_network
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
-from ood_perception.models.int8 import observe
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import Profile
 from ood_perception.scores import log_likelihood_ratio
@@ -115,6 +115,29 @@ def open_network(path: Path, shape: tuple[int, ...], runtime: str, bfloat16: boo
         path.read_bytes(), options, providers=['CPUExecutionProvider']
     )
     return lambda images: session.run(None, {'images': images})
+
+
+@torch.inference_mode()
+def observe(backbone: nn.Module, batches: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest input of every convolution over normalised images (B, 3, h, w)."""
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def watch(name: str, x: Tensor) -> None:
+        low, high = ranges.get(name, (0.0, 0.0))
+        ranges[name] = (min(low, float(x.min())), max(high, float(x.max())))
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: watch(name, inputs[0]))
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    try:
+        for images in batches:
+            backbone(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ranges
 
 
 def write_ranges(path: Path, model: Any, arrays: list[np.ndarray]) -> None:

@@ -50,7 +50,6 @@ class Peaks:
     Attributes:
         values: peak of each block, 0..1, the last one not over yet; 0 = nothing was held.
         watched: seconds in which there were looks.
-
     """
 
     def __init__(self) -> None:
@@ -71,7 +70,6 @@ class Peaks:
             seconds: of any clock that all cameras share.
             ids: of the objects, that last from frame to frame.
             confidences: 0..1 of each.
-
         """
         step = seconds - self._last
         self._last = seconds
@@ -111,7 +109,6 @@ def load(path: Path, model: str) -> list[float]:
     Raises:
         OSError: there is no such file.
         ValueError: it is damaged, or was measured with another model.
-
     """
     try:
         tree = json.loads(path.read_text())
@@ -129,19 +126,11 @@ def load(path: Path, model: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """
-    What a budget leads to.
+    """What a budget leads to."""
 
-    Attributes:
-        threshold: confidence from which an object is published, 0..1; above 1 nothing is.
-        promised: whether the budget is promised, see the module; otherwise estimated.
-        text: what was found, and how much more normal operation would be needed.
-
-    """
-
-    threshold: float
-    promised: bool
-    text: str
+    threshold: float  # confidence from which an object is published, 0..1; above 1 nothing is
+    promised: bool  # whether the budget is promised, see the module; otherwise estimated
+    text: str  # what was found, and how much more normal operation would be needed
 
 
 def threshold_for(peaks: Sequence[float], per_hour: float, least: float = 0.5) -> Verdict:
@@ -155,7 +144,6 @@ def threshold_for(peaks: Sequence[float], per_hour: float, least: float = 0.5) -
 
     Raises:
         ValueError: a budget that is not above 0.
-
     """
     if not per_hour > 0:
         raise ValueError(f'alarms per hour: expected more than 0, got {per_hour}')

@@ -47,17 +47,3 @@ def truth_of(label: Map) -> Map:
     truth[values == Label.UNKNOWN] = Truth.UNKNOWN
     truth[values == Label.VOID] = Truth.IGNORE
     return truth
-
-
-def label_of(truth: Map) -> Map:
-    """
-    Turn an evaluation's truth into a training label with the single class 0.
-
-    Args:
-        truth: integers (..., H, W) that can hold 255: 0 known, 1 unknown, 255 ignored.
-    """
-    values: Any = truth
-    label = values * 0
-    label[values == Truth.UNKNOWN] = Label.UNKNOWN
-    label[values == Truth.IGNORE] = Label.VOID
-    return label

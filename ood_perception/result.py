@@ -36,7 +36,6 @@ class Result:
         surroundings: uint8 (N,), index into `SURROUNDINGS`.
         semantic: uint8 (H, W), class ids of the segmentor, 255 = none.
         timings: milliseconds per stage.
-
     """
 
     score: Any = None
@@ -64,7 +63,6 @@ class FramesFailed(RuntimeError):
     Attributes:
         results: one for each frame, in order; None where it failed.
         errors: one for each frame, in order; None where it did not fail.
-
     """
 
     def __init__(

@@ -50,7 +50,6 @@ def keep(
 
     Raises:
         OSError: the folder cannot be made or written.
-
     """
     name = time.strftime('%Y%m%d-%H%M%S') + f'_{kind}_{camera or "camera"}_{number}'
     label = np.where(mask, np.uint8(KINDS[kind]), np.uint8(Truth.IGNORE))
@@ -72,7 +71,6 @@ def accepted(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_
 
     Raises:
         ValueError: a picture that cannot be read, or of another size than its label.
-
     """
     for name in names(folder):
         if '_accepted_' not in name:
@@ -88,13 +86,7 @@ def accepted(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_
 
 
 def undo(folder: Path, name: str) -> None:
-    """
-    Take back what was said of an object.
-
-    Raises:
-        ValueError: there is no such entry.
-
-    """
+    """Take back what was said of an object. Raises ValueError: there is no such entry."""
     if name not in names(folder):
         raise ValueError(f'{folder}: no entry {name!r}')
     for part in ('images', 'labels'):

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ood_perception.host_cpu import has_bfloat16_tiles
-from ood_perception.models.efficientnet_lite import Deep, Shallow
 from ood_perception.training.parts import Parts, normalise
 from research.fast_features import Features, fast_features
 
@@ -117,3 +116,37 @@ class _Rest(nn.Module):
         maps = self.deep(quarter)
         # the head begins at stride 4
         return [*maps, self.head([quarter, quarter, *maps])] if self.head is not None else maps
+
+
+class Shallow(nn.Module):
+    """The backbone's first layers, images -> maps of stride 2 and 4; with :class:`Deep` all."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        stem = (backbone.get_submodule(name) for name in ('conv_stem', 'bn1'))
+        self.stem = nn.Sequential(*stem)
+        self.blocks = nn.ModuleList(list(backbone.blocks)[:2])  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> maps of 16 and 24 channels."""
+        maps = [self.stem(images)]
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return maps[1:]
+
+
+class Deep(nn.Module):
+    """The backbone's other layers, from the map of stride 4 to those of stride 8, 16 and 32."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(list(backbone.blocks)[2:])  # type: ignore[arg-type]
+
+    def forward(self, quarter: Tensor) -> list[Tensor]:
+        """(B, 24, H/4, W/4) -> maps of 40, 112 and 320 channels."""
+        maps, x = [], quarter
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number % 2 == 0:
+                maps.append(x)
+        return maps

@@ -22,7 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.training.losses import IGNORE, UNKNOWN, cross_entropy, full
+from ood_perception.scores.base import full
+from ood_perception.training.losses import IGNORE, UNKNOWN
+from research.losses import cross_entropy
 
 NO_COMPONENT = -1
 """Contrast target of pixels without a label (255 may be the number of a component)."""
@@ -274,8 +276,9 @@ class GmmTraining(nn.Module):
         self.memory = GmmMemory(classes, components, dim, settings)
 
     @classmethod
-    def of(cls, head: nn.Module | None, settings: GmmSettings) -> GmmTraining | None:
-        """Build it where the head is a GMM, otherwise None."""
+    def of(cls, model: nn.Module, name: str, settings: GmmSettings) -> GmmTraining | None:
+        """Build it where the model's head of that name is a GMM, otherwise None."""
+        head = dict(model.named_modules()).get(name)
         return cls(head, settings) if head is not None and hasattr(head, 'diagonal') else None
 
     def run(

@@ -13,6 +13,7 @@ import torch
 import typer
 from torch import Tensor
 
+from ood_perception.scores.base import upsample
 from ood_perception.training.losses import IGNORE
 from ood_perception.training.parts import Parts
 from ood_perception.training.uem import UemTask, Validate
@@ -32,9 +33,11 @@ from research.commands import (
     stage_job,
 )
 from research.gmm import GmmSettings, GmmTraining, contrast_loss
+from research.losses import outlier_loss
+from research.segmentor import FrozenMaps
 
 
-class PaperUemTask(UemTask):
+class PaperUemTask(FrozenMaps, UemTask):
     """
     Train a UEM whose head may be a GMM.
 
@@ -46,7 +49,8 @@ class PaperUemTask(UemTask):
             drift and are saved.
         gmm: how a GMM head of the UEM learns.
         object_least: pixels; unknown objects of fewer are void, see :func:`without_specks`.
-        options: more arguments of :class:`UemTask`; alpha is 0.5 for G-G, 0 otherwise.
+        alpha: weight of the cross entropy over the UEM's outputs, 0.5 for G-G, 0 otherwise.
+        options: more arguments of :class:`UemTask`.
 
     """
 
@@ -57,11 +61,12 @@ class PaperUemTask(UemTask):
         paper: bool = False,
         gmm: GmmSettings | None = None,
         object_least: int = 0,
+        alpha: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(parts, validate, **options)
-        self.paper, self.object_least = paper, object_least
-        self.gmm = GmmTraining.of(parts.ood_head, gmm or GmmSettings(update_interval=3))
+        self.paper, self.object_least, self.alpha = paper, object_least, alpha
+        self.gmm = GmmTraining.of(parts.model, 'ood_head', gmm or GmmSettings(update_interval=3))
         self._drifting: tuple[str, ...] = ()
         if paper:
             self._drifting = tuple(
@@ -94,12 +99,17 @@ class PaperUemTask(UemTask):
         return without_specks(target, self.object_least / self.label_stride**2)
 
     def outputs(self, maps: list[Tensor], target: Tensor) -> tuple[Tensor, Tensor | float]:
-        """UEM outputs (B, 2, h, w) of feature maps, and the contrast term of a GMM head."""
+        """UEM outputs (B, 2, h, w) of maps; cross entropy and the contrast term of a GMM head."""
         if self.gmm is None:
-            return super().outputs(maps, target)
-        assert self.parts.ood is not None
-        small, contrast = self.gmm.run(self.parts.ood, maps, target)
-        return small, contrast_loss(contrast)
+            small, added = super().outputs(maps, target)
+        else:
+            assert self.parts.ood is not None
+            small, contrast = self.gmm.run(self.parts.ood, maps, target)
+            added = contrast_loss(contrast)
+        if self.alpha:
+            up = upsample(small.float(), (int(target.shape[-2]), int(target.shape[-1])))
+            added = added + self.alpha * outlier_loss(up, target, self.unknown_weight)
+        return small, added
 
 
 def without_specks(target: Tensor, least: float) -> Tensor:

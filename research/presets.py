@@ -28,6 +28,7 @@ class PaperStage(Stage):
         update_interval: steps between updates of a GMM head's statistics.
         paper: reproduce the official BatchNorm drift of stage 2.
         object_least: pixels; unknown objects of fewer are void, 0 = none is.
+        alpha: weight of the cross entropy over the UEM's outputs.
         cache: samples whose frozen features are kept on disk, 0 = compute them every time.
 
     """
@@ -37,6 +38,7 @@ class PaperStage(Stage):
     paper: bool = False
     object_least: int = 0
     cache: int = 0
+    alpha: float = 0.0
 
 
 @dataclass(frozen=True)

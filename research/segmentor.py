@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ import typer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ood_perception.scores.base import upsample
+from ood_perception.models.compact import channels_last
+from ood_perception.scores.base import full, upsample
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import IGNORE, UNKNOWN, cross_entropy, full
+from ood_perception.training.data import evenly
+from ood_perception.training.losses import IGNORE, UNKNOWN
 from ood_perception.training.parts import SPLITS, Maps, Parts
 from ood_perception.training.uem import StageTask, Validate
-from ood_perception.training.validation import Array, evenly, sample_features
+from ood_perception.training.validation import Array, sample_features
 from research.commands import (
     Backbone,
     Cache,
@@ -33,6 +36,7 @@ from research.commands import (
     stage_job,
 )
 from research.gmm import GmmSettings, GmmTraining, contrast_loss
+from research.losses import cross_entropy
 
 
 def _encoder_decoder(model: Any) -> Parts:
@@ -61,7 +65,28 @@ def _dinov2(model: Any) -> Parts:
 SPLITS |= {'EncoderDecoder': _encoder_decoder, 'DINOv2': _dinov2}
 
 
-class SegmentorTask(StageTask):
+class FrozenMaps(StageTask):
+    """A stage whose samples may carry the frozen maps, computed before or read from the cache."""
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Make a batch of samples; maps are laid out as CPUs convolve them fastest."""
+        batch = super().collate(samples)
+        if 'features' in batch:
+            batch['features'] = channels_last(batch['features'])
+        return batch
+
+    def features(self, batch: dict[str, Any]) -> list[Tensor]:
+        """Frozen maps of a batch: those it carries, or computed now."""
+        if 'features' in batch:
+            return [maps.float() for maps in batch['features']]
+        return super().features(batch)
+
+
+CLASS_HEAD = 'segmentor.segmentation_head'
+"""Module of a UEM's model whose input is the pixel embedding of the classes."""
+
+
+class SegmentorTask(FrozenMaps):
     """
     Train decoder and class head: cross entropy, plus the contrast term of a GMM head.
 
@@ -85,7 +110,7 @@ class SegmentorTask(StageTask):
                 f'{type(parts.model).__name__} has no class head; train a uem_* model for DINOv2'
             )
         super().__init__(parts, parts.decoder, validate, label_stride)
-        self.gmm = GmmTraining.of(parts.class_head, gmm or GmmSettings())
+        self.gmm = GmmTraining.of(parts.model, CLASS_HEAD, gmm or GmmSettings())
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
         """Weight of the batch: its pixels with a class."""
@@ -131,7 +156,7 @@ class ClassValidation:
     """
 
     def __init__(self, dataset: Dataset, limit: int = 200) -> None:
-        self.dataset, self.indices = dataset, evenly(dataset, limit)
+        self.dataset, self.indices = dataset, evenly(len(dataset), limit)  # type: ignore[arg-type]
 
     def __call__(self, parts: Parts) -> dict[str, float]:
         """Return the numbers, all between 0 and 1."""

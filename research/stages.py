@@ -84,7 +84,8 @@ def make_task(
     gmm = GmmSettings(update_interval=stage.update_interval)
     if kind == 'segmentor':
         return SegmentorTask(parts, validation, gmm, stage.label_stride)
-    options = {'paper': stage.paper, 'gmm': gmm, 'object_least': stage.object_least}
+    names = ('paper', 'object_least', 'alpha')
+    options = {'gmm': gmm, **{name: getattr(stage, name) for name in names}}
     return run.uem_task(parts, stage, validation, PaperUemTask, **options)
 
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ood_perception.detections import confidence_of, detection_json, detections_json
+from ood_perception.detections import confidence_of, rows
 from ood_perception.result import Result
-from ood_perception.ros.detections import rows, to_json
+from ood_perception.ros.detections import to_json
 
 RESULT = Result(
     instances=np.array([[0, 7], [7, 300]], np.uint16),
@@ -46,8 +46,8 @@ OBJECTS = [
 
 
 def test_objects_of_a_result() -> None:
-    assert json.loads(json.dumps(detections_json(RESULT))) == OBJECTS
-    assert detections_json(Result()) == []
+    assert json.loads(json.dumps([item.json() for item in rows(RESULT)])) == OBJECTS
+    assert rows(Result()) == []
 
 
 def test_the_node_says_the_same_and_the_old_names_for_one_release() -> None:
@@ -58,10 +58,8 @@ def test_the_node_says_the_same_and_the_old_names_for_one_release() -> None:
         assert row == {**wanted, **old}
 
 
-def test_a_bag_keeps_the_confidence_under_the_same_name() -> None:
-    row = detection_json(7, np.float32(0.25))
-    assert row == {'id': 7, 'class_id': 'unknown', 'confidence': 0.25}
-    assert confidence_of(row) == confidence_of({'id': 7, 'score': 0.25}) == 0.25
+def test_old_name_of_the_confidence() -> None:
+    assert confidence_of({'confidence': 0.25}) == confidence_of({'score': 0.25}) == 0.25
 
 
 def test_old_name_of_the_confidences() -> None:

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ood_perception.bags.files import natural, shown
 from ood_perception.bags.unfinished import UnfinishedMcap
-from ood_perception.frames.decode import BadImage, stored_values
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
@@ -128,8 +125,6 @@ class Bag:
 
         Args:
             connections: of :attr:`connections`, empty for all.
-            start: first time in ns.
-            stop: end of the times in ns.
 
         Yields:
             Connection, time of the record in ns, CDR bytes.
@@ -241,9 +236,6 @@ class Bag:
             storage.close()
 
 
-opened = Bag  # `with opened(path) as bag`; what cannot be read of a damaged bag is a BagError
-
-
 def topics(path: str | Path) -> list[Topic]:
     """Topics of a bag, sorted by name. Raises BagError as :class:`Bag`."""
     with Bag(path) as reader:
@@ -323,26 +315,6 @@ def deserialized(store: Typestore, connection: Any, raw: bytes) -> Any:
         return store.deserialize_cdr(raw, connection.msgtype)
     except Exception as error:  # of rosbags, struct and numpy
         raise BagError(f'a message cannot be read: {error}') from error
-
-
-def to_array(message: Any) -> np.ndarray:
-    """
-    Values of an image read with :func:`read_topic`, as they are stored: of labels, of depth.
-
-    Args:
-        message: sensor_msgs/Image of any encoding but the YUV ones.
-
-    Returns:
-        (H, W) or (H, W, C) of the encoding's own type; :mod:`ood_perception.frames.decode` makes
-        pictures of them.
-
-    Raises:
-        BagError: another encoding, or too few bytes.
-    """
-    try:
-        return np.ascontiguousarray(stored_values(message))
-    except BadImage as error:
-        raise BagError(str(error)) from error
 
 
 def _plain(raw: Any) -> Any:

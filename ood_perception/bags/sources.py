@@ -15,7 +15,6 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -60,9 +59,9 @@ class Source:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     kind: str = 'pictures'  # 'pictures', 'video', 'bag', 'webcam' or 'proving-ground'
 
-    def frames(self) -> Iterator[Rgb]:
+    def usable(self) -> Iterator[Item]:
         """
-        Usable pictures, uint8 (H, W, 3) RGB, from the beginning.
+        Items with a picture, from the beginning; the others are noted as skipped.
 
         Raises:
             SourceError: there is not one.
@@ -72,11 +71,15 @@ class Source:
         for item in self.items():
             if item.image is not None:
                 count += 1
-                yield item.image
+                yield item
             else:
                 self.skipped.append((item.file, item.reason))
         if not count:
             raise nothing(self)
+
+    def frames(self) -> Iterator[Rgb]:
+        """Pictures of :meth:`usable`, uint8 (H, W, 3) RGB."""
+        return (item.image for item in self.usable() if item.image is not None)
 
 
 def nothing(source: Source) -> SourceError:
@@ -276,17 +279,13 @@ def _bag(path: Path, topic: str, intensity: tuple[float, float] | None) -> Sourc
                 image = decode(message, MAX_FILE_PIXELS, note, mapping)
             except BadImage as error:
                 reason = str(error)
-            yield _numbered(number, image, _stamp(message) or written, reason)
+            yield _numbered(number, image, stamp_ns(message.header) or written, reason)
         if number + 1 < count:
             note(f'{number + 1} of {count} messages could be read')
 
     name = f'{shown(path)} {topic}'
     rate = rate if rate < 1000 else 0.0
     return Source(name, rate, count, 0.0, False, items, notes, kind='bag')
-
-
-def _stamp(message: Any) -> int:
-    return stamp_ns(message.header)
 
 
 def _webcam(number: int, width: int, height: int) -> Source:
@@ -310,8 +309,6 @@ def _webcam(number: int, width: int, height: int) -> Source:
                 if not good:
                     return
                 rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-                if width and rgb.shape[:2] != (height, width):
-                    rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
                 yield _numbered(count, rgb, None)
                 count += 1
         finally:
@@ -320,4 +317,6 @@ def _webcam(number: int, width: int, height: int) -> Source:
     probe_capture = opened()
     rate = float(probe_capture.get(cv2.CAP_PROP_FPS) or 0.0)
     probe_capture.release()
-    return Source(name, rate if 0 < rate < 1000 else 0.0, 0, 0.0, True, items, kind='webcam')
+    rate = rate if 0 < rate < 1000 else 0.0
+    source = Source(name, rate, 0, 0.0, True, items, kind='webcam')
+    return _resized(source, width, height) if width else source

@@ -68,10 +68,10 @@ class MessageWriter:
         data = self.store.serialize_cdr(message, kind)
         self._writer.write(self._connections[topic], stamp_ns, data)
 
-    def header(self, stamp_ns: int, frame_id: str = CAMERA_FRAME) -> Any:
-        """std_msgs/Header of a stamp in ns."""
+    def header(self, stamp_ns: int) -> Any:
+        """std_msgs/Header of a stamp in ns, in the frame of a camera."""
         time = self.kinds['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 10**9))
-        return self.kinds['std_msgs/msg/Header'](time, frame_id)
+        return self.kinds['std_msgs/msg/Header'](time, CAMERA_FRAME)
 
     def image(self, header: Any, pixels: np.ndarray, encoding: str) -> Any:
         """sensor_msgs/Image of an (H, W) or (H, W, 3) array."""
@@ -97,22 +97,28 @@ class MessageWriter:
 
     def camera_info(self, header: Any, size: tuple[int, ...], focal: float = 0.0) -> Any:
         """Ideal pinhole sensor_msgs/CameraInfo of (H, W, ...); `focal` in pixels, 0 = W."""
-        height, width = size[:2]
-        f, cx, cy = focal or float(width), width / 2, height / 2
         region = self.kinds['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
         return self.kinds['sensor_msgs/msg/CameraInfo'](
             header=header,
-            height=height,
-            width=width,
-            distortion_model='plumb_bob',
+            **pinhole(size[0], size[1], focal),
             d=np.zeros(5),
-            k=np.array([f, 0, cx, 0, f, cy, 0, 0, 1.0]),
-            r=np.eye(3).ravel(),
-            p=np.array([f, 0, cx, 0, 0, f, cy, 0, 0, 0, 1.0, 0]),
             binning_x=0,
             binning_y=0,
             roi=region,
         )
+
+
+def pinhole(height: int, width: int, focal: float = 0.0) -> dict[str, Any]:
+    """Size and matrices of an ideal camera's CameraInfo; `focal` in pixels, 0 = the width."""
+    f, cx, cy = focal or float(width), width / 2, height / 2
+    return {
+        'height': height,
+        'width': width,
+        'distortion_model': 'plumb_bob',
+        'k': np.array([f, 0, cx, 0, f, cy, 0, 0, 1.0]),
+        'r': np.eye(3).ravel(),
+        'p': np.array([f, 0, cx, 0, 0, f, cy, 0, 0, 0, 1.0, 0]),
+    }
 
 
 def write_drive(
@@ -121,27 +127,23 @@ def write_drive(
     *,
     focal: float = 0.0,
     storage: str = DEFAULT_STORAGE,
-    camera: str = '/camera',
     labels: str = '/labels',
     compressed: bool = False,
-    frame_id: str = CAMERA_FRAME,
     start_ns: int = DRIVE_START_NS,
     on_frame: Callable[[int], None] | None = None,
 ) -> int:
     """
     Write frames and their labels as a rosbag2 bag; all messages of a frame carry one stamp.
 
-    Topics: ``<camera>/image_raw`` (rgb8) or with `compressed` ``<camera>/image_raw/compressed``,
-    ``<camera>/camera_info``, ``<labels>/anomaly`` (mono8; 0 known, 1 unknown, 255 ignore),
+    Topics: ``/camera/image_raw`` (rgb8) or with `compressed` ``/camera/image_raw/compressed``,
+    ``/camera/camera_info``, ``<labels>/anomaly`` (mono8; 0 known, 1 unknown, 255 ignore),
     ``<labels>/instances`` (mono16) and ``<labels>/semantic`` (mono8).
 
     Args:
         frames: for example ``ProvingGround(seed).drive(seconds)``.
         focal: focal length in pixels for camera_info, 0 = the frame's width.
-        camera: namespace of the camera.
         labels: namespace of the labels, '' for none.
         compressed: write JPEG of quality 95 instead of raw images.
-        frame_id: of all headers.
         start_ns: stamp of second 0 of the drive.
         on_frame: is told the number of frames written so far.
 
@@ -153,13 +155,13 @@ def write_drive(
         out = MessageWriter(writer)
         for frame in frames:
             stamp = start_ns + round(frame.stamp * 1e9)
-            header = out.header(stamp, frame_id)
+            header = out.header(stamp)
             if compressed:
-                out.put(f'{camera}/image_raw/compressed', out.jpeg(header, frame.image), stamp)
+                out.put('/camera/image_raw/compressed', out.jpeg(header, frame.image), stamp)
             else:
-                out.put(f'{camera}/image_raw', out.image(header, frame.image, 'rgb8'), stamp)
+                out.put('/camera/image_raw', out.image(header, frame.image, 'rgb8'), stamp)
             info = out.camera_info(header, frame.image.shape, focal)
-            out.put(f'{camera}/camera_info', info, stamp)
+            out.put('/camera/camera_info', info, stamp)
             if labels:
                 for name, pixels, encoding in (
                     ('anomaly', frame.anomaly, 'mono8'),

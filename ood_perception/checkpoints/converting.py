@@ -57,9 +57,6 @@ def identify(state: Mapping[str, Tensor], name: str = 'mapping') -> str:
     """
     Find the model that a checkpoint belongs to, by building the candidates without memory.
 
-    Args:
-        state: official key -> tensor.
-
     Returns:
         a name for `models.create_model`.
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ood_perception.checkpoints.report import CheckpointError, WeightsMissing
+from ood_perception.checkpoints.store import SUFFIXES
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,6 @@ WRAPPERS = (
     'net',
 )
 """Keys under which training frameworks keep the tensors, preferred in this order."""
-
-SUFFIXES = ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
-"""How names of weight files end."""
 
 DEPTH = 3  # levels of nested dicts that are searched for tensors
 
@@ -140,12 +138,10 @@ class RestrictedUnpickler(pickle.Unpickler):
         )
 
 
-def _restricted_load(file: Any, **options: Any) -> Any:
-    return RestrictedUnpickler(file, **options).load()
-
-
 _RESTRICTED_PICKLE = SimpleNamespace(
-    Unpickler=RestrictedUnpickler, load=_restricted_load, __name__='restricted'
+    Unpickler=RestrictedUnpickler,
+    load=lambda file, **options: RestrictedUnpickler(file, **options).load(),
+    __name__='restricted',
 )
 
 

@@ -95,10 +95,7 @@ def tables(rows: Sequence[Row], names: Sequence[str], profile: str) -> list[Any]
     Two tables of at most 80 columns: whole frames, and the same by stage.
 
     Args:
-        rows: what was measured.
         names: of the engines as they were asked for, one a row.
-        profile: its name, for the title.
-
     """
     from rich.table import Table
 

@@ -34,7 +34,7 @@ def calibrate_site(
 ) -> None:
     """Measure normal operation and tell the threshold that keeps to the budget of alarms."""
     from ood_perception.alarm_budget import Peaks, threshold_for
-    from ood_perception.bags.sources import nothing, open_source
+    from ood_perception.bags.sources import open_source
     from ood_perception.cli.progress import CONSOLE, bar, fail, parse_range, told
     from ood_perception.pipeline import Pipeline
 
@@ -47,10 +47,7 @@ def calibrate_site(
         peaks, due, now = Peaks(), 0.0, 0.0
         first: int | None = None
         with bar('measuring normal operation', seconds or None) as show:
-            for item in opened.items():
-                if item.image is None:
-                    opened.skipped.append((item.file, item.reason))
-                    continue
+            for item in opened.usable():
                 if item.stamp_ns is None:
                     raise ValueError(f'{opened.name}: pictures have no time; give a bag or video')
                 first = item.stamp_ns if first is None else first
@@ -64,8 +61,6 @@ def calibrate_site(
                 (result,) = pipeline([item.image], ['camera'], wants=wants, stamps=stamps)
                 peaks.look('camera', now, result.ids, result.confidences)
                 show(now)
-        if first is None:
-            raise nothing(opened)
         verdict = threshold_for(peaks.finished(), alarms_per_hour)
         peaks.save(output, pipeline.identity)
     except ValueError as error:
@@ -74,5 +69,4 @@ def calibrate_site(
     CONSOLE.print(
         f'{verdict.text}\ndetection_threshold {verdict.threshold:.4f}; the node takes it with the '
         f'parameters alarms_file: {output.absolute()} and alarms_per_hour: {alarms_per_hour:g}',
-        highlight=False,
     )

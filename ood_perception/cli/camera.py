@@ -43,23 +43,17 @@ def camera(
 
     Topics: /camera/image_raw, /camera/image_raw/compressed and /camera/camera_info.
     """
-    from ood_perception.cli.progress import (
-        CONSOLE,
-        bar,
-        fail,
-        parse_size,
-        stopped_by_signals,
-        told,
-    )
+    from ood_perception.cli import progress
 
-    width, height = parse_size(size, empty=True)
+    width, height = progress.parse_size(size, empty=True)
     try:
-        from ood_perception.ros.tools.camera import open_source, run_camera
+        from ood_perception.bags.sources import open_source
+        from ood_perception.ros.tools.camera import run_camera
 
         opened = open_source(source, width, height)
         total = min(frames or opened.length, opened.length or frames) if not loop else frames
         with contextlib.ExitStack() as stack:
-            stop = stack.enter_context(stopped_by_signals())
+            stop = stack.enter_context(progress.stopped_by_signals())
             if view:
                 from ood_perception.ros.tools.live import node_process
                 from ood_perception.ros.tools.view import serve
@@ -68,9 +62,11 @@ def camera(
                 log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / 'node.log'
                 stack.enter_context(node_process([f'profile:={profile}'], base, log))
                 address = stack.enter_context(serve(port=port))
-                CONSOLE.print(f'open {address} (the first picture comes when the node is ready)')
+                progress.CONSOLE.print(
+                    f'open {address} (the first picture comes when the node is ready)'
+                )
                 namespace, wait = base.removesuffix('/image_raw'), wait or 120.0
-            show = stack.enter_context(bar(f'camera {opened.name}', total or None))
+            show = stack.enter_context(progress.bar(f'camera {opened.name}', total or None))
             sent = run_camera(
                 opened,
                 namespace=namespace,
@@ -86,9 +82,9 @@ def camera(
                 qos_name=qos,
             )
     except (ValueError, ImportError) as error:
-        raise fail(error) from None
-    told(opened)
-    CONSOLE.print(f'{sent} frames sent', highlight=False)
+        raise progress.fail(error) from None
+    progress.told(opened)
+    progress.CONSOLE.print(f'{sent} frames sent')
 
 
 def view(

@@ -48,8 +48,7 @@ def demo(
     """Play a drive (or your frames) to the node and write report.html and summary.json."""
     from rich.console import Console
 
-    from ood_perception.bags import rosbag2 as bags
-    from ood_perception.bags.sources import SourceError
+    from ood_perception.bags import reading as bags
     from ood_perception.cli.progress import bar, fail, note, parse_range, printable
     from ood_perception.ros.tools.live import LiveError, run_live
 
@@ -79,13 +78,15 @@ def demo(
                 parameters=parameters,
                 lockstep=lockstep,
             )
-    except (bags.BagError, SourceError, LiveError, ValueError) as error:
+    except (LiveError, ValueError) as error:
         raise fail(error) from None
+    from ood_perception.evaluation.joining import Recording, Topics
     from ood_perception.evaluation.replay import evaluate_live
     from ood_perception.evaluation.report import write_report
 
     with bar('scoring', None):
-        evaluated = evaluate_live(run, bag, image_topic, profile)
+        played = Recording(bag, Topics(image=image_topic))
+        evaluated = evaluate_live(run, played, profile)
         beside = [] if source else _photographs(profile)
         write_report(output / 'report.html', [evaluated], photographs=beside)
     (output / 'summary.json').write_text(json.dumps(evaluated.summary, indent=2) + '\n')
@@ -123,9 +124,8 @@ def write_bag(
 
     Raises:
         SourceError: the source cannot be opened, or yields nothing.
-
     """
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import writing
     from ood_perception.bags.sources import nothing, open_source
     from ood_perception.cli.progress import bar, note, told
     from ood_perception.frames.picture import MIN_SIDE
@@ -135,7 +135,7 @@ def write_bag(
         weather = DAYLIGHT[seed % len(DAYLIGHT)]
         ground = ProvingGround(seed, unknowns=UNKNOWNS, weather=weather)
         with bar(f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)) as show:
-            bags.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
+            writing.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
         return False
     opened = open_source(source, intensity=intensity)
     step = 1 / (opened.rate or rate)
@@ -157,7 +157,7 @@ def write_bag(
             index += 1
 
     with bar(f'reading {opened.name}', opened.length or None) as show:
-        count = bags.write_drive(path, frames(), labels='', on_frame=show)
+        count = writing.write_drive(path, frames(), labels='', on_frame=show)
     told(opened)
     if not count:
         raise nothing(opened)
@@ -166,7 +166,7 @@ def write_bag(
 
 def _make_room(folder: Path, given: Path | None) -> None:
     """Remove what an earlier demo left, and nothing else. Raises ValueError."""
-    from ood_perception.bags import rosbag2 as bags
+    from ood_perception.bags import reading as bags
 
     if not folder.exists():
         return

@@ -36,12 +36,12 @@ def drive(
     if seconds <= 0:
         raise typer.BadParameter(f'expected more than 0 seconds, got {seconds}')
     try:
-        from ood_perception.bags import rosbag2 as bag
+        from ood_perception.bags import writing
         from ood_simulation import ProvingGround
 
         ground = ProvingGround(seed, width, height, rate, place=place, weather=weather)
         with bar(f'drive, seed {seed}', round(seconds * rate)) as show:
-            count = bag.write_drive(
+            count = writing.write_drive(
                 path,
                 ground.drive(seconds),
                 focal=ground.focal,
@@ -51,4 +51,4 @@ def drive(
             )
     except (ValueError, ImportError) as error:
         raise fail(error) from None
-    CONSOLE.print(f'{count} frames in {path}', highlight=False)
+    CONSOLE.print(f'{count} frames in {path}')

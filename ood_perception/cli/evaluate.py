@@ -16,6 +16,7 @@ from ood_perception.cli.options import Device, IntensityRange, ProfileName
 
 if TYPE_CHECKING:
     from ood_perception.evaluation.evaluator import Evaluation, Evaluator
+    from ood_perception.evaluation.joining import Recording, Topics
 
 app = typer.Typer(no_args_is_help=True, help='Measure a profile on bags, folders or drives.')
 
@@ -54,41 +55,39 @@ Required = Annotated[
 
 @dataclass(frozen=True)
 class BagWork:
-    """What a worker does with one bag; can be sent to another machine."""
+    """What is done with each bag; can be sent to another process."""
 
     profile: str
     device: str
     mode: str
     track: str
-    image: str
-    anomaly: str
-    instances: str
-    depth: str = '/camera/depth/image_raw'
-    labels: str = ''
-    values: str = ''
-    intensity: tuple[float, float] | None = None
-    zones: tuple[str, ...] = ()
+    zones: tuple[str, ...]
+    topics: Topics
+    labels: str
+    values: dict[int, int]
+    intensity: tuple[float, float] | None
 
-    def __call__(self, bag: str) -> Evaluator:
-        """Evaluate one bag with a pipeline of this process."""
+    def recording(self, bag: Path, folder: Path) -> Recording:
+        """Bag with its labels: of the folder, where one is given, else its own."""
+        from ood_perception.evaluation.joining import Recording
+        from ood_perception.evaluation.label_folder import LabelFolder
+        from ood_perception.evaluation.labels import LabelValues
+
+        values = LabelValues(more=self.values)
+        labels = LabelFolder(folder, values) if self.labels else None
+        return Recording(bag, self.topics, labels, values, self.intensity)
+
+    def __call__(self, bag: Path) -> Evaluator:
+        """Evaluate one of several bags with a pipeline of this process."""
         from ood_perception.bags.files import shown
         from ood_perception.evaluation.evaluator import Evaluator
-        from ood_perception.evaluation.joining import Topics
-        from ood_perception.evaluation.label_folder import LabelFolder
-        from ood_perception.evaluation.labels import LabelValues, parse_values
         from ood_perception.evaluation.replay import bag_frames
         from ood_perception.pipeline import Pipeline
 
-        values = LabelValues(more=parse_values(self.values))
+        source = self.recording(bag, Path(self.labels) / bag.stem)
         pipeline = Pipeline.from_profile(self.profile, self.device)
         evaluator = Evaluator(pipeline.profile.name, self.mode, self.track, zones=self.zones)
-        topics = Topics(self.image, self.anomaly, self.instances, depth=self.depth)
-        folder = Path(self.labels) / Path(bag).stem if self.labels else None
-        labels = LabelFolder(folder, values) if folder else None
-        frames = bag_frames(
-            pipeline, bag, topics, evaluator.problems, shown(bag), labels, values, self.intensity
-        )
-        for frame in frames:
+        for frame in bag_frames(pipeline, source, evaluator.problems, shown(bag.absolute())):
             evaluator.update(frame)
         return evaluator
 
@@ -118,21 +117,21 @@ def bag(
     """Evaluate bags: every frame in this process, or live over DDS."""
     from ood_perception.cli.progress import bar, fail, parse_range
     from ood_perception.evaluation.joining import Topics
-    from ood_perception.evaluation.label_folder import LabelFolder
-    from ood_perception.evaluation.labels import LabelValues, parse_values
+    from ood_perception.evaluation.labels import parse_values
 
     intensity = parse_range(intensity_range)
     zones, required = _zones(ignore_zone), _required(require)
     topics = Topics(image, anomaly, instances, depth=depth)
     try:
-        meaning = LabelValues(more=parse_values(values))
-        stamped = LabelFolder(labels, meaning) if labels and len(bags) == 1 else None
+        meaning = parse_values(values)
+        work = BagWork(profile, device, mode, track, zones, topics, labels, meaning, intensity)
         if live:
             if len(bags) != 1:
                 raise ValueError(f'live: expected one bag, got {len(bags)}')
             from ood_perception.evaluation.replay import evaluate_live
             from ood_perception.ros.tools.live import run_live
 
+            source = work.recording(bags[0], Path(labels))
             with bar('playing to the node', None) as show:
                 run = run_live(
                     bags[0],
@@ -143,30 +142,17 @@ def bag(
                     rate=rate,
                     on_progress=lambda done, total: show(round(done)),
                 )
-            found = evaluate_live(
-                run,
-                bags[0],
-                image,
-                profile,
-                topics=topics,
-                labels=stamped,
-                values=meaning,
-                track=track,
-                zones=zones,
-            )
+            found = evaluate_live(run, source, profile, track=track, zones=zones)
         elif len(bags) == 1:
             from ood_perception.evaluation.replay import evaluate_bag
             from ood_perception.pipeline import Pipeline
 
+            source = work.recording(bags[0], Path(labels))
             pipeline = Pipeline.from_profile(profile, device)
             with bar('evaluating frames', None) as show:
                 found = evaluate_bag(
                     pipeline,
-                    bags[0],
-                    topics=topics,
-                    labels=stamped,
-                    values=meaning,
-                    intensity=intensity,
+                    source,
                     track=track,
                     mode=mode,
                     write=output / 'outputs' if write else None,
@@ -176,12 +162,8 @@ def bag(
         else:
             from ood_perception.evaluation.distributed import evaluate_shards
 
-            folder = str(Path(labels).absolute()) if labels else ''
-            names = image, anomaly, instances, depth
-            work = BagWork(profile, device, mode, track, *names, folder, values, intensity, zones)
-            paths = [str(path.absolute()) for path in bags]
             with bar('evaluating bags', len(bags)) as show:
-                merged = evaluate_shards(paths, work, workers, on_progress=show)
+                merged = evaluate_shards(bags, work, workers, on_progress=show)
             found = merged.compute(profile=profile, bags=len(bags))
     except (RuntimeError, ValueError, ImportError) as error:
         raise fail(error) from None

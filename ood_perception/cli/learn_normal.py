@@ -24,7 +24,6 @@ class Unusual:
 
     Attributes:
         frames: number of those that show something unknown.
-
     """
 
     def __init__(self) -> None:
@@ -110,7 +109,6 @@ def learn_normal(
     dataclasses.replace(pipeline.profile, name=name, score=stage).save(path)
     CONSOLE.print(
         f'{count} frames, {score.size} tokens kept in {output}; use it with profile:={path}',
-        highlight=False,
     )
     if unusual.frames > count / 2:
         sheet = output.with_suffix('.jpg')
@@ -119,5 +117,4 @@ def learn_normal(
             f'warning: something unknown was in {unusual.frames} of {count} frames; what is here '
             f'all the time becomes normal. Look at {sheet}: if one of it should alarm, take it '
             'away and learn anew',
-            highlight=False,
         )

@@ -51,4 +51,4 @@ def play(
     except (ValueError, ImportError) as error:
         raise fail(error) from None
     for topic, count in sorted(sent.items()):
-        CONSOLE.print(f'{count:7d}  {topic}', highlight=False)
+        CONSOLE.print(f'{count:7d}  {topic}')

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from ood_perception.bags.sources import Source
 
-CONSOLE = Console(stderr=True)
+CONSOLE = Console(stderr=True, highlight=False)
 
 
 @contextlib.contextmanager
@@ -53,14 +53,14 @@ def stopped_by_signals() -> Iterator[threading.Event]:
 def fail(error: Exception | str) -> Any:
     """Say what is wrong and end with exit code 1."""
     text = escape(printable(str(error)))
-    CONSOLE.print(f'[red]error[/red]: {text}', highlight=False, soft_wrap=True)
+    CONSOLE.print(f'[red]error[/red]: {text}', soft_wrap=True)
     return typer.Exit(1)
 
 
 def note(text: str) -> None:
     """Say something that is worth a look, on stderr."""
     line = f'[yellow]note[/yellow]: {escape(printable(text))}'
-    CONSOLE.print(line, highlight=False, soft_wrap=True)
+    CONSOLE.print(line, soft_wrap=True)
 
 
 def printable(text: str) -> str:
@@ -74,9 +74,9 @@ def told(source: Source, limit: int = 10) -> None:
         note(f'{len(source.skipped)} left out:')
     for name, reason in source.skipped[:limit]:
         text = escape(printable(f'  {name}: {reason}'))
-        CONSOLE.print(text, highlight=False, soft_wrap=True)
+        CONSOLE.print(text, soft_wrap=True)
     if len(source.skipped) > limit:
-        CONSOLE.print(f'  and {len(source.skipped) - limit} more', highlight=False)
+        CONSOLE.print(f'  and {len(source.skipped) - limit} more')
     for text in source.notes:
         note(text)
 
@@ -87,7 +87,6 @@ def parse_size(text: str, empty: bool = False) -> tuple[int, int]:
 
     Raises:
         typer.BadParameter: something else.
-
     """
     match = re.fullmatch(r'([1-9]\d*)[xX]([1-9]\d*)', text.strip())
     if not match and (text or not empty):
@@ -101,7 +100,6 @@ def parse_range(text: str) -> tuple[float, float] | None:
 
     Raises:
         typer.BadParameter: something else.
-
     """
     if not text:
         return None

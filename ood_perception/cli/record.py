@@ -46,4 +46,4 @@ def record(
         what = ', '.join(names) or 'any topic'
         raise fail(f'{path}: not one message arrived on {what}; ros2 topic list shows the topics')
     for topic, count in sorted(counts.items()):
-        CONSOLE.print(f'{count:7d}  {topic}', highlight=False)
+        CONSOLE.print(f'{count:7d}  {topic}')

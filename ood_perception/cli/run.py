@@ -48,28 +48,19 @@ def run(
     NAME being that of its file (or the number of its frame), and index.json: file, size, status
     and reason of every picture, the unusable ones included.
     """
-    from ood_perception.bags.rosbag2 import BagError
     from ood_perception.bags.sources import SourceError, nothing, open_source
     from ood_perception.bags.video import VideoWriter
-    from ood_perception.cli.progress import (
-        CONSOLE,
-        bar,
-        fail,
-        parse_range,
-        printable,
-        stopped_by_signals,
-        told,
-    )
+    from ood_perception.cli import progress
     from ood_perception.drawing import draw
     from ood_perception.pipeline import Pipeline
 
     try:
-        opened = open_source(source, topic=topic, intensity=parse_range(intensity_range))
+        opened = open_source(source, topic=topic, intensity=progress.parse_range(intensity_range))
         if Path(source).is_dir() and output.resolve() == Path(source).resolve():
             raise SourceError(f'{output}: results need another folder than the pictures')
         pipeline = Pipeline.from_profile(profile, device, engine)
-    except (SourceError, BagError, ValueError) as error:
-        raise fail(error) from None
+    except ValueError as error:
+        raise progress.fail(error) from None
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     count = 0
@@ -77,8 +68,8 @@ def run(
         film = None
         if video:
             film = stack.enter_context(VideoWriter(output / VIDEO, rate or opened.rate or 10.0))
-        stop = stack.enter_context(stopped_by_signals())
-        show = stack.enter_context(bar(opened.name, limit or opened.length or None))
+        stop = stack.enter_context(progress.stopped_by_signals())
+        show = stack.enter_context(progress.bar(opened.name, limit or opened.length or None))
         for item in opened.items():
             if item.image is None:
                 opened.skipped.append((item.file, item.reason))
@@ -101,11 +92,11 @@ def run(
             if count == limit or stop.is_set():
                 break
     _index(output / INDEX, opened.name, profile, rows, opened.notes)
-    told(opened)
+    progress.told(opened)
     if not count:
-        raise fail(nothing(opened))
-    text = printable(f'{count} frames in {output} (list: {INDEX})')
-    CONSOLE.print(text, highlight=False, markup=False)
+        raise progress.fail(nothing(opened))
+    text = progress.printable(f'{count} frames in {output} (list: {INDEX})')
+    progress.CONSOLE.print(text, markup=False)
 
 
 def _row(item: Item, status: str, objects: int = 0) -> dict[str, Any]:
@@ -128,7 +119,7 @@ def _index(
 
 def _write(output: Path, item: Item, overlay: Any, result: Result) -> None:
     """Write the four files of a frame; encoded in memory, so that a full disk is an error."""
-    from ood_perception.detections import detections_json
+    from ood_perception.detections import rows
     from ood_perception.frames.picture import encode
 
     assert result.heatmap is not None
@@ -138,5 +129,5 @@ def _write(output: Path, item: Item, overlay: Any, result: Result) -> None:
     (output / f'{item.name}_overlay{suffix}').write_bytes(encode(overlay, suffix))
     (output / f'{item.name}_heatmap.png').write_bytes(encode(result.heatmap, '.png'))
     (output / f'{item.name}_instances.png').write_bytes(encode(result.instances, '.png'))
-    text = json.dumps(detections_json(result), indent=2) + '\n'
+    text = json.dumps([item.json() for item in rows(result)], indent=2) + '\n'
     (output / f'{item.name}.json').write_text(text, encoding='utf-8')

@@ -33,7 +33,7 @@ def merge(
         first.save(str(output))
     except ValueError as error:
         raise fail(error) from None
-    CONSOLE.print(f'{first.frames} frames, {len(first)} tokens kept in {output}', highlight=False)
+    CONSOLE.print(f'{first.frames} frames, {len(first)} tokens kept in {output}')
 
 
 @app.command('list')
@@ -42,8 +42,8 @@ def list_entries(folder: Folder) -> None:
     from ood_perception.site_folder import names
 
     for name in (found := names(folder)):
-        CONSOLE.print(f'{name}  {folder / "images" / name}.png', highlight=False, soft_wrap=True)
-    CONSOLE.print(f'{len(found)} entries in {folder}', highlight=False, soft_wrap=True)
+        CONSOLE.print(f'{name}  {folder / "images" / name}.png', soft_wrap=True)
+    CONSOLE.print(f'{len(found)} entries in {folder}', soft_wrap=True)
 
 
 @app.command()
@@ -55,4 +55,4 @@ def undo(folder: Folder, name: Annotated[str, typer.Argument(help='As `list` tel
         site_folder.undo(folder, name)
     except ValueError as error:
         raise fail(error) from None
-    CONSOLE.print(f'{name} is taken back', highlight=False, soft_wrap=True)
+    CONSOLE.print(f'{name} is taken back', soft_wrap=True)

@@ -107,19 +107,14 @@ def calibrate(
 ) -> None:
     """Fit the map from score to probability on labelled frames (254, or 1 with --label-map)."""
     with errors_in_one_line():
-        import numpy as np
-
         from ood_perception.profile import Profile, find_profile
         from ood_perception.training import calibrate as calibration
+        from ood_perception.training.data import evenly
         from ood_perception.training.sources import open_frames
 
         path = find_profile(profile)
         frames = [open_frames(text, 'val', label_map) for text in data]
-        chosen = [
-            f.load(int(i))
-            for f in frames
-            for i in np.unique(np.linspace(0, len(f) - 1, min(limit, len(f))).astype(int))
-        ]
+        chosen = [f.load(i) for f in frames for i in evenly(len(f), limit)]
         scores, labels = calibration.profile_scores(Profile.load(path), chosen, device)
         config, numbers = calibration.fit(scores, labels, kind, prevalence=prevalence)
         calibration.write_calibration(path, out, config)

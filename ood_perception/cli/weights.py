@@ -131,7 +131,8 @@ def check(
                 typer.echo(f'named like {entry.name}: {entry.purpose}; {entry.licence}')
                 if wrong := wrong_sha256(entry, file):
                     raise ValueError(wrong)
-        bad = [name for name, value in state.items() if _not_finite(value)]
+        floats = {n: v for n, v in state.items() if v.is_floating_point()}
+        bad = [name for name, value in floats.items() if not value.isfinite().all()]
         if bad:
             raise ValueError(f'{file}: {bad[0]} holds values that are not finite')
         name = model or identify(state, str(file))
@@ -139,13 +140,6 @@ def check(
         typer.echo(f'fits {name}: {report}')
     except (ImportError, OSError, ValueError) as error:
         raise fail(error) from None
-
-
-def _not_finite(value: object) -> bool:
-    import torch
-
-    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
-    return floating and not bool(value.isfinite().all())  # type: ignore[attr-defined]
 
 
 @app.command()

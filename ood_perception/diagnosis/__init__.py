@@ -25,7 +25,6 @@ def cheap_checks(profile: str = 'compact', image_bytes: int = 1280 * 720 * 3) ->
 
     Returns:
         Findings in the order of the checks; a check that fails is a finding, never an exception.
-
     """
     return _run(
         [
@@ -53,7 +52,6 @@ def thorough_checks(
     Args:
         profile: name or path of the profile that will run.
         size: (height, width) of the camera's image in pixels.
-
     """
     return _run(
         [

@@ -66,14 +66,7 @@ def check_engines() -> Iterator[Finding]:
 
 
 def check_choice(profile: str, size: tuple[int, int]) -> Iterator[Finding]:
-    """
-    Build the profile with engine 'auto' and say which engine runs it, and why.
-
-    Args:
-        profile: name or path.
-        size: (height, width) of the camera's image.
-
-    """
+    """Build the profile with engine 'auto' and say which engine runs it, and why."""
     from ood_perception.pipeline import Pipeline
     from ood_perception.profile import ProfileError
 

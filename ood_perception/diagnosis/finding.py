@@ -12,18 +12,10 @@ OK, WARN, ERROR = 'ok', 'warn', 'error'
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """
-    One thing that was looked at.
+    """One thing that was looked at."""
 
-    Attributes:
-        name: what was looked at.
-        level: 'ok', 'warn' or 'error'.
-        text: what was found.
-        remedy: what to do about it, a command where there is one; '' where nothing is wrong.
-
-    """
-
-    name: str
-    level: str
-    text: str
+    name: str  # what was looked at
+    level: str  # 'ok', 'warn' or 'error'
+    text: str  # what was found
+    # what to do about it, a command where there is one; '' where nothing is wrong
     remedy: str = ''

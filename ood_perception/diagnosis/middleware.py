@@ -14,12 +14,9 @@ from pathlib import Path
 
 from ood_perception.diagnosis.finding import ERROR, OK, WARN, Finding
 from ood_perception.diagnosis.software import version
-from ood_perception.transport import transport_profile
+from ood_perception.transport import profile_variables, transport_profile
 
 FAST, CYCLONE, ZENOH = 'rmw_fastrtps_cpp', 'rmw_cyclonedds_cpp', 'rmw_zenoh_cpp'
-
-OLD_DISTROS = ('humble', 'iron', 'jazzy')
-"""Distributions with Fast DDS 2, which reads variables of another name than Fast DDS 3."""
 
 ROUTER = ('localhost', 7447)
 """Where the Zenoh router listens."""
@@ -41,12 +38,6 @@ MESSAGES = {
 def rmw() -> str:
     """Name of the middleware that rclpy will load."""
     return os.environ.get('RMW_IMPLEMENTATION') or FAST
-
-
-def fast_variables() -> tuple[str, str]:
-    """Environment variables that name a Fast DDS profile: the one that is read, and the other."""
-    names = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-    return names[::-1] if os.environ.get('ROS_DISTRO') in OLD_DISTROS else names
 
 
 def check_ros() -> Iterator[Finding]:
@@ -113,7 +104,7 @@ def check_transport(image_bytes: int) -> Iterator[Finding]:
 
 
 def _fast(image_bytes: int) -> Iterator[Finding]:
-    used, other = fast_variables()
+    used, other = profile_variables()
     profile, shipped = os.environ.get(used, ''), transport_profile() or 'PATH/config/fastdds.xml'
     if not profile and os.environ.get(other):
         text = f'{other} is set, but this Fast DDS reads {used}'

@@ -33,14 +33,12 @@ class Alarms:
         Add a frame.
 
         Args:
-            stamp_ns: of the frame.
             instances: (H, W) predicted ids, 0 = none.
             anomaly: uint8 (H, W), 0 known, 1 unknown, 255 ignore.
             stream: name of the sequence; ids of two are never the same object.
 
         Raises:
             InputError: the sizes differ.
-
         """
         if instances.shape != anomaly.shape:
             raise InputError(f'instances are {instances.shape}, labels {anomaly.shape}')

@@ -46,7 +46,6 @@ class Breakdown:
     Args:
         mode: of the `PixelMetrics`.
         smallest: pixels below which a true object does not count.
-
     """
 
     def __init__(self, mode: str = 'streaming', smallest: int = 1) -> None:
@@ -142,7 +141,6 @@ def object_distances(
 
     Returns:
         Metres (N,), nan where unknown; None where the frame has neither.
-
     """
     if frame.distances:
         known = frame.distances

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from ood_perception.evaluation.pixel_metrics import InputError, valid_pixels
 
+BINS = 15
+"""Of equal width over 0..1."""
+
 
 class CalibrationMetrics:
     """
@@ -19,16 +22,9 @@ class CalibrationMetrics:
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3, for the
     probability of being unknown.
-
-    Args:
-        bins: of equal width over 0..1.
-
     """
 
-    def __init__(self, bins: int = 15) -> None:
-        if bins < 1:
-            raise ValueError(f'bins: expected 1 or more, got {bins}')
-        self.bins = bins
+    def __init__(self) -> None:
         self.counts: NDArray[np.int64] = np.zeros((256, 2), np.int64)
 
     def update(self, probability: Any, label: Any) -> None:
@@ -41,7 +37,6 @@ class CalibrationMetrics:
 
         Raises:
             InputError: sizes differ, values outside 0..1, or a label is none of 0, 1, 255.
-
         """
         probability = np.asarray(probability)
         integer = probability.dtype == np.uint8
@@ -58,9 +53,7 @@ class CalibrationMetrics:
         self.counts += np.bincount(key, minlength=512).reshape(256, 2)
 
     def merge(self, other: CalibrationMetrics) -> CalibrationMetrics:
-        """Add what another has counted; returns self. Raises ValueError: other number of bins."""
-        if other.bins != self.bins:
-            raise ValueError(f'bins: cannot merge {other.bins} into {self.bins}')
+        """Add what another has counted; returns self."""
         # Not in place: what comes from another process may be read-only.
         self.counts = self.counts + other.counts
         return self
@@ -68,10 +61,10 @@ class CalibrationMetrics:
     def reliability(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
         """Mean probability, share of unknown pixels and pixels of each bin that is not empty."""
         levels = np.arange(256)
-        number = np.minimum(levels * self.bins // 255, self.bins - 1)
-        total = np.bincount(number, self.counts.sum(1), self.bins)
-        mean = np.bincount(number, self.counts.sum(1) * levels, self.bins) / 255
-        unknown = np.bincount(number, self.counts[:, 1], self.bins)
+        number = np.minimum(levels * BINS // 255, BINS - 1)
+        total = np.bincount(number, self.counts.sum(1), BINS)
+        mean = np.bincount(number, self.counts.sum(1) * levels, BINS) / 255
+        unknown = np.bincount(number, self.counts[:, 1], BINS)
         used = total > 0
         return mean[used] / total[used], unknown[used] / total[used], total[used].astype(np.int64)
 
@@ -82,7 +75,6 @@ class CalibrationMetrics:
         Returns:
             ``ece`` (expected calibration error, 0..1), ``mce`` (largest bin's error), ``brier``
             (mean squared error, 0..1); nan without pixels.
-
         """
         mean, share, total = self.reliability()
         if not total.size:

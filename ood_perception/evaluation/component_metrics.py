@@ -44,17 +44,10 @@ TABLE = 1 << 21
 
 @dataclass(frozen=True)
 class Track:
-    """
-    Sizes below which components do not count; exactly that size stays.
+    """Sizes below which components do not count; exactly that size stays."""
 
-    Attributes:
-        smallest_prediction: pixels; smaller predicted components are deleted.
-        smallest_truth: pixels; smaller true components are ignored.
-
-    """
-
-    smallest_prediction: int
-    smallest_truth: int
+    smallest_prediction: int  # pixels; smaller predicted components are deleted
+    smallest_truth: int  # pixels; smaller true components are ignored
 
 
 TRACKS = {'anomaly': Track(500, 100), 'obstacle': Track(50, 10)}
@@ -73,26 +66,22 @@ class ComponentMetrics:
     Args:
         track: 'anomaly' or 'obstacle', which decides the smallest components.
         threshold: a pixel is predicted unknown at score > threshold; None = the dataset's best F1.
-        mode: of the `PixelMetrics` that find the threshold.
 
     Attributes:
         frames: number of frames given.
 
     Raises:
-        ValueError: unknown track or mode.
-
+        ValueError: unknown track.
     """
 
-    def __init__(
-        self, track: str = 'anomaly', threshold: float | None = None, mode: str = 'smiyc'
-    ) -> None:
+    def __init__(self, track: str = 'anomaly', threshold: float | None = None) -> None:
         if track not in TRACKS:
             raise ValueError(f'track: expected {" or ".join(TRACKS)}, got {track!r}')
         self.track, self.threshold = track, threshold
         self.frames = 0
         self._siou: list[float] = []
         self._ppv: list[float] = []
-        self._pixels = PixelMetrics(mode)
+        self._pixels = PixelMetrics('smiyc')
         self._waiting = _Frames()
 
     def update(self, score: Any, label: Any) -> None:
@@ -106,7 +95,6 @@ class ComponentMetrics:
 
         Raises:
             InputError: sizes differ or a label is none of 0, 1, 255; nothing was added.
-
         """
         score, label = np.asarray(score), np.asarray(label)
         if score.ndim != 2:
@@ -115,14 +103,17 @@ class ComponentMetrics:
             label = label.view(np.uint8)
         if score.dtype == bool or self.threshold is not None:
             valid_pixels(score, label)
-            self._count(score if score.dtype == bool else score > self.threshold, label)
+            prediction = score if score.dtype == bool else score > self.threshold
+            siou, ppv = component_figures(prediction, label, TRACKS[self.track])
+            self._siou += siou
+            self._ppv += ppv
         else:
             self._pixels.update(score, label)
             self._waiting.append(score, label)
         self.frames += 1
 
     def merge(self, other: ComponentMetrics) -> ComponentMetrics:
-        """Add what another of the same track, threshold and mode has counted; returns self."""
+        """Add what another of the same track and threshold has counted; returns self."""
         if (other.track, other.threshold) != (self.track, self.threshold):
             raise ValueError(
                 f'track and threshold: cannot merge {other.track!r} at {other.threshold} into '
@@ -145,7 +136,6 @@ class ComponentMetrics:
             there is none), ``F1_star`` (mean over the 11 thresholds), the same as ``siou``,
             ``ppv``, ``f1_star``; ``f1``, ``tp``, ``fn``, ``fp`` (lists of 11, for `TAUS`),
             ``truths``, ``predictions`` (components), ``threshold``. Means over nothing are nan.
-
         """
         siou, ppv = list(self._siou), list(self._ppv)
         threshold = self.threshold
@@ -180,11 +170,6 @@ class ComponentMetrics:
             'threshold': threshold,
         }
 
-    def _count(self, prediction: NDArray[np.bool_], label: NDArray[Any]) -> None:
-        siou, ppv = component_figures(prediction, label, TRACKS[self.track])
-        self._siou += siou
-        self._ppv += ppv
-
 
 def component_figures(
     prediction: NDArray[np.bool_], label: NDArray[Any], track: Track
@@ -195,13 +180,11 @@ def component_figures(
     Args:
         prediction: bool (H, W), predicted unknown; ignored pixels are cleared first.
         label: (H, W), 0 known, 1 unknown, 255 ignore.
-        track: smallest sizes.
 
     Returns:
         sIoU of every true component, I / (|touching predictions| + |truth| - I - A) where A are
         pixels of those predictions on other true components; PPV of every predicted component, its
         share of pixels on any true one.
-
     """
     unknown, found = label == UNKNOWN, prediction & (label != IGNORE)
     # Only pixels of some component need to be looked at, mostly few.

@@ -19,21 +19,13 @@ FIGURES = ('ap', 'fpr95', 'auroc', 'best_f1', 'best_f1_threshold')
 class Curve:
     """
     Counts at every distinct threshold t, from the highest down; a pixel is positive at score >= t.
-
-    Attributes:
-        thresholds: float (N,), strictly decreasing, in the unit of the score.
-        tp: int64 (N,), unknown pixels at or above the threshold.
-        fp: int64 (N,), known pixels at or above the threshold.
-        positives: unknown pixels in all.
-        negatives: known pixels in all.
-
     """
 
-    thresholds: NDArray[np.floating]
-    tp: NDArray[np.int64]
-    fp: NDArray[np.int64]
-    positives: int
-    negatives: int
+    thresholds: NDArray[np.floating]  # float (N,), strictly decreasing, in the unit of the score
+    tp: NDArray[np.int64]  # int64 (N,), unknown pixels at or above the threshold
+    fp: NDArray[np.int64]  # int64 (N,), known pixels at or above the threshold
+    positives: int  # unknown pixels in all
+    negatives: int  # known pixels in all
 
     @property
     def precision(self) -> NDArray[np.float64]:
@@ -66,7 +58,6 @@ class Curve:
             it, and nan without pixels), ``fpr95`` = FPR at the first threshold from above with
             TPR >= 0.95 (no interpolation), ``auroc`` by trapezoids, ``best_f1`` and the highest
             threshold that reaches it. What one class alone leaves undefined is nan.
-
         """
         if not len(self.thresholds):
             return dict.fromkeys(FIGURES, float('nan'))
@@ -89,7 +80,6 @@ class Curve:
 
         Returns:
             ``ap_low``, ``ap_high``, ``fpr95_low``, ``fpr95_high``.
-
         """
         names = ('ap_low', 'ap_high', 'fpr95_low', 'fpr95_high')
         if not (self.positives and self.negatives):
@@ -140,7 +130,6 @@ def curve_of(
         thresholds: float (N,), lower edge of the scores counted there.
         positive: int64 (N,), unknown pixels counted at each.
         negative: int64 (N,), known pixels counted at each.
-
     """
     order = np.argsort(thresholds, kind='stable')[::-1]
     thresholds = thresholds[order]
@@ -169,18 +158,10 @@ def _harmonic_ap(
     before: NDArray[np.int64], found: NDArray[np.int64], false: NDArray[np.int64]
 ) -> float:
     """Sum of precisions when `found` positives follow `before`, with `false` ahead of each."""
+    import torch
+
     keep = found > 0
-    a, k, f = before[keep].astype(float), found[keep].astype(float), false[keep].astype(float)
+    a, k, f = (torch.from_numpy(n[keep]).double() for n in (before, found, false))
     # sum_{i=1..k} (a + i) / (a + i + f) = k - f * (psi(a + f + k + 1) - psi(a + f + 1))
-    return fsum(k - f * (_digamma(a + f + k + 1) - _digamma(a + f + 1)))
-
-
-def _digamma(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Digamma for x >= 1 to 1e-14: ten steps of the recurrence, then the asymptotic series."""
-    shift = np.zeros_like(x)
-    for i in range(10):
-        shift += 1 / (x + i)
-    y = x + 10
-    z = 1 / (y * y)
-    series = z * (1 / 12 - z * (1 / 120 - z * (1 / 252 - z * (1 / 240 - z / 132))))
-    return np.log(y) - 0.5 / y - series - shift
+    precisions = k - f * (torch.digamma(a + f + k + 1) - torch.digamma(a + f + 1))
+    return fsum(precisions.tolist())

@@ -40,28 +40,19 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """
-    How a data set lies on disk.
+    """How a data set lies on disk."""
 
-    Attributes:
-        title: for people.
-        where: from where it is obtained.
-        labels: pattern of its label files below the root.
-        image: function of (root, label file) that gives the image's path without knowing whether
-            it exists; any picture suffix is tried.
-        values: label value in the file -> 0, 1 or 255; None = as it is, others become 255.
-        track: 'anomaly' or 'obstacle', sizes for its component metrics.
-        any_label: whether labels may be of any kind of picture; of several of one name the one
-            that fits the pattern counts.
-
-    """
-
-    title: str
-    where: str
-    labels: str
+    title: str  # for people
+    where: str  # from where it is obtained
+    labels: str  # pattern of its label files below the root
+    # function of (root, label file) that gives the image's path without knowing whether it exists;
+    # any picture suffix is tried
     image: Callable[[Path, Path], Path]
+    # label value in the file -> 0, 1 or 255; None = as it is, others become 255
     values: Mapping[int, int] = field(default_factory=lambda: dict(PLAIN))
-    track: str = 'anomaly'
+    track: str = 'anomaly'  # 'anomaly' or 'obstacle', sizes for its component metrics
+    # whether labels may be of any kind of picture; of several of one name the one that fits the
+    # pattern counts
     any_label: bool = False
 
 
@@ -86,10 +77,10 @@ def _cityscapes(root: Path, label: Path) -> Path:
     return root / 'leftImg8bit' / label.parent.relative_to(root / 'gtFine') / name
 
 
-def _beside(folder: str, images: str, ending: str = '') -> Callable[[Path, Path], Path]:
+def _beside(folder: str, images: str) -> Callable[[Path, Path], Path]:
     def image(root: Path, label: Path) -> Path:
         relative = label.relative_to(root / folder)
-        return root / images / relative.with_name(relative.stem.removesuffix(ending) + '.png')
+        return root / images / relative.with_suffix('.png')
 
     return image
 
@@ -174,17 +165,10 @@ DATASETS: dict[str, Layout] = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """
-    A data set found on disk.
+    """A data set found on disk."""
 
-    Attributes:
-        layout: of its files.
-        pairs: (image, label) files in order of their names.
-
-    """
-
-    layout: Layout
-    pairs: list[tuple[Path, Path]]
+    layout: Layout  # of its files
+    pairs: list[tuple[Path, Path]]  # (image, label) files in order of their names
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -202,7 +186,6 @@ class Dataset:
             problems: gets labels that cannot be read, and values that mean nothing.
             values: meaning of the labels' values, None for the layout's.
             intensity: (low, high) of images of more than 8 bits, None = estimated and held.
-
         """
         problems = Counter() if problems is None else problems
         values = LabelValues(self.layout.values) if values is None else values
@@ -236,14 +219,9 @@ def open_dataset(name: str, root: str | Path) -> Dataset:
     """
     Find a data set's files.
 
-    Args:
-        name: entry of `DATASETS`.
-        root: its folder.
-
     Raises:
         DatasetError: unknown name, no such folder, no labels, or labels without images; the text
             says what is missing and where the data set is obtained.
-
     """
     if name not in DATASETS:
         raise DatasetError(f'data set: expected one of {", ".join(DATASETS)}, got {name!r}')

@@ -46,7 +46,6 @@ def evaluate_shards(
     Raises:
         ValueError: no shards, or workers below 1.
         WorkerError: a shard's worker died more often than `retries`.
-
     """
     if not shards:
         raise ValueError('shards: expected at least one, got none')

@@ -42,28 +42,20 @@ SMALLEST = 50
 
 @dataclass
 class Evaluation:
-    """
-    One evaluated run.
+    """One evaluated run."""
 
-    Attributes:
-        name: of the run.
-        summary: figures by name; fractions 0..1, undefined ones None; can be written as JSON.
-        curve: precision-recall and ROC, or None without labels.
-        reliability: mean probability, share of unknown pixels, pixels of each calibration bin.
-        breakdown: rows of (condition, figures).
-        pictures: (caption, RGB panel) of the best and the worst frames.
-        latencies_ms: of all frames that have one.
-        problems: what was wrong with the input, and how often.
-
-    """
-
-    name: str
+    name: str  # of the run
+    # figures by name; fractions 0..1, undefined ones None; can be written as JSON
     summary: dict[str, Any]
-    curve: Curve | None = None
+    curve: Curve | None = None  # precision-recall and ROC, or None without labels
+    # mean probability, share of unknown pixels, pixels of each calibration bin
     reliability: tuple[Any, Any, Any] | None = None
+    # rows of (condition, figures)
     breakdown: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    # (caption, RGB panel) of the best and the worst frames
     pictures: list[tuple[str, NDArray[np.uint8]]] = field(default_factory=list)
-    latencies_ms: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)  # of all frames that have one
+    # what was wrong with the input, and how often
     problems: dict[str, int] = field(default_factory=dict)
 
 
@@ -72,7 +64,6 @@ class Evaluator:
     Collects mergeable statistics of frames.
 
     Args:
-        name: of the run.
         mode: of the `PixelMetrics`; 'streaming' needs the least memory.
         track: 'anomaly' or 'obstacle' for component metrics, '' for none.
         pictures: frames to show of each end; 0 = none.
@@ -81,7 +72,6 @@ class Evaluator:
 
     Attributes:
         problems: what was wrong with the input, and how often.
-
     """
 
     def __init__(
@@ -123,7 +113,9 @@ class Evaluator:
             value = self._attempt(lambda: self._pixels(score, frame))
             meaning = 'AP'
         else:
-            value, meaning = _unknownness(frame.heatmap, score), 'unknown'
+            # The share of pixels that are taken for unknown; without a heatmap, the mean score.
+            share = np.nanmean(score) if frame.heatmap is None else np.mean(frame.heatmap >= 128)
+            value, meaning = float(share), 'unknown'
         if frame.anomaly is not None and frame.instances is not None:
             self._attempt(lambda: self._alarms(frame))
         pairs: Any = ((), ())
@@ -160,15 +152,11 @@ class Evaluator:
         thin, unknown, _ = valid_pixels(np.asarray(score)[::2, ::2], np.asarray(label)[::2, ::2])
         return ranked_curve(thin, unknown).figures()['ap'] if unknown.any() else None
 
-    def _alarms(self, frame: Frame) -> None:
-        assert frame.instances is not None
-        assert frame.anomaly is not None
+    def _alarms(self, frame: Any) -> None:
         self.alarms.update(frame.stamp_ns, frame.instances, frame.anomaly, frame.stream)
         self.alarmed += 1
 
-    def _instances(self, frame: Frame) -> Any:
-        assert frame.instances is not None
-        assert frame.truth is not None
+    def _instances(self, frame: Any) -> Any:
         pairs = self.instances.update(
             frame.instances, frame.truth, frame.anomaly, frame.confidences
         )
@@ -203,19 +191,13 @@ class Evaluator:
 
     def merge(self, other: Evaluator) -> Evaluator:
         """Add what another has collected from other streams; returns self."""
-        self.pixels.merge(other.pixels)
+        for name in ('pixels', 'instances', 'time', 'alarms', 'calibration', 'parts'):
+            getattr(self, name).merge(getattr(other, name))
         if self.components is not None and other.components is not None:
             self.components.merge(other.components)
-        self.instances.merge(other.instances)
-        self.time.merge(other.time)
-        self.alarms.merge(other.alarms)
-        self.alarmed += other.alarmed
-        self.calibration.merge(other.calibration)
-        self.parts.merge(other.parts)
+        for name in ('frames', 'labelled', 'compared', 'alarmed'):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems.update(other.problems)
-        self.frames += other.frames
-        self.labelled += other.labelled
-        self.compared += other.compared
         self.latencies_ms += other.latencies_ms
         self._shown = sorted(self._shown + other._shown, key=lambda row: row[:2])
         self._trim()
@@ -281,8 +263,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _unknownness(heatmap: Any, score: Any) -> float:
-    """Share of the pixels that are taken for unknown; without a heatmap, the mean score."""
-    return float(np.mean(heatmap >= 128) if heatmap is not None else np.nanmean(score))

@@ -17,38 +17,24 @@ from ood_perception.frames.zones import inside, mostly_inside
 
 @dataclass(slots=True)
 class Frame:
-    """
-    One frame's outputs and labels; what there is not is None.
+    """One frame's outputs and labels; what there is not is None."""
 
-    Attributes:
-        stamp_ns: of the image.
-        stream: name of the sequence it belongs to.
-        score: (H, W), higher = more unknown; None takes the heatmap.
-        heatmap: uint8 (H, W), 0..255 = probability.
-        instances: (H, W) predicted ids, 0 = none.
-        confidences: of predicted ids, 0..1.
-        anomaly: (H, W), 0 known, 1 unknown, 255 ignore.
-        truth: (H, W) true ids, 0 = none.
-        latency_ms: from sending the image to receiving its outputs; nan = unknown.
-        image: function that reads the uint8 (H, W, 3) RGB image when it is to be shown.
-        condition: name for the breakdown, for example of a track; '' = none.
-        distance: float (H, W), metres along the camera's axis, nan or 0 = unknown.
-        distances: of true ids in metres, where no image of distances is needed.
-
-    """
-
-    stamp_ns: int
-    stream: str = ''
-    score: NDArray[Any] | None = None
-    heatmap: NDArray[np.uint8] | None = None
-    instances: NDArray[Any] | None = None
-    confidences: dict[int, float] | None = None
-    anomaly: NDArray[np.uint8] | None = None
-    truth: NDArray[Any] | None = None
+    stamp_ns: int  # of the image
+    stream: str = ''  # name of the sequence it belongs to
+    score: NDArray[Any] | None = None  # (H, W), higher = more unknown; None takes the heatmap
+    heatmap: NDArray[np.uint8] | None = None  # uint8 (H, W), 0..255 = probability
+    instances: NDArray[Any] | None = None  # (H, W) predicted ids, 0 = none
+    confidences: dict[int, float] | None = None  # of predicted ids, 0..1
+    anomaly: NDArray[np.uint8] | None = None  # (H, W), 0 known, 1 unknown, 255 ignore
+    truth: NDArray[Any] | None = None  # (H, W) true ids, 0 = none
+    # from sending the image to receiving its outputs; nan = unknown
     latency_ms: float = float('nan')
+    # function that reads the uint8 (H, W, 3) RGB image when it is to be shown
     image: Callable[[], NDArray[np.uint8]] | None = None
-    condition: str = ''
+    condition: str = ''  # name for the breakdown, for example of a track; '' = none
+    # float (H, W), metres along the camera's axis, nan or 0 = unknown
     distance: NDArray[np.floating] | None = None
+    # of true ids in metres, where no image of distances is needed
     distances: dict[int, float] | None = None
 
 
@@ -58,7 +44,6 @@ def leave_out(frame: Frame, zones: tuple[str, ...]) -> None:
 
     Raises:
         ValueError: a zone is no polygon or leaves the image.
-
     """
     maps = (frame.heatmap, frame.score, frame.instances, frame.anomaly, frame.truth)
     for shape in {m.shape for m in maps if m is not None}:

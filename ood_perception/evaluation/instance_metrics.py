@@ -35,7 +35,6 @@ class InstanceMetrics:
 
     Args:
         smallest_truth: pixels; smaller true objects are ignored.
-
     """
 
     def __init__(self, smallest_truth: int = 1) -> None:
@@ -66,7 +65,6 @@ class InstanceMetrics:
 
         Raises:
             InputError: sizes differ.
-
         """
         predicted, truth = np.asarray(predicted), np.asarray(truth)
         if predicted.shape != truth.shape:
@@ -111,7 +109,6 @@ class InstanceMetrics:
             ``f1``, ``precision``, ``recall`` at IoU 0.5, ``mean_iou`` of matched objects,
             ``recall_small`` (below 32x32 pixels), ``recall_large``, ``ap50``, ``ap`` (mean over
             IoU 0.50 to 0.95), ``truths``, ``small_truths``, ``predictions``; nan if undefined.
-
         """
         sizes = np.array([size for size, _ in self._truths])
         ious = np.array([iou for _, iou in self._truths])
@@ -157,7 +154,6 @@ def match(
 
     Returns:
         Matched pairs, and the pixels that count of every true and of every predicted id.
-
     """
     a, b = predicted[counted].astype(np.int64), truth[counted].astype(np.int64)
     any_object = (a > 0) | (b > 0)

@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import reading as bags
 from ood_perception.detections import confidence_of
 from ood_perception.evaluation.evaluator import Frame
 from ood_perception.evaluation.label_folder import LabelFolder, name_stamps
 from ood_perception.evaluation.labels import LabelValues
-from ood_perception.frames.decode import decode, stamp_ns
+from ood_perception.frames.decode import BadImage, decode, stamp_ns, stored_values
+from ood_perception.frames.depth import depth_metres
 from ood_perception.frames.intensity import Intensity
 
 WINDOW = 64
@@ -30,30 +29,66 @@ Group = tuple[int, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Topics:
-    """
-    Names of topics; '' = none.
+    """Names of topics; '' = none."""
 
-    Attributes:
-        image: the camera's, in the bag of the source.
-        anomaly: labels 0, 1, 255 as mono8, in the bag of the source.
-        instances: true ids as mono16, in the bag of the source.
-        node: the node whose ``heatmap``, ``score``, ``instances`` and ``detections_json`` are read
-            in the bag of outputs.
-        depth: registered depth image, 16UC1 (mm) or 32FC1 (m) of the size of the labels, in the
-            bag of the source; for the breakdown by distance.
-
-    """
-
-    image: str = '/camera/image_raw'
-    anomaly: str = '/labels/anomaly'
-    instances: str = '/labels/instances'
+    image: str = '/camera/image_raw'  # the camera's, in the bag of the source
+    anomaly: str = '/labels/anomaly'  # labels 0, 1, 255 as mono8, in the bag of the source
+    instances: str = '/labels/instances'  # true ids as mono16, in the bag of the source
+    # the node whose ``heatmap``, ``score``, ``instances`` and ``detections_json`` are read in the
+    # bag of outputs
     node: str = '/ood'
+    # registered depth image, 16UC1 (mm) or 32FC1 (m) of the size of the labels, in the bag of the
+    # source; for the breakdown by distance
     depth: str = '/camera/depth/image_raw'
 
-    def present(self, path: str | Path) -> list[str]:
-        """Topics of labels and depth that a bag has; a bag without any is no problem."""
-        have = {t.name for t in bags.topics(path) if t.count}
-        return [n for n in (self.anomaly, self.instances, self.depth) if n in have]
+
+@dataclass(frozen=True)
+class Recording:
+    """A bag with a camera's images and, in it or in a folder, their labels."""
+
+    path: str | Path
+    topics: Topics = Topics()
+    labels: LabelFolder | None = None  # of a folder, instead of those in the bag
+    # meaning of the label values in the bag
+    values: LabelValues = field(default_factory=LabelValues)
+    # (low, high) of images of more than 8 bits, None = estimated and held
+    intensity: tuple[float, float] | None = None
+
+    def asked(self) -> list[str]:
+        """Topics of images, labels and depth to read; a bag without the last two is no problem."""
+        topics, have = self.topics, {t.name for t in bags.topics(self.path) if t.count}
+        labels = [] if self.labels is not None else [topics.anomaly, topics.instances]
+        return [topics.image, *(n for n in (*labels, topics.depth) if n in have)]
+
+    def frame(
+        self,
+        stamp: int,
+        messages: dict[str, Any],
+        problems: Counter[str],
+        stream: str = '',
+        intensity: Intensity | None = None,
+    ) -> Frame:
+        """Frame of messages by topic, with image, labels and distances only."""
+        frame, topics = Frame(stamp, stream), self.topics
+        image = messages.get(topics.image)
+        if image is not None:
+            frame.image = lambda: decode(image, warn=_once(problems), intensity=intensity)
+        anomaly = _read(stored_values, messages.get(topics.anomaly), problems)
+        if anomaly is not None and anomaly.ndim == 2 and anomaly.dtype.kind == 'u':
+            frame.anomaly = self.values(anomaly, topics.anomaly)
+        elif anomaly is not None:
+            problems[f'{topics.anomaly}: labels need one whole number a pixel'] += 1
+        frame.truth = _read(stored_values, messages.get(topics.instances), problems)
+        frame.distance = _read(depth_metres, messages.get(topics.depth), problems)
+        if self.labels is not None and image is not None:
+            self.labels.fill(frame, problems)
+        return frame
+
+    def finish(self, problems: Counter[str]) -> None:
+        """Name what did not match, once all images were seen."""
+        self.values.finish(problems)
+        if self.labels is not None:
+            self.labels.finish(problems)
 
 
 def grouped(
@@ -66,7 +101,6 @@ def grouped(
     are keyed by the time at which they were recorded, which is told.
 
     Args:
-        path: of the bag.
         topics: which; those that the bag lacks are named in `problems`.
         problems: what was wrong, and how often.
         image: the topic whose messages must all be kept, '' = none.
@@ -76,9 +110,8 @@ def grouped(
 
     Raises:
         BagError: the bag cannot be opened.
-
     """
-    with bags.opened(path) as reader:
+    with bags.Bag(path) as reader:
         if reader.damage:
             problems[reader.damage] += 1
         chosen = [c for c in reader.connections if c.topic in topics and c.msgcount]
@@ -145,48 +178,30 @@ class _Groups:
             yield stamp, self.waiting[stamp]
 
 
-def join(
-    outputs: str | Path,
-    source: str | Path,
-    topics: Topics,
-    problems: Counter[str],
-    stream: str = '',
-    labels: LabelFolder | None = None,
-    values: LabelValues | None = None,
-) -> Iterator[Frame]:
+def join(outputs: str | Path, source: Recording, problems: Counter[str]) -> Iterator[Frame]:
     """
     Frames of a recorded run: the node's outputs with images and labels of the same stamp.
 
-    Args:
-        outputs: bag with what the node published.
-        source: bag with the images and, where there are any, labels.
-        topics: names.
-        problems: gets what was wrong, and how often.
-        stream: name of the sequence.
-        labels: of a folder, instead of the bag's.
-        values: meaning of the label values of the bag, None = 0, 1 and 255 as they are.
-
     Raises:
         BagError: a bag cannot be opened.
-
     """
-    values = LabelValues() if values is None else values
+    topics = source.topics
     names = [f'{topics.node}/{n}' for n in ('heatmap', 'score', 'instances', 'detections_json')]
     given = {t.name for t in bags.topics(outputs) if t.count}
     wanted = [name for name in names if name in given or name.endswith(('heatmap', 'instances'))]
-    asked = source_topics(topics, source, labels)
+    asked = source.asked()
     results = grouped(outputs, wanted, problems)
     result = next(results, None)
     foreign, unlabelled = [], []
-    for stamp, messages in grouped(source, asked, problems, topics.image):
+    for stamp, messages in grouped(source.path, asked, problems, topics.image):
         while result is not None and result[0] < stamp:
             foreign.append(result[0])
             result = next(results, None)
         if result is None or result[0] != stamp:
-            if labels is not None and topics.image in messages:
-                labels.saw(stamp)
+            if source.labels is not None and topics.image in messages:
+                source.labels.saw(stamp)
             continue
-        frame = source_frame(stamp, messages, topics, problems, stream, labels, values)
+        frame = source.frame(stamp, messages, problems)
         if topics.anomaly in asked and topics.anomaly not in messages:
             unlabelled.append(stamp)
         yield _with_outputs(frame, result[1], topics, problems)
@@ -196,46 +211,7 @@ def join(
         result = next(results, None)
     name_stamps(foreign, 'outputs whose stamp no image has', problems)
     name_stamps(unlabelled, 'frames whose stamp no label has', problems)
-    values.finish(problems)
-    if labels is not None:
-        labels.finish(problems)
-
-
-def source_topics(
-    topics: Topics, source: str | Path, labels: LabelFolder | None = None
-) -> list[str]:
-    """Image topic, and what the source has of labels and depth; a folder replaces its labels."""
-    there = topics.present(source)
-    if labels is not None:
-        there = [n for n in there if n not in (topics.anomaly, topics.instances)]
-    return [topics.image, *there]
-
-
-def source_frame(
-    stamp: int,
-    messages: dict[str, Any],
-    topics: Topics,
-    problems: Counter[str],
-    stream: str = '',
-    labels: LabelFolder | None = None,
-    values: LabelValues | None = None,
-    intensity: Intensity | None = None,
-) -> Frame:
-    """Frame with image, labels and distances only."""
-    frame = Frame(stamp, stream)
-    image = messages.get(topics.image)
-    if image is not None:
-        frame.image = lambda: decode(image, warn=_once(problems), intensity=intensity)
-    anomaly = _array(messages.get(topics.anomaly), problems)
-    if anomaly is not None and anomaly.ndim == 2 and anomaly.dtype.kind == 'u':
-        frame.anomaly = (LabelValues() if values is None else values)(anomaly, topics.anomaly)
-    elif anomaly is not None:
-        problems[f'{topics.anomaly}: labels need one whole number a pixel'] += 1
-    frame.truth = _array(messages.get(topics.instances), problems)
-    frame.distance = _metres(messages.get(topics.depth), problems)
-    if labels is not None and image is not None:
-        labels.fill(frame, problems)
-    return frame
+    source.finish(problems)
 
 
 def _once(problems: Counter[str]) -> Callable[[str], None]:
@@ -248,9 +224,9 @@ def _once(problems: Counter[str]) -> Callable[[str], None]:
 def _with_outputs(
     frame: Frame, found: dict[str, Any], topics: Topics, problems: Counter[str]
 ) -> Frame:
-    frame.heatmap = _array(found.get(f'{topics.node}/heatmap'), problems)
-    frame.score = _array(found.get(f'{topics.node}/score'), problems)
-    frame.instances = _array(found.get(f'{topics.node}/instances'), problems)
+    frame.heatmap = _read(stored_values, found.get(f'{topics.node}/heatmap'), problems)
+    frame.score = _read(stored_values, found.get(f'{topics.node}/score'), problems)
+    frame.instances = _read(stored_values, found.get(f'{topics.node}/instances'), problems)
     text = found.get(f'{topics.node}/detections_json')
     if text is not None:
         rows = json.loads(text.data)['detections']
@@ -258,22 +234,11 @@ def _with_outputs(
     return frame
 
 
-def _metres(message: Any, problems: Counter[str]) -> np.ndarray | None:
-    """Depth image in metres, by REP-118: 32FC1 in metres or 16UC1 in millimetres."""
-    if message is None:
-        return None
-    depth = _array(message, problems)
-    if depth is None or depth.ndim != 2 or depth.dtype.kind not in 'uf':
-        return None
-    return depth.astype(np.float32) / 1000 if depth.dtype.kind == 'u' else depth
-
-
-def _array(message: Any, problems: Counter[str]) -> np.ndarray | None:
-    if message is None:
-        return None
+def _read(how: Callable[[Any], Any], message: Any, problems: Counter[str]) -> Any:
+    """Pixels of an image's message; None where there is none, or none that can be read."""
     try:
-        return bags.to_array(message)
-    except bags.BagError as error:
+        return None if message is None else how(message)
+    except BadImage as error:
         problems[str(error)] += 1
         return None
 

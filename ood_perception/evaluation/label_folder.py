@@ -50,7 +50,6 @@ class LabelFolder:
     Raises:
         DatasetError: no such folder, nothing in it, a stamp that is none or occurs twice, or a
             file of the CSV that does not exist.
-
     """
 
     def __init__(self, root: str | Path, values: LabelValues | None = None) -> None:
@@ -118,7 +117,6 @@ def stamped_files(folder: Path) -> dict[int, Path]:
 
     Raises:
         DatasetError: see `LabelFolder`.
-
     """
     tables = [folder]
     if folder.is_dir():

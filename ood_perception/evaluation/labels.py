@@ -31,7 +31,6 @@ class LabelValues:
     Attributes:
         found: pixels of each value.
         foreign: labels in which an unmapped value was found.
-
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class LabelValues:
 
         Returns:
             uint8 (H, W) of 0, 1 and 255.
-
         """
         counts = np.bincount(label.ravel(), minlength=1)
         for value in np.flatnonzero(counts).tolist():
@@ -88,7 +86,6 @@ def parse_values(text: str) -> dict[int, int]:
 
     Raises:
         ValueError: something else; the text says what was expected.
-
     """
     values = {}
     for part in text.split(','):

@@ -32,7 +32,6 @@ def panels(pipeline: Pipeline) -> list[tuple[str, NDArray[np.uint8]]]:
 
     Returns:
         Caption with the credit, and the picture of `pictures.panel`, of every photograph.
-
     """
     found = []
     with (FOLDER / 'CREDITS.csv').open(newline='', encoding='utf-8') as file:

@@ -32,7 +32,6 @@ def panel(frame: Frame) -> NDArray[np.uint8]:
 
     Raises:
         ValueError: the image cannot be read.
-
     """
     assert frame.image is not None
     image = frame.image()

@@ -60,7 +60,6 @@ def valid_pixels(score: Any, label: Any) -> tuple[NDArray[Any], NDArray[np.bool_
 
     Raises:
         InputError: sizes differ, scores are no real numbers, or a label is none of 0, 1, 255.
-
     """
     score, label = np.asarray(score), np.asarray(label)
     if score.shape != label.shape:
@@ -103,7 +102,6 @@ class PixelMetrics:
 
     Raises:
         ValueError: unknown mode.
-
     """
 
     def __init__(self, mode: str = 'exact') -> None:
@@ -144,20 +142,14 @@ class PixelMetrics:
         self.nan_pixels += other.nan_pixels
         self._parts += other._parts
         if self.mode == 'streaming':
-            self._flush()
-            other._flush()
-            assert self._histogram is not None
-            assert other._histogram is not None
-            self._histogram += other._histogram
+            histogram = self._flush()
+            histogram += other._flush()
         return self
 
     def curves(self) -> Curve:
         """Counts, precision, recall, F1 and FPR at every threshold, from the highest down."""
         if self.mode == 'streaming':
-            self._flush()
-            assert self._histogram is not None
-            used = np.flatnonzero(self._histogram.any(1))
-            counts = self._histogram[used]
+            used, counts = _filled(self._flush())
             return curve_of(bin_floor(used.astype(np.uint32)), counts[:, 1], counts[:, 0])
         if not self._parts:
             empty = np.zeros(0, np.int64)
@@ -176,7 +168,6 @@ class PixelMetrics:
             of the score), ``positives``, ``negatives``, ``frames``, ``void_frames``,
             ``nan_pixels``; for `streaming` also ``ap_low``, ``ap_high``, ``fpr95_low`` and
             ``fpr95_high``, between which the exact figures lie. Undefined figures are nan.
-
         """
         curve = self.curves()
         figures: dict[str, float] = curve.figures()
@@ -190,23 +181,21 @@ class PixelMetrics:
             'nan_pixels': self.nan_pixels,
         }
 
-    def _flush(self) -> None:
-        """Put the waiting pixels into the histogram."""
+    def _flush(self) -> NDArray[np.int64]:
+        """Histogram with the waiting pixels put into it."""
         if self._histogram is None:
             self._histogram = np.zeros((1 << STREAM_BITS, 2), np.int64)
         if self._waiting:
             keys = np.concatenate(self._waiting)
             self._histogram += np.bincount(keys, minlength=2 << STREAM_BITS).reshape(-1, 2)
             self._waiting.clear()
+        return self._histogram
 
     def __getstate__(self) -> dict[str, Any]:
         """Sparse histogram, so that a worker sends kilobytes."""
         state = dict(self.__dict__)
         if self.mode == 'streaming':
-            self._flush()
-            assert self._histogram is not None
-            used = np.flatnonzero(self._histogram.any(1))
-            state |= {'_histogram': (used, self._histogram[used]), '_waiting': []}
+            state |= {'_histogram': _filled(self._flush()), '_waiting': []}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -215,6 +204,11 @@ class PixelMetrics:
             used, counts = state['_histogram']
             self._histogram = np.zeros((1 << STREAM_BITS, 2), np.int64)
             self._histogram[used] = counts
+
+
+def _filled(histogram: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    used = np.flatnonzero(histogram.any(1))
+    return used, histogram[used]
 
 
 def quantile_counts(
@@ -232,7 +226,6 @@ def quantile_counts(
 
     Returns:
         Lower edges float64 (B,), and the unknown and the known pixels in each bin, int64 (B,).
-
     """
     if np.abs(scores).max() > 1e30:
         scores = scores.astype(np.float64)  # a range beyond float32

@@ -13,36 +13,49 @@ outputs are joined to the labels by stamp.
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ood_perception.bags import rosbag2 as bags
+import numpy as np
+
+from ood_perception.bags import reading as bags
+from ood_perception.bags import writing
 from ood_perception.bags.files import shown
+from ood_perception.detections import CLASS_ID
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
-from ood_perception.evaluation.joining import Topics, grouped, join, source_frame, source_topics
-from ood_perception.evaluation.labels import LabelValues
+from ood_perception.evaluation.joining import Recording, grouped, join
 from ood_perception.frames.intensity import Intensity
 
 if TYPE_CHECKING:
-    from ood_perception.evaluation.label_folder import LabelFolder
-    from ood_perception.evaluation.live_run import LiveRun
     from ood_perception.pipeline import Pipeline
+
+
+@dataclass
+class LiveRun:
+    """What a replay yielded."""
+
+    bag: Path  # folder of the recorded bag
+    frames_in: int  # images sent
+    seconds: float  # from the first image sent to the last output received
+    # stamp -> time in ns at which the frame's camera_info arrived at the recorder
+    sent_ns: dict[int, int] = field(default_factory=dict)
+    # stamp -> time in ns at which the frame's last output arrived
+    received_ns: dict[int, int] = field(default_factory=dict)
+    log: Path = Path()  # of the node
+    engine: str = ''  # that ran, as the node's diagnostics say at the end; '' = they did not
+    device: str = ''  # likewise
 
 
 def evaluate_live(
     run: LiveRun,
-    source: str | Path,
-    image_topic: str = '/camera/image_raw',
+    source: Recording,
     profile: str = 'compact',
     *,
-    topics: Topics | None = None,
-    labels: LabelFolder | None = None,
-    values: LabelValues | None = None,
-    name: str = '',
     track: str = '',
     zones: Sequence[str] = (),
 ) -> Evaluation:
@@ -50,15 +63,7 @@ def evaluate_live(
     Evaluate what a node published during a replay.
 
     Args:
-        run: of `ood_perception.ros.tools.live.run_live`.
-        source: the bag that was played, with its labels if it has any.
-        image_topic: topic of the images in it.
-        profile: for the summary.
-        topics: names of labels and node, None for the usual ones.
-        labels: as of :func:`evaluate_bag`, as are `values` and `track`.
-        values: see there.
-        name: of the run in the report, '' = the profile.
-        track: see there.
+        track: 'anomaly' or 'obstacle' for component metrics too.
         zones: parts of the images that do not count, as in `frames.zones`.
 
     Returns:
@@ -68,13 +73,10 @@ def evaluate_live(
 
     Raises:
         BagError: a bag cannot be opened.
-
     """
-    names = topics or Topics()
-    names = replace(names, image=image_topic)
-    evaluator = Evaluator(name or profile, track=track, zones=zones)
+    evaluator = Evaluator(profile, track=track, zones=zones)
     frames = 0
-    for frame in join(run.bag, source, names, evaluator.problems, labels=labels, values=values):
+    for frame in join(run.bag, source, evaluator.problems):
         if frame.stamp_ns in run.sent_ns and frame.stamp_ns in run.received_ns:
             lag = run.received_ns[frame.stamp_ns] - run.sent_ns[frame.stamp_ns]
             frame.latency_ms = lag / 1e6
@@ -88,16 +90,10 @@ def evaluate_live(
 
 def evaluate_bag(
     pipeline: Pipeline,
-    source: str | Path,
+    source: Recording,
     *,
-    topics: Topics | None = None,
-    labels: LabelFolder | None = None,
-    values: LabelValues | None = None,
-    intensity: tuple[float, float] | None = None,
-    name: str = '',
     track: str = '',
     mode: str = 'streaming',
-    stream: str = '',
     limit: int = 0,
     write: str | Path | None = None,
     zones: Sequence[str] = (),
@@ -107,16 +103,10 @@ def evaluate_bag(
     Evaluate a pipeline on every frame of a bag, in this process; twice the same is the same twice.
 
     Args:
-        pipeline: to be evaluated; it is reset for the stream first.
-        source: bag with images and, where there are any, labels.
-        topics: names, None for the usual ones.
-        labels: of a folder, instead of those in the bag.
-        values: meaning of the label values in the bag, None = 0, 1 and 255 as they are.
-        intensity: (low, high) of images of more than 8 bits, None = estimated and held.
-        name: of the run, '' = the pipeline's profile.
+        pipeline: to be evaluated; it is reset first.
+        source: the bag and, where there are any, its labels.
         track: 'anomaly' or 'obstacle' for component metrics too.
         mode: of the pixel metrics.
-        stream: name of the sequence, '' = the bag's name.
         limit: most frames, 0 = all.
         write: bag to be made with all outputs, None for none.
         zones: parts of the images that do not count, as in `frames.zones`.
@@ -124,17 +114,12 @@ def evaluate_bag(
 
     Raises:
         BagError: a bag cannot be opened or written.
-
     """
-    evaluator = Evaluator(name or pipeline.profile.name, mode, track, zones=zones)
-    stream = stream or shown(Path(source).stem)
-    given = topics or Topics(), evaluator.problems, stream, labels, values, intensity
-    frames: Any = bag_frames(pipeline, source, *given)
+    evaluator = Evaluator(pipeline.profile.name, mode, track, zones=zones)
+    frames: Any = bag_frames(pipeline, source, evaluator.problems)
     if limit:
         frames = itertools.islice(frames, limit)
     if write is not None:
-        from ood_perception.evaluation.output_bag import written
-
         frames = written(write, frames)
     begin, count = time.monotonic(), 0
     for frame in frames:
@@ -148,46 +133,39 @@ def evaluate_bag(
 
 
 def bag_frames(
-    pipeline: Pipeline,
-    source: str | Path,
-    topics: Topics,
-    problems: Counter[str],
-    stream: str,
-    labels: LabelFolder | None = None,
-    values: LabelValues | None = None,
-    intensity: tuple[float, float] | None = None,
-) -> Iterator[Any]:
+    pipeline: Pipeline, source: Recording, problems: Counter[str], stream: str = ''
+) -> Iterator[Frame]:
     """
     Frames of a bag with a pipeline's outputs; those without a usable image are counted.
 
+    The sequence is named `stream`, '' = as the bag.
+
     Raises:
         BagError: the bag cannot be opened, has no images, or not one that is usable.
-
     """
-    have = {t.name for t in bags.topics(source) if t.count}
-    if topics.image not in have:
+    path, image = source.path, source.topics.image
+    have = {t.name for t in bags.topics(path) if t.count}
+    if image not in have:
         raise bags.BagError(
-            f'{source} has no messages on {topics.image!r}; '
+            f'{path} has no messages on {image!r}; '
             f'it has {", ".join(sorted(have)) or "no messages at all"}'
         )
+    stream = stream or shown(Path(path).stem)
     pipeline.reset(stream)
-    values, mapping = LabelValues() if values is None else values, Intensity(intensity)
-    wanted = source_topics(topics, source, labels)
+    mapping = Intensity(source.intensity)
     count = 0
-    for stamp, messages in grouped(source, wanted, problems, topics.image):
-        if topics.image not in messages:
+    for stamp, messages in grouped(path, source.asked(), problems, image):
+        if image not in messages:
             problems[f'{", ".join(sorted(messages))}: stamps that no image has'] += 1
             continue
-        frame = source_frame(stamp, messages, topics, problems, stream, labels, values, mapping)
+        frame = source.frame(stamp, messages, problems, stream, mapping)
         if predicted(pipeline, frame, problems):
             count += 1
             yield frame
     if not count:
         why = '; '.join(problems) or 'it is empty'
-        raise bags.BagError(f'{source}: not one image of {topics.image} could be used ({why})')
-    values.finish(problems)
-    if labels is not None:
-        labels.finish(problems)
+        raise bags.BagError(f'{path}: not one image of {image} could be used ({why})')
+    source.finish(problems)
 
 
 def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:
@@ -210,6 +188,36 @@ def predicted(pipeline: Pipeline, frame: Frame, problems: Counter[str]) -> bool:
         frame.confidences = {int(i): float(s) for i, s in pairs}
     frame.image = lambda: image
     return True
+
+
+def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> Iterator[Frame]:
+    """
+    Pass frames on and write their outputs under the topics that the node would use.
+
+    Raises:
+        BagError: the path exists already.
+    """
+    with writing.open_writer(path) as writer:
+        out = writing.MessageWriter(writer)
+        for frame in frames:
+            stamp = frame.stamp_ns
+            header = out.header(stamp)
+            for name, pixels, encoding, dtype in (
+                ('heatmap', frame.heatmap, 'mono8', np.uint8),
+                ('score', frame.score, '32FC1', np.float32),
+                ('instances', frame.instances, 'mono16', np.uint16),
+            ):
+                if pixels is not None:
+                    image = np.ascontiguousarray(pixels, dtype)
+                    out.put(f'{node}/{name}', out.image(header, image, encoding), stamp)
+            rows = [
+                {'id': number, 'class_id': CLASS_ID, 'confidence': round(confidence, 4)}
+                for number, confidence in (frame.confidences or {}).items()
+            ]
+            whole = {'sec': stamp // 10**9, 'nanosec': stamp % 10**9}
+            text = json.dumps({'header': {'stamp': whole}, 'detections': rows})
+            out.put(f'{node}/detections_json', out.kinds['std_msgs/msg/String'](text), stamp)
+            yield frame
 
 
 def _evaluation(

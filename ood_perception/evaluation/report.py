@@ -39,6 +39,9 @@ INK = '#0a0b0c'
 
 NO_METADATA = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
 
+CURVES = ('thresholds', 'tp', 'fp')
+"""Fields of a `Curve` that are arrays, lists in the JSON."""
+
 COLOURS = ('#3b82f6', '#f97316', '#10b981', '#a855f7', '#eab308', '#ec4899')
 
 
@@ -54,7 +57,6 @@ def write_report(
     Args:
         path: of the HTML file; its folder is made.
         runs: one evaluation, or several to be compared.
-        title: of the page.
         photographs: (caption with the credit, RGB panel) of pictures beside the runs.
 
     Returns:
@@ -63,7 +65,6 @@ def write_report(
     Raises:
         ValueError: no runs.
         ImportError: Jinja2 or matplotlib is missing; the text says how to get them.
-
     """
     if not runs:
         raise ValueError('runs: expected at least one evaluation, got none')
@@ -125,7 +126,6 @@ def read_numbers(path: str | Path) -> list[Evaluation]:
 
     Raises:
         ValueError: no such file, or another kind of JSON.
-
     """
     from ood_perception.evaluation.curves import Curve
 
@@ -135,26 +135,11 @@ def read_numbers(path: str | Path) -> list[Evaluation]:
         tree = json.loads(path.read_text())
         runs = []
         for run in tree:
-            curve = None
-            if run['curve']:
-                thresholds, tp, fp = (
-                    np.array(run['curve'][name]) for name in ('thresholds', 'tp', 'fp')
-                )
-                positives, negatives = run['curve']['positives'], run['curve']['negatives']
-                curve = Curve(thresholds, tp, fp, positives, negatives)
-            rows = [(row.pop('condition'), row) for row in run['breakdown']]
-            runs.append(
-                Evaluation(
-                    run['name'],
-                    run['summary'],
-                    curve,
-                    None,
-                    rows,
-                    [],
-                    run['latencies_ms'],
-                    run['problems'],
-                )
-            )
+            curve: dict[str, Any] = run['curve'] or {}
+            curve |= {name: np.array(curve[name]) for name in CURVES if curve}
+            kept = {key: run[key] for key in ('name', 'summary', 'latencies_ms', 'problems')}
+            kept['breakdown'] = [(row.pop('condition'), row) for row in run['breakdown']]
+            runs.append(Evaluation(**kept, curve=Curve(**curve) if curve else None))
     except OSError as error:
         raise ValueError(f'{path}: no report here: {error.strerror}') from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -227,9 +212,8 @@ def _run(run: Evaluation) -> dict[str, Any]:
 def _curve_json(run: Evaluation) -> dict[str, Any] | None:
     if run.curve is None:
         return None
-    curve = run.curve.thinned()
-    lists = {name: getattr(curve, name).tolist() for name in ('thresholds', 'tp', 'fp')}
-    return {**lists, 'positives': curve.positives, 'negatives': curve.negatives}
+    values = vars(run.curve.thinned())
+    return {k: v.tolist() if k in CURVES else v for k, v in values.items()}
 
 
 def _drawn(draw: Callable[[Any, Evaluation, str], None], runs: Sequence[Evaluation]) -> str:

@@ -30,7 +30,6 @@ def parse_requirements(texts: Sequence[str]) -> dict[str, float]:
 
     Raises:
         ValueError: not of that form, or no such figure; names the nearest one.
-
     """
     found = {}
     for text in texts:

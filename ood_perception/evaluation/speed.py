@@ -38,37 +38,20 @@ ROUNDED = {'openvino_bf16': 'bfloat16', 'openvino_int8': 'int8'}
 
 @dataclass
 class Row:
-    """
-    One measured case.
+    """One measured case."""
 
-    Attributes:
-        profile: name of the profile.
-        engine: the engine that ran.
-        device: name of the GPU or the processor.
-        isa: instruction sets of the processor that may be used, '' on a GPU or where unknown.
-        precision: of the segmentor.
-        size: WIDTHxHEIGHT of the frames.
-        cameras: frames in a batch.
-        ms_median: of a batch.
-        ms_p95: of a batch.
-        fps: frames (of all cameras together) per second, from the median.
-        memory_mb: peak of the GPU's memory, or of the process where there is no GPU.
-        stages: median milliseconds per stage.
-
-    """
-
-    profile: str
-    engine: str
-    device: str
-    isa: str
-    precision: str
-    size: str
-    cameras: int
-    ms_median: float
-    ms_p95: float
-    fps: float
-    memory_mb: float
-    stages: dict[str, float] = field(default_factory=dict)
+    profile: str  # name of the profile
+    engine: str  # the engine that ran
+    device: str  # name of the GPU or the processor
+    isa: str  # instruction sets of the processor that may be used, '' on a GPU or where unknown
+    precision: str  # of the segmentor
+    size: str  # WIDTHxHEIGHT of the frames
+    cameras: int  # frames in a batch
+    ms_median: float  # of a batch
+    ms_p95: float  # of a batch
+    fps: float  # frames (of all cameras together) per second, from the median
+    memory_mb: float  # peak of the GPU's memory, or of the process where there is no GPU
+    stages: dict[str, float] = field(default_factory=dict)  # median milliseconds per stage
 
 
 def measure(
@@ -82,12 +65,9 @@ def measure(
     Time pipelines on real frames, in turns: a machine that slows down slows all of them.
 
     Args:
-        pipelines: to be measured.
         frames: uint8 (H, W, 3) RGB frames of one size, played in a loop; all cameras see them.
         cameras: frames in a batch.
         runs: batches of each pipeline that are timed.
-        warm_up: batches before that.
-
     """
     names = [f'camera {i}' for i in range(cameras)]
 
@@ -166,12 +146,6 @@ def peak_memory_mb(device: torch.device) -> float:
 def write_rows(path: str | Path, rows: Sequence[Row], command: str) -> None:
     """
     Append rows to a CSV file; a new file starts with the command and the versions as a comment.
-
-    Args:
-        path: of the CSV file; its folder is made.
-        rows: to be written.
-        command: that prints them.
-
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,12 +51,9 @@ class TimeMetrics:
         Add the next frame of a stream.
 
         Args:
-            stamp_ns: time of the frame in nanoseconds.
             heatmap: uint8 (H, W), or None.
             truths: ids of the true objects in it.
             pairs: matched (predicted id, true id).
-            stream: name of the sequence.
-
         """
         number = self._frame[stream] = self._frame.get(stream, -1) + 1
         if heatmap is not None:
@@ -101,7 +98,6 @@ class TimeMetrics:
             ``flicker`` (0..1), ``track_switches`` (count), ``switches_per_object``,
             ``delay_frames`` and ``delay_s`` (means over found objects), ``delay_s_max``,
             ``objects``, ``never_found``. Undefined figures are nan.
-
         """
         nan = float('nan')
         found, objects = len(self._delays), len(self._seen)

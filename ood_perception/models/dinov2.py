@@ -52,13 +52,10 @@ def resample_positions(table: Tensor, height: int, width: int, registers: bool) 
 
     Args:
         table: float (1, side * side, D).
-        height: of the token grid.
-        width: of the token grid.
         registers: whether the model has register tokens.
 
     Returns:
         (1, height * width, D) in the dtype of `table`, computed in float32.
-
     """
     side = round(table.shape[1] ** 0.5)
     if (height, width) == (side, side):
@@ -77,9 +74,6 @@ class DINOv2(VisionTransformer):
     Vision transformer over 14-pixel patches; parameter names are timm's.
 
     Args:
-        embed_dim: width of the tokens.
-        depth: blocks.
-        num_heads: attention heads.
         registers: number of register tokens, 0 or 4 in the published models.
         table_size: side of the square image in pixels that the position table belongs to.
         out_indices: blocks whose output becomes :attr:`SegmentorOutput.features`, counted from 0;
@@ -88,7 +82,6 @@ class DINOv2(VisionTransformer):
 
     Attributes:
         spec: how images are to be normalised, and that their sides are multiples of 14.
-
     """
 
     spec = InputSpec(multiple_of=PATCH)
@@ -149,7 +142,6 @@ class DINOv2(VisionTransformer):
 
         Raises:
             ValueError: a size that is not a multiple of 14.
-
         """
         check_size(images)
         maps = self.forward_intermediates(
@@ -162,12 +154,8 @@ class DINOv2(VisionTransformer):
         """
         Describe normalised images by the blocks of :attr:`out_indices`.
 
-        Args:
-            images: as in :meth:`patch_maps`.
-
         Returns:
             features: one (B, D, H / 14, W / 14) map per block, in increasing depth.
-
         """
         return SegmentorOutput(features=self.patch_maps(images, self.out_indices))
 
@@ -185,13 +173,5 @@ def check_size(images: Tensor) -> None:
 
 
 def build_dinov2(variant: str, registers: bool, **overrides: Any) -> DINOv2:
-    """
-    Build `dinov2_vit{variant}14[_reg]` with random weights.
-
-    Args:
-        variant: key of `VARIANTS`.
-        registers: with four register tokens.
-        **overrides: arguments of :class:`DINOv2` that differ from the variant's.
-
-    """
+    """Build `dinov2_vit{variant}14[_reg]` with random weights."""
     return DINOv2(**{'registers': 4 if registers else 0, **VARIANTS[variant], **overrides})

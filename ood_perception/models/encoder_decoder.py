@@ -23,7 +23,6 @@ class EncoderDecoder(nn.Module):
     Backbone, head, and the auxiliary head that only training uses.
 
     Args:
-        backbone: images -> maps.
         decode_head: maps -> logits, with a classifier `conv_seg`.
         auxiliary_head: None leaves it out; checkpoints load either way.
         used_classes: keep only the first so many logits (the released Cityscapes files have 150
@@ -33,7 +32,6 @@ class EncoderDecoder(nn.Module):
     Attributes:
         spec: how images are to be normalised.
         optional_keys: prefixes of parameters that a checkpoint may lack.
-
     """
 
     spec = InputSpec()
@@ -75,7 +73,6 @@ class EncoderDecoder(nn.Module):
         Returns:
             features: the four stage outputs (B, C * 2**i, H / 4 / 2**i, W / 4 / 2**i), sizes
             rounded up; logits: (B, K, H / 4, W / 4).
-
         """
         features = self.backbone(images)
         logits = self.decode_head(features)
@@ -98,15 +95,12 @@ def build_internimage(
     Build `internimage_{variant}_{head}` with random weights.
 
     Args:
-        variant: key of `internimage.VARIANTS`.
-        head: 'upernet' or 'segformer'.
         num_classes: rows of the classifier; None takes 150 and lets a checkpoint change it.
         used_classes: keep only the first so many logits.
         head_channels: inner width of the head; None is the published one (512 or 256).
         aux_channels: inner width of the auxiliary head.
         auxiliary: build UPerNet's auxiliary head (never run here; part of the published counts).
         **backbone: arguments of :class:`InternImage` that differ from the variant's.
-
     """
     net = InternImage(**{**VARIANTS[variant], **backbone})
     classes = DEFAULT_CLASSES if num_classes is None else num_classes

@@ -11,7 +11,6 @@ compute different numbers, detectron2's way is taken here, and only there.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -19,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet50
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, roi_align
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops import FrozenBatchNorm2d, roi_align
 
 PIXEL_MEAN = (103.53, 116.28, 123.675)
 """Subtracted from the three copies of the score map, in its own unit: S2M does not rescale it."""
@@ -111,28 +110,14 @@ class AlignedPooler(nn.Module):
         return out
 
 
-class ResNetFPN(nn.Module):
+def resnet_fpn() -> BackboneWithFPN:
     """ResNet-50 with frozen batch norm and the stride in the 1x1 convolutions; p2 .. p6."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
-        del self.body.avgpool, self.body.fc
-        for layer in (self.body.layer2, self.body.layer3, self.body.layer4):
-            # The original (MSRA) ResNet, unlike torchvision's, which strides in conv2.
-            layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
-        self.fpn = FeaturePyramidNetwork([256, 512, 1024, 2048], 256, LastLevelMaxPool())
-        self.out_channels = 256
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Map float (B, 3, H, W) to five float (B, 256, h_i, w_i) maps."""
-        body = self.body
-        x = body.maxpool(body.relu(body.bn1(body.conv1(images))))
-        stages = OrderedDict()
-        for i, layer in enumerate((body.layer1, body.layer2, body.layer3, body.layer4)):
-            x = layer(x)
-            stages[str(i)] = x
-        return self.fpn(stages)
+    body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
+    for layer in (body.layer2, body.layer3, body.layer4):
+        # The original (MSRA) ResNet, unlike torchvision's, which strides in conv2.
+        layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    stages = {f'layer{i + 1}': str(i) for i in range(4)}
+    return BackboneWithFPN(body, stages, [256, 512, 1024, 2048], 256)
 
 
 class PromptRCNN(nn.Module):
@@ -142,15 +127,13 @@ class PromptRCNN(nn.Module):
     Args:
         score_threshold: detections below this confidence are dropped.
         nms_threshold: IoU above which the weaker of two boxes of one class is dropped.
-        max_boxes: of one score map.
-
     """
 
     def __init__(
         self, score_threshold: float = 0.05, nms_threshold: float = 0.5, max_boxes: int = 100
     ) -> None:
         super().__init__()
-        self.backbone = ResNetFPN()
+        self.backbone = resnet_fpn()
         channels = self.backbone.out_channels
         self.rpn = RegionProposalNetwork(
             FixedAnchors(),
@@ -204,7 +187,6 @@ class PromptRCNN(nn.Module):
 
         Raises:
             ValueError: not (B, H, W).
-
         """
         features = self.features(scores)
         sizes = [(int(scores.shape[1]), int(scores.shape[2]))] * len(scores)

@@ -21,14 +21,6 @@ from ood_perception.models.folding import Foldable
 from ood_perception.models.heads import MLP
 
 
-class DoubleSize(nn.Module):
-    """Bilinear resize to twice the size; holds its slot in the official key names."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float (B, C, h, w) to float (B, C, 2 h, 2 w)."""
-        return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
-
-
 def _smooth(channels: int, doublings: int) -> nn.Sequential:
     # Slots 0, 4, 8: convolution; 1, 5, 9: batch norm; 2, 6, 10: ReLU; 3, 7, 11: resize.
     layers: list[nn.Module] = []
@@ -39,7 +31,7 @@ def _smooth(channels: int, doublings: int) -> nn.Sequential:
             nn.ReLU(),
         ]
         if doublings:
-            layers.append(DoubleSize())
+            layers.append(nn.Upsample(scale_factor=2, mode='bilinear'))
     return nn.Sequential(*layers)
 
 
@@ -63,7 +55,6 @@ class FPN(Foldable):
         in_channels: D of the input maps.
         channels: inner and output width.
         mlp_hidden: hidden width of the MLP on the final tokens.
-
     """
 
     def __init__(self, in_channels: int, channels: int = 256, mlp_hidden: int = 512) -> None:
@@ -95,7 +86,6 @@ class FPN(Foldable):
 
         Returns:
             float (B, channels, 4 h, 4 w).
-
         """
         extra = self.dino_mlp(final.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         laterals = [

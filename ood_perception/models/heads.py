@@ -48,7 +48,6 @@ class GMMSegHead(nn.Module):
     Attributes:
         means: (K, C, D), normalised to unit length whenever they are used.
         diagonal: (K, C, D), standard deviations.
-
     """
 
     def __init__(self, in_channels: int, num_classes: int, num_components: int = 5) -> None:
@@ -74,7 +73,6 @@ class GMMSegHead(nn.Module):
 
         Returns:
             float32 (B, h, w, K, C) in nats, log N(x; mu, diag(s ** 2)) of the unit-length x.
-
         """
         scaled, constant = self._log_prob_parts(features)
         return scaled + constant
@@ -114,7 +112,6 @@ class MLP(nn.Module):
 
     Args:
         widths: of the input, of each hidden layer and of the output.
-
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -135,13 +132,10 @@ def build_head(kind: str, in_channels: int, num_classes: int, num_components: in
 
     Args:
         kind: 'd' (discriminative: linear) or 'g' (generative: GMMSeg).
-        in_channels: D.
-        num_classes: K.
         num_components: Gaussians per class of a GMMSeg head.
 
     Raises:
         ValueError: another kind.
-
     """
     if kind == 'd':
         return LinearHead(in_channels, num_classes)

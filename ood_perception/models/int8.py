@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -41,7 +41,6 @@ class Int8Conv(nn.Module):
 
     Raises:
         ValueError: a range that is empty or not finite.
-
     """
 
     scales: Tensor
@@ -92,7 +91,6 @@ def quantised(backbone: nn.Module, ranges: Mapping[str, tuple[float, float]]) ->
 
     Raises:
         ValueError: a range of a convolution that the backbone has not.
-
     """
     left = set(ranges)
     int8_copy = copy.deepcopy(backbone).eval()
@@ -112,29 +110,6 @@ def quantised(backbone: nn.Module, ranges: Mapping[str, tuple[float, float]]) ->
     if left:
         raise ValueError(f'ranges: the backbone has no convolution {", ".join(sorted(left)[:3])}')
     return int8_copy.requires_grad_(False)
-
-
-@torch.inference_mode()
-def observe(backbone: nn.Module, batches: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest input of every convolution over normalised images (B, 3, h, w)."""
-    ranges: dict[str, tuple[float, float]] = {}
-
-    def watch(name: str, x: Tensor) -> None:
-        low, high = ranges.get(name, (0.0, 0.0))
-        ranges[name] = (min(low, float(x.min())), max(high, float(x.max())))
-
-    hooks = [
-        module.register_forward_pre_hook(lambda _, inputs, name=name: watch(name, inputs[0]))
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    try:
-        for images in batches:
-            backbone(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return ranges
 
 
 def shipped_ranges() -> dict[str, tuple[float, float]]:

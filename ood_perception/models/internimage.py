@@ -119,14 +119,11 @@ class Block(nn.Module):
     One InternImage layer: deformable convolution, then MLP, each with a residual connection.
 
     Args:
-        channels: of input and output.
-        groups: of the deformable convolution.
         mlp_ratio: hidden width of the MLP over `channels`.
         post_norm: x + g * LN(f(x)) instead of x + g * f(LN(x)).
         res_post_norm: x + LN'(f(LN(x))); used only with neither `post_norm` nor `layer_scale`.
         layer_scale: initial value of the residual factors g, None for no factors.
         dcn: further arguments of :class:`DCNv3`.
-
     """
 
     def __init__(
@@ -172,12 +169,9 @@ class Level(nn.Module):
     The blocks of one resolution, with the norms around them and the way down to the next.
 
     Args:
-        blocks: in order.
-        channels: of every block.
         final_norm: LayerNorm after the last block.
         post_norm_ids: blocks after which x itself is normalised (level 2 of H and G).
         downsample: whether another level follows.
-
     """
 
     def __init__(
@@ -211,8 +205,6 @@ class InternImage(nn.Module):
 
     Args:
         channels: of the first level, doubled at each further one.
-        depths: blocks of each level.
-        groups: of each level.
         mlp_ratio: hidden width of the MLPs over their input.
         layer_scale: initial residual factor, None for none.
         offset_scale: factor of the sampling grid, see `dcnv3.dcnv3`.
@@ -221,8 +213,6 @@ class InternImage(nn.Module):
         res_post_norm: further LayerNorms after each branch (H).
         level2_post_norm: LayerNorms inside level 2 (H, G).
         level2_post_norm_block_ids: after which of its blocks.
-        center_feature_scale: see `dcnv3.DCNv3` (H, G).
-
     """
 
     def __init__(

@@ -23,7 +23,6 @@ class SegmentorOutput:
         features: list of (B, C_i, h_i, w_i) float maps, finest first unless stated.
         logits: (B, K, h, w) class logits F_k at head resolution, or None for a bare backbone.
         ood: (B, 2, h', w') UEM logits, 0 = inlier, 1 = outlier, or None without a UEM.
-
     """
 
     features: list[Tensor] = field(default_factory=list)

@@ -84,7 +84,6 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
 
     Raises:
         ValueError: unknown name, unknown argument, or arguments that do not fit together.
-
     """
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)

@@ -25,10 +25,7 @@ class SegformerHead(nn.Module):
 
     Args:
         in_channels: of the backbone maps, finest first.
-        num_classes: K.
-        channels: inner width.
         dropout: probability of dropping a channel before the classifier, in training.
-
     """
 
     def __init__(

@@ -52,7 +52,6 @@ class Backbone(nn.Module):
 
         Returns:
             final tokens (B, D, H / 14, W / 14) and decoded map (B, C, 4 H / 14, 4 W / 14).
-
         """
         features = self.dinov2.patch_maps(images, self.dinov2.out_indices)
         return features[-1], self.learnable_layers(features, features[-1])
@@ -87,7 +86,6 @@ class UEM(nn.Module):
 
     Attributes:
         spec: how images are to be normalised. Sides are multiples of 14 in single mode.
-
     """
 
     def __init__(
@@ -129,7 +127,6 @@ class UEM(nn.Module):
 
         Raises:
             ValueError: a size that is not a multiple of 14, or too small.
-
         """
         check_size(images)
         if min(images.shape[2:]) < 2 * PATCH:
@@ -153,7 +150,6 @@ class UEM(nn.Module):
 
         Returns:
             logits: (B, K, H, W); ood: (B, 2, H, W); no features.
-
         """
         sides = [side // PATCH * PATCH for side in images.shape[2:]]
         window = [min(side, limit) for side, limit in zip(self.window, sides, strict=True)]
@@ -197,13 +193,9 @@ def build_uem(
         projector_hidden: hidden widths of the projector.
         out_indices: four blocks of DINOv2 for the decoder, counted from 0; the last must be the
             network's last, whose tokens the projector takes.
-        mode: see :class:`UEM`.
-        window: see :class:`UEM`.
-        stride: see :class:`UEM`.
-        window_batch: see :class:`UEM`.
+        mode, window, stride, window_batch: see :class:`UEM`.
         windows: key of `WINDOWS`, in place of `mode` and `stride`.
         **dinov2: arguments of :class:`DINOv2` that differ from the variant's.
-
     """
     if windows is not None:
         if windows not in WINDOWS:

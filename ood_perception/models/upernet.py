@@ -37,11 +37,8 @@ class UPerHead(nn.Module):
 
     Args:
         in_channels: of the four backbone maps, finest first.
-        num_classes: K.
-        channels: inner width.
         pool_scales: cells per side of each pooled map.
         dropout: probability of dropping a channel before the classifier, in training.
-
     """
 
     def __init__(

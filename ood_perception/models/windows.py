@@ -63,7 +63,6 @@ def mean_over_windows(
 
     Returns:
         (B, C, H, W), float32 at least.
-
     """
     count, _, height, width = images.shape
     rows = window_starts(height, window[0], stride[0])
@@ -100,13 +99,9 @@ def logits_over_windows(
     Args:
         segmentor: float (N, 3, *window) -> output with `logits` and `ood` of any size.
         images: see :func:`mean_over_windows`, as are the others.
-        window: height and width in pixels.
-        stride: pixels between windows.
-        batch: windows of each image at a time.
 
     Returns:
         logits: (B, K, H, W); ood: (B, 2, H, W); no features.
-
     """
 
     def both(crops: Tensor) -> Tensor:

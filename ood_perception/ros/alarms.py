@@ -26,7 +26,6 @@ class Alarms:
         measuring: peaks of the normal operation that is being measured, or None.
         verdict: what the budget leads to; None without a budget or a measurement.
         problem: why there is none although there is a budget, or ''.
-
     """
 
     def __init__(self) -> None:
@@ -58,7 +57,6 @@ class Alarms:
         Raises:
             ValueError: less than a block was seen; what was known before stays.
             OSError: the file cannot be written.
-
         """
         measured, self.measuring = self.measuring, None
         if measured is None or not measured.finished():

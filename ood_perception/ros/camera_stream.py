@@ -125,12 +125,6 @@ class CameraStream:
         """Note that what has come so far got its result, or needs none."""
         self.owed_since = 0.0
 
-    def fix_intensity(self, values: Sequence[float]) -> None:
-        """Use a range of values given as (low, high), or with (0, 0) an estimated one."""
-        fixed = (float(values[0]), float(values[1])) if any(values) else None
-        if fixed != self.intensity.fixed:
-            self.intensity = Intensity(fixed)
-
     def measure(self, timings: dict[str, float]) -> None:
         """Remember the milliseconds that the stages of one frame took."""
         for stage, value in timings.items():
@@ -153,6 +147,12 @@ class CameraStream:
         if self.depth is not None:
             self.depth.clear()
         self.stages = {}
+
+
+def mapping(present: Intensity, values: Sequence[float]) -> Intensity:
+    """Mapping with a range (low, high), (0, 0) = estimated; the present one where it has that."""
+    fixed = (float(values[0]), float(values[1])) if any(values) else None
+    return present if fixed == present.fixed else Intensity(fixed)
 
 
 def rate(times: deque[float], window: float = 5.0) -> float:

@@ -1,54 +1,20 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Found objects as rows, as vision_msgs/Detection2DArray and as JSON."""
+"""Which objects are published, and as vision_msgs/Detection2DArray and JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ood_perception.detections import CLASS_ID, detection_json
+from ood_perception.detections import CLASS_ID, Detection
 from ood_perception.frames import zones
-from ood_perception.frames.depth import Place
-from ood_perception.result import SURROUNDINGS, Result
-
-
-@dataclass(slots=True)
-class Detection:
-    """One unknown object."""
-
-    id: int  # value of its pixels in the instances image, 1..65535
-    confidence: float  # 0..1, that it is unknown
-    box: tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the camera image
-    area: int = 0  # pixels
-    mean_score: float = 0.0  # mean raw score over its pixels
-    surroundings: str = SURROUNDINGS[0]  # 'none', 'on_road', 'beside' or 'in_air'
-    place: Place | None = None  # where it is in 3D, or None without depth
-
-
-def rows(result: Result) -> list[Detection]:
-    """Rows of a result on the host; empty when it has no instances."""
-    if result.boxes is None:
-        return []
-    found = []
-    for i, box in enumerate(np.asarray(result.boxes, np.float64)):
-        around = 0 if result.surroundings is None else int(result.surroundings[i])
-        found.append(
-            Detection(
-                id=int(result.ids[i]),
-                confidence=float(result.confidences[i]),
-                box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
-                area=0 if result.areas is None else int(result.areas[i]),
-                mean_score=0.0 if result.mean_scores is None else float(result.mean_scores[i]),
-                surroundings=SURROUNDINGS[around],
-            )
-        )
-    return found
+from ood_perception.result import Result
 
 
 def select(result: Result, threshold: float, min_area: int) -> Result:
@@ -68,7 +34,6 @@ def outside(result: Result, ignored: Sequence[str]) -> Result:
     Args:
         result: of a frame, on the host; left as it is.
         ignored: polygons as in `frames.zones`; empty texts are none.
-
     """
     names = zones.named(ignored)
     maps = (result.heatmap, result.score, result.instances)
@@ -122,15 +87,9 @@ def to_json(header: Any, camera: str, size: tuple[int, ...], found: list[Detecti
         'detections': [],
     }
     for item in found:
-        row = detection_json(
-            item.id, item.confidence, item.mean_score, item.box, item.area, item.surroundings
-        )
+        row = item.json()
         # The old names, for one release.
         row |= {'score': row['confidence'], 'box': row['box_xyxy'], 'area': row['area_px']}
-        if item.place is not None:
-            row['position'] = [round(v, 4) for v in item.place.position]
-            row['size'] = [round(v, 4) for v in item.place.size]
-            row['distance'] = round(item.place.distance, 4)
         tree['detections'].append(row)
     return json.dumps(tree)
 
@@ -150,9 +109,6 @@ def to_vision(messages: Any, header: Any, found: list[Detection]) -> Any:
 
     `id` is the object's value in the instances image. Where depth is known,
     ``results[0].pose.pose.position`` is the object's place in metres in the frame of the header.
-
-    Args:
-        messages: the module that :func:`vision_msgs` gave.
     """
     array = messages.Detection2DArray(header=header)
     for item in found:

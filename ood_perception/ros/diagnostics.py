@@ -15,10 +15,10 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from ood_perception.ros import loading
 from ood_perception.ros.alarms import Alarms
@@ -28,13 +28,6 @@ from ood_perception.ros.settings import Settings
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
-
-
-def array(stamp: Any, statuses: Iterable[DiagnosticStatus]) -> DiagnosticArray:
-    """Put statuses into one message with the stamp (builtin_interfaces/Time) `stamp`."""
-    message = DiagnosticArray(status=list(statuses))
-    message.header.stamp = stamp
-    return message
 
 
 def node_status(
@@ -53,7 +46,7 @@ def node_status(
         text = state if level == Level.OK else f'{state}; {text}'
         level = Level.STALE
     shown = {'state': state, **values, **process_values(), 'last_error': health.last_error()}
-    return _status(f'{node}: pipeline', level, text, 'ood_perception', shown)
+    return status(f'{node}: pipeline', level, text, 'ood_perception', shown)
 
 
 def pipeline_values(pipeline: Pipeline) -> dict[str, str]:
@@ -114,7 +107,7 @@ def camera_status(
         values[f'{stage}_ms_p95'] = f'{late:.2f}'
     values['last_error'] = health.last_error(stream.name)
     hardware = stream.newest[0].header.frame_id if stream.newest else ''
-    return _status(f'{node}: {stream.label}', level, text, hardware or stream.label, values)
+    return status(f'{node}: {stream.label}', level, text, hardware or stream.label, values)
 
 
 def process_values() -> dict[str, Any]:
@@ -147,9 +140,10 @@ def device_values(device: Any) -> dict[str, str]:
     }
 
 
-def _status(
+def status(
     name: str, level: Level, text: str, hardware: str, values: Mapping[str, Any]
 ) -> DiagnosticStatus:
+    """Make a message of a status; its values become text."""
     return DiagnosticStatus(
         level=bytes([level]),
         name=name,

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from std_msgs.msg import Header
 
-from ood_perception.detections import CLASS_ID
+from ood_perception.detections import CLASS_ID, Detection
 from ood_perception.drawing import OUTLINE
 from ood_perception.result import Result
 from ood_perception.ros import qos
-from ood_perception.ros.detections import Detection
+from ood_perception.ros.image_topic import heard
 
 TOPICS = {
     'detections_3d': (
@@ -60,7 +60,6 @@ class ExtraTopics:
         vision: module vision_msgs.msg, or None where it is not installed.
         foxglove: module foxglove_msgs.msg, or None.
         metres: whether depth is read.
-
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class ExtraTopics:
     @property
     def wanted(self) -> bool:
         """Whether somebody subscribes to a form of the objects."""
-        return _heard(self.detections_3d) or _heard(self.annotations)
+        return heard(self.detections_3d) or heard(self.annotations)
 
     def announce(self, profile: str, labels: str) -> None:
         """Say what runs, and on which topic its class names are; the node must be active."""
@@ -96,22 +95,14 @@ class ExtraTopics:
 
     def publish(self, header: Any, result: Result, found: Sequence[Detection]) -> None:
         """Send a frame's objects to whoever listens, none at all as an empty message."""
-        if _heard(self.detections_3d):
+        if heard(self.detections_3d):
             self.detections_3d.publish(detections_3d(self._vision, header, found))
-        if _heard(self.annotations):
+        if heard(self.annotations):
             self.annotations.publish(image_annotations(self._foxglove, header, result, found))
 
 
 def detections_3d(messages: Any, header: Any, found: Sequence[Detection]) -> Any:
-    """
-    Objects that have a place as a vision_msgs/Detection3DArray, in the frame of the header.
-
-    Args:
-        messages: the module vision_msgs.msg.
-        header: std_msgs/Header of the frame.
-        found: the objects.
-
-    """
+    """Objects that have a place as a vision_msgs/Detection3DArray, in the frame of the header."""
     array = messages.Detection3DArray(header=header)
     for item in found:
         if item.place is None:
@@ -132,16 +123,7 @@ def detections_3d(messages: Any, header: Any, found: Sequence[Detection]) -> Any
 def image_annotations(
     messages: Any, header: Any, result: Result, found: Sequence[Detection]
 ) -> Any:
-    """
-    Outline, id and score of each object as a foxglove_msgs/ImageAnnotations.
-
-    Args:
-        messages: the module foxglove_msgs.msg.
-        header: std_msgs/Header of the frame.
-        result: the frame's result on the host, with the instances.
-        found: its objects.
-
-    """
+    """Outline, id and score of each object as a foxglove_msgs/ImageAnnotations."""
     colour = {name: value / 255 for name, value in zip('rgb', OUTLINE, strict=True)}
     drawn = messages.ImageAnnotations()
     for item in found:
@@ -153,10 +135,7 @@ def image_annotations(
             points.points = [messages.Point2(x=x + 0.5, y=y + 0.5) for x, y in outline.tolist()]
             points.outline_color = messages.Color(**colour, a=1.0)
             drawn.points.append(points)
-        metres = '' if item.place is None else f' {item.place.distance:.1f} m'
-        text = messages.TextAnnotation(
-            timestamp=header.stamp, text=f'{item.id}: {item.confidence:.2f}{metres}'
-        )
+        text = messages.TextAnnotation(timestamp=header.stamp, text=item.label)
         text.position = messages.Point2(x=item.box[0], y=item.box[1])
         text.font_size = 12.0
         text.text_color = messages.Color(**colour, a=1.0)
@@ -171,7 +150,3 @@ def _outlines(instances: Any, number: int) -> list[np.ndarray]:
     mask = (instances == number).astype(np.uint8)
     parts, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return [cv2.approxPolyDP(part, 1.0, True)[:, 0] for part in parts]
-
-
-def _heard(publisher: Any) -> bool:
-    return publisher is not None and publisher.get_subscription_count() > 0

@@ -17,12 +17,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import rclpy
+
 from ood_perception.frames.decode import BadImage, Rgb, decode
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.stamps import NOWHERE, Place
 from ood_perception.masks.propagation import Propagator
 from ood_perception.result import Result
-from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame
+from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame, mapping
 from ood_perception.ros.health import MOMENT, Health
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.publishing import FramePublisher
@@ -113,7 +115,7 @@ class Follower:
                 try:
                     self._work(track, frame, found)
                 except Exception as error:
-                    if stop.is_set() or not _running():
+                    if stop.is_set() or not rclpy.ok():
                         return
                     text = f'frame not propagated: {type(error).__name__}: {error}'
                     self._processor.health.error(
@@ -211,10 +213,7 @@ class Follower:
 
     def _decode(self, track: _Track, frame: PendingFrame) -> Rgb | None:
         settings = self._processor.settings
-        values = settings.intensity_range
-        fixed = (float(values[0]), float(values[1])) if any(values) else None
-        if fixed != track.intensity.fixed:
-            track.intensity = Intensity(fixed)
+        track.intensity = mapping(track.intensity, settings.intensity_range)
         limit = round(settings.max_megapixels * 1e6)
         try:
             return decode(frame.message, limit, intensity=track.intensity)
@@ -224,9 +223,3 @@ class Follower:
             camera = track.stream.name
             self._processor.health.error('image', text, camera=camera, lasts=MOMENT)
             return None
-
-
-def _running() -> bool:
-    import rclpy
-
-    return bool(rclpy.ok())

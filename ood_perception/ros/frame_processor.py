@@ -23,7 +23,7 @@ from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.decode import BadImage, Rgb, decode, raw_frame, stamp_ns
 from ood_perception.result import FramesFailed, Result
 from ood_perception.ros import loading
-from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame
+from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame, mapping
 from ood_perception.ros.fallback import Fallback
 from ood_perception.ros.follower import Follower
 from ood_perception.ros.health import MOMENT, Health
@@ -190,7 +190,7 @@ class FrameProcessor:
             raw = raw_frame(message, limit) if pipeline.device.type == 'cuda' else None
             if raw is not None:
                 return raw
-            stream.fix_intensity(self.settings.intensity_range)
+            stream.intensity = mapping(stream.intensity, self.settings.intensity_range)
             warn = functools.partial(self._warn, stream, 'decoding')
             return decode(message, limit, warn, stream.intensity)
         except BadImage as error:

@@ -23,13 +23,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from ood_perception.frames.decode import stamp_ns
 from ood_perception.frames.zones import inside
 from ood_perception.result import SURROUNDINGS, Result
 from ood_perception.ros import qos
+from ood_perception.ros.diagnostics import status
 from ood_perception.ros.health import Health, Level
+from ood_perception.ros.image_topic import heard
 from ood_perception.ros.settings import Settings
 
 HEARTBEAT = 0.2
@@ -78,7 +80,6 @@ class Gate:
             hold: seconds of looks without it for which something seen counts as still there.
             timeout: seconds after which a look is too old to say anything.
             blind: why nothing can be seen whatever was seen before, or ''.
-
         """
         if not blind and now - self._looked > timeout:
             never = math.isinf(self._looked)
@@ -104,7 +105,6 @@ class StateTopic:
         name: fully qualified name of the node, and the camera.
         why_blind: tells why nothing can be seen at the moment, or ''.
         details: further words for a result that stays out, or ''.
-
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class StateTopic:
     @property
     def wanted(self) -> bool:
         """Whether somebody subscribes, so that objects must be looked for."""
-        return self.publisher.get_subscription_count() > 0
+        return heard(self.publisher)
 
     def look(self, header: Any, received: float, result: Result, settings: Settings) -> None:
         """Take a frame's own result (on the host, objects selected) and say what follows."""
@@ -156,15 +156,7 @@ class StateTopic:
         return 'the profile outlines no objects' if self._no_objects else self._details()
 
     def _send(self, level: Level, text: str, values: dict[str, Any]) -> None:
-        self.publisher.publish(
-            DiagnosticStatus(
-                level=bytes([level]),
-                name=self._name,
-                message=text,
-                hardware_id='ood_perception',
-                values=[KeyValue(key=k, value=str(v)) for k, v in values.items()],
-            )
-        )
+        self.publisher.publish(status(self._name, level, text, 'ood_perception', values))
 
 
 def in_zone(result: Result, settings: Settings) -> str:
@@ -184,15 +176,7 @@ def in_zone(result: Result, settings: Settings) -> str:
 
 
 def why_blind(state: str, worker: Any, health: Health) -> str:
-    """
-    Say why a node sees nothing at the moment, whatever results it has given; '' = it may.
-
-    Args:
-        state: label of its lifecycle state.
-        worker: the `Worker`, or None.
-        health: what is wrong with it.
-
-    """
+    """Say why a node sees nothing at the moment, whatever results it has given; '' = it may."""
     if state != 'active' or worker is None:
         return f'the node is {state}'
     if worker.doing:

@@ -128,12 +128,6 @@ class Health:
             found = [issue for (owner, _), issue in self._issues.items() if owner == camera]
         return sorted(found, key=lambda issue: -issue.level)
 
-    def has(self, key: str, camera: str | None = None) -> bool:
-        """Whether an issue of this kind stands."""
-        with self._lock:
-            issue = self._issues.get((camera, key))
-        return issue is not None and issue.until > time.monotonic()
-
     def verdict(self, camera: str | None = None) -> tuple[Level, str]:
         """Worst level of a camera's issues (None: of the node's) and their texts; OK without."""
         found = self.issues(camera)

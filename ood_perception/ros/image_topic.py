@@ -8,11 +8,19 @@ from __future__ import annotations
 import array
 from typing import Any
 
-import cv2
 from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
+from ood_perception.frames.picture import encode
 from ood_perception.ros.image_message import ImageMessage
+
+JPEG = {'rgb8': 'bgr8', 'mono8': 'mono8'}
+"""Encodings that are compressed as JPEG, and what it holds; others become PNG."""
+
+
+def heard(publisher: Any) -> bool:
+    """Whether there is a publisher, and somebody who subscribes to it."""
+    return publisher is not None and publisher.get_subscription_count() > 0
 
 
 class ImageTopic:
@@ -31,19 +39,9 @@ class ImageTopic:
         self._message: ImageMessage | None = None
 
     @property
-    def raw_wanted(self) -> bool:
-        """Whether somebody subscribes to the raw topic."""
-        return self.publisher.get_subscription_count() > 0
-
-    @property
-    def compressed_wanted(self) -> bool:
-        """Whether somebody subscribes to the compressed topic."""
-        return self.compressed is not None and self.compressed.get_subscription_count() > 0
-
-    @property
     def wanted(self) -> bool:
         """Whether somebody subscribes to any form of it."""
-        return self.raw_wanted or self.compressed_wanted
+        return heard(self.publisher) or heard(self.compressed)
 
     def buffer(self, height: int, width: int) -> NDArray[Any]:
         """Writable view of the message's pixels, (H, W) or for rgb8 (H, W, 3)."""
@@ -57,9 +55,9 @@ class ImageTopic:
             pixels: image in the topic's encoding; may be :meth:`buffer` itself.
             quality: 1..100 of the JPEG.
         """
-        if self.compressed_wanted:
+        if heard(self.compressed):
             self.compressed.publish(self._encode(header, pixels, quality))
-        if self.raw_wanted:
+        if heard(self.publisher):
             self.publisher.publish(self._sized(*pixels.shape[:2]).write(pixels, header))
 
     def _sized(self, height: int, width: int) -> ImageMessage:
@@ -69,17 +67,10 @@ class ImageTopic:
         return message
 
     def _encode(self, header: Any, pixels: NDArray[Any], quality: int) -> CompressedImage:
-        if self.encoding == 'rgb8':
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-            form, suffix = 'rgb8; jpeg compressed bgr8', '.jpg'
-        elif self.encoding == 'mono8':
-            form, suffix = 'mono8; jpeg compressed mono8', '.jpg'
-        else:
-            form, suffix = f'{self.encoding}; png compressed {self.encoding}', '.png'
-        options = (
-            [cv2.IMWRITE_JPEG_QUALITY, quality]
-            if suffix == '.jpg'
-            else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        kind = JPEG.get(self.encoding)
+        form = f'jpeg compressed {kind}' if kind else f'png compressed {self.encoding}'
+        return CompressedImage(
+            header=header,
+            format=f'{self.encoding}; {form}',
+            data=array.array('B', encode(pixels, '.jpg' if kind else '.png', quality)),
         )
-        _, data = cv2.imencode(suffix, pixels, options)
-        return CompressedImage(header=header, format=form, data=array.array('B', data.tobytes()))

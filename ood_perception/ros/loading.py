@@ -114,11 +114,6 @@ def unlearnt(pipeline: Pipeline) -> str:
     return memory.problem
 
 
-def classes(pipeline: Pipeline) -> list[str]:
-    """Names of the profile's known classes, by their id; empty where it has none."""
-    return list(pipeline.profile.classes)
-
-
 def learnt(pipeline: Pipeline) -> bytes:
     """What a pipeline has learnt on site, for :func:`build`; empty where it has nothing."""
     memory = memory_of(pipeline)

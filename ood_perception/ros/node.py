@@ -22,7 +22,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from ood_perception.ros import diagnostics, gate, loading, parameters, process, qos
+from ood_perception.ros import diagnostics, gate, loading, parameters, qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.fallback import Fallback, steps
 from ood_perception.ros.health import Health
@@ -37,6 +37,7 @@ from ood_perception.ros.subscriptions import (
 )
 from ood_perception.ros.watchdog import Watchdog
 from ood_perception.ros.worker import Worker, describe
+from ood_perception.transport import profile_variables
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
@@ -144,7 +145,7 @@ class OodNode(LifecycleNode):
                 self._load()
             done = super().on_activate(state)
             for outputs in self._outputs.values():
-                outputs.announce(loading.classes(self.worker.pipeline), self.settings)
+                outputs.announce(self.worker.pipeline.profile.classes, self.settings)
             self._watchdog = Watchdog(self.health)
             for stream in self._streams:
                 self.health.forget(stream.name, errors=False)
@@ -178,15 +179,8 @@ class OodNode(LifecycleNode):
         self._release()
         return SUCCESS
 
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop for good."""
-        self._release()
-        return SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Return to unconfigured, from where it can be configured again."""
-        self._release()
-        return SUCCESS
+    # Stopped for good it needs none of that; after an error it can be configured again.
+    on_shutdown = on_error = on_cleanup
 
     def stop(self, timeout: float = 3.0) -> None:
         """Release everything at the end of the process, whatever the state."""
@@ -401,7 +395,7 @@ class OodNode(LifecycleNode):
             'profile': self.settings.profile,
             'engine_asked_for': self.settings.engine,
             'enabled': self._enabled,
-            'transport_profile': os.environ.get(process.profile_variable(), ''),
+            'transport_profile': os.environ.get(profile_variables()[0], ''),
         }
         if worker is not None and pipeline is not None:
             values |= diagnostics.pipeline_values(pipeline)
@@ -414,7 +408,9 @@ class OodNode(LifecycleNode):
             statuses.append(
                 diagnostics.camera_status(name, stream, topic, self.active, self.health)
             )
-        self._diagnostics.publish(diagnostics.array(self.get_clock().now().to_msg(), statuses))
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
     def _fail(self, transition: str, error: Exception) -> None:
         if self.context.ok():

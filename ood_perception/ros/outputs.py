@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 
+from ood_perception.detections import Detection, rows
 from ood_perception.drawing import draw
 from ood_perception.result import Result
 from ood_perception.ros import detections, extra_topics, gate, planner_topics
-from ood_perception.ros.image_topic import ImageTopic
+from ood_perception.ros.image_topic import ImageTopic, heard
 from ood_perception.ros.planner_topics import PlannerTopics
 from ood_perception.ros.settings import Settings
 
@@ -96,7 +97,7 @@ class CameraOutputs:
         self.overlay = image('overlay', 'rgb8')
         self.score: ImageTopic | None = None
         self.detections_json = self._create(String, 'detections_json')
-        self.detections = (
+        self.detections: Any = (
             self._create(self._vision.Detection2DArray, 'detections') if self._vision else None
         )
         self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
@@ -146,16 +147,12 @@ class CameraOutputs:
     @property
     def points_wanted(self) -> bool:
         """Whether somebody subscribes to the points."""
-        return self.points is not None and self.points.get_subscription_count() > 0
+        return heard(self.points)
 
     @property
     def rows_wanted(self) -> bool:
         """Whether somebody subscribes to a form of the detections."""
-        return (
-            self.detections_json.get_subscription_count() > 0
-            or (self.detections is not None and self.detections.get_subscription_count() > 0)
-            or self.extra.wanted
-        )
+        return heard(self.detections_json) or heard(self.detections) or self.extra.wanted
 
     def wants(self) -> set[str]:
         """Fields of a `Result` that somebody subscribes to, in the vocabulary of the pipeline."""
@@ -212,7 +209,7 @@ class CameraOutputs:
             empty = result.instances is None
             pixels = np.zeros(size, np.uint16) if empty else result.instances
             self.instances.publish(header, pixels, quality)
-        if camera_info is not None and self.camera_info.get_subscription_count():
+        if camera_info is not None and heard(self.camera_info):
             # The message belongs to the executor's thread; only the header is ours.
             ours = copy.copy(camera_info)
             ours.header = header
@@ -235,13 +232,13 @@ class CameraOutputs:
             result: on the host, already without the objects that are not to be published.
             places: where the objects are in 3D, by id.
         """
-        found = detections.rows(result)
+        found = rows(result)
         for item in found:
             item.place = places.get(item.id)
-        if self.detections_json.get_subscription_count():
+        if heard(self.detections_json):
             text = detections.to_json(header, self.camera, image.shape[:2], found)
             self.detections_json.publish(String(data=text))
-        if self.detections is not None and self.detections.get_subscription_count():
+        if heard(self.detections):
             self.detections.publish(detections.to_vision(self._vision, header, found))
         self.extra.publish(header, result, found)
         self.publish_points(points)
@@ -259,11 +256,11 @@ class CameraOutputs:
         image: NDArray[np.uint8],
         result: Result,
         settings: Settings,
-        found: list[detections.Detection],
+        found: list[Detection],
     ) -> None:
         labels = None
         if settings.overlay_labels:
-            labels = [f'{d.id}: {d.confidence:.2f}' + _metres(d) for d in found]
+            labels = [item.label for item in found]
         pixels = draw(
             image,
             result.heatmap,
@@ -292,7 +289,3 @@ class CameraOutputs:
     def _destroy(self, publisher: Any) -> None:
         self._publishers.remove(publisher)
         self._node.destroy_lifecycle_publisher(publisher)
-
-
-def _metres(detection: detections.Detection) -> str:
-    return f' {detection.place.distance:.1f} m' if detection.place is not None else ''

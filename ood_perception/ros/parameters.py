@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -81,7 +80,7 @@ def take_overrides(node: Any) -> dict[str, Any]:
     return found
 
 
-def declare(node: Any, overrides: Mapping[str, Any] = MappingProxyType({})) -> Settings:
+def declare(node: Any, overrides: Mapping[str, Any]) -> Settings:
     """
     Declare every parameter on a node and read the values it was started with.
 
@@ -94,9 +93,7 @@ def declare(node: Any, overrides: Mapping[str, Any] = MappingProxyType({})) -> S
     return read(node)
 
 
-def declare_camera(
-    node: Any, camera: str, overrides: Mapping[str, Any] = MappingProxyType({})
-) -> None:
+def declare_camera(node: Any, camera: str, overrides: Mapping[str, Any]) -> None:
     """Declare the parameters ``<camera>.<field>`` unless they are declared already."""
     for name, field in fields(CameraSettings).items():
         if not node.has_parameter(f'{camera}.{name}'):
@@ -130,9 +127,8 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
         not isinstance(value, list) or isinstance(value[0], type(wanted[0]))
     ):
         return value
-    raise ValueError(
-        f'{name}: expected {_KINDS[type(wanted)]} such as {_written(wanted)}, got {value!r}'
-    )
+    example = str(wanted).lower() if isinstance(wanted, bool) else repr(wanted)  # as YAML does
+    raise ValueError(f'{name}: expected {_KINDS[type(wanted)]} such as {example}, got {value!r}')
 
 
 def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
@@ -184,11 +180,6 @@ def _field(name: str) -> dataclasses.Field[Any] | None:
     if name.startswith(QOS_OVERRIDES):
         return None
     return fields(Settings).get(name) or fields(CameraSettings).get(name.rpartition('.')[2])
-
-
-def _written(value: Any) -> str:
-    """Spell a value as YAML does."""
-    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def read(node: Any) -> Settings:

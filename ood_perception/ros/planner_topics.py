@@ -20,7 +20,7 @@ from std_msgs.msg import Float32, Header
 from ood_perception.frames.class_mask import class_mask, class_names
 from ood_perception.result import Result
 from ood_perception.ros import qos
-from ood_perception.ros.image_topic import ImageTopic
+from ood_perception.ros.image_topic import ImageTopic, heard
 from ood_perception.ros.settings import Settings
 
 TOPICS = {
@@ -95,7 +95,7 @@ class PlannerTopics:
         wanted = set()
         if self._names and (self.mask.wanted or self.confidence.wanted):
             wanted |= {'heatmap', 'instances', 'semantic'}
-        if self.frame_score.get_subscription_count():
+        if heard(self.frame_score):
             wanted.add('heatmap')
         return wanted
 
@@ -103,7 +103,7 @@ class PlannerTopics:
         """Send what a frame's result says."""
         if result.heatmap is None:
             return
-        if self.frame_score.get_subscription_count():
+        if heard(self.frame_score):
             self.frame_score.publish(Float32(data=float(result.heatmap.max()) / 255))
         if not self._names or not (self.mask.wanted or self.confidence.wanted):
             return
@@ -127,12 +127,7 @@ class PlannerTopics:
 
 
 def label_info(messages: Any, names: dict[int, str], threshold: float) -> Any:
-    """
-    Name the classes of a mask as a vision_msgs/LabelInfo.
-
-    Args:
-        threshold: probability from which a pixel is unknown, 0..1.
-    """
+    """Name the classes of a mask as a vision_msgs/LabelInfo."""
     return messages.LabelInfo(
         header=Header(),
         class_map=[messages.VisionClass(class_id=i, class_name=n) for i, n in names.items()],

@@ -14,10 +14,7 @@ from pathlib import Path
 
 from ood_perception.host_cpu import spin_briefly
 from ood_perception.host_memory import keep_freed_memory
-from ood_perception.transport import transport_profile
-
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
-"""Environment variables of Fast DDS 3 and Fast DDS 2 (Humble, Jazzy) that name a profile file."""
+from ood_perception.transport import profile_variables, transport_profile
 
 BUILTIN_VARIABLE = 'FASTDDS_BUILTIN_TRANSPORTS'
 """Environment variable with which a user chooses among Fast DDS's own transports."""
@@ -37,11 +34,6 @@ def prepare() -> None:
     apply_transport_profile()
 
 
-def profile_variable() -> str:
-    """Environment variable that Fast DDS reads: 3 warns about the name that 2 needs."""
-    return PROFILE_VARIABLES[os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')]
-
-
 def apply_transport_profile() -> Path | None:
     """
     Make Fast DDS use the shipped profile, unless the environment names one already.
@@ -54,8 +46,8 @@ def apply_transport_profile() -> Path | None:
     Returns:
         The profile that is now in force, None for the stock transports.
     """
-    used = profile_variable()
-    for name in (used, *PROFILE_VARIABLES):
+    used, other = profile_variables()
+    for name in (used, other):
         if name in os.environ:
             chosen = os.environ[name]
             break
@@ -63,7 +55,7 @@ def apply_transport_profile() -> Path | None:
         own = not os.environ.get(BUILTIN_VARIABLE)
         chosen = str(transport_profile() or '') if own else ''
     if os.environ.get(STOCK_VARIABLE) == '1' or not chosen:
-        for name in PROFILE_VARIABLES:
+        for name in (used, other):
             if os.environ.pop(name, None) == '':
                 os.environ[STOCK_VARIABLE] = '1'
         return None

@@ -92,7 +92,6 @@ class FramePublisher:
         Send the maps of a frame, and everything else that has waited long enough.
 
         Args:
-            image: decoded image.
             result: of the pipeline, on the host.
             age: seconds since the frame in which the result was found, 0 = it is this one.
         """

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 from rclpy.qos import (
@@ -12,12 +13,12 @@ from rclpy.qos import (
     HistoryPolicy,
     QoSProfile,
     ReliabilityPolicy,
-    qos_profile_sensor_data,
     qos_profile_system_default,
 )
 
 
-def _make(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+def make(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
+    """Make a profile that keeps the last `depth` messages."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -27,13 +28,13 @@ def _make(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
 
 
 PROFILES: dict[str, Callable[[], QoSProfile]] = {
-    'latest': lambda: _make(reliable=False, depth=1),
-    'best_effort': lambda: _make(reliable=False, depth=5),
-    'reliable': lambda: _make(reliable=True, depth=5),
-    'sensor_data': lambda: qos_profile_sensor_data,
-    'system_default': lambda: qos_profile_system_default,
-    'latched': lambda: _make(reliable=True, depth=1, latched=True),
-    'default': lambda: _make(reliable=True, depth=10),
+    'latest': lambda: make(reliable=False, depth=1),
+    'best_effort': lambda: make(reliable=False, depth=5),
+    'reliable': lambda: make(reliable=True, depth=5),
+    'sensor_data': lambda: make(reliable=False, depth=5),
+    'system_default': lambda: copy.copy(qos_profile_system_default),
+    'latched': lambda: make(reliable=True, depth=1, latched=True),
+    'default': lambda: make(reliable=True, depth=10),
 }
 """Name -> function that makes the profile. 'latest' is for cameras: best effort, depth 1."""
 
@@ -53,17 +54,9 @@ def profile(name: str, depth: int | None = None) -> QoSProfile:
     if depth is not None and depth < 1:
         raise ValueError(f'qos depth: expected 1 or more, got {depth}')
     made = PROFILES[name]()
-    return QoSProfile(
-        history=made.history,
-        depth=made.depth if depth is None else depth,
-        reliability=made.reliability,
-        durability=made.durability,
-        lifespan=made.lifespan,
-        deadline=made.deadline,
-        liveliness=made.liveliness,
-        liveliness_lease_duration=made.liveliness_lease_duration,
-        avoid_ros_namespace_conventions=made.avoid_ros_namespace_conventions,
-    )
+    if depth is not None:
+        made.depth = depth
+    return made
 
 
 def describe(qos: QoSProfile) -> str:

@@ -223,7 +223,7 @@ class Services:
                 continue
             message, result = stream.newest
             image = decode(message, sys.maxsize, intensity=stream.intensity)
-            missing = [n for n in ('score', 'heatmap', 'instances') if not _has(result, n)]
+            missing = [n for n in ('score', 'heatmap', 'instances') if getattr(result, n) is None]
             if missing or result.semantic is None:
                 # A stream of its own, so that the camera's tracks do not see a frame twice.
                 (full,) = worker.pipeline([image], streams=['snapshot'])
@@ -246,7 +246,3 @@ class Services:
             path = snapshot.save(folder, stream.name, message.header, image, result, about)
             folders.append(str(path))
         return folders
-
-
-def _has(result: Any, name: str) -> bool:
-    return getattr(result, name) is not None

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ood_perception.detections import rows
 from ood_perception.drawing import draw
+from ood_perception.frames.picture import encode
 from ood_perception.result import Result
 from ood_perception.ros import detections
 
@@ -52,14 +54,13 @@ def save(
         number += 1
         target = target.with_name(f'{name}_{number}')
     target.mkdir(parents=True)
-    found = detections.rows(result)
-    labels = [f'{d.id}: {d.confidence:.2f}' for d in found]
+    found = rows(result)
+    labels = [item.label for item in found]
     overlay = draw(image, result.heatmap, result.instances, result.boxes, labels)
-    _write(target / 'image.png', image[..., ::-1])
-    _write(target / 'overlay.png', overlay[..., ::-1])
-    for field in ('heatmap', 'instances', 'semantic'):
-        if (pixels := getattr(result, field)) is not None:
-            _write(target / f'{field}.png', pixels)
+    maps = {name: getattr(result, name) for name in ('heatmap', 'instances', 'semantic')}
+    for name, pixels in {'image': image, 'overlay': overlay, **maps}.items():
+        if pixels is not None:
+            (target / f'{name}.png').write_bytes(encode(pixels, '.png'))
     if result.score is not None:
         np.save(target / 'score.npy', result.score, allow_pickle=False)
     tree = {
@@ -77,10 +78,3 @@ def save(
     text = json.dumps(tree, indent=2, default=str)
     (target / 'snapshot.json').write_text(text, encoding='utf-8')
     return target
-
-
-def _write(path: Path, pixels: NDArray[Any]) -> None:
-    done, data = cv2.imencode('.png', np.ascontiguousarray(pixels))
-    if not done:
-        raise OSError(f'{path.name} cannot be encoded')
-    path.write_bytes(data.tobytes())

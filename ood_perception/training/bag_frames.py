@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ood_perception.bags import rosbag2 as bag
+from ood_perception.bags import reading as bag
 from ood_perception.bags.files import pictures_in, read_label
-from ood_perception.frames.decode import decode, stamp_ns
+from ood_perception.frames.decode import decode, stamp_ns, stored_values
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.picture import BadImage
 from ood_perception.training.checkpointing import TrainingError
@@ -43,7 +43,6 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
 
     Raises:
         TrainingError: no such bag, topic or folder, nothing in it, or no room to write to.
-
     """
     if not root.exists():
         raise TrainingError(f'{root}: no such bag')
@@ -108,7 +107,7 @@ def _label_files(root: Path, labels: str) -> dict[int, Any]:
     """Stamp in nanoseconds -> label: a file, or a message's array."""
     if labels.startswith('/') and not Path(labels).is_dir():
         return {
-            stamp_ns(message.header) or written: bag.to_array(message)
+            stamp_ns(message.header) or written: stored_values(message)
             for written, message in bag.read_topic(root, labels)
         }
     folder = Path(labels)

@@ -39,10 +39,8 @@ def fit(
         scores: float (h, w) each.
         labels: 0 known, 1 unknown, 255 ignored, same shapes.
         kind: 'platt' or 'quantile'.
-        limit: pixels used, drawn at random.
         prevalence: share of unknown pixels that probabilities refer to (known and unknown pixels
             are drawn in this proportion); 0 = as in the data.
-        seed: of the drawing.
 
     Returns:
         The entry of a profile, and {'ece': expected calibration error, 'brier', 'pixels'}.
@@ -50,7 +48,6 @@ def fit(
     Raises:
         TrainingError: no finite score of one kind, an unknown `kind`, or a score that does not
             rise from known to unknown pixels.
-
     """
     from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
     from ood_perception.scores.calibration import Calibration
@@ -103,11 +100,8 @@ def profile_scores(
     Scores of a whole pipeline on labelled samples.
 
     Args:
-        profile: of the pipeline.
         samples: yields (image uint8 (H, W, 3), label uint8 (H, W) with 254 unknown, 255 void).
-        device: see `Pipeline.from_profile`.
         stride: every n-th pixel of every n-th row is kept.
-
     """
     from ood_perception.pipeline import Pipeline
     from ood_perception.profile import StageConfig
@@ -134,7 +128,6 @@ def write_calibration(source: Path, target: Path, calibration: CalibrationConfig
 
     Raises:
         TrainingError: a file that cannot be read or written, or that then is no profile.
-
     """
     block = yaml.safe_dump({'calibration': dataclasses.asdict(calibration)}, sort_keys=False)
     try:

@@ -41,7 +41,6 @@ def write_card(path: Path, card: Mapping[str, Any]) -> None:
         card: 'name', 'what' (one paragraph), 'command', 'data' (list of mappings), 'numbers'
             (name -> value), 'licence', 'record' (everything that steered the run), 'sha256',
             'limits' (list).
-
     """
     # YAML's safe dump knows neither tuples nor paths.
     record = json.loads(json.dumps(card['record'], default=str))

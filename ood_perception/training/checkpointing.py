@@ -37,7 +37,6 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int = 
     Raises:
         TrainingError: the file could not be written (disk full, no permission); earlier
             checkpoints are untouched.
-
     """
     path = folder / f'step_{step:09d}.ckpt'
     buffer = io.BytesIO()
@@ -61,7 +60,6 @@ def load_latest(folder: Path) -> tuple[dict[str, Any], Path] | None:
 
     Raises:
         TrainingError: there are checkpoints, but every one is broken.
-
     """
     paths = checkpoint_paths(folder)
     for path in reversed(paths):

@@ -25,25 +25,23 @@ Recipe = Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]
 """(random numbers, image uint8 (H, W, 3) RGB, label uint8 (H, W)) -> the same, augmented."""
 
 
+def evenly(length: int, limit: int) -> list[int]:
+    """Up to `limit` of so many indices, evenly chosen. Raises TrainingError: there are none."""
+    if not length:
+        raise TrainingError('there is no sample')
+    return np.unique(np.linspace(0, length - 1, min(limit, length)).astype(int)).tolist()
+
+
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """
-    Images with their labels.
+    """Images with their labels."""
 
-    Attributes:
-        images: paths, sorted.
-        labels: path of each image's label; None where every pixel is known (class 0).
-        label_map: label values -> class ids.
-        name: where they come from, for people.
-        noncommercial: True where the data's licence forbids commercial use.
-
-    """
-
-    images: Sequence[Path]
+    images: Sequence[Path]  # paths, sorted
+    # path of each image's label; None where every pixel is known (class 0)
     labels: Sequence[Path | None]
-    label_map: LabelMap
-    name: str = ''
-    noncommercial: bool = False
+    label_map: LabelMap  # label values -> class ids
+    name: str = ''  # where they come from, for people
+    noncommercial: bool = False  # True where the data's licence forbids commercial use
 
     def __len__(self) -> int:
         return len(self.images)
@@ -55,7 +53,6 @@ class Frames:
         Raises:
             TrainingError: a file that cannot be read, sizes that differ, or a label value
                 outside the map; the message names the file.
-
         """
         image, turned = _read(files.read_picture, self.images[index])
         path = self.labels[index]
@@ -75,13 +72,11 @@ class Frames:
 
         Raises:
             TrainingError: there is no image, or the first of :meth:`load`'s errors.
-
         """
         if not len(self):
             raise TrainingError(f'{self.name}: no images')
-        chosen = np.unique(np.linspace(0, len(self) - 1, min(limit, len(self))).astype(int))
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda i: self.load(int(i)) and None, chosen):
+            for _ in pool.map(lambda i: self.load(i) and None, evenly(len(self), limit)):
                 pass
 
     def has_unknown(self) -> bool:
@@ -121,7 +116,6 @@ class TrainingSet(Dataset):
         frames: images with labels; several are mixed in proportion to their sizes.
         recipe: augmentation, outlier exposure included.
         seed: of the recipe's random numbers.
-
     """
 
     def __init__(
@@ -141,7 +135,6 @@ class TrainingSet(Dataset):
         Returns:
             'image': uint8 (3, H, W) RGB; 'label': int64 (H, W) class ids, 254 unknown, 255 void;
             'name': path of the image.
-
         """
         epoch, index = key
         which = int(np.searchsorted(self._ends, index, side='right'))

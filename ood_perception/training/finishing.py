@@ -39,16 +39,11 @@ def finish(
     Calibrate, and write the model card and the profile beside the weights.
 
     Args:
-        job: what was done.
-        weights: file of the trained model.
-        numbers: what was measured.
         scores: of the validation set, for the calibration; none = as the profile's default.
-        labels: of the same.
         score: entry of `scores.SCORES` that the profile names.
 
     Returns:
         Path of the profile.
-
     """
     calibration, preset = CalibrationConfig(), job.preset
     if len(scores):

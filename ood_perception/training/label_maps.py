@@ -46,19 +46,11 @@ EXPECTED = {
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """
-    How label files become training labels.
+    """How label files become training labels."""
 
-    Attributes:
-        name: of the map.
-        classes: names in the order of the class ids.
-        table: uint16 (65536,), label value -> class id, 254, 255, or `FORBIDDEN`.
-
-    """
-
-    name: str
-    classes: list[str]
-    table: np.ndarray
+    name: str  # of the map
+    classes: list[str]  # names in the order of the class ids
+    table: np.ndarray  # uint16 (65536,), label value -> class id, 254, 255, or `FORBIDDEN`
 
     def apply(self, label: np.ndarray, path: str | Path) -> np.ndarray:
         """
@@ -66,7 +58,6 @@ class LabelMap:
 
         Raises:
             TrainingError: a value outside the map, naming it and `path`.
-
         """
         mapped = self.table[label]
         bad = mapped == FORBIDDEN
@@ -90,7 +81,6 @@ def load_label_map(name_or_path: str | Path, classes: list[str] | None = None) -
 
     Raises:
         TrainingError: no such map, not YAML, or a wrong key or value, naming file and key.
-
     """
     path = Path(name_or_path).expanduser()
     if path.suffix not in ('.yaml', '.yml'):

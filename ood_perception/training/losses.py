@@ -31,11 +31,9 @@ def object_weights(target: Tensor, area: float, limit: float = 4.0) -> Tensor:
     Args:
         target: int (B, H, W), 1 = unknown, see `labels.truth_of`.
         area: cells; objects of this area and larger ones have weight 1.
-        limit: largest weight.
 
     Returns:
         float32 (B, H, W), 1..limit, 1 where nothing is unknown.
-
     """
     weights = np.ones(tuple(target.shape), np.float32)
     for row, mask in zip(weights, (target == 1).cpu().numpy(), strict=True):
@@ -51,32 +49,22 @@ def llr_loss(
     llr: Tensor,
     target: Tensor,
     *,
-    ood: Tensor | None = None,
-    alpha: float = 0.0,
     unknown_weight: float = 1.0,
     pixel_weight: Tensor | None = None,
 ) -> Tensor:
     """
-    Likelihood-ratio loss BCE(LLR) + alpha CE(u), means over valid pixels.
+    Likelihood-ratio loss BCE(LLR), a mean over valid pixels.
 
     Args:
         llr: float (B, H, W), log-likelihood ratio at label size.
         target: int (B, H, W), 0 known, 1 unknown, 255 ignored.
-        ood: float (B, 2, H, W), UEM outputs at label size, needed where alpha > 0.
-        alpha: weight of the cross entropy over the UEM's two outputs (0.5 for G-G, else 0).
-        unknown_weight: weight of unknown pixels in both means (1 in the paper).
-        pixel_weight: float (B, H, W), factors on the pixels of the first term, see
-            `object_weights`; None = 1 (the paper).
+        unknown_weight: weight of unknown pixels (1 in the paper).
+        pixel_weight: float (B, H, W), factors on the pixels, see `object_weights`; None = 1
+            (the paper).
 
     Returns:
         float32 (), 0 with a gradient where no pixel is valid.
-
-    Raises:
-        ValueError: alpha > 0 without `ood`.
-
     """
-    if alpha and ood is None:
-        raise ValueError('llr_loss: alpha > 0 needs the UEM outputs (ood)')
     valid = target != IGNORE
     llr = full(llr)
     wanted = (target == 1).to(llr.dtype)
@@ -84,19 +72,4 @@ def llr_loss(
     if pixel_weight is not None:
         weight = weight * pixel_weight
     pixel = F.binary_cross_entropy_with_logits(llr, wanted, reduction='none')
-    loss = (pixel * weight).sum() / weight.sum().clamp(min=1e-6)
-    if alpha and ood is not None:
-        weights = torch.tensor([1.0, unknown_weight], device=llr.device, dtype=llr.dtype)
-        loss = loss + alpha * cross_entropy(ood, target, weights)
-    return loss
-
-
-def cross_entropy(
-    logits: Tensor, target: Tensor, weight: Tensor | None = None, ignore: int = IGNORE
-) -> Tensor:
-    """Mean cross entropy over targets but `ignore`; 0 (with a gradient) where there is none."""
-    target = target.long()
-    summed = F.cross_entropy(full(logits), target, weight, ignore_index=ignore, reduction='sum')
-    valid = target != ignore
-    count = valid.sum() if weight is None else weight[target[valid]].sum()
-    return summed / torch.clamp(count, min=1e-6)
+    return (pixel * weight).sum() / weight.sum().clamp(min=1e-6)

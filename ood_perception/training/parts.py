@@ -5,7 +5,7 @@
 The parts of a segmentor that training treats differently: frozen features, class logits, UEM.
 
 Every model of the registry is seen as: images -> frozen feature maps -> class logits (stage 1
-trains this) and -> UEM outputs (stage 2 trains that). Frozen maps can be cached on disk.
+trains this) and -> UEM outputs (stage 2 trains that).
 """
 
 from __future__ import annotations
@@ -25,33 +25,18 @@ Maps = Sequence[Tensor]
 
 @dataclass
 class Parts:
-    """
-    How to run the parts of one model.
+    """How to run the parts of one model."""
 
-    Attributes:
-        model: the whole model, whose state is saved.
-        spec: how its images are normalised.
-        features: normalised images -> list of maps of the frozen backbone.
-        logits: maps -> class logits (B, K, h, w), or None for a bare backbone.
-        ood: maps -> UEM outputs (B, 2, h, w), or None.
-        decoder: modules that stage 1 trains.
-        uem: modules that stage 2 trains.
-        class_head: the module whose input is the pixel embedding of the classes (a GMM head).
-        ood_head: likewise of the UEM.
-        backbone: the frozen module, which has a checkpoint of its own.
-
-    """
-
-    model: nn.Module
-    spec: InputSpec
+    model: nn.Module  # the whole model, whose state is saved
+    spec: InputSpec  # how its images are normalised
+    # normalised images -> list of maps of the frozen backbone
     features: Callable[[Tensor], list[Tensor]]
+    # maps -> class logits (B, K, h, w), or None for a bare backbone
     logits: Callable[[Maps], Tensor] | None
-    ood: Callable[[Maps], Tensor] | None
-    decoder: list[nn.Module] = field(default_factory=list)
-    uem: list[nn.Module] = field(default_factory=list)
-    class_head: nn.Module | None = None
-    ood_head: nn.Module | None = None
-    backbone: nn.Module | None = None
+    ood: Callable[[Maps], Tensor] | None  # maps -> UEM outputs (B, 2, h, w), or None
+    decoder: list[nn.Module] = field(default_factory=list)  # modules that stage 1 trains
+    uem: list[nn.Module] = field(default_factory=list)  # modules that stage 2 trains
+    backbone: nn.Module | None = None  # the frozen module, which has a checkpoint of its own
 
     def prefixes(self, modules: list[nn.Module]) -> tuple[str, ...]:
         """Prefixes of the state-dict entries of some modules of the model."""
@@ -65,7 +50,6 @@ def split(model: Any) -> Parts:
 
     Raises:
         TrainingError: a model that training does not know.
-
     """
     kind = type(model).__name__
     if kind not in SPLITS:
@@ -92,8 +76,6 @@ def _uem(model: Any) -> Parts:
         ood,
         [backbone.learnable_layers, head],
         [model.ood_projector, model.ood_head],
-        head,
-        model.ood_head,
         backbone.dinov2,
     )
 

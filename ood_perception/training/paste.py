@@ -33,7 +33,6 @@ def paste(
     Size, small rotation, light, blur, noise, softness of the edge and a shadow on the ground vary.
 
     Args:
-        rng: random numbers.
         image: uint8 (H, W, 3), changed in place.
         label: uint8 (H, W), changed in place.
         rgba: uint8 (h, w, 4).
@@ -43,7 +42,6 @@ def paste(
 
     Returns:
         False where nothing was pasted, since too little of it would be seen.
-
     """
     height, width = label.shape
     wanted = side or float(np.exp(rng.uniform(np.log(12), np.log(260))))
@@ -127,7 +125,6 @@ def match_light(rng: Rng, rgb: Array, opaque: Array, place: Array) -> Array:
 
     Returns:
         float32 (h, w, 3).
-
     """
     how_far = rng.uniform(0, 0.8)
     if rng.random() >= 0.75:

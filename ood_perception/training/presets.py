@@ -18,29 +18,16 @@ from ood_perception.training.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Stage:
-    """
-    One stage of a recipe.
+    """One stage of a recipe."""
 
-    Attributes:
-        trainer: steps, optimiser, schedule, precision.
-        recipe: entry of `recipes.RECIPES`: augmentation and outlier exposure.
-        options: keyword arguments of the recipe.
-        alpha: weight of the cross entropy over the UEM's outputs.
-        unknown_weight: weight of unknown pixels.
-        object_area: pixels; smaller unknown objects weigh more, 0 = no.
-        label_stride: the loss sees every n-th row and column.
-        exact: see `uem.UemTask`.
-
-    """
-
+    # steps, optimiser, schedule, precision
     trainer: TrainSettings = field(default_factory=TrainSettings)
-    recipe: str = 'paste'
-    options: dict[str, Any] = field(default_factory=dict)
-    alpha: float = 0.0
-    unknown_weight: float = 1.0
-    object_area: float = 0.0
-    label_stride: int = 1
-    exact: bool = True
+    recipe: str = 'paste'  # entry of `recipes.RECIPES`: augmentation and outlier exposure
+    options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the recipe
+    unknown_weight: float = 1.0  # weight of unknown pixels
+    object_area: float = 0.0  # pixels; smaller unknown objects weigh more, 0 = no
+    label_stride: int = 1  # the loss sees every n-th row and column
+    exact: bool = True  # see `uem.UemTask`
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the record."""
@@ -49,25 +36,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Preset:
-    """
-    A recipe from images to a profile.
+    """A recipe from images to a profile."""
 
-    Attributes:
-        model: entry of `models.SEGMENTORS`.
-        options: keyword arguments of the model; the number of classes follows the weights.
-        weights: reference of the weights to start from, where the user names none.
-        uem: training of the UEM.
-        profile: keys of the profile that the run writes (image size, prompts, mask model).
-        source: paper, section or page the numbers come from.
-
-    """
-
-    model: str
+    model: str  # entry of `models.SEGMENTORS`
+    # keyword arguments of the model; the number of classes follows the weights
     options: dict[str, Any] = field(default_factory=dict)
-    weights: str = ''
-    uem: Stage = field(default_factory=Stage)
+    weights: str = ''  # reference of the weights to start from, where the user names none
+    uem: Stage = field(default_factory=Stage)  # training of the UEM
+    # keys of the profile that the run writes (image size, prompts, mask model)
     profile: dict[str, Any] = field(default_factory=dict)
-    source: str = ''
+    source: str = ''  # paper, section or page the numbers come from
 
 
 COMPACT_PROFILE: dict[str, Any] = {
@@ -153,12 +131,10 @@ def override(stage: S, changes: list[str]) -> S:
     Apply `key=value` changes to a stage.
 
     Args:
-        stage: to start from; not changed.
-        changes: `lr=1e-3`, `steps=100`, `alpha=0.5`, `options.probability=0.3`; values are YAML.
+        changes: `lr=1e-3`, `steps=100`, `exact=false`, `options.probability=0.3`; values are YAML.
 
     Raises:
         TrainingError: unknown key or wrong type, naming it.
-
     """
     trainer_keys = {f.name for f in dataclasses.fields(stage.trainer)}
     stage_keys = {f.name for f in dataclasses.fields(stage)} - {'trainer', 'options'}

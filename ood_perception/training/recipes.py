@@ -44,7 +44,6 @@ class Paste:
     Another view of a frame under another light, with up to `limit` unknown objects pasted in.
 
     Args:
-        objects: unknown objects.
         size: (height, width) of the views in pixels.
         scale: range of the factor on the largest scale at which the frame fits into a view.
         share: of the views that get an object.
@@ -52,7 +51,6 @@ class Paste:
 
     Raises:
         TrainingError: no objects.
-
     """
 
     def __init__(

@@ -33,34 +33,20 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Job:
-    """
-    What a training command was asked for.
+    """What a training command was asked for."""
 
-    Attributes:
-        preset: the recipe, with all changes made.
-        name: of the preset.
-        folder: of the run; stages get a folder each.
-        frames: training frames, mixed in proportion to their numbers.
-        val_frames: validation frames, None = no validation.
-        objects: unknown objects to paste in training.
-        val_objects: unknown objects to paste into validation frames without unknown pixels.
-        weights: reference of weights to start from ('' = random heads).
-        backbone: reference of the frozen backbone's own weights.
-        command: the command line, for the card.
-        sources: what the model card says of the data.
-
-    """
-
-    preset: Preset
-    name: str
-    folder: Path
-    frames: Sequence[Frames] = ()
-    val_frames: Frames | None = None
-    objects: Objects | None = None
+    preset: Preset  # the recipe, with all changes made
+    name: str  # of the preset
+    folder: Path  # of the run; stages get a folder each
+    frames: Sequence[Frames] = ()  # training frames, mixed in proportion to their numbers
+    val_frames: Frames | None = None  # validation frames, None = no validation
+    objects: Objects | None = None  # unknown objects to paste in training
+    # unknown objects to paste into validation frames without unknown pixels
     val_objects: Objects | None = None
-    weights: str = ''
-    backbone: str = ''
-    command: str = ''
+    weights: str = ''  # reference of weights to start from ('' = random heads)
+    backbone: str = ''  # reference of the frozen backbone's own weights
+    command: str = ''  # the command line, for the card
+    # what the model card says of the data
     sources: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -78,7 +64,6 @@ def train_uem(job: Job) -> tuple[Path, dict[str, float]]:
 
     Raises:
         TrainingError: whatever is wrong with data, model or disk, naming the file.
-
     """
     check_data(job)
     stage = begin(job, 'uem')
@@ -94,7 +79,6 @@ def begin(job: Job, kind: str) -> Any:
 
     Returns:
         The stage of that kind, a `presets.Stage` or what the preset has of it.
-
     """
     stage = getattr(job.preset, kind)
     stage = dataclasses.replace(stage, trainer=stage.trainer.for_this_machine())
@@ -132,7 +116,7 @@ def uem_task(
     **options: Any,
 ) -> UemTask:
     """Make the task of a kind that trains the UEM as a stage says."""
-    names = ('alpha', 'unknown_weight', 'label_stride', 'object_area', 'exact')
+    names = ('unknown_weight', 'label_stride', 'object_area', 'exact')
     return kind(parts, validation, **{name: getattr(stage, name) for name in names}, **options)
 
 

@@ -24,60 +24,34 @@ PRECISIONS = ('auto', '32-true', '16-mixed', 'bf16-mixed')
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """
-    Everything that steers a run besides its data and its model.
+    """Everything that steers a run besides its data and its model."""
 
-    Attributes:
-        steps: optimiser steps.
-        batch_size: images a process and micro-batch.
-        accumulate: micro-batches an optimiser step.
-        optimizer: entry of `optimizers.OPTIMIZERS`.
-        lr: peak learning rate.
-        lr_end: learning rate at the last step ('linear', 'one_cycle').
-        weight_decay: of the optimiser.
-        schedule: 'constant', 'linear' (down to lr_end) or 'one_cycle' (cosine up and down).
-        warmup_steps: steps of linear warm-up; of 'one_cycle' the length of the rise.
-        warmup_factor: fraction of lr at step 0.
-        precision: '32-true', '16-mixed', 'bf16-mixed', or 'auto': 'bf16-mixed' on a CPU that
-            multiplies bfloat16 in tiles (AMX), '32-true' elsewhere.
-        ema: decay of the averaged weights that are kept in the end, 0 = none.
-        clip_norm: largest gradient norm, 0 = no clipping.
-        seed: of everything random.
-        workers: processes that load data.
-        checkpoint_every: steps between checkpoints.
-        validate_every: steps between validations, 0 = only at the end.
-        log_every: steps between rows of the log.
-        monitor: validation number that picks the kept weights ('' keeps the last).
-        monitor_min: True where a smaller number is better.
-        accelerator: 'auto', 'cpu' or 'gpu'.
-        devices: processes a node; under torchrun as many as it starts.
-        num_nodes: machines.
-
-    """
-
-    steps: int = 1000
-    batch_size: int = 4
-    accumulate: int = 1
-    optimizer: str = 'adamw'
-    lr: float = 5e-4
-    lr_end: float = 1e-7
-    weight_decay: float = 0.0
+    steps: int = 1000  # optimiser steps
+    batch_size: int = 4  # images a process and micro-batch
+    accumulate: int = 1  # micro-batches an optimiser step
+    optimizer: str = 'adamw'  # entry of `optimizers.OPTIMIZERS`
+    lr: float = 5e-4  # peak learning rate
+    lr_end: float = 1e-7  # learning rate at the last step ('linear', 'one_cycle')
+    weight_decay: float = 0.0  # of the optimiser
+    # 'constant', 'linear' (down to lr_end) or 'one_cycle' (cosine up and down)
     schedule: str = 'linear'
-    warmup_steps: int = 0
-    warmup_factor: float = 0.0
+    warmup_steps: int = 0  # steps of linear warm-up; of 'one_cycle' the length of the rise
+    warmup_factor: float = 0.0  # fraction of lr at step 0
+    # '32-true', '16-mixed', 'bf16-mixed', or 'auto': 'bf16-mixed' on a CPU that multiplies
+    # bfloat16 in tiles (AMX), '32-true' elsewhere
     precision: str = '32-true'
-    ema: float = 0.0
-    clip_norm: float = 0.0
-    seed: int = 2000
-    workers: int = 0
-    checkpoint_every: int = 500
-    validate_every: int = 0
-    log_every: int = 10
-    monitor: str = ''
-    monitor_min: bool = False
-    accelerator: str = 'auto'
-    devices: int = 1
-    num_nodes: int = 1
+    ema: float = 0.0  # decay of the averaged weights that are kept in the end, 0 = none
+    clip_norm: float = 0.0  # largest gradient norm, 0 = no clipping
+    seed: int = 2000  # of everything random
+    workers: int = 0  # processes that load data
+    checkpoint_every: int = 500  # steps between checkpoints
+    validate_every: int = 0  # steps between validations, 0 = only at the end
+    log_every: int = 10  # steps between rows of the log
+    monitor: str = ''  # validation number that picks the kept weights ('' keeps the last)
+    monitor_min: bool = False  # True where a smaller number is better
+    accelerator: str = 'auto'  # 'auto', 'cpu' or 'gpu'
+    devices: int = 1  # processes a node; under torchrun as many as it starts
+    num_nodes: int = 1  # machines
 
     def check(self) -> None:
         """Raise TrainingError for a value out of range, naming it."""

@@ -117,7 +117,6 @@ def open_frames(text: str, split: str, label_map: str = '') -> Frames:
 
     Raises:
         TrainingError: unknown kind, no such path, or what the kind's function refuses.
-
     """
     kind, colon, rest = text.partition(':')
     if not colon:

@@ -22,14 +22,9 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
     the middle of an epoch.
 
     Args:
-        length: samples an epoch.
         batch_size: samples a batch and process.
-        seed: of the shuffling.
         start: first batch.
         stop: batch after the last, None = endless.
-        rank: of this process.
-        world: number of processes.
-
     """
 
     def __init__(

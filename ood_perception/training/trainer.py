@@ -47,14 +47,12 @@ class Trainer:
     Args:
         task: what is trained; moved to the device.
         dataset: map-style, indexed by (epoch, index), see `data.TrainingSet`.
-        settings: of the run.
         folder: where checkpoints (`step_*.ckpt`) and logs (`log`, `tensorboard`) go.
         record: plain values kept in every checkpoint (preset, label map, data).
 
     Attributes:
         step: optimiser steps done.
         best: validation numbers of the kept weights.
-
     """
 
     def __init__(
@@ -101,7 +99,6 @@ class Trainer:
         Raises:
             TrainingError: the loss is not a number (the state before that step is saved), or a
                 checkpoint cannot be written at the end.
-
         """
         s = self.settings
         self.module.train()

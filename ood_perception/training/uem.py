@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.labels import truth_of
-from ood_perception.models.compact import channels_last
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import upsample
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.losses import llr_loss, object_weights
@@ -26,7 +24,7 @@ Validate = Callable[[Parts], dict[str, float]]
 
 class StageTask(Task):
     """
-    What both stages share: the model's parts, frozen features (computed or from the cache).
+    What stages share: the model's parts and frozen features.
 
     Args:
         parts: of the model.
@@ -34,7 +32,6 @@ class StageTask(Task):
         validate: measures the parts in evaluation mode, None = no validation.
         label_stride: the loss sees every n-th row and column of the label (1 in the papers). An
             even one shifts what is learnt by half a pixel: no pixel lies in the middle of a cell.
-
     """
 
     def __init__(
@@ -75,18 +72,9 @@ class StageTask(Task):
             module.train(mode)
         return self
 
-    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Make a batch of samples; maps are laid out as CPUs convolve them fastest."""
-        batch = super().collate(samples)
-        if 'features' in batch:
-            batch['features'] = channels_last(batch['features'])
-        return batch
-
     @torch.no_grad()
     def features(self, batch: dict[str, Any]) -> list[Tensor]:
-        """Frozen maps of a batch: those it carries (from the cache), or computed now."""
-        if 'features' in batch:
-            return [maps.float() for maps in batch['features']]
+        """Frozen maps of a batch."""
         return [
             m.detach() for m in self.parts.features(normalise(batch['image'], self.parts.spec))
         ]
@@ -118,23 +106,18 @@ class UemTask(StageTask):
     Train a UEM; the segmentor is frozen, in evaluation mode.
 
     Args:
-        parts: of the model.
-        validate: see :class:`StageTask`.
-        alpha: weight of the cross entropy over the UEM's outputs.
+        parts, validate, label_stride: see :class:`StageTask`.
         unknown_weight: weight of unknown pixels against known ones (1 in the paper).
-        label_stride: see :class:`StageTask`.
         object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
             (0 = no, as in the paper).
         exact: as of `scores.LikelihoodRatio`, so that a network learns for the score it is used
             with: True upsamples the class logits and the UEM, False their ratio.
-
     """
 
     def __init__(
         self,
         parts: Parts,
         validate: Validate | None = None,
-        alpha: float = 0.0,
         unknown_weight: float = 1.0,
         label_stride: int = 1,
         object_area: float = 0.0,
@@ -143,8 +126,7 @@ class UemTask(StageTask):
         if parts.ood is None:
             raise TrainingError(f'{type(parts.model).__name__} has no UEM')
         super().__init__(parts, parts.uem, validate, label_stride)
-        self.alpha, self.unknown_weight = alpha, unknown_weight
-        self.object_area = object_area
+        self.unknown_weight, self.object_area = unknown_weight, object_area
         self.score = UemScore() if parts.logits is None else LikelihoodRatio(exact)
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -191,8 +173,6 @@ class UemTask(StageTask):
         loss = llr_loss(
             self.score(output, size),
             target,
-            ood=upsample(small.float(), size) if self.alpha else None,
-            alpha=self.alpha,
             unknown_weight=self.unknown_weight,
             pixel_weight=batch.get('pixel_weight'),
         )

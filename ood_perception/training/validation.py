@@ -17,6 +17,7 @@ from ood_perception.labels import Truth, truth_of
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.data import evenly
 from ood_perception.training.parts import Parts, normalise
 
 Array = np.ndarray
@@ -32,14 +33,13 @@ class Validation:
         limit: samples used at most, evenly chosen.
         stride: every n-th pixel of every n-th row is used.
         exact: as of `scores.LikelihoodRatio`.
-
     """
 
     def __init__(
         self, dataset: Dataset, limit: int = 200, stride: int = 2, exact: bool = True
     ) -> None:
         self.dataset, self.stride, self.exact = dataset, stride, exact
-        self.indices = evenly(dataset, limit)
+        self.indices = evenly(len(dataset), limit)  # type: ignore[arg-type]
 
     def __call__(self, parts: Parts) -> dict[str, float]:
         """Return AP, FPR95 and AUROC, all between 0 and 1."""
@@ -51,7 +51,6 @@ class Validation:
 
         Raises:
             TrainingError: no sample has unknown pixels, or none has known ones.
-
         """
         assert parts.ood is not None
         ratio = UemScore() if parts.logits is None else LikelihoodRatio(self.exact)
@@ -81,14 +80,6 @@ def pixel_numbers(scores: Sequence[Array], truths: Sequence[Array]) -> dict[str,
         metrics.update(score, truth)
     values = metrics.compute()
     return {name: float(values[name]) for name in ('ap', 'fpr95', 'auroc')}
-
-
-def evenly(dataset: Dataset, limit: int) -> Array:
-    """Up to `limit` indices of samples, evenly chosen. Raises TrainingError: no sample."""
-    length = len(dataset)  # type: ignore[arg-type]
-    if not length:
-        raise TrainingError('the validation set is empty')
-    return np.unique(np.linspace(0, length - 1, min(limit, length)).astype(int))
 
 
 def sample_features(parts: Parts, sample: dict[str, Any]) -> list[torch.Tensor]:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import reading as bags
+from ood_perception.bags import writing
 from ood_perception.bags.files import (
     in_step,
     natural,
@@ -235,7 +236,7 @@ SHAPES = ['folder', 'no metadata', 'empty metadata', 'file', 'no qos', 'empty id
 @pytest.mark.parametrize('shape', SHAPES)
 def test_bags_of_every_shape(shape, storage, compressed, tmp_path, rgb):
     path = tmp_path / 'bag'
-    bags.write_drive(path, frames(rgb), labels='', storage=storage, compressed=compressed)
+    writing.write_drive(path, frames(rgb), labels='', storage=storage, compressed=compressed)
     meta = path / 'metadata.yaml'
     text = meta.read_text()
     if shape in ('no metadata', 'file'):
@@ -253,13 +254,13 @@ def test_bags_of_every_shape(shape, storage, compressed, tmp_path, rgb):
     assert source.kind == 'bag'
     assert (source.length, round(source.rate, 3)) == (6, 10.0)
     items = list(source.items())
-    assert [i.stamp_ns - bags.DRIVE_START_NS for i in items] == [n * 10**8 for n in range(6)]
+    assert [i.stamp_ns - writing.DRIVE_START_NS for i in items] == [n * 10**8 for n in range(6)]
     assert np.abs(items[3].image.astype(int) - np.roll(rgb, 3, 1)).mean() < 4
 
 
 def test_a_bag_that_promises_more_than_it_has(tmp_path, rgb):
     path = tmp_path / 'bag'
-    bags.write_drive(path, frames(rgb), labels='', storage='sqlite3')
+    writing.write_drive(path, frames(rgb), labels='', storage='sqlite3')
     with sqlite3.connect(path / 'bag.db3') as base:
         base.execute('DELETE FROM messages WHERE id > 8')
     source = open_source(str(path))
@@ -273,7 +274,7 @@ def test_a_bag_that_promises_more_than_it_has(tmp_path, rgb):
 
 def test_a_message_that_makes_no_sense_costs_only_itself(tmp_path, rgb):
     path = tmp_path / 'bag'
-    bags.write_drive(path, frames(rgb), labels='', storage='sqlite3')
+    writing.write_drive(path, frames(rgb), labels='', storage='sqlite3')
     with sqlite3.connect(path / 'bag.db3') as base:
         base.execute('UPDATE messages SET data = substr(data, 1, 40) WHERE id = 5')
     source = open_source(str(path))
@@ -288,7 +289,7 @@ def test_a_message_that_makes_no_sense_costs_only_itself(tmp_path, rgb):
 
 def test_a_damaged_data_base_is_read_up_to_the_damage(tmp_path, rgb):
     path = tmp_path / 'bag'
-    bags.write_drive(path, frames(np.tile(rgb, (3, 3, 1))), labels='', storage='sqlite3')
+    writing.write_drive(path, frames(np.tile(rgb, (3, 3, 1))), labels='', storage='sqlite3')
     data = bytearray((path / 'bag.db3').read_bytes())
     data[len(data) // 2 : len(data) // 2 + 9000] = b'\xaa' * 9000
     (path / 'bag.db3').write_bytes(data)
@@ -302,7 +303,7 @@ def test_a_damaged_data_base_is_read_up_to_the_damage(tmp_path, rgb):
 
 def test_metadata_that_says_zero_does_not_hide_messages(tmp_path, rgb):
     path = tmp_path / 'bag'
-    bags.write_drive(path, frames(rgb), labels='')
+    writing.write_drive(path, frames(rgb), labels='')
     meta = path / 'metadata.yaml'
     meta.write_text(meta.read_text().replace('message_count: 6', 'message_count: 0'))
     assert len(list(open_source(str(path)).frames())) == 6
@@ -313,8 +314,8 @@ def test_an_mcap_of_another_recorder(tmp_path, rgb):
     from mcap.writer import Writer
 
     path, store = tmp_path / 'x.mcap', bags.typestore()
-    with bags.open_writer(tmp_path / 'other') as writer:
-        out = bags.MessageWriter(writer)
+    with writing.open_writer(tmp_path / 'other') as writer:
+        out = writing.MessageWriter(writer)
         message = out.image(out.header(7), rgb, 'rgb8')
     with path.open('wb') as file:
         writer = Writer(file)
@@ -334,7 +335,7 @@ def test_an_mcap_of_another_recorder(tmp_path, rgb):
 
 def test_a_missing_part_is_named_and_the_rest_read(tmp_path, rgb):
     path = tmp_path / 'bag'
-    bags.write_drive(path, frames(rgb), labels='')
+    writing.write_drive(path, frames(rgb), labels='')
     meta = path / 'metadata.yaml'
     text = meta.read_text()
     meta.write_text(text.replace('- bag.mcap\n', '- bag.mcap\n  - bag_1.mcap\n'))
@@ -344,8 +345,8 @@ def test_a_missing_part_is_named_and_the_rest_read(tmp_path, rgb):
 
 
 def test_bad_messages_of_a_bag_are_left_out_by_name(tmp_path, rgb):
-    with bags.open_writer(tmp_path / 'bag') as writer:
-        out = bags.MessageWriter(writer)
+    with writing.open_writer(tmp_path / 'bag') as writer:
+        out = writing.MessageWriter(writer)
         for number in range(4):
             image = out.image(out.header(10**9 + number), rgb, 'rgb8' if number % 2 else 'rgb9')
             out.put(CAMERA, image, 10**9 + number)
@@ -355,8 +356,8 @@ def test_bad_messages_of_a_bag_are_left_out_by_name(tmp_path, rgb):
 
 
 def test_topics_are_chosen_by_name(tmp_path, rgb):
-    with bags.open_writer(tmp_path / 'bag') as writer:
-        out = bags.MessageWriter(writer)
+    with writing.open_writer(tmp_path / 'bag') as writer:
+        out = writing.MessageWriter(writer)
         for topic in ('/left/image_raw', '/right/image_raw', '/depth/image_raw', '/labels/x'):
             out.put(topic, out.image(out.header(5), rgb, 'rgb8'), 5)
     path = str(tmp_path / 'bag')

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ood_perception.bags.rosbag2 import write_drive
+from ood_perception.bags.writing import write_drive
 from ood_perception.cli.main import COMMANDS, build
 from ood_simulation import ProvingGround
 

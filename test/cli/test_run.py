@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import typer
 
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import writing
 from ood_perception.bags.sources import open_source
 from ood_perception.bags.video import VideoWriter, probe
 from ood_perception.cli.main import expected_errors, main, one_line
@@ -102,8 +102,8 @@ def test_a_video_gives_a_video(ood, tmp_path):
 
 
 def test_a_bag_needs_no_ros(ood, tmp_path, rgb):
-    with bags.open_writer(tmp_path / 'bag') as writer:
-        out = bags.MessageWriter(writer)
+    with writing.open_writer(tmp_path / 'bag') as writer:
+        out = writing.MessageWriter(writer)
         for number in range(2):
             out.put('/cam', out.image(out.header(10**9 + number), rgb, 'rgb8'), 10**9 + number)
     code, said = ood('run', tmp_path / 'bag', tmp_path / 'out', *EAGER)

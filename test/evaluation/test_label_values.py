@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ood_perception.bags import rosbag2 as bags
+from ood_perception.bags import reading as bags
+from ood_perception.bags import writing
 from ood_perception.evaluation.datasets import DatasetError, open_dataset
 from ood_perception.evaluation.evaluator import Evaluator
+from ood_perception.evaluation.joining import Recording
 from ood_perception.evaluation.label_folder import LabelFolder
 from ood_perception.evaluation.labels import LabelValues, parse_values
 from ood_perception.evaluation.replay import evaluate_bag, predicted
@@ -94,15 +96,15 @@ def test_every_way_of_writing_a_label_gives_the_same_figures(way, tmp_path):
     assert found.summary['ap'] == wanted.summary['ap'] > 0.3
     assert found.summary['positives'] == 200
     # As labels of a recording they mean the same.
-    stamp = bags.DRIVE_START_NS
-    with bags.open_writer(tmp_path / 'bag') as writer:
-        out = bags.MessageWriter(writer)
+    stamp = writing.DRIVE_START_NS
+    with writing.open_writer(tmp_path / 'bag') as writer:
+        out = writing.MessageWriter(writer)
         out.put('/camera/image_raw', out.image(out.header(stamp), picture(), 'rgb8'), stamp)
     folder = tmp_path / 'stamped'
     folder.mkdir()
     make(truth()).save(folder / f'{stamp}.png')
     labels = LabelFolder(folder, LabelValues(more=parse_values(values)))
-    found = evaluate_bag(Brightness(), tmp_path / 'bag', labels=labels, mode='exact')
+    found = evaluate_bag(Brightness(), Recording(tmp_path / 'bag', labels=labels), mode='exact')
     assert found.summary['ap'] == wanted.summary['ap']
     assert found.problems == {}
 
@@ -130,16 +132,16 @@ def test_colours_are_named_and_not_taken_for_values(tmp_path):
 
 
 def test_labels_of_a_topic_are_mapped_too(tmp_path):
-    with bags.open_writer(tmp_path / 'bag') as writer:
-        out = bags.MessageWriter(writer)
+    with writing.open_writer(tmp_path / 'bag') as writer:
+        out = writing.MessageWriter(writer)
         header = out.header(5)
         out.put('/camera/image_raw', out.image(header, picture(), 'rgb8'), 5)
         out.put('/labels/anomaly', out.image(header, truth() * np.uint8(254), 'mono8'), 5)
-    found = evaluate_bag(Brightness(), tmp_path / 'bag', mode='exact')
+    found = evaluate_bag(Brightness(), Recording(tmp_path / 'bag'), mode='exact')
     assert found.summary['ap'] is None
     assert any('label value 254 (200 px' in p for p in found.problems)
     values = LabelValues(more={254: 1})
-    found = evaluate_bag(Brightness(), tmp_path / 'bag', mode='exact', values=values)
+    found = evaluate_bag(Brightness(), Recording(tmp_path / 'bag', values=values), mode='exact')
     assert found.summary['ap'] > 0.3
 
 
@@ -223,16 +225,16 @@ def test_values_are_parsed():
 
 
 def bag_of(path: Path, stamps: list[int], written: list[int] | None = None) -> Path:
-    with bags.open_writer(path) as writer:
-        out = bags.MessageWriter(writer)
-        times = written or [bags.DRIVE_START_NS + i * 10**8 for i in range(len(stamps))]
+    with writing.open_writer(path) as writer:
+        out = writing.MessageWriter(writer)
+        times = written or [writing.DRIVE_START_NS + i * 10**8 for i in range(len(stamps))]
         for stamp, time in zip(stamps, times, strict=True):
             image = out.image(out.header(stamp), picture(), 'rgb8')
             out.put('/camera/image_raw', image, time)
     return path
 
 
-START = bags.DRIVE_START_NS
+START = writing.DRIVE_START_NS
 
 
 @pytest.mark.parametrize(
@@ -247,24 +249,24 @@ START = bags.DRIVE_START_NS
     ],
 )
 def test_no_frame_is_lost_to_its_stamp(stamps, tmp_path):
-    found = evaluate_bag(Brightness(), bag_of(tmp_path / 'bag', stamps))
+    found = evaluate_bag(Brightness(), Recording(bag_of(tmp_path / 'bag', stamps)))
     assert found.summary['frames_in'] == found.summary['frames_out'] == 6
     assert any('time of recording' in p for p in found.problems)
 
 
 def test_good_stamps_are_kept_and_nothing_is_said(tmp_path):
     stamps = [START + 7 + i * 10**8 for i in range(6)]
-    found = evaluate_bag(Brightness(), bag_of(tmp_path / 'bag', stamps))
+    found = evaluate_bag(Brightness(), Recording(bag_of(tmp_path / 'bag', stamps)))
     assert found.problems == {}
     assert found.summary['frames_out'] == 6
 
 
 def test_a_bag_of_bad_images_is_an_error(tmp_path):
-    with bags.open_writer(tmp_path / 'bag') as writer:
-        out = bags.MessageWriter(writer)
+    with writing.open_writer(tmp_path / 'bag') as writer:
+        out = writing.MessageWriter(writer)
         out.put('/camera/image_raw', out.image(out.header(5), picture(), 'mono99'), 5)
     with pytest.raises(bags.BagError, match='mono99'):
-        evaluate_bag(Brightness(), tmp_path / 'bag')
+        evaluate_bag(Brightness(), Recording(tmp_path / 'bag'))
 
 
 def test_a_counter_of_problems_is_filled_once():

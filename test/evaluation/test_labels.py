@@ -16,16 +16,16 @@ import pytest
 from ood_perception.evaluation.breakdown import Breakdown
 from ood_perception.evaluation.datasets import DatasetError
 from ood_perception.evaluation.evaluator import Evaluator, Frame
+from ood_perception.evaluation.joining import Recording
 from ood_perception.evaluation.label_folder import LabelFolder, parse_stamp
-from ood_perception.evaluation.replay import evaluate_bag, evaluate_live
+from ood_perception.evaluation.replay import LiveRun, evaluate_bag, evaluate_live
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')
-from ood_perception.bags import rosbag2 as bags
-from ood_perception.evaluation.live_run import LiveRun
+from ood_perception.bags import writing
 from ood_simulation import ProvingGround, SimulatedFrame
 
-START = bags.DRIVE_START_NS
+START = writing.DRIVE_START_NS
 
 
 class Brightness:
@@ -51,7 +51,7 @@ def shots() -> list[SimulatedFrame]:
 def plain(shots, tmp_path_factory) -> Path:
     """Bag without labels."""
     path = tmp_path_factory.mktemp('bags') / 'plain'
-    bags.write_drive(path, shots, labels='')
+    writing.write_drive(path, shots, labels='')
     return path
 
 
@@ -67,18 +67,21 @@ def save(folder: Path, shots: list[SimulatedFrame], kind: str, shift: int = 0) -
 
 def test_a_folder_gives_the_figures_of_the_topics(shots, plain, tmp_path):
     labelled = tmp_path / 'labelled'
-    bags.write_drive(labelled, shots)
-    wanted = evaluate_bag(Brightness(), labelled)
+    writing.write_drive(labelled, shots)
+    wanted = evaluate_bag(Brightness(), Recording(labelled))
     save(tmp_path / 'labels' / 'anomaly', shots, 'anomaly')
     save(tmp_path / 'labels' / 'instances', shots, 'instances')
     found = evaluate_bag(
-        Brightness(), plain, labels=LabelFolder(tmp_path / 'labels'), write=tmp_path / 'out'
+        Brightness(),
+        Recording(plain, labels=LabelFolder(tmp_path / 'labels')),
+        write=tmp_path / 'out',
     )
     assert found.problems == {}
     for name in ('ap', 'fpr95', 'auroc', 'labelled', 'instance_f1', 'instance_truths', 'ece'):
         assert found.summary[name] == wanted.summary[name]
     live = evaluate_live(
-        LiveRun(tmp_path / 'out', len(shots), 1.0), plain, labels=LabelFolder(tmp_path / 'labels')
+        LiveRun(tmp_path / 'out', len(shots), 1.0),
+        Recording(plain, labels=LabelFolder(tmp_path / 'labels')),
     )
     assert live.problems == {}
     assert live.summary['ap'] == wanted.summary['ap']
@@ -88,7 +91,9 @@ def test_stamps_that_do_not_match_are_counted_and_named(shots, plain, tmp_path):
     folder = tmp_path / 'labels'
     save(folder, shots[:5], 'anomaly')
     save(folder, shots[5:7], 'anomaly', shift=1)
-    found = evaluate_bag(Brightness(), plain, labels=LabelFolder(folder), write=tmp_path / 'out')
+    found = evaluate_bag(
+        Brightness(), Recording(plain, labels=LabelFolder(folder)), write=tmp_path / 'out'
+    )
     assert found.summary['labelled'] == 5
     wanted = {
         f'labels whose stamp no image has ({stamp_of(shots[5]) + 1}, {stamp_of(shots[6]) + 1})': 2,
@@ -96,7 +101,7 @@ def test_stamps_that_do_not_match_are_counted_and_named(shots, plain, tmp_path):
     }
     assert found.problems == wanted
     run = LiveRun(tmp_path / 'out', len(shots), 1.0)
-    assert evaluate_live(run, plain, labels=LabelFolder(folder)).problems == wanted
+    assert evaluate_live(run, Recording(plain, labels=LabelFolder(folder))).problems == wanted
 
 
 def test_a_table_of_stamps_and_files(shots, tmp_path):

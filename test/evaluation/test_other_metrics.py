@@ -146,18 +146,18 @@ def test_calibration_against_a_literal_form():
     probability = rng.integers(0, 256, (90, 80)).astype(np.uint8)
     label = (rng.random(probability.shape) < (probability / 255) ** 2).astype(np.uint8)
     label[:5] = 255
-    metrics = CalibrationMetrics(bins=10)
+    metrics = CalibrationMetrics()
     metrics.update(probability, label)
     p, y = probability[label < 255] / 255, label[label < 255]
-    number = np.minimum((probability[label < 255].astype(int) * 10) // 255, 9)
+    number = np.minimum((probability[label < 255].astype(int) * 15) // 255, 14)
     ece = sum(
         abs(p[number == b].mean() - y[number == b].mean()) * (number == b).mean()
-        for b in range(10)
+        for b in range(15)
     )
     figures = metrics.compute()
     assert figures['ece'] == pytest.approx(ece, abs=1e-12)
     assert figures['brier'] == pytest.approx(((p - y) ** 2).mean(), abs=1e-12)
-    floats = CalibrationMetrics(bins=10)
+    floats = CalibrationMetrics()
     floats.update(probability / np.float32(255), label)
     assert floats.compute() == figures
     with pytest.raises(InputError, match=r'0\.\.1'):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -20,14 +21,14 @@ from evaluation.shard_work import by_thresholds, dies_once, fails_always
 from ood_perception.evaluation.datasets import DatasetError, open_dataset
 from ood_perception.evaluation.distributed import WorkerError, evaluate_shards
 from ood_perception.evaluation.evaluator import Evaluator, Frame
-from ood_perception.evaluation.joining import Topics, join
-from ood_perception.evaluation.replay import evaluate_bag, evaluate_live
+from ood_perception.evaluation.joining import Recording, Topics, join
+from ood_perception.evaluation.replay import LiveRun, evaluate_bag, evaluate_live
 from ood_perception.evaluation.report import read_numbers, write_report
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')
-from ood_perception.bags import rosbag2 as bags
-from ood_perception.evaluation.live_run import LiveRun
+from ood_perception.bags import reading as bags
+from ood_perception.bags import writing
 from ood_simulation import ProvingGround
 
 
@@ -56,7 +57,7 @@ class Brightness:
 @pytest.fixture(scope='module')
 def drive(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp('bags') / 'drive'
-    bags.write_drive(path, ProvingGround(1007, 160, 120, 10).drive(1.2))
+    writing.write_drive(path, ProvingGround(1007, 160, 120, 10).drive(1.2))
     return path
 
 
@@ -68,26 +69,26 @@ def same(a: dict, b: dict) -> None:
 
 
 def test_offline_twice_is_the_same_and_its_output_bag_evaluates_alike(drive, tmp_path):
-    first = evaluate_bag(Brightness(), drive, track='obstacle', write=tmp_path / 'out')
-    second = evaluate_bag(Brightness(), drive, track='obstacle')
+    first = evaluate_bag(Brightness(), Recording(drive), track='obstacle', write=tmp_path / 'out')
+    second = evaluate_bag(Brightness(), Recording(drive), track='obstacle')
     same(first.summary, second.summary)
     assert first.summary['frames_out'] == first.summary['labelled'] == 12
     assert 0 < first.summary['ap'] < 1
     assert first.problems == {}
     run = LiveRun(tmp_path / 'out', 12, 1.2)
-    replayed = evaluate_live(run, drive, profile='brightness', track='obstacle')
+    replayed = evaluate_live(run, Recording(drive), profile='brightness', track='obstacle')
     same(first.summary, replayed.summary)
 
 
 def test_dropped_frames_and_foreign_stamps_are_counted(drive, tmp_path):
-    evaluate_bag(Brightness(), drive, write=tmp_path / 'out', limit=5)
+    evaluate_bag(Brightness(), Recording(drive), write=tmp_path / 'out', limit=5)
     run = LiveRun(tmp_path / 'out', 12, 1.2)
-    found = evaluate_live(run, drive)
+    found = evaluate_live(run, Recording(drive))
     assert (found.summary['frames_out'], found.summary['dropped']) == (5, 7)
     shifted = tmp_path / 'shifted'
-    bags.write_drive(shifted, ProvingGround(1, 160, 120, 10).drive(0.5), start_ns=7 * 10**9)
+    writing.write_drive(shifted, ProvingGround(1, 160, 120, 10).drive(0.5), start_ns=7 * 10**9)
     problems: Counter[str] = Counter()
-    assert list(join(tmp_path / 'out', shifted, Topics(), problems)) == []
+    assert list(join(tmp_path / 'out', Recording(shifted), problems)) == []
     (problem,) = problems
     assert 'outputs whose stamp no image has (1735689600000000000, ' in problem
     assert problems[problem] == 5
@@ -95,21 +96,21 @@ def test_dropped_frames_and_foreign_stamps_are_counted(drive, tmp_path):
 
 def test_without_labels_there_are_rates_and_pictures(tmp_path):
     path = tmp_path / 'plain'
-    bags.write_drive(path, ProvingGround(3, 160, 120, 10).drive(0.5), labels='')
-    found = evaluate_bag(Brightness(), path)
+    writing.write_drive(path, ProvingGround(3, 160, 120, 10).drive(0.5), labels='')
+    found = evaluate_bag(Brightness(), Recording(path))
     assert found.summary['ap'] is None
     assert found.summary['flicker'] is not None
     assert len(found.pictures) == 5
     assert all('most unknown' in caption for caption, _ in found.pictures)
     with pytest.raises(bags.BagError, match='/camera/image_raw'):
-        evaluate_bag(Brightness(), path, topics=Topics(image='/nothing'))
+        evaluate_bag(Brightness(), Recording(path, Topics(image='/nothing')))
 
 
 def test_a_truncated_mcap_is_evaluated_up_to_the_cut(tmp_path):
     path = tmp_path / 'whole'
     frames = list(ProvingGround(3, 160, 120, 10).drive(2.0))
-    bags.write_drive(path, frames, storage='mcap')
-    whole = evaluate_bag(Brightness(), path)
+    writing.write_drive(path, frames, storage='mcap')
+    whole = evaluate_bag(Brightness(), Recording(path))
     assert whole.problems == {}
     data = (path / 'whole.mcap').read_bytes()
     for share in (0.5, 0.9):
@@ -118,22 +119,22 @@ def test_a_truncated_mcap_is_evaluated_up_to_the_cut(tmp_path):
         (cut / 'whole.mcap').write_bytes(data[: round(share * len(data))])
         # The recorder was killed: no metadata either.
         (cut / 'metadata.yaml').unlink(missing_ok=share == 0.5)
-        found = evaluate_bag(Brightness(), cut)
+        found = evaluate_bag(Brightness(), Recording(cut))
         done = found.summary['labelled']
         assert share * 20 - 2 <= done <= share * 20
         (problem,) = (name for name in found.problems if 'cut off' in name)
         assert f'whole.mcap ends at byte {round(share * len(data))}' in problem
         # What is left gives the very figures of the same frames of the whole bag.
-        same(found.summary, evaluate_bag(Brightness(), path, limit=done).summary)
+        same(found.summary, evaluate_bag(Brightness(), Recording(path), limit=done).summary)
     # The records are read alike where nothing is missing.
     (tmp_path / 'bare').mkdir()
     shutil.copy(path / 'whole.mcap', tmp_path / 'bare')
-    bare = evaluate_bag(Brightness(), tmp_path / 'bare')
+    bare = evaluate_bag(Brightness(), Recording(tmp_path / 'bare'))
     assert bare.problems == {}
     same(bare.summary, whole.summary)
     (cut / 'whole.mcap').write_bytes(data[:5])
     with pytest.raises(bags.BagError, match='cut'):
-        evaluate_bag(Brightness(), cut)
+        evaluate_bag(Brightness(), Recording(cut))
 
 
 def test_a_bad_frame_is_counted_and_the_rest_evaluated():
@@ -168,8 +169,8 @@ def test_a_shard_that_always_kills_is_named():
 
 
 def test_report_holds_everything_and_reads_back(drive, tmp_path):
-    run = evaluate_bag(Brightness(), drive)
-    other = evaluate_bag(Brightness(), drive, name='second <b>')
+    run = evaluate_bag(Brightness(), Recording(drive))
+    other = dataclasses.replace(run, name='second <b>')
     path = write_report(tmp_path / 'report.html', [run, other])
     page = path.read_text()
     assert 'second &lt;b&gt;' in page
@@ -185,7 +186,7 @@ def test_report_holds_everything_and_reads_back(drive, tmp_path):
 
 @pytest.mark.skipif(not shutil.which('chromium'), reason='needs chromium')
 def test_report_in_a_browser_light_and_dark(drive, tmp_path):
-    write_report(tmp_path / 'report.html', [evaluate_bag(Brightness(), drive)])
+    write_report(tmp_path / 'report.html', [evaluate_bag(Brightness(), Recording(drive))])
     light, dark = (screenshot(tmp_path, mode) for mode in ('light', 'dark'))
     # The page is light or dark at its edge, and there is something on it in both.
     assert light[:, :10].mean() > 200

@@ -19,14 +19,7 @@ from ood_perception.models.compact import (
     interleaved,
     resize_like,
 )
-from ood_perception.models.efficientnet_lite import (
-    CHANNELS,
-    SPEC,
-    Deep,
-    SameConv,
-    Shallow,
-    official_weights,
-)
+from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, SameConv, official_weights
 
 torch.set_num_threads(1)
 
@@ -250,11 +243,3 @@ def test_training_in_bfloat16_gives_nearly_the_same_gradients() -> None:
         gradients.append([p.grad.clone() for p in block.parameters()])
     for exact, near in zip(*gradients, strict=True):
         assert float((near - exact).norm()) < 0.05 * float(exact.norm()) + 1e-3
-
-
-def test_shallow_and_deep_are_the_backbone(network: Compact) -> None:
-    images = torch.randn(2, 3, 64, 96)
-    wanted = network.backbone(images)
-    fine = Shallow(network.backbone)(images)
-    for got, true in zip([*fine, *Deep(network.backbone)(fine[-1])], wanted, strict=True):
-        assert torch.equal(got, true)

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,7 @@ from torch import nn
 
 from ood_perception.models.compact import build_compact
 from ood_perception.models.efficientnet_lite import SameConv
-from ood_perception.models.int8 import Int8Conv, observe, quantised, shipped_ranges
+from ood_perception.models.int8 import Int8Conv, quantised, shipped_ranges
 
 torch.set_num_threads(1)
 
@@ -76,7 +79,9 @@ def test_the_compact_network_keeps_its_first_layers_and_heads() -> None:
         assert torch.equal(twin.fpn.state_dict()[key], value)
 
 
-def test_observed_ranges_hold_every_input() -> None:
+def test_observed_ranges_hold_every_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'benchmarks'))
+    observe = importlib.import_module('int8').observe
     backbone = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU6(), nn.Conv2d(2, 1, 1))
     backbone[0].weight.data.fill_(10.0)
     batches = [torch.full((1, 3, 4, 4), value) for value in (-0.5, 0.25)]

@@ -127,7 +127,7 @@ def special(command: str) -> Special:
 @pytest.fixture(scope='module')
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bags, pictures, labels, profiles, runs and a weight file of the names in the pages."""
-    bags = pytest.importorskip('ood_perception.bags.rosbag2')
+    bags = pytest.importorskip('ood_perception.bags.writing')
     root = tmp_path_factory.mktemp('world')
     ground = ProvingGround(1007, 160, 120, 10)
     shots = list(ground.drive(1.2))

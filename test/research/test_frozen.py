@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from ood_perception.models.compact import build_compact
 from ood_perception.training.parts import normalise, split
 from ood_perception.training.stream import loader
-from ood_perception.training.uem import UemTask
 from research.compact_data import Samples, as_sample
-from research.frozen import FrozenFeatures
+from research.frozen import Deep, FrozenFeatures, Shallow
+from research.paper_uem import PaperUemTask
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_batches_carry_what_the_model_gives(parts, workers, logits, tiles, monke
 
 def test_loss_and_gradients_equal_those_from_images(parts, monkeypatch):
     monkeypatch.setattr('research.frozen.has_bfloat16_tiles', lambda: False)
-    task = UemTask(parts, unknown_weight=3.0)
+    task = PaperUemTask(parts, unknown_weight=3.0)
     task.train()
     plain = next(iter(DataLoader(Made(), batch_sampler=KEYS)))
     frozen = next(iter(DataLoader(FrozenFeatures(Made(), parts, True), batch_sampler=KEYS)))
@@ -106,3 +106,12 @@ def test_a_loading_process_does_not_wait_for_threads_left_behind(parts):
     samples = Samples([(1.0, [(image, label)], lambda _rng, *pair: pair)], 4, 0)
     batches = loader(FrozenFeatures(samples, parts, True), KEYS[:1], 1, timeout=240)
     assert next(iter(batches))['label'].shape == (2, 64, 96)
+
+
+@torch.inference_mode()
+def test_shallow_and_deep_are_the_backbone(parts):
+    images = torch.randn(2, 3, 64, 96)
+    fine = Shallow(parts.backbone)(images)
+    found = [*fine, *Deep(parts.backbone)(fine[-1])]
+    for got, true in zip(found, parts.backbone(images), strict=True):
+        assert torch.equal(got, true)

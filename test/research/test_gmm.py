@@ -15,7 +15,6 @@ from torch import nn
 from torch.distributions import Normal
 
 from ood_perception.scores.base import upsample
-from ood_perception.training.losses import cross_entropy
 from research.gmm import (
     GmmMemory,
     GmmSettings,
@@ -23,6 +22,7 @@ from research.gmm import (
     gmm_training_step,
     sinkhorn,
 )
+from research.losses import cross_entropy
 from research.segmentor import known_target
 
 GOLDEN = Path(__file__).parent.parent / 'golden' / 'gmm_head_small.pt'

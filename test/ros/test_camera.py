@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ood_perception.bags.sources import SourceError, open_source
 from ood_perception.frames.decode import decode
 from ood_perception.ros import process, qos
 from ood_perception.ros.image_message import ImageMessage
-from ood_perception.ros.tools.camera import SourceError, open_source, run_camera
+from ood_perception.ros.tools.camera import run_camera
 from ood_simulation import ProvingGround
 
 
@@ -140,33 +141,36 @@ def test_image_message_is_written_in_place(ros, encoding):
         ImageMessage(5, 7, 'yuv')
 
 
+VARIABLES = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
+
+
 def test_transport_profile_respects_the_user(monkeypatch):
-    for name in (*process.PROFILE_VARIABLES, process.STOCK_VARIABLE):
+    for name in (*VARIABLES, process.STOCK_VARIABLE):
         monkeypatch.setenv(name, '')  # what `process` sets itself is taken back, too
         monkeypatch.delenv(name)
     path = process.apply_transport_profile()
     assert path is not None
     assert path.name == 'fastdds.xml'
     assert process.apply_transport_profile() == path
-    for name in process.PROFILE_VARIABLES:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv(process.PROFILE_VARIABLES[0], '/my/own.xml')
+    monkeypatch.setenv(VARIABLES[0], '/my/own.xml')
     assert str(process.apply_transport_profile()) == '/my/own.xml'
     # A process that is told to keep the stock transports tells those that it starts.
     monkeypatch.setenv(process.STOCK_VARIABLE, '0')
-    monkeypatch.setenv(process.PROFILE_VARIABLES[0], '')
+    monkeypatch.setenv(VARIABLES[0], '')
     assert process.apply_transport_profile() is None
-    assert not any(name in os.environ for name in process.PROFILE_VARIABLES)
+    assert not any(name in os.environ for name in VARIABLES)
     assert os.environ[process.STOCK_VARIABLE] == '1'
     assert process.apply_transport_profile() is None
     # The name that the other distributions read is understood.
     monkeypatch.setenv(process.STOCK_VARIABLE, '0')
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
-    monkeypatch.setenv(process.PROFILE_VARIABLES[0], '/my/own.xml')
-    monkeypatch.delenv(process.PROFILE_VARIABLES[1], raising=False)
+    monkeypatch.setenv(VARIABLES[0], '/my/own.xml')
+    monkeypatch.delenv(VARIABLES[1], raising=False)
     assert str(process.apply_transport_profile()) == '/my/own.xml'
-    assert os.environ[process.PROFILE_VARIABLES[1]] == '/my/own.xml'
-    monkeypatch.setenv(process.PROFILE_VARIABLES[1], '/my/own.xml')
+    assert os.environ[VARIABLES[1]] == '/my/own.xml'
+    monkeypatch.setenv(VARIABLES[1], '/my/own.xml')
 
 
 def test_qos_by_name():

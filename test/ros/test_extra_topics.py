@@ -15,6 +15,7 @@ pytest.importorskip('rclpy', reason='needs rclpy')
 from geometry_msgs.msg import Pose, PoseWithCovariance, Vector3
 from std_msgs.msg import Header
 
+from ood_perception.detections import rows
 from ood_perception.frames.depth import Place
 from ood_perception.result import Result
 from ood_perception.ros import detections
@@ -142,7 +143,7 @@ def scene():
         areas=np.array([1257, 500]),
         confidences=np.array([0.75, 0.5], np.float32),
     )
-    found = detections.rows(result)
+    found = rows(result)
     found[0].place = Place((1.0, 2.0, 3.0), (0.1, 0.2, 0.3), 3.7)
     return Header(frame_id='optical'), result, found
 

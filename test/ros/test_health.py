@@ -65,10 +65,10 @@ def test_an_event_is_over_by_itself(patient, monkeypatch):
     patient.error('image', 'bad image', camera='', lasts=5.0)
     assert patient.verdict('')[0] == Level.ERROR
     now += 4.9
-    assert patient.has('image', '')
+    assert patient.issues('')
     now += 0.2
     assert patient.verdict('') == (Level.OK, 'running')
-    assert not patient.has('image', '')
+    assert not patient.issues('')
     assert patient.last_error('') == 'bad image'
 
 

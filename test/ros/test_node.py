@@ -27,6 +27,7 @@ from node_helpers import write_profile as tiny
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
+from ood_perception.detections import rows as rows_of
 from ood_perception.frames.depth import Place
 from ood_perception.result import Result
 from ood_perception.ros import detections
@@ -299,7 +300,7 @@ def messages():
 def test_vision_messages_have_the_published_shape():
     from std_msgs.msg import Header
 
-    found = detections.rows(
+    found = rows_of(
         Result(
             boxes=np.array([[10, 20, 30, 60], [0, 0, 4, 2]], np.float32),
             ids=np.array([9, 3]),

@@ -234,8 +234,8 @@ def test_live_changes_reach_the_settings(node):
 
 
 def test_cameras_take_the_general_value_unless_they_have_their_own(node):
-    parameters.declare_camera(node, 'front')
-    parameters.declare_camera(node, 'front')
+    parameters.declare_camera(node, 'front', {})
+    parameters.declare_camera(node, 'front', {})
     node.set_parameters(
         [Parameter('max_rate', value=5.0), Parameter('front.input_qos', value='reliable')]
     )

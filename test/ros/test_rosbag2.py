@@ -20,8 +20,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
-from ood_perception.bags import rosbag2 as bag
-from ood_perception.frames.decode import decode
+from ood_perception.bags import reading as bag
+from ood_perception.bags import writing
+from ood_perception.frames.decode import decode, stored_values
 from ood_perception.ros.tools.playing import play
 from ood_perception.ros.tools.recording import record
 from ood_simulation import ProvingGround
@@ -39,7 +40,7 @@ def ground() -> ProvingGround:
 def drive(request, tmp_path_factory, ground) -> Path:
     path = tmp_path_factory.mktemp('drive') / 'out.bag'
     steps = []
-    count = bag.write_drive(
+    count = writing.write_drive(
         path, ground.drive(0.5), focal=ground.focal, storage=request.param, on_frame=steps.append
     )
     assert count == 10
@@ -48,7 +49,7 @@ def drive(request, tmp_path_factory, ground) -> Path:
 
 
 def raw_bytes(path: Path) -> list[tuple[str, int, bytes]]:
-    with bag.opened(path) as reader:
+    with bag.Bag(path) as reader:
         return [(c.topic, t, bytes(raw)) for c, t, raw in reader.messages()]
 
 
@@ -72,10 +73,10 @@ def test_pixels_and_stamps_come_back(drive, ground):
         messages = list(bag.read_topic(drive, name))
         assert len(messages) == 10
         for frame, (stamp, message) in zip(frames, messages, strict=True):
-            assert np.array_equal(bag.to_array(message), getattr(frame, field))
+            assert np.array_equal(stored_values(message), getattr(frame, field))
             header = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-            assert header == stamp == bag.DRIVE_START_NS + round(frame.stamp * 1e9)
-            assert message.header.frame_id == bag.CAMERA_FRAME
+            assert header == stamp == writing.DRIVE_START_NS + round(frame.stamp * 1e9)
+            assert message.header.frame_id == writing.CAMERA_FRAME
     assert max(frame.instances.max() for frame in frames) > 255, 'mono16 is not exercised'
 
 
@@ -99,7 +100,7 @@ def test_rclpy_reads_what_was_written(drive, ros, ground):
 
 
 def test_compressed_drive(tmp_path, ground):
-    bag.write_drive(tmp_path / 'jpeg', ground.drive(0.1), compressed=True, labels='')
+    writing.write_drive(tmp_path / 'jpeg', ground.drive(0.1), compressed=True, labels='')
     topic = '/camera/image_raw/compressed'
     assert [t.name for t in bag.topics(tmp_path / 'jpeg')] == [INFO, topic]
     _, message = next(bag.read_topic(tmp_path / 'jpeg', topic))
@@ -111,9 +112,9 @@ def test_errors_name_what_is_wrong(tmp_path, drive):
     with pytest.raises(bag.BagError, match='no bag at'):
         bag.topics(tmp_path / 'nothing')
     with pytest.raises(bag.BagError, match='exists already'):
-        bag.open_writer(drive)
+        writing.open_writer(drive)
     with pytest.raises(bag.BagError, match="got 'tape'"):
-        bag.open_writer(tmp_path / 'x', 'tape')
+        writing.open_writer(tmp_path / 'x', 'tape')
     with pytest.raises(bag.BagError, match=r"no topic '/other'; it has /camera"):
         list(bag.read_topic(drive, '/other'))
     with pytest.raises(bag.BagError, match='has no topic /other'):
@@ -166,8 +167,8 @@ def test_play_sends_the_recorded_bytes(drive, ros_node, spin_until):
     assert times == sorted(set(times))
     # 0.45 s at twice the speed take 0.225 s; the last message has a tick of its own
     assert 3 <= len(times) <= 0.225 * 50 + 2
-    assert times[0] >= bag.DRIVE_START_NS
-    assert times[-1] == bag.DRIVE_START_NS + 450_000_000
+    assert times[0] >= writing.DRIVE_START_NS
+    assert times[-1] == writing.DRIVE_START_NS + 450_000_000
 
 
 def test_play_part_of_a_bag_twice_under_another_name(drive, ros_node, spin_until):

@@ -18,7 +18,8 @@ import rclpy
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from ood_perception.bags import rosbag2 as bag
+from ood_perception.bags import reading as bag
+from ood_perception.bags import writing
 from ood_perception.cli.main import without_ros_arguments
 from ood_perception.ros.tools import domain, live, recording
 from ood_perception.ros.tools.playing import play
@@ -66,7 +67,7 @@ def launched(name: str, **remaps: str) -> list[str]:
 
 def test_camera_and_play_are_nodes_of_a_launch_file(tmp_path, ros_node, spin_until):
     ground = ProvingGround(seed=3, width=96, height=64, rate=20.0)
-    bag.write_drive(tmp_path / 'drive', ground.drive(0.2), focal=ground.focal)
+    writing.write_drive(tmp_path / 'drive', ground.drive(0.2), focal=ground.focal)
     seen, names = [], set()
 
     def look() -> None:
@@ -106,11 +107,11 @@ def test_a_picture_that_the_node_refuses_is_waited_for_once(monkeypatch):
 
 def test_a_recording_or_replay_of_nothing_is_an_error(tmp_path):
     recorder = ood('record', str(tmp_path / 'r'), '-t', '/nothing', '--seconds', '1')
-    bag.write_drive(tmp_path / 'drive', ProvingGround(1, 96, 64).drive(0.1))
+    writing.write_drive(tmp_path / 'drive', ProvingGround(1, 96, 64).drive(0.1))
     late = ood('play', str(tmp_path / 'drive'), '--start-offset', '100')
     assert 'not one message arrived on /nothing' in finish(recorder, 1)
     assert 'no message to play after the first 100 s' in finish(late, 1)
-    with bag.open_writer(tmp_path / 'empty') as writer:
+    with writing.open_writer(tmp_path / 'empty') as writer:
         store = bag.typestore()
         writer.add_connection('/said', 'std_msgs/msg/String', typestore=store)
     for loop in (0, 1):
@@ -122,7 +123,7 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path, ros_node, spin_until, monk
     monkeypatch.setattr(recording, 'BACKLOG', 5000)
     kind = 'std_msgs/msg/String'
     publisher = ros_node.create_publisher(String, '/flood', 100)
-    with bag.open_writer(tmp_path / 'r') as writer:
+    with writing.open_writer(tmp_path / 'r') as writer:
         recorder = recording._Recorder(writer, ros_node, ['/flood'], {'/flood': kind})
         recorder.discover()
         assert spin_until(lambda: publisher.get_subscription_count() > 0)

@@ -13,7 +13,8 @@ from PIL import Image
 
 pytest.importorskip('rosbags', reason="the extra 'bag' is not installed")
 
-from ood_perception.bags import rosbag2 as bag
+from ood_perception.bags import reading as bag
+from ood_perception.bags import writing
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.sources import open_frames
 from ood_simulation import ProvingGround
@@ -24,7 +25,7 @@ def written(tmp_path_factory):
     """0.8 seconds of a drive at 10 frames a second: frames 0, 3 and 6 are far enough apart."""
     ground = ProvingGround(seed=3, width=96, height=64, rate=10.0, unknowns=2.0)
     path = tmp_path_factory.mktemp('bag') / 'drive'
-    bag.write_drive(path, ground.drive(0.8), focal=ground.focal)
+    writing.write_drive(path, ground.drive(0.8), focal=ground.focal)
     return path, [ground.frame(i) for i in (0, 3, 6)]
 
 

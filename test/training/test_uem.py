@@ -15,7 +15,6 @@ pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.labels import truth_of
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import upsample
 from ood_perception.scores.likelihood_ratio import LikelihoodRatio
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.losses import llr_loss
@@ -46,7 +45,7 @@ def test_parts_give_what_the_model_gives(name):
 def test_stage_2_trains_the_uem_only(name, tmp_path):
     parts = model(name)
     before = state(parts)
-    task = uem_task(parts, stage(alpha=0.5))
+    task = uem_task(parts, stage())
     Trainer(task, Squares(), SETTINGS, tmp_path).fit()
     moved = changed(before, state(parts))
     assert moved
@@ -74,24 +73,22 @@ def test_stage_2_loss_is_the_likelihood_ratio_loss():
             ((3 * unknown + known) / total).item(), rel=1e-5
         )
         assert task.weigh(batch).item() == total
-    # With alpha 0 the gradient comes through the ratio alone; none reaches the segmentor.
+    # The gradient comes through the ratio alone; none reaches the segmentor.
     task(batch)['loss'].backward()
     assert all(p.grad is not None and p.grad.any() for p in parts.uem[1].parameters())
     assert all(p.grad is None for part in parts.decoder for p in part.parameters())
 
 
-@pytest.mark.parametrize('alpha', [0.0, 0.5])
-def test_the_loss_is_that_of_the_score_of_the_profile(alpha):
+def test_the_loss_is_that_of_the_score_of_the_profile():
     parts = model('compact')
     batch = {k: v[None] for k, v in Squares()[(0, 1)].items() if k != 'name'}
     target = truth_of(batch['label'])
     with torch.no_grad():
         output = parts.model(normalise(batch['image'], parts.spec))
-        ood = upsample(output.ood, target.shape[1:])
         for exact in (True, False):
-            task = uem_task(parts, stage(alpha=alpha, exact=exact))
+            task = uem_task(parts, stage(exact=exact))
             llr = LikelihoodRatio(exact)(output, target.shape[1:])
-            wanted = llr_loss(llr, target, ood=ood, alpha=alpha)
+            wanted = llr_loss(llr, target)
             assert task(batch)['loss'].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
@@ -133,11 +130,11 @@ def test_a_uem_learns_the_white_square(tmp_path):
 def test_overrides():
     changed_stage = override(
         PRESETS['dinov2'].uem,
-        ['lr=1e-3', 'steps=7', 'alpha=1', 'options.share=0.5'],
+        ['lr=1e-3', 'steps=7', 'unknown_weight=2', 'options.share=0.5'],
     )
     assert changed_stage.trainer.lr == 1e-3
     assert changed_stage.trainer.steps == 7
-    assert changed_stage.alpha == 1.0
+    assert changed_stage.unknown_weight == 2.0
     assert changed_stage.options == {'size': [518, 1036], 'share': 0.5}
     assert PRESETS['dinov2'].uem.trainer.steps == 4000
 

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 from rclpy.context import Context
-from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from ood_perception.bags.rosbag2 import CAMERA_FRAME
-from ood_perception.bags.sources import Source, SourceError, open_source
+from ood_perception.bags.sources import Source, open_source
+from ood_perception.bags.writing import CAMERA_FRAME, pinhole
 from ood_perception.frames.picture import encode
 from ood_perception.ros import qos
 from ood_perception.ros.image_message import ImageMessage
-from ood_perception.ros.tools.session import SETTLE, tool_node, wait_until
+from ood_perception.ros.image_topic import heard
+from ood_perception.ros.tools.session import SETTLE, flush, tool_node, wait_until
 
 TRANSPORTS = ('raw', 'compressed', 'both')
 DEFAULT_RATE = 30.0  # frames per second of a source that has no rate of its own
@@ -36,7 +36,6 @@ class CameraPublisher:
     Args:
         transport: entry of `TRANSPORTS`.
         focal: focal length in pixels for camera_info, 0 = the frame's width.
-        quality: 1..100 of the JPEG.
         qos_name: entry of `qos.PROFILES`.
 
     Raises:
@@ -90,11 +89,11 @@ class CameraPublisher:
         if stamp_ns is None:
             stamp_ns = self.node.get_clock().now().nanoseconds
         header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
-        if self.raw is not None and self.raw.get_subscription_count():
+        if self.raw is not None and heard(self.raw):
             if self._message is None or not self._message.fits(image):
                 self._message = ImageMessage(image.shape[0], image.shape[1], 'rgb8')
             self.raw.publish(self._message.write(image, header))
-        if self.compressed is not None and self.compressed.get_subscription_count():
+        if self.compressed is not None and heard(self.compressed):
             self.compressed.publish(
                 CompressedImage(
                     header=header,
@@ -102,28 +101,9 @@ class CameraPublisher:
                     data=array.array('B', encode(image, '.jpg', self.quality)),
                 )
             )
-        self.info.publish(self._camera_info(header, *image.shape[:2]))
+        matrices = pinhole(image.shape[0], image.shape[1], self.focal)
+        self.info.publish(CameraInfo(header=header, d=[0.0] * 5, **matrices))
         return header
-
-    def flush(self) -> None:
-        """Give the last messages time to leave."""
-        for publisher in (self.raw, self.compressed, self.info):
-            if publisher is not None and publisher.get_subscription_count():
-                publisher.wait_for_all_acked(Duration(seconds=2))
-        time.sleep(0.2)
-
-    def _camera_info(self, header: Header, height: int, width: int) -> CameraInfo:
-        f, cx, cy = self.focal or float(width), width / 2, height / 2
-        return CameraInfo(
-            header=header,
-            height=height,
-            width=width,
-            distortion_model='plumb_bob',
-            d=[0.0] * 5,
-            k=[f, 0.0, cx, 0.0, f, cy, 0.0, 0.0, 1.0],
-            r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-            p=[f, 0.0, cx, 0.0, 0.0, f, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
-        )
 
 
 def run_camera(
@@ -146,7 +126,6 @@ def run_camera(
         source: a Source, or a text for `open_source`.
         rate: frames per second, 0 = the source's own, else 30.
         frames: most frames to send, 0 = all.
-        loop: begin again at the end.
         wait: seconds to wait for a first subscriber to an image topic; with nobody there by then
             it begins all the same.
         context: an initialised context, None for a fresh one.
@@ -185,7 +164,7 @@ def run_camera(
             if count == frames:
                 break
         if not stop.is_set():
-            camera.flush()
+            flush((camera.raw, camera.compressed, camera.info))
     return count
 
 
@@ -193,6 +172,3 @@ def _frames(source: Source, loop: bool) -> Iterator[np.ndarray]:
     yield from source.frames()
     while loop and not source.live:
         yield from source.frames()
-
-
-__all__ = ['TRANSPORTS', 'CameraPublisher', 'Source', 'SourceError', 'open_source', 'run_camera']

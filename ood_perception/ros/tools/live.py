@@ -18,8 +18,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ood_perception.evaluation.live_run import LiveRun
+from ood_perception.bags import reading as bags
+from ood_perception.frames.decode import BadImage, decode, stamp_ns
+from ood_perception.ros.tools.domain import private_domain
+from ood_perception.ros.tools.playing import play
+from ood_perception.ros.tools.recording import record
+
+if TYPE_CHECKING:
+    from ood_perception.evaluation.replay import LiveRun
 
 NODE = 'ood'
 OUTPUTS = {
@@ -29,6 +37,8 @@ OUTPUTS = {
     '/diagnostics': 'diagnostic_msgs/msg/DiagnosticArray',
 }
 """Topics of the node that are recorded, and their types."""
+
+START_TIMEOUT = 240.0  # seconds for the node to load and warm up
 
 
 class LiveError(RuntimeError):
@@ -41,10 +51,8 @@ def run_live(
     *,
     profile: str = 'compact',
     device: str = 'auto',
-    engine: str = 'auto',
     image_topic: str = '/camera/image_raw',
     rate: float = 1.0,
-    start_timeout: float = 240.0,
     on_progress: Callable[[float, float], None] | None = None,
     parameters: Sequence[str] = (),
     lockstep: bool = False,
@@ -56,7 +64,6 @@ def run_live(
         bag: rosbag2 folder with the images and their camera_info.
         output: folder to be made; gets the bag `recorded` and `node.log`.
         image_topic: topic of the images in the bag; a `/compressed` ending selects JPEG.
-        start_timeout: seconds for the node to load and warm up.
         parameters: more of the node's parameters, each ``name:=value``.
         lockstep: send each image after the outputs of the one before, instead of by the clock;
             for pictures, which have no rate, so that none is dropped.
@@ -64,10 +71,7 @@ def run_live(
     Raises:
         LiveError: the node did not start or died; the message holds its last lines.
     """
-    from ood_perception.bags import rosbag2 as bags
-    from ood_perception.ros.tools.domain import private_domain
-    from ood_perception.ros.tools.playing import play
-    from ood_perception.ros.tools.recording import record
+    from ood_perception.evaluation.replay import LiveRun
 
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,6 @@ def run_live(
     settings = [
         f'profile:={profile}',
         f'device:={device}',
-        f'engine:={engine}',
         f'image_transport:={transport}',
         f'warm_up_size:=[{width}, {height}]',
         *parameters,
@@ -119,7 +122,7 @@ def run_live(
                 topics=topics,
                 rate=rate,
                 wait_for=[image_topic],
-                wait_timeout=start_timeout,
+                wait_timeout=START_TIMEOUT,
                 stop=watcher,
                 on_progress=on_progress,
                 hold=turn,
@@ -168,9 +171,6 @@ class _Turn:
 
 
 def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
-    from ood_perception.bags import rosbag2 as bags
-    from ood_perception.frames.decode import stamp_ns
-
     present = {topic.name for topic in bags.topics(recorded) if topic.count}
     if info in present:
         for received, message in bags.read_topic(recorded, info):
@@ -185,8 +185,6 @@ def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
 
 
 def _read_engine(run: LiveRun, recorded: Path) -> None:
-    from ood_perception.bags import rosbag2 as bags
-
     if '/diagnostics' not in {topic.name for topic in bags.topics(recorded) if topic.count}:
         return
     for _, message in bags.read_topic(recorded, '/diagnostics'):
@@ -197,9 +195,6 @@ def _read_engine(run: LiveRun, recorded: Path) -> None:
 
 
 def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
-    from ood_perception.bags import rosbag2 as bags
-    from ood_perception.frames.decode import BadImage, decode
-
     why = 'there is none'
     for _, message in bags.read_topic(bag, topic, problem=lambda _: None):
         try:

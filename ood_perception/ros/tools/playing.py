@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.context import Context
-from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from ood_perception.bags import rosbag2 as bag
+from ood_perception.bags import reading as bag
 from ood_perception.ros import qos
-from ood_perception.ros.tools.session import SETTLE, message_class, tool_node, wait_until
+from ood_perception.ros.tools.session import SETTLE, flush, message_class, tool_node, wait_until
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,6 @@ def play(
         start: seconds of the bag to leave out.
         remap: recorded topic -> topic to publish to.
         wait_for: topics (as published) that must have a subscriber before the first message.
-        wait_timeout: seconds to wait for them.
         context: an initialised context, None for a fresh one.
         hold: is called with the published topic before each message, and may wait.
 
@@ -73,7 +71,7 @@ def play(
         raise ValueError(f'clock, loop, start: expected 0 or more, got {clock}, {loop}, {start}')
     stop = stop or threading.Event()
     remap = remap or {}
-    with bag.opened(path) as reader, tool_node('ood_play', context) as node:
+    with bag.Bag(path) as reader, tool_node('ood_play', context) as node:
         if damage := getattr(reader, 'damage', ''):
             log.warning('%s: %s', path, damage)
         connections = _choose(path, reader.connections, topics, remap)
@@ -93,7 +91,10 @@ def play(
                 raise bag.BagError(f'nobody subscribed to {name} within {wait_timeout:g} s')
         if wait_for:
             stop.wait(SETTLE)
-        clock_publisher = _clock(node) if clock else None
+        clock_publisher = None
+        if clock:
+            kind = message_class('rosgraph_msgs/msg/Clock')
+            clock_publisher = node.create_publisher(kind, '/clock', 10)
         sent = dict.fromkeys(by_topic, 0)
         first = reader.start_time + round(start * 1e9)
         length = max(0.0, (reader.end_time - first) / 1e9)
@@ -115,7 +116,8 @@ def play(
             pace.tell(stamp)
             if not any(sent.values()) and not stop.is_set():
                 raise bag.BagError(_nothing(path, by_topic, start))
-        _drain(publishers.values(), stop)
+        if not stop.is_set():
+            flush(publishers.values())
         return sent
 
 
@@ -202,17 +204,3 @@ def recorded_qos(connection: Any) -> QoSProfile:
         made.history = HistoryPolicy.KEEP_ALL
     made.depth = max(10, min(int(first.depth), 1000))
     return made
-
-
-def _clock(node: Node) -> Publisher:
-    return node.create_publisher(message_class('rosgraph_msgs/msg/Clock'), '/clock', 10)
-
-
-def _drain(publishers: Any, stop: threading.Event) -> None:
-    """Give the last messages time to leave before the publishers go."""
-    if stop.is_set():
-        return
-    for publisher in publishers:
-        if publisher.get_subscription_count():
-            publisher.wait_for_all_acked(Duration(seconds=2))
-    time.sleep(0.2)

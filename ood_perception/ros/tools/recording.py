@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rclpy.context import Context
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from ood_perception.bags import rosbag2 as bag
+from ood_perception.bags import reading as bag
+from ood_perception.bags import writing
+from ood_perception.ros import qos
 from ood_perception.ros.tools.session import message_class, tool_node
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,6 @@ def record(
     seconds: float = 0.0,
     storage: str = 'mcap',
     types: dict[str, str] | None = None,
-    context: Context | None = None,
     stop: threading.Event | None = None,
     ready: threading.Event | None = None,
     on_progress: Callable[[dict[str, int]], None] | None = None,
@@ -53,7 +53,6 @@ def record(
         seconds: longest duration, 0 = without end.
         storage: 'mcap' or 'sqlite3'.
         types: topic -> message type, for topics whose publisher comes later; saves the discovery.
-        context: an initialised context, None for a fresh one.
         ready: is set once every topic of `topics` is subscribed.
         on_progress: is told the counts about five times a second.
 
@@ -61,10 +60,10 @@ def record(
         Messages per topic.
 
     Raises:
-        BagError: as `bag.open_writer`.
+        BagError: as `writing.open_writer`.
     """
     stop = stop or threading.Event()
-    with bag.open_writer(path, storage) as writer, tool_node('ood_record', context) as node:
+    with writing.open_writer(path, storage) as writer, tool_node('ood_record') as node:
         recorder = _Recorder(writer, node, list(topics), types or {})
         end = time.monotonic() + seconds if seconds else float('inf')
         told = 0.0
@@ -127,7 +126,11 @@ class _Recorder:
     def _subscribe(self, name: str, kind: str) -> None:
         message = message_class(kind)
         profile = offered_qos(self.node, name)
-        definition, digest = self._definition(kind, message)
+        # The bag's metadata wants the definition of the message and the hash of its type.
+        if kind not in self.store.types:
+            raise ImportError(f'message type {kind} is unknown to the bag writer')
+        definition, _ = self.store.generate_msgdef(kind, ros_version=2)
+        digest = self.store.hash_rihs01(kind)
         connection = self.writer.add_connection(
             name, kind, msgdef=definition, rihs01=digest, offered_qos_profiles=[_stored(profile)]
         )
@@ -143,13 +146,6 @@ class _Recorder:
 
         self.node.create_subscription(message, name, keep, profile, raw=True)
         self.subscribed.add(name)
-
-    def _definition(self, kind: str, message: Any) -> tuple[str, str]:
-        """Message definition and type hash that the bag's metadata wants."""
-        if kind not in self.store.types:
-            raise ImportError(f'message type {kind} is unknown to the bag writer')
-        definition, _ = self.store.generate_msgdef(kind, ros_version=2)
-        return definition, self.store.hash_rihs01(kind)
 
     def write(self, timeout: float) -> None:
         """Write what was received, waiting at most `timeout` seconds for a first message."""
@@ -180,12 +176,7 @@ def offered_qos(node: Node, topic: str) -> QoSProfile:
     latched = bool(offers) and all(
         q.durability == DurabilityPolicy.TRANSIENT_LOCAL for q in offers
     )
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=DEPTH,
-        reliability=(ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE),
-        durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE),
-    )
+    return qos.make(not best_effort, DEPTH, latched)
 
 
 def _stored(profile: QoSProfile) -> Any:

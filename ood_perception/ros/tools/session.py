@@ -10,13 +10,15 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import rclpy
 from rclpy.context import Context
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 
 from ood_perception.ros.process import prepare
 
@@ -28,7 +30,7 @@ before that one knows of it, and of the subscriber to one topic before that to i
 
 
 @contextlib.contextmanager
-def tool_node(name: str, context: Context | None = None, spin: bool = True) -> Iterator[Node]:
+def tool_node(name: str, context: Context | None = None) -> Iterator[Node]:
     """
     Node that lives as long as the `with` block, spun by a thread of its own.
 
@@ -50,15 +52,13 @@ def tool_node(name: str, context: Context | None = None, spin: bool = True) -> I
             executor.spin_once(timeout_sec=0.1)
 
     thread = threading.Thread(target=serve, name=name, daemon=True)
-    if spin:
-        thread.start()
+    thread.start()
     try:
         yield node
     finally:
         ended.set()
         executor.wake()
-        if spin:
-            thread.join(timeout=5)
+        thread.join(timeout=5)
         executor.shutdown()
         node.destroy_node()
         if own:
@@ -77,6 +77,14 @@ def message_class(kind: str) -> Any:
         return getattr(importlib.import_module(f'{package}.msg'), name)
     except (ImportError, AttributeError) as error:
         raise ImportError(f'message type {kind} is not installed (package {package})') from error
+
+
+def flush(publishers: Iterable[Publisher | None]) -> None:
+    """Give the last messages time to leave."""
+    for publisher in publishers:
+        if publisher is not None and publisher.get_subscription_count():
+            publisher.wait_for_all_acked(Duration(seconds=2))
+    time.sleep(0.2)
 
 
 def wait_until(

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from rclpy.context import Context
 from sensor_msgs.msg import CompressedImage
 
 from ood_perception.ros import qos
@@ -95,30 +94,25 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(
-    topic: str = '/ood/overlay/compressed', port: int = 8080, context: Context | None = None
-) -> Iterator[str]:
+def serve(topic: str = '/ood/overlay/compressed', port: int = 8080) -> Iterator[str]:
     """
     Show a sensor_msgs/CompressedImage topic (JPEG) while the `with` block lasts.
 
     Args:
-        topic: to be shown.
         port: of 127.0.0.1, 0 = any that is free.
-        context: an initialised context, None for a fresh one.
 
     Yields:
         The address to open.
 
     Raises:
         ValueError: the port cannot be used.
-
     """
     newest = _Newest()
     try:
         server = _Server(port, newest)
     except (OSError, OverflowError) as error:
         raise ValueError(f'port {port} cannot be used ({error}); choose another one') from None
-    with server, tool_node('ood_view', context) as node:
+    with server, tool_node('ood_view') as node:
         node.create_subscription(
             CompressedImage, topic, lambda m: newest.put(bytes(m.data)), qos.profile('latest')
         )
