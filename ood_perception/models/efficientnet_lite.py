@@ -172,6 +172,10 @@ class EfficientNetLite0(nn.Module):
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
+        for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+            # as timm draws them: the maps of a random network keep their spread, too
+            fan_out = conv.kernel_size[0] ** 2 * conv.out_channels // conv.groups
+            nn.init.normal_(conv.weight, 0.0, (2 / fan_out) ** 0.5)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See the class."""
