@@ -106,7 +106,10 @@ def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path):
             assert client.feed('image', shown, lambda n=count: client.count('processed') > n)
         answer = client.set_bool('learn_normal', False)
         assert answer.success, answer.message
-        assert client.feed('image', image(frame.image), found)
+        client.got['heatmap'].clear()
+        assert client.feed(
+            'image', image(frame.image), lambda: found() and bool(client.got['heatmap'])
+        )
         first = next(m for m in client.got['instances'] if seen(m))
         number = seen(first)[0]
         outlined = pixels(first) == number
