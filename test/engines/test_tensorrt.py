@@ -1,0 +1,60 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""TensorRT where no GPU is: what is said without its libraries, and what they build with them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from ood_perception.engines import tensorrt_rtx
+from ood_perception.engines.export import export
+from ood_perception.engines.onnx import export_onnx
+from ood_perception.engines.tuple_output import TupleOutput
+
+from small_models import SmallSegmentor
+
+INSTALLED = any(importlib.util.find_spec(name) for name in tensorrt_rtx.MODULES)
+needs_rtx = pytest.mark.skipif(not INSTALLED, reason='needs TensorRT for RTX: make tensorrt')
+
+
+@pytest.mark.skipif(INSTALLED, reason='TensorRT for RTX is here')
+def test_a_missing_library_says_how_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match=r'pip install "ood_perception\[rtx\]"'):
+        export(SmallSegmentor(), (32, 48), tmp_path / 'x', 'tensorrt-rtx', 'sm_89')
+
+
+@pytest.mark.parametrize(('kind', 'gpu'), [('tensorrt-rtx', ''), ('onnx', 'sm_89')])
+def test_an_engine_is_for_a_gpu_and_nothing_else_is(kind: str, gpu: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='--for sm_89'):
+        export(SmallSegmentor(), (32, 48), tmp_path / 'x', kind, gpu)
+
+
+@needs_rtx
+@pytest.mark.parametrize('gpu', ['sm_75', 'sm_89', 'sm_120'])
+def test_an_engine_for_a_gpu_that_is_not_here(gpu: str, tmp_path: Path) -> None:
+    path = tmp_path / 'small.engine'
+    assert export(SmallSegmentor(), (32, 48), path, 'tensorrt-rtx', gpu) < 1e-4
+    assert [file.name for file in tmp_path.iterdir()] == ['small.engine']
+    assert path.stat().st_size > 1000
+
+
+@needs_rtx
+@pytest.mark.parametrize('gpu', ['sm_87', '89', 'none', 'H200'])
+def test_a_gpu_that_is_not_built_for_is_named_with_those_that_are(gpu: str) -> None:
+    with pytest.raises(ValueError, match=f'sm_80.*{gpu}.*trtexec'):
+        tensorrt_rtx.target(gpu)
+
+
+@needs_rtx
+def test_a_file_that_is_cut_off_leaves_no_engine(tmp_path: Path) -> None:
+    source = tmp_path / 'model.onnx'
+    export_onnx(TupleOutput(SmallSegmentor().eval(), False), torch.zeros(1, 3, 32, 48), source)
+    source.write_bytes(source.read_bytes()[:-500])
+    with pytest.raises(ValueError, match=r'cannot read .*model\.onnx'):
+        tensorrt_rtx.build_engine(source, tmp_path / 'x', tensorrt_rtx.target('sm_89'))
+    assert [file.name for file in tmp_path.iterdir()] == ['model.onnx']
