@@ -110,7 +110,7 @@ def _moved(boxes: Tensor, steps: Tensor, coder: BoxCoder, size: tuple[int, int])
 
 def _large(boxes: Tensor, least: float) -> Tensor:
     """Whether both sides of each box have so many pixels."""
-    return (boxes[..., 2:] - boxes[..., :2] >= least).all(-1)
+    return (boxes[..., 2:] - boxes[..., :2]).amin(-1) >= least
 
 
 def _rows(boxes: Tensor, order: Tensor) -> Tensor:
