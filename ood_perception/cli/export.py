@@ -27,7 +27,7 @@ def export(
 ) -> None:
     """Export the network of a profile and check the export against eager."""
     from ood_perception.building import image_size, load_segmentor
-    from ood_perception.cli.progress import parse_size
+    from ood_perception.cli.progress import fail, parse_size
     from ood_perception.engines.export import export as export_model
     from ood_perception.profile import Profile, ProfileError
 
@@ -38,7 +38,7 @@ def export(
         shape = image_size(loaded, segmentor, height, width)
         gap = export_model(segmentor, shape, path, format, gpu)
     except (ProfileError, ValueError, ImportError) as error:
-        raise typer.BadParameter(str(error)) from error
+        raise fail(error) from error
     what = 'the ONNX that it is built from differs' if gpu else 'differs'
     typer.echo(f'{path}: {path.stat().st_size / 2**20:.1f} MB, {what} from eager by {gap:.1e}')
     if gap > tolerance:

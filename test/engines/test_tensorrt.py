@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,21 @@ def test_a_file_that_is_cut_off_leaves_no_engine(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r'cannot read .*model\.onnx'):
         tensorrt_rtx.build_engine(source, tmp_path / 'x', tensorrt_rtx.target('sm_89'))
     assert [file.name for file in tmp_path.iterdir()] == ['model.onnx']
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec('torch_tensorrt'), reason='needs torch-tensorrt: make tensorrt'
+)
+def test_the_compact_network_becomes_one_engine(tmp_path: Path) -> None:
+    # a process of its own, which pretends a GPU before it imports torch-tensorrt
+    table = tmp_path / 'table.csv'
+    script = Path(__file__).parents[2] / 'benchmarks' / 'tensorrt_build.py'
+    command = [sys.executable, str(script), '--networks', 'compact', '--output', str(table)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with table.open(newline='') as file:
+        (row,) = csv.DictReader(file)
+    assert row['operators'] == row['supported']
+    assert row['engines'] == '1'
+    assert row['trouble'] == row['in_torch'] == ''
+    assert float(row['megabytes']) > 10
