@@ -182,7 +182,7 @@ def row_of(name: str, gpu: str) -> dict[str, Any]:
             try:
                 row.update(step(network, inputs, Path(folder), *arguments))
             except Exception as error:  # the other half still tells something
-                reason = ' '.join(str(error).split())[:300]
+                reason = ' '.join(str(error).replace(f'{folder}/', '').split())[:300]
                 row['trouble'] += f'{step.__name__}: {type(error).__name__}: {reason} '
     return row
 
