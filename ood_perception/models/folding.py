@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -34,7 +35,7 @@ def tables_kept(model: nn.Module) -> Iterator[None]:
     What is exported after a first call then holds it as a constant: an engine has less to do, and
     TensorRT lacks the operator that resamples the positions of DINOv2.
     """
-    layers = [layer for layer in model.modules() if hasattr(layer, 'tables')]
+    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, 'tables')]
     for layer in layers:
         layer.tables = {}
     try:
