@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from ood_perception.engines import tensorrt_rtx
 from ood_perception.engines.onnx import export_onnx
-from ood_perception.engines.tensorrt import build
+from ood_perception.engines.tensorrt import build, in_precision
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.masks import boxes, create_mask_model, create_prompts
 from ood_perception.masks.rcnn_slots import detect_in_slots
@@ -47,8 +47,8 @@ from ood_perception.models import create_model
 from ood_perception.models.folding import fold
 
 FIELDS = (
-    'network', 'inputs', 'operators', 'supported', 'share', 'engines', 'in_torch', 'gpu', 'layers',
-    'megabytes', 'seconds', 'trouble', 'versions', 'command',
+    'network', 'inputs', 'precision', 'operators', 'supported', 'share', 'engines', 'in_torch',
+    'gpu', 'layers', 'megabytes', 'seconds', 'trouble', 'versions', 'command',
 )  # fmt: skip
 
 Case = tuple[nn.Module, tuple[Tensor, ...]]
@@ -170,13 +170,18 @@ def ahead_of_time(
     return {'layers': layers, 'megabytes': path.stat().st_size / 2**20, 'seconds': seconds}
 
 
-def row_of(name: str, gpu: str) -> dict[str, Any]:
+def row_of(name: str, gpu: str, precision: str) -> dict[str, Any]:
     """What becomes of one network; what fails is named under `trouble`."""
     torch.manual_seed(0)
     network, inputs = NETWORKS[name]()
     network.requires_grad_(False)
+    if precision != 'float32':
+        dtype = getattr(torch, precision)
+        network, inputs = in_precision(network, dtype), tuple(x.to(dtype) for x in inputs)
     sizes = ' '.join('x'.join(map(str, x.shape)) for x in inputs)
-    row: dict[str, Any] = {'network': name, 'inputs': sizes, 'gpu': gpu, 'trouble': ''}
+    row: dict[str, Any] = {
+        'network': name, 'inputs': sizes, 'precision': precision, 'gpu': gpu, 'trouble': '',
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         for step, arguments in ((dry_run, ()), (ahead_of_time, (gpu,))):
             try:
@@ -191,6 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
     parser.add_argument('--networks', default=','.join(NETWORKS), help='names, by commas')
     parser.add_argument('--for', dest='gpu', default='sm_89', help='GPU of the RTX engines')
+    parser.add_argument('--precision', default='float32', help='of the weights')
     parser.add_argument('--output', type=Path, help='CSV to append to')
     options = parser.parse_args()
     names = options.networks.split(',')
@@ -206,7 +212,7 @@ def main() -> None:
         'command': shlex.join(['python', *sys.argv]),
     }
     for name in names:
-        row = row_of(name, options.gpu)
+        row = row_of(name, options.gpu, options.precision)
         print(', '.join(f'{k} {v}' for k, v in row.items() if v != ''), flush=True)
         if options.output:
             append(options.output, FIELDS, [{**row, **about}])

@@ -63,8 +63,8 @@ class TensorRTEngine:
         self._device = device
         self._precision = precision
         self.rounded = precision != torch.float32
-        model = copy.deepcopy(model) if self.rounded else model
-        self._network = TupleOutput(model.eval().to(device, precision), features)
+        model = in_precision(model, precision) if self.rounded else model
+        self._network = TupleOutput(model.eval().to(device), features)
         self._engines: dict[Shape, Any] = {}
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
@@ -112,6 +112,15 @@ class TensorRTEngine:
         except Exception as error:
             log.warning('the engine cannot be kept in %s (%s)', path, error)
         return engine
+
+
+def in_precision(model: nn.Module, precision: torch.dtype) -> nn.Module:
+    """Copy a model and round its parameters, but for those of layers that are `exact`."""
+    rounded = copy.deepcopy(model).to(precision)
+    for layer, source in zip(rounded.modules(), model.modules(), strict=True):
+        if getattr(layer, 'exact', False):
+            layer.to(torch.float32).load_state_dict(source.state_dict())
+    return rounded
 
 
 def build(network: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any:

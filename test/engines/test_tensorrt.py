@@ -17,9 +17,11 @@ import torch
 from ood_perception.engines import tensorrt_rtx
 from ood_perception.engines.export import export
 from ood_perception.engines.onnx import export_onnx
+from ood_perception.engines.tensorrt import in_precision
 from ood_perception.engines.tuple_output import TupleOutput
+from ood_perception.models import create_model
 
-from small_models import SmallSegmentor
+from small_models import UEM, SmallSegmentor
 
 INSTALLED = any(importlib.util.find_spec(name) for name in tensorrt_rtx.MODULES)
 needs_rtx = pytest.mark.skipif(not INSTALLED, reason='needs TensorRT for RTX: make tensorrt')
@@ -61,6 +63,23 @@ def test_a_file_that_is_cut_off_leaves_no_engine(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r'cannot read .*model\.onnx'):
         tensorrt_rtx.build_engine(source, tmp_path / 'x', tensorrt_rtx.target('sm_89'))
     assert [file.name for file in tmp_path.iterdir()] == ['model.onnx']
+
+
+@torch.no_grad()
+def test_a_half_copy_keeps_what_must_be_exact() -> None:
+    torch.manual_seed(0)
+    model = create_model('uem_gg', **UEM)
+    half = in_precision(model, torch.float16)
+    kinds = {name: value.dtype for name, value in half.named_parameters()}
+    kept = {name for name, dtype in kinds.items() if dtype == torch.float32}
+    heads = ('segmentor.segmentation_head.', 'ood_head.')
+    assert kept == {name for name in kinds if name.startswith(heads)}
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    images = torch.randn(1, 3, 56, 84)
+    want, got = model(images), half(images.half())
+    for a, b in ((got.logits, want.logits), (got.ood, want.ood)):
+        assert a.dtype == torch.float16
+        assert float((a.float() - b).abs().max()) < 0.02 * float(b.abs().max())
 
 
 @pytest.mark.skipif(
