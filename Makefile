@@ -5,12 +5,14 @@
 #   make test                 ruff, mypy, lint-imports, unit tests, tests over real DDS, colcon build
 #   make test-all             the same, the tests of research/, and those that take minutes: the built wheel, ...
 #   make lint                 ruff, mypy, lint-imports and the licence lines alone
+#   make tensorrt             what TensorRT makes of every network, without a GPU, in an environment of its own
 #   make locks                pin requirements/ anew from pyproject.toml (UPGRADE=1: newer versions)
 #
-# VENV=DIR chooses the virtual environment, PYTHON=python3.12 the interpreter, TORCH_INDEX=URL where PyTorch comes from
-# (https://download.pytorch.org/whl/cpu: the small build without CUDA).
+# VENV=DIR chooses the virtual environment (TENSORRT_VENV=DIR that of `make tensorrt`), PYTHON=python3.12 the interpreter,
+# TORCH_INDEX=URL where PyTorch comes from (https://download.pytorch.org/whl/cpu: the small build without CUDA).
 
 VENV ?= .venv
+TENSORRT_VENV ?= .venv-tensorrt
 INPUT ?=
 SECONDS_OF_DRIVE ?= 12
 UPGRADE ?=
@@ -19,7 +21,7 @@ BIN = $(VENV)/bin
 # Without cached bytecode every process of the demo and of the tests compiles torch's modules anew: 8 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all lint unit slow colcon locks clean
+.PHONY: demo test test-all lint unit slow colcon tensorrt locks clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.run
@@ -48,6 +50,10 @@ slow: $(VENV)/.test
 colcon: $(VENV)/.test
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/colcon_smoke.sh
 
+tensorrt: $(TENSORRT_VENV)/.tensorrt
+	$(TENSORRT_VENV)/bin/python -m pytest -q test/engines/test_tensorrt.py
+	$(TENSORRT_VENV)/bin/python benchmarks/tensorrt_build.py --output benchmarks/results/tensorrt_build.csv
+
 locks: $(VENV)/.run
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh tools/locks.sh $(if $(UPGRADE),--upgrade)
 
@@ -57,6 +63,12 @@ $(VENV)/.run: requirements/run.txt requirements/ros.txt pyproject.toml setup.py 
 
 $(VENV)/.test: $(VENV)/.run requirements/test.txt
 	sh tools/setup_venv.sh $(VENV) test
+	@touch $@
+
+# Without what they require: torch-tensorrt-rtx names a package that exists for no Python here, only its parts do.
+$(TENSORRT_VENV)/.tensorrt: requirements/test.txt requirements/tensorrt.txt tools/setup_venv.sh
+	sh tools/setup_venv.sh $(TENSORRT_VENV) test
+	$(TENSORRT_VENV)/bin/python -m uv pip install --python $(TENSORRT_VENV)/bin/python --no-deps -r requirements/tensorrt.txt
 	@touch $@
 
 clean:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape
 from ood_perception.engines.tuple_output import TupleOutput
+from ood_perception.models.folding import tables_kept
 from ood_perception.models.output import SegmentorOutput
 
 OPSET = 20
@@ -44,7 +45,10 @@ def export_onnx(
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     batch = batch and takes_any_batch(network)
     # an exporter refuses tensors of inference mode, which this may be called in
-    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+    with (
+        torch.inference_mode(False), torch.no_grad(), tables_kept(network),
+        warnings.catch_warnings(),
+    ):  # fmt: skip
         warnings.simplefilter('ignore')
         logging.getLogger('torch.onnx').setLevel(logging.ERROR)
         # a batch of one in the example would be one for ever

@@ -4,9 +4,8 @@
 """
 TensorRT engine through torch-tensorrt, with engines cached on disk.
 
-Written against the documentation of torch-tensorrt (`torch_tensorrt.dynamo.compile`,
-`torch_tensorrt.save`, `torch.export.load`); it could not be run on the machines that this package
-is tested on.
+It never ran on a GPU. `benchmarks/tensorrt_build.py` takes :func:`build` as far as a machine
+without one allows: up to how torch-tensorrt would cut each network into engines.
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ class TensorRTEngine:
         self._device = device
         self._precision = precision
         self.rounded = precision != torch.float32
-        model = copy.deepcopy(model) if self.rounded else model
-        self._network = TupleOutput(model.eval().to(device, precision), features)
+        model = in_precision(model, precision) if self.rounded else model
+        self._network = TupleOutput(model.eval().to(device), features)
         self._engines: dict[Shape, Any] = {}
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
@@ -103,16 +102,43 @@ class TensorRTEngine:
             except Exception as error:  # a cache is never worth a crash
                 log.warning('kept engine %s cannot be used (%s); building anew', path, error)
         log.info('building a TensorRT engine for %s; the next start finds it in %s', shape, path)
-        with torch.inference_mode(False), torch.no_grad():
-            exported = torch.export.export(self._network, (images.clone(),))
-            engine = self._trt.dynamo.compile(
-                exported, inputs=[images], device=self._device, use_explicit_typing=True
-            )
+        engine = build(self._network, (images,), device=self._device)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix('.partial')
-            self._trt.save(engine, str(partial), inputs=[images])
+            with torch.inference_mode(False), torch.no_grad():
+                self._trt.save(engine, str(partial), inputs=[images.clone()])
             partial.replace(path)
         except Exception as error:
             log.warning('the engine cannot be kept in %s (%s)', path, error)
         return engine
+
+
+def in_precision(model: nn.Module, precision: torch.dtype) -> nn.Module:
+    """Copy a model and round its parameters, but for those of layers that are `exact`."""
+    rounded = copy.deepcopy(model).to(precision)
+    for layer, source in zip(rounded.modules(), model.modules(), strict=True):
+        if getattr(layer, 'exact', False):
+            layer.to(torch.float32).load_state_dict(source.state_dict())
+    return rounded
+
+
+def build(network: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any:
+    """
+    Compile a network for the shapes, the types and the device of its example inputs.
+
+    Args:
+        network: in evaluation mode.
+        inputs: as the network is called with.
+        **options: of `torch_tensorrt.dynamo.compile`.
+
+    Returns:
+        A module that is called as the network is.
+
+    """
+    import torch_tensorrt
+
+    with torch.inference_mode(False), torch.no_grad():
+        inputs = tuple(x.clone() for x in inputs)  # an exporter refuses tensors of inference mode
+        program = torch.export.export(network, inputs)
+        return torch_tensorrt.dynamo.compile(program, inputs=inputs, **options)

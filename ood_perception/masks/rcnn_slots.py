@@ -44,7 +44,7 @@ def detect_in_slots(detector: PromptRCNN, scores: Tensor) -> tuple[Tensor, Tenso
     steps = deltas.view(batch, count, -1, 4)[:, :, 1:].transpose(1, 2)
     boxes = _moved(proposals[:, None], steps, heads.box_coder, size)
     able = (confidences > heads.score_thresh) & found[:, None] & _large(boxes, 1e-2)
-    confidences, order = confidences.sort(dim=2, descending=True, stable=True)
+    confidences, order = _best_first(confidences)
     boxes, able = _rows(boxes, order), able.gather(2, order)
     kept = best_of_rivals(overlaps(boxes, boxes)[0] > heads.nms_thresh, able)
     return _best(boxes, torch.where(kept, confidences, 0.0), heads.detections_per_img)
@@ -110,7 +110,14 @@ def _moved(boxes: Tensor, steps: Tensor, coder: BoxCoder, size: tuple[int, int])
 
 def _large(boxes: Tensor, least: float) -> Tensor:
     """Whether both sides of each box have so many pixels."""
-    return (boxes[..., 2:] - boxes[..., :2] >= least).all(-1)
+    return (boxes[..., 2:] - boxes[..., :2]).amin(-1) >= least
+
+
+def _best_first(confidences: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort (..., N), equal ones in their order."""
+    if torch.compiler.is_exporting():  # ONNX has no sort; its top-k keeps the order of equal ones
+        return confidences.topk(confidences.shape[-1])
+    return confidences.sort(descending=True, stable=True)
 
 
 def _rows(boxes: Tensor, order: Tensor) -> Tensor:

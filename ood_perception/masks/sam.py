@@ -114,7 +114,7 @@ class SamMaskModel(nn.Module):
         scaled = torch.stack([boxes[:, i] * (down if i % 2 else across) for i in range(4)], 1)
         sparse, dense = self.sam.prompt_encoder(points=None, boxes=scaled, masks=None)
         # `MaskDecoder.predict_masks` with an embedding for each box, and of its masks the first.
-        decoder, count = self.sam.mask_decoder, len(boxes)
+        decoder, count = self.sam.mask_decoder, boxes.shape[0]
         own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([own.expand(count, -1, -1), sparse], 1)
         places = self.sam.prompt_encoder.get_dense_pe().expand(count, -1, -1, -1)

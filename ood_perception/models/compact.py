@@ -38,6 +38,17 @@ def channels_last(maps: Sequence[Tensor]) -> list[Tensor]:
     return [x.contiguous(memory_format=torch.channels_last) for x in maps]
 
 
+def halve(x: Tensor) -> Tensor:
+    """
+    Average 2x2 pixels, what is left of them at an odd side.
+
+    (B, C, h, w) -> (B, C, ceil(h / 2), ceil(w / 2)).
+    """
+    # TensorRT has no such pooling, and a network that asks for it is cut into two engines there,
+    # also where the sides are even: those of an image of `SPEC` always are.
+    return F.avg_pool2d(x, 2, ceil_mode=bool(x.shape[2] % 2 or x.shape[3] % 2))
+
+
 class ContextBlock(nn.Module):
     """Residual depthwise-separable convolution; dilation lets it look around."""
 
@@ -121,7 +132,7 @@ class CompactFPN(nn.Module):
         for i in (3, 2, 1):
             levels[i - 1] = levels[i - 1] + resize_like(levels[i], levels[i - 1])
         fine, *coarse = [layer(x) for layer, x in zip(self.smooth, levels, strict=True)]
-        total = F.avg_pool2d(fine, 2, ceil_mode=True)
+        total = halve(fine)
         for level in coarse:
             total = total + resize_like(level, total)
         return self.head(self.fuse(total))
@@ -166,7 +177,7 @@ class CompactUEM(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Five backbone maps -> u (B, 2, H/2, W/2), channel 0 inlier, 1 outlier."""
         half, quarter, *coarse = channels_last(maps)
-        pooled = F.avg_pool2d(quarter, 2, ceil_mode=True)
+        pooled = halve(quarter)
         x = self.inp[1:](self._mix(pooled, coarse))
         x = x + self.glob(x.mean((2, 3)))[:, :, None, None]
         x = self.mid(self.ctx(x))

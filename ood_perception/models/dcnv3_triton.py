@@ -20,11 +20,11 @@ from ood_perception.models.dcnv3_geometry import Geometry
 
 
 @triton.jit
-def _corner(pointer, y, x, height, width, channels, column, weight, valid):  # type: ignore[no-untyped-def]
+def _corner(pointer, y, x, height, width, channels, column, weight, wanted):  # type: ignore[no-untyped-def]
     """Weighted value at integer pixel (y, x) of each row of the block; 0 outside of the image."""
-    inside = valid & (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    inside = wanted & ((y >= 0) & (y < height) & (x >= 0) & (x < width))[:, None]
     place = (y * width + x) * channels
-    sample = tl.load(pointer + place[:, None] + column[None, :], mask=inside[:, None], other=0.0)
+    sample = tl.load(pointer + place[:, None] + column[None, :], mask=inside, other=0.0)
     return sample.to(tl.float32) * weight[:, None]
 
 
@@ -42,14 +42,17 @@ def _forward(  # type: ignore[no-untyped-def]
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = pixel < rows * columns
     lane = tl.arange(0, PADDED)
-    column = tl.where(lane < WIDTH, group * WIDTH + lane, group * WIDTH)
+    # one sum, whose lanes lie side by side: Triton then loads 16 bytes at a time
+    column = group * WIDTH + lane
+    wanted = valid[:, None] & (lane < WIDTH)[None, :]
     centre_y = ((pixel // columns) * stride + first).to(tl.float32)
     centre_x = ((pixel % columns) * stride + first).to(tl.float32)
     source = value + image * height * width * channels
     entry = ((image * rows * columns + pixel) * groups + group) * points
     total = tl.zeros([BLOCK, PADDED], dtype=tl.float32)
     half: tl.constexpr = (KERNEL - 1) // 2
-    for k in tl.static_range(points):
+    # A loop: unrolled, the loads of all points take up to 140 registers, and few threads fit.
+    for k in range(points):
         # x-major: y runs fastest over the points
         dx = tl.load(offset + (entry + k) * 2, mask=valid, other=0.0).to(tl.float32)
         dy = tl.load(offset + (entry + k) * 2 + 1, mask=valid, other=0.0).to(tl.float32)
@@ -63,15 +66,14 @@ def _forward(  # type: ignore[no-untyped-def]
         right_share, bottom_share = x - left, y - top
         x0, y0 = left.to(tl.int32), top.to(tl.int32)
         total += _corner(source, y0, x0, height, width, channels, column,
-                         weight * (1 - bottom_share) * (1 - right_share), valid)  # fmt: skip
+                         weight * (1 - bottom_share) * (1 - right_share), wanted)  # fmt: skip
         total += _corner(source, y0, x0 + 1, height, width, channels, column,
-                         weight * (1 - bottom_share) * right_share, valid)  # fmt: skip
+                         weight * (1 - bottom_share) * right_share, wanted)  # fmt: skip
         total += _corner(source, y0 + 1, x0, height, width, channels, column,
-                         weight * bottom_share * (1 - right_share), valid)  # fmt: skip
+                         weight * bottom_share * (1 - right_share), wanted)  # fmt: skip
         total += _corner(source, y0 + 1, x0 + 1, height, width, channels, column,
-                         weight * bottom_share * right_share, valid)  # fmt: skip
+                         weight * bottom_share * right_share, wanted)  # fmt: skip
     place = (image * rows * columns + pixel)[:, None] * channels + column[None, :]
-    wanted = valid[:, None] & (lane < WIDTH)[None, :]
     tl.store(output + place, total.to(output.dtype.element_ty), mask=wanted)
 
 
@@ -93,17 +95,22 @@ def sample_with_triton(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry
     rows, columns = at.output_size(height, width)
     group_width = channels // at.groups
     output = torch.empty(batch, rows, columns, channels, dtype=value.dtype, device=value.device)
-    block = 64 if group_width <= 16 else 32
+    padded = triton.next_power_of_2(group_width)
+    block = pixels(padded, value.element_size())
     first = at.dilation * (at.kernel_size - 1) // 2 - at.padding
     grid = (triton.cdiv(rows * columns, block), at.groups, batch)
     _forward[grid](
         value.contiguous(), offset.contiguous(), mask.contiguous(), output,
         height, width, rows, columns, channels, at.groups,
         float(at.offset_scale), at.stride, first, at.dilation,
-        KERNEL=at.kernel_size, WIDTH=group_width,
-        PADDED=triton.next_power_of_2(group_width), BLOCK=block,
+        KERNEL=at.kernel_size, WIDTH=group_width, PADDED=padded, BLOCK=block,
     )  # fmt: skip
     return output
+
+
+def pixels(padded: int, bytes_each: int) -> int:
+    """Pixels of a block, so that each of its 128 threads holds 16 bytes of one pixel."""
+    return max(1, 128 * 16 // (padded * bytes_each))
 
 
 def supports(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> bool:

@@ -82,9 +82,11 @@ class DINOv2(VisionTransformer):
 
     Attributes:
         spec: how images are to be normalised, and that their sides are multiples of 14.
+        tables: resampled position tables by size, see `folding.tables_kept`.
     """
 
     spec = InputSpec(multiple_of=PATCH)
+    tables: dict[tuple[int, int], Tensor] | None = None
 
     def __init__(
         self,
@@ -122,7 +124,13 @@ class DINOv2(VisionTransformer):
         prefix: Tensor = self.cls_token
         if self.reg_token is None:
             prefix, table = prefix + table[:, :1], table[:, 1:]
-        positions = resample_positions(table, height, width, self.reg_token is not None)
+        tables, size = self.tables, (height, width)
+        if tables is None:
+            positions = resample_positions(table, height, width, self.reg_token is not None)
+        else:
+            if size not in tables:
+                tables[size] = resample_positions(table, *size, self.reg_token is not None)
+            positions = tables[size]
         tokens = [prefix.expand(batch, -1, -1)]
         if self.reg_token is not None:
             tokens.append(self.reg_token.expand(batch, -1, -1))

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 from torch import nn
 
 
@@ -21,3 +25,21 @@ def fold(model: nn.Module) -> nn.Module:
     for layer in [layer for layer in model.modules() if isinstance(layer, Foldable)]:
         layer.fold()
     return model
+
+
+@contextlib.contextmanager
+def tables_kept(model: nn.Module) -> Iterator[None]:
+    """
+    Let layers with `tables` compute what depends on weights and size alone once while this runs.
+
+    What is exported after a first call then holds it as a constant: an engine has less to do, and
+    TensorRT lacks the operator that resamples the positions of DINOv2.
+    """
+    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, 'tables')]
+    for layer in layers:
+        layer.tables = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.tables = None

@@ -50,6 +50,9 @@ class GMMSegHead(nn.Module):
         diagonal: (K, C, D), standard deviations.
     """
 
+    exact = True
+    """It computes in float32, and so its parameters stay in a copy of the model in half."""
+
     def __init__(self, in_channels: int, num_classes: int, num_components: int = 5) -> None:
         super().__init__()
         shape = (num_classes, num_components, in_channels)
@@ -62,7 +65,9 @@ class GMMSegHead(nn.Module):
 
     def normalise(self, features: Tensor) -> Tensor:
         """Map float (B, D, h, w) to unit-length vectors (B, h, w, D)."""
-        return F.normalize(self.feat_norm(features.permute(0, 2, 3, 1)), dim=-1)
+        # a GPU's norm takes no mix of types
+        features = features.permute(0, 2, 3, 1).to(self.feat_norm.weight.dtype)
+        return F.normalize(self.feat_norm(features), dim=-1)
 
     def log_prob(self, features: Tensor) -> Tensor:
         """

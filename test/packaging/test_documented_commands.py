@@ -69,6 +69,9 @@ SPECIAL = {
     'demo': Special('takes a minute', more='--seconds 1'),
     'evaluate bag DRIVE --require': Special('the drive is short', says='figures are missed'),
     'evaluate drive': Special('takes a minute', more='--seconds 1'),
+    'export compact.engine': Special(
+        'the library is no part of the locks', says='TensorRT for RTX is needed'
+    ),
     'learn-normal': Special('the drive is short', more='--every 1'),
     'record OUT': Special('goes on for ever, needs a camera', beside=CAMERA),
     'record monday': Special('takes 600 s, needs a camera', beside=CAMERA, absent='monday'),
