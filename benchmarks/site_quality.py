@@ -164,13 +164,14 @@ def peaks(pipeline: Pipeline, ground: ProvingGround, seconds: int) -> tuple[Peak
         hit = np.asarray(share) > 0.5
         found.look('', now, result.ids, result.confidences)
         hits.look('', now, result.ids[hit], result.confidences[hit])
-        there.look('', now, [1] * bool((frame.anomaly == 1).sum() > 200), [1.0] * 9)
+        large = int((frame.anomaly == 1).sum() > 200)
+        there.look('', now, [1] * large, [1.0] * large)
     return found, hits, there
 
 
 def budget(drives: int, seconds: int, per_hour: float, profile: str) -> dict[str, Any]:
     """Row of a budget of alarms."""
-    pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
+    pipeline = Pipeline.from_profile(profile, 'cpu')
 
     def run(first: int, unknowns: float | None) -> list[tuple[list[float], ...]]:
         grounds = (ProvingGround(first + i, 480, 360, 2, unknowns) for i in range(drives))
