@@ -75,6 +75,7 @@ def new_worker(seconds: float) -> Worker:
     def publish(*_: Any) -> None:
         time.sleep(seconds)
 
+    worker.leaves_processors = lambda _: True
     worker._decode, worker.publisher.publish = decode, publish  # type: ignore[method-assign]
     return worker
 

@@ -99,6 +99,16 @@ def describe(pipeline: Pipeline) -> str:
     return f'{text}; weights: {licence or "no licence is named in the profile"}'
 
 
+def leaves_processors(pipeline: Pipeline) -> bool:
+    """Whether a processor has nothing to do while the pipeline computes."""
+    import torch
+
+    if pipeline.device.type != 'cpu':
+        return True
+    allowed = getattr(os, 'sched_getaffinity', None)  # Linux tells; elsewhere all are allowed
+    return torch.get_num_threads() < (len(allowed(0)) if allowed else os.cpu_count() or 1)
+
+
 def memory_of(pipeline: Pipeline) -> LearningScore | None:
     """Score that learns on site what is normal; None where the profile's score does not."""
     from ood_perception.scores.base import learns

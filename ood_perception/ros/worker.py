@@ -8,8 +8,9 @@ A pipeline lives in one thread: the thread that built it warms it up, runs it an
 graphs are tied to their thread, and a build must not stop the frames). To replace a pipeline, a
 new thread builds the next one while the old one goes on, and then takes over.
 
-While it computes, a thread beside it decodes the next frames and another publishes the last ones,
-so the slowest of the three sets the rate and not their sum.
+Where computing leaves a processor free (on a GPU, or with fewer threads than processors), a thread
+decodes the next frames meanwhile and another publishes the last ones, so the slowest of the three
+sets the rate and not their sum. Where it does not, they would only stand in its way.
 
 The executor's thread stays free to receive; `frame_processor` says what happens to a frame.
 """
@@ -51,6 +52,7 @@ class Worker(FrameProcessor):
 
     Attributes:
         error: why the first pipeline could not be built, or None.
+        leaves_processors: tells of a pipeline whether to overlap, see the module.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Worker(FrameProcessor):
     ) -> None:
         super().__init__(mailbox, outputs, settings, health, fallback or Fallback([]))
         self.error: Exception | None = None
+        self.leaves_processors = loading.leaves_processors
         self._build = build
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._computing: deque[float] = deque(maxlen=8)  # seconds that the last batches took
@@ -203,8 +206,9 @@ class Worker(FrameProcessor):
             self.health.report('warn', f'{text}; trying again in {pause:.0f} s')
 
     def _serve(self, pipeline: Any, stop: threading.Event) -> None:
-        """Compute one batch after another; the next is decoded and the last sent meanwhile."""
+        """Compute one batch after another; decode and publish meanwhile where that pays."""
         decoder, sender = SideThread('ood decode'), SideThread('ood publish')
+        overlap = self.leaves_processors(pipeline)
         coming: Future[Batch] | None = None
         sent: Future[None] | None = None
         try:
@@ -223,15 +227,19 @@ class Worker(FrameProcessor):
                                 self.publisher.flush(self.settings)
                         if batch.frames:
                             computed, started = threading.Event(), time.monotonic()
-                            coming = decoder.submit(self._decode_ahead, computed)
+                            if overlap:
+                                coming = decoder.submit(self._decode_ahead, computed)
                             try:
                                 results = self.compute(batch)
                             finally:
                                 computed.set()
                             self._computing.append(time.monotonic() - started)
-                            last, sent = sent, sender.submit(self.publish, batch, results)
-                            if last is not None:
-                                last.result()  # of the two, one may wait
+                            if not overlap:
+                                self.publish(batch, results)
+                            else:
+                                last, sent = sent, sender.submit(self.publish, batch, results)
+                                if last is not None:
+                                    last.result()  # of the two, one may wait
                 except Exception as error:
                     if not rclpy.ok() or stop.is_set():
                         return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from node_helpers import image, picture
 from ood_perception.result import Result
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.health import Health
+from ood_perception.ros.loading import leaves_processors
 from ood_perception.ros.settings import Settings
 from ood_perception.ros.side_thread import SideThread
 from ood_perception.ros.worker import Worker
@@ -75,7 +77,7 @@ def worker(ros):
         Health(lambda level, text: said.append(text)),
         build=lambda step: pipeline,
     )
-    worker.said = said
+    worker.said, worker.leaves_processors = said, lambda _: True
     worker.sent, worker.sending = [], threading.Semaphore(1000)
 
     def publish(stream, frame, image, result, settings):
@@ -179,3 +181,29 @@ def test_a_side_thread_keeps_the_order_and_hands_errors_over():
     assert seen == list(range(50))
     assert all(future.done() for future in futures)
     assert isinstance(failed.exception(), ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ('threads', 'device', 'wanted'), [(1, 'cpu', True), (2, 'cpu', False), (2, 'cuda', True)]
+)
+def test_three_things_at_once_only_where_a_processor_is_free(monkeypatch, threads, device, wanted):
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    monkeypatch.setattr('os.sched_getaffinity', lambda _: range(2))
+    assert leaves_processors(SimpleNamespace(device=torch.device(device))) is wanted
+
+
+def test_where_no_processor_is_free_a_batch_is_sent_before_the_next_is_taken(worker):
+    pipeline = worker.pipeline
+    assert worker.stop()
+    pipeline.seen.clear()
+    worker.leaves_processors = lambda _: False
+    worker.start()
+    until(lambda: worker.pipeline is pipeline)
+    put(worker, 1)
+    assert pipeline.begun.acquire(timeout=PATIENCE)
+    put(worker, 2)
+    time.sleep(0.1)
+    assert worker.stream.pending is not None
+    pipeline.go.release()
+    assert pipeline.begun.acquire(timeout=PATIENCE)
+    assert worker.sent == [1]
