@@ -7,7 +7,7 @@ What overlap gives: frames a second of the node's worker with three stages that 
     python benchmarks/overlap.py --output benchmarks/results/overlap.csv
 
 Decoding, computing and publishing take the same time each and no processor, as with a GPU that
-computes while the driver and the middleware wait. One after the other (`process`) is compared with
+computes while the driver and the middleware wait. One after the other is compared with
 the worker, which does the three at once: the bound is one frame a stage's time.
 """
 
@@ -96,7 +96,8 @@ def rate(seconds: float, duration: float, threads: bool) -> float:
         if threads:
             time.sleep(seconds / 8)
         else:
-            worker.process(worker.mailbox.take(1, 1.0))
+            batch = worker.decode(worker.mailbox.take(1, 1.0))
+            worker.publish(batch, worker.compute(batch))
     done = list(stream.finished)
     worker.stop()
     return (len(done) - 1) / (done[-1] - done[0])

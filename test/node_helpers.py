@@ -236,6 +236,13 @@ class Client:
                 }
 
 
+def process(worker: Any, waiting: list[Any]) -> None:
+    """Decode, compute and publish a batch, as a worker does in its thread."""
+    batch = worker.decode(waiting)
+    if batch.frames:
+        worker.publish(batch, worker.compute(batch))
+
+
 def image(pixels: np.ndarray, encoding: str = 'rgb8', frame: str = 'camera') -> Image:
     """sensor_msgs/Image of an array (H, W) or (H, W, C)."""
     message = Image(

@@ -65,26 +65,26 @@ def bench(
         raise typer.BadParameter(text, param_hint='--cameras')
     cases = [(size, int(count)) for size in sizes.split(',') for count in counts]
     rows: list[Row] = []
-    names = engines.split(',') * len(cases)
+    wanted = engines.split(',')
     for size, count in track(cases, description='Measuring', console=console):
         width, height = parse_size(size)
         ground = ProvingGround(seed=seed, width=width, height=height)
         frames = [np.ascontiguousarray(ground.frame(i * 5).image) for i in range(20)]
         try:
-            several = [Pipeline.from_profile(profile, device, name) for name in engines.split(',')]
+            several = [Pipeline.from_profile(profile, device, name) for name in wanted]
         except (ValueError, ImportError) as error:
             raise fail(error) from None
         rows += measure(several, frames, count, runs)
-        for name, pipeline in zip(names, several, strict=False):
+        for name, pipeline in zip(wanted, several, strict=True):
             for line in (f'{name}: {pipeline.engine.why}', *pipeline.notes):
                 console.print(line, style='dim')
             pipeline.close()
-    for table in tables(rows, names, profile):
+    for table in tables(rows, wanted * len(cases), profile):
         console.print(table)
     sets = ', '.join(host_cpu.instruction_sets()) or 'unknown'
     console.print(rows[0].device)
     console.print(f'instruction sets: {sets}' + (f' (held to {isa})' if isa else ''))
-    console.print(f'ratio: how many times faster than {names[0]}')
+    console.print(f'ratio: how many times faster than {wanted[0]}')
     if output is not None:
         write_rows(output, rows, 'ood ' + shlex.join(sys.argv[1:]))
         console.print(f'{len(rows)} rows appended to {output}')

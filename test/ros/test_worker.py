@@ -13,7 +13,7 @@ import pytest
 import torch
 
 pytest.importorskip('rclpy', reason='needs rclpy')
-from node_helpers import image, picture
+from node_helpers import image, picture, process
 from node_helpers import write_profile as tiny
 
 from ood_perception.engines import ENGINES, faults
@@ -115,7 +115,7 @@ def run(worker, broken: str, sizes: str = '') -> None:
         message = image(frame)
         message.header.stamp.sec = worker.frames
         waiting.append((stream, PendingFrame(message, 0.0)))
-    worker.process(waiting)
+    process(worker, waiting)
 
 
 def warm(worker) -> None:
