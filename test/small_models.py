@@ -30,6 +30,7 @@ SMALL: dict[str, dict[str, object]] = {
     'dinov2_uem_gd': DINO,
     'dinov2_uem_dd': DINO,
     'dinov2_uem_gg': DINO,
+    'dinov3_novelty': {'embed_dim': 48, 'depth': 5, 'num_heads': 3},
     'internimage_clusters': {
         'channels': 16,
         'depths': (1, 1, 1, 1),

@@ -133,6 +133,27 @@ def convert_dinov2_hf(state: Mapping[str, Tensor], model: nn.Module) -> Converte
     )
 
 
+def convert_dinov3(state: Mapping[str, Tensor], model: nn.Module) -> Converted:
+    """
+    Rename the official DINOv3 keys to timm's, or take timm's own; see `models.dinov3`.
+
+    The bias of the keys is held at zero in training, so timm has none.
+    """
+    out = Converted()
+    for key, value in state.items():
+        if key == 'mask_token' or key.endswith(('.bias_mask', '.periods')):
+            out.ignored[key] = 'used in training only, or fixed in our model'
+        elif key.endswith('.qkv.bias'):
+            query, _, values = value.chunk(3)
+            block = f'vit.{key.removesuffix("qkv.bias")}'
+            out.add(f'{block}q_bias', query, key)
+            out.add(f'{block}v_bias', values, key)
+        else:
+            name = re.sub(r'ls([12])\.gamma', r'gamma_\1', key)
+            out.add('vit.' + name.replace('storage_tokens', 'reg_token'), value, key)
+    return out
+
+
 UEM_TRAINING_STATE = {
     'queue': 'memory queue of GMMSeg, used in training only',
     'queue_ptr': 'memory queue of GMMSeg, used in training only',
@@ -251,6 +272,7 @@ ORIGINS: dict[str, Callable[[Mapping[str, Tensor], nn.Module], Converted]] = {
     'mmseg': convert_mmseg,
     'dinov2': convert_dinov2,
     'dinov2_hf': convert_dinov2_hf,
+    'dinov3': convert_dinov3,
     'uem': convert_uem,
     'detectron2': convert_detectron2,
     'sam': convert_sam,
@@ -272,11 +294,12 @@ def detect_origin(keys: Collection[str], own: Collection[str] = ()) -> str:
         'sam': r'image_encoder\.|sam_mask_decoder\.|prompt_encoder\.|mask_decoder\.',
         'uem': r'(segmentor\.)?backbone\.(dinov2|learnable_layers)\.|ood_projector\._layers\.',
         'dinov2_hf': r'(encoder\.)?layer\.\d+\.attention\.attention\.query\.',
+        'dinov3': r'storage_tokens$|blocks\.\d+\.(gamma_1$|attn\.q_bias$)',
         'dinov2': r'blocks\.\d+\.(norm1|attn|ls1)\.|register_tokens',
     }
     for origin, pattern in signs.items():
         if any(re.match(pattern, key) for key in keys):
             # Converted UEM and DINOv2 weights differ from official ones in the registers' name.
-            converted = any(key.endswith('reg_token') for key in keys)
+            converted = origin != 'dinov3' and any(key.endswith('reg_token') for key in keys)
             return 'ours' if converted else origin
     return 'ours' if any(key in own for key in keys) else ''

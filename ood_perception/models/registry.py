@@ -35,6 +35,12 @@ def _dinov2(variant: str, registers: bool, **options: Any) -> nn.Module:
     return build_dinov2(variant, registers, **options)
 
 
+def _dinov3(variant: str, **options: Any) -> nn.Module:
+    from ood_perception.models.dinov3 import build_dinov3
+
+    return build_dinov3(variant, **options)
+
+
 def _uem(form: str, **options: Any) -> nn.Module:
     from ood_perception.models.uem import build_uem
 
@@ -64,6 +70,7 @@ SEGMENTORS: dict[str, Factory] = {
         for variant in ('s', 'b', 'l', 'g')
         for suffix in ('', '_reg')
     },
+    **{f'dinov3_vit{variant}16': partial(_dinov3, variant) for variant in ('s', 'b', 'l')},
     **{f'uem_{form}': partial(_uem, form) for form in ('dd', 'gd', 'gg')},
 }
 """Name -> factory; what it builds has `.spec` and maps normalised images to SegmentorOutput."""

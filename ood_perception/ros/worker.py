@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from concurrent.futures import TimeoutError as CallTimeoutError  # the built-in one from 3.11 on
+from contextlib import closing
 from typing import Any
 
 import rclpy
@@ -44,6 +45,33 @@ TAKE_OVER_TIMEOUT = 5.0  # seconds that a new pipeline waits for the old one's f
 EARLY = 1.5  # times what decoding took last, before a batch is computed, to decode the next one
 MARGIN = 0.002  # seconds before that
 HELD_BACK = 0.01  # seconds after which frames that wait for their depth are looked at again
+
+
+class Meanwhile:
+    """
+    What happens beside the batch in work.
+
+    Args:
+        overlap: whether anything does; without, there are no threads.
+
+    Attributes:
+        decoder: decodes the next batch.
+        sender: publishes the last one.
+        coming: the batch that is being decoded.
+        sent: done when the last batch is published.
+    """
+
+    def __init__(self, overlap: bool) -> None:
+        self.decoder = SideThread('ood decode') if overlap else None
+        self.sender = SideThread('ood publish') if overlap else None
+        self.coming: Future[Batch] | None = None
+        self.sent: Future[None] | None = None
+
+    def close(self) -> None:
+        """End the threads after what they are at."""
+        for thread in (self.decoder, self.sender):
+            if thread is not None:
+                thread.close()
 
 
 class Worker(FrameProcessor):
@@ -207,39 +235,16 @@ class Worker(FrameProcessor):
 
     def _serve(self, pipeline: Any, stop: threading.Event) -> None:
         """Compute one batch after another; decode and publish meanwhile where that pays."""
-        decoder, sender = SideThread('ood decode'), SideThread('ood publish')
-        overlap = self.leaves_processors(pipeline)
-        coming: Future[Batch] | None = None
-        sent: Future[None] | None = None
-        try:
+        with closing(Meanwhile(self.leaves_processors(pipeline))) as meanwhile:
             while not stop.is_set() and self.pipeline is pipeline:
                 try:
-                    ahead, coming = coming, None
-                    batch = self._next(ahead)
+                    batch = self._next(meanwhile)
                     with self._turn:
                         if stop.is_set() or self.pipeline is not pipeline:
                             return
-                        if sent is not None and self._jobs:
-                            wait([sent])  # a job may read what it leaves behind
-                        self._run_jobs()
-                        if self.publisher.waits:
-                            with self.publishing:
-                                self.publisher.flush(self.settings)
+                        self._between_frames(meanwhile)
                         if batch.frames:
-                            computed, started = threading.Event(), time.monotonic()
-                            if overlap:
-                                coming = decoder.submit(self._decode_ahead, computed)
-                            try:
-                                results = self.compute(batch)
-                            finally:
-                                computed.set()
-                            self._computing.append(time.monotonic() - started)
-                            if not overlap:
-                                self.publish(batch, results)
-                            else:
-                                last, sent = sent, sender.submit(self.publish, batch, results)
-                                if last is not None:
-                                    last.result()  # of the two, one may wait
+                            self._work(batch, meanwhile)
                 except Exception as error:
                     if not rclpy.ok() or stop.is_set():
                         return
@@ -249,12 +254,37 @@ class Worker(FrameProcessor):
                     return  # it was given up while it hung
                 self.busy_since = 0.0
                 self.check_fallback()
-        finally:
-            decoder.close()
-            sender.close()
 
-    def _next(self, coming: Future[Batch] | None) -> Batch:
+    def _between_frames(self, meanwhile: Meanwhile) -> None:
+        """Run the jobs of other threads, and let go of frames that waited for their depth."""
+        if meanwhile.sent is not None and self._jobs:
+            wait([meanwhile.sent])  # a job may read what it leaves behind
+        self._run_jobs()
+        if self.publisher.waits:
+            with self.publishing:
+                self.publisher.flush(self.settings)
+
+    def _work(self, batch: Batch, meanwhile: Meanwhile) -> None:
+        """Compute a batch and publish it, or begin to."""
+        computed, started = threading.Event(), time.monotonic()
+        if meanwhile.decoder is not None:
+            meanwhile.coming = meanwhile.decoder.submit(self._decode_ahead, computed)
+        try:
+            results = self.compute(batch)
+        finally:
+            computed.set()
+        self._computing.append(time.monotonic() - started)
+        if meanwhile.sender is None:
+            self.publish(batch, results)
+            return
+        last = meanwhile.sent
+        meanwhile.sent = meanwhile.sender.submit(self.publish, batch, results)
+        if last is not None:
+            last.result()  # of the two, one may wait
+
+    def _next(self, meanwhile: Meanwhile) -> Batch:
         """Batch that was decoded meanwhile, or the next that comes; may be empty."""
+        coming, meanwhile.coming = meanwhile.coming, None
         if coming is not None:
             self.busy_since = time.monotonic()
             batch = coming.result()

@@ -54,6 +54,13 @@ SEGMENTORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], bool]] = {
         (56, 84),
         True,
     ),
+    'dinov3': (
+        lambda: create_model(
+            'dinov3_vits16', embed_dim=24, depth=2, num_heads=2, out_indices=(1,)
+        ),
+        (64, 96),
+        True,
+    ),
     'internimage': (
         lambda: create_model('internimage_t_upernet', depths=(1, 1, 1, 1), **INTERNIMAGE),
         (64, 96),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import time
@@ -20,6 +21,7 @@ if 'OOD_TEST_DOMAIN_ID' in os.environ:
     os.environ['ROS_DOMAIN_ID'] = os.environ['OOD_TEST_DOMAIN_ID']
 else:
     _own.enter_context(private_domain())
+    atexit.register(_own.close)  # a generator that is left open ends when `os` is gone
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_LOCALHOST_ONLY'] = '1' if os.environ.get('ROS_DISTRO') == 'humble' else '0'
 _older = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
