@@ -14,8 +14,8 @@ In OpenVINO, which the engine `auto` takes on x86, or in ONNX Runtime; in OpenVI
 Taken only where it is faster and loses at most 0.3 AP (percent) of the likelihood ratio on either
 set: objects pasted on the held-out CamVid drive, and unseen drives of the proving ground.
 Variants: what the engines openvino_bf16 and openvino_int8 run (in int8 the backbone but for its
-first layers, with the package's ranges), and as ONNX Runtime quantises them the whole network and
-the backbone.
+first layers, with the package's ranges, and the wide layers of the heads), and as ONNX Runtime
+quantises them the whole network and the backbone.
 Calibrated on frames of other drives; --ranges writes the package's file. Needs onnx and ml_dtypes.
 """
 
@@ -29,21 +29,21 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from compact_quality import DRIVE, pasted, proving_ground
-from torch import Tensor, nn
 
 from ood_perception.building import load_segmentor
 from ood_perception.engines.onnx import export_onnx
-from ood_perception.engines.openvino import compile_network
+from ood_perception.engines.openvino import compile_network, int8_form
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
+from ood_perception.models.int8 import observed_ranges
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import Profile
 from ood_perception.scores import log_likelihood_ratio
@@ -117,32 +117,9 @@ def open_network(path: Path, shape: tuple[int, ...], runtime: str, bfloat16: boo
     return lambda images: session.run(None, {'images': images})
 
 
-@torch.inference_mode()
-def observe(backbone: nn.Module, batches: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest input of every convolution over normalised images (B, 3, h, w)."""
-    ranges: dict[str, tuple[float, float]] = {}
-
-    def watch(name: str, x: Tensor) -> None:
-        low, high = ranges.get(name, (0.0, 0.0))
-        ranges[name] = (min(low, float(x.min())), max(high, float(x.max())))
-
-    hooks = [
-        module.register_forward_pre_hook(lambda _, inputs, name=name: watch(name, inputs[0]))
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    try:
-        for images in batches:
-            backbone(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return ranges
-
-
 def write_ranges(path: Path, model: Any, arrays: list[np.ndarray]) -> None:
     """Write the ranges of the backbone's inputs over the frames, as the package reads them."""
-    ranges = observe(model.backbone, (torch.from_numpy(array) for array in arrays))
+    ranges = observed_ranges(model.backbone, (torch.from_numpy(array) for array in arrays))
     rounded = {
         name: [round(value, 4) for value in pair]
         for name, pair in ranges.items()
@@ -204,7 +181,7 @@ def main() -> None:
         with torch.inference_mode():
             export_onnx(flat, torch.from_numpy(arrays[0]), source)
             paths = {'float32': source, 'openvino_int8': Path(folder) / 'own.onnx'}
-            own = TupleOutput(model.int8(), features=False)
+            own = TupleOutput(int8_form(model), features=False)
             export_onnx(own, torch.from_numpy(arrays[0]), paths['openvino_int8'])
         for number, (name, takes) in enumerate(VARIANTS.items()):
             paths[name] = Path(folder) / f'{number}.onnx'

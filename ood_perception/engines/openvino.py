@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from ood_perception.engines.base import Shape
 from ood_perception.engines.choices import cache_folder, keep, network_key, versions
 from ood_perception.engines.crowding import CrowdedRequest
+from ood_perception.engines.probe import prober
 from ood_perception.engines.tuple_output import TupleOutput
-from ood_perception.models.output import SegmentorOutput
+from ood_perception.models.output import InputSpec, SegmentorOutput
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,14 @@ class OpenVINOInt8Engine(OpenVINOEngine):
     ) -> None:
         if not hasattr(model, 'int8'):
             raise ValueError(f'{type(model).__name__} has no int8 form')
-        super().__init__(model.int8(), device, precision, features)  # type: ignore[operator]
+        super().__init__(int8_form(model), device, precision, features)
+
+
+def int8_form(model: nn.Module) -> nn.Module:
+    """Copy of a segmentor in int8; ranges that it does not bring come from the probe's frames."""
+    spec = getattr(model, 'spec', InputSpec())
+    frames = prober(spec, torch.device('cpu'))((3, 3, 288, 384))
+    return model.int8(frames)  # type: ignore[operator,no-any-return]
 
 
 def converted(network: nn.Module, shape: tuple[int, ...], key: str) -> Any:

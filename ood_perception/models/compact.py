@@ -11,6 +11,7 @@ makes them), those of the backbone come from PyPI.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from typing import cast
 
@@ -20,8 +21,13 @@ from torch import Tensor, nn
 
 from ood_perception.frames.resize import resize_like
 from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, build_efficientnet_lite0
-from ood_perception.models.int8 import quantised, shipped_ranges
+from ood_perception.models.int8 import observed_ranges, quantised, shipped_ranges
 from ood_perception.models.output import InputSpec, SegmentorOutput
+
+INT8_HEADS = re.compile(
+    r'(fpn\.(fuse|smooth\.\d\.[dp]w)|uem\.(ctx\.\d\.[dp]w|dec\.[23]|edge\.2))\.0|uem\.mid'
+)
+"""Convolutions of the heads that the int8 form rounds; the others are small, or the answer."""
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
@@ -76,9 +82,10 @@ class ContextBlock(nn.Module):
         return x + self.pw(self._depthwise(x))
 
     def _depthwise(self, x: Tensor) -> Tensor:
-        conv = cast(nn.Conv2d, self.dw[0])
-        if conv.dilation[0] > 1 and x.device.type == 'cpu' and torch.is_grad_enabled():
-            return self.dw[1](interleaved(conv, x))
+        if torch.is_grad_enabled() and x.device.type == 'cpu':
+            conv = cast(nn.Conv2d, self.dw[0])
+            if conv.dilation[0] > 1:
+                return self.dw[1](interleaved(conv, x))
         return self.dw(x)
 
 
@@ -225,10 +232,18 @@ class Compact(nn.Module):
         maps = self.backbone(images)
         return SegmentorOutput(features=list(maps[1:]), logits=self.fpn(maps), ood=self.uem(maps))
 
-    def int8(self) -> Compact:
-        """Copy with the backbone in int8, see `models.int8`; the heads stay in float32."""
-        backbone = quantised(self.backbone, shipped_ranges())
-        return copy.deepcopy(self, {id(self.backbone): backbone})  # the one put for the other
+    def int8(self, images: Tensor) -> Compact:
+        """
+        Copy with the backbone and the wide layers of the heads in int8, see `models.int8`.
+
+        Args:
+            images: some real ones, normalised (B, 3, H, W). The ranges of the heads' maps are
+                those that they show there: heads that somebody trained have ranges of their own.
+        """
+        twin = copy.deepcopy(self)  # this one may be computing a frame
+        found = observed_ranges(twin, [images], INT8_HEADS.fullmatch)
+        found |= {f'backbone.{name}': limits for name, limits in shipped_ranges().items()}
+        return quantised(twin, found)  # type: ignore[return-value]
 
     def train(self, mode: bool = True) -> Compact:
         """Switch the heads; the backbone stays frozen in evaluation mode."""

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The frozen backbone in int8: convolutions between QuantizeLinear and DequantizeLinear.
+Networks in int8: convolutions between QuantizeLinear and DequantizeLinear.
 
 Activations in 8 bits with a measured range for each convolution's input, weights in 8 bits per
 output channel (Jacob et al., "Quantization and Training of Neural Networks for
@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -43,6 +43,7 @@ class Int8Conv(nn.Module):
         ValueError: a range that is empty or not finite.
     """
 
+    range: Tensor
     scales: Tensor
     zeros: Tensor
 
@@ -61,6 +62,8 @@ class Int8Conv(nn.Module):
             )  # fmt: skip
             self.conv.bias = bias
         self.scale = (high - low) / 255
+        # what the convolution computes with are numbers; this tells two copies apart
+        self.register_buffer('range', torch.tensor([low, high]))
         # 0 is one of the steps, so that padding is exact
         self.zero = round(-low / self.scale)
         weight = self.conv.weight.detach()
@@ -80,20 +83,20 @@ class Int8Conv(nn.Module):
         return F.conv2d(x, weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
 
 
-def quantised(backbone: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> nn.Module:
+def quantised(network: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> nn.Module:
     """
-    Copy of a backbone with convolutions in int8 and their batch normalisations folded into them.
+    Copy of a network with convolutions in int8 and their batch normalisations folded into them.
 
     Args:
-        backbone: whose batch normalisations stand right behind their convolutions, as timm's do.
+        network: whose batch normalisations stand right behind their convolutions.
         ranges: name of a convolution -> smallest and largest value of its input; those without a
             range stay in float32.
 
     Raises:
-        ValueError: a range of a convolution that the backbone has not.
+        ValueError: a range of a convolution that the network has not.
     """
     left = set(ranges)
-    int8_copy = copy.deepcopy(backbone).eval()
+    int8_copy = copy.deepcopy(network).eval()
     for name, parent in list(int8_copy.named_modules()):
         children = [*parent.named_children(), ('', nn.Identity())]
         for (key, child), (after, norm) in itertools.pairwise(children):
@@ -105,11 +108,43 @@ def quantised(backbone: nn.Module, ranges: Mapping[str, tuple[float, float]]) ->
             low, high = ranges[path]
             setattr(parent, key, Int8Conv(child, folded, low, high))
             if folded is not None:
-                # timm's normalisation ends with the activation
+                # the backbone's normalisation ends with the activation
                 setattr(parent, after, getattr(folded, 'act', nn.Identity()))
     if left:
-        raise ValueError(f'ranges: the backbone has no convolution {", ".join(sorted(left)[:3])}')
+        raise ValueError(f'ranges: the network has no convolution {", ".join(sorted(left)[:3])}')
     return int8_copy.requires_grad_(False)
+
+
+@torch.inference_mode()
+def observed_ranges(
+    network: nn.Module, batches: Iterable[Tensor], names: Callable[[str], object] = bool
+) -> dict[str, tuple[float, float]]:
+    """
+    Smallest and largest input of convolutions.
+
+    Args:
+        network: that is called with each batch.
+        batches: normalised images (B, 3, h, w).
+        names: whether a convolution of that name is looked at, default all.
+    """
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def watch(name: str, x: Tensor) -> None:
+        low, high = ranges.get(name, (0.0, 0.0))
+        ranges[name] = (min(low, float(x.min())), max(high, float(x.max())))
+
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs, name=name: watch(name, inputs[0]))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and names(name)
+    ]
+    try:
+        for images in batches:
+            network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ranges
 
 
 def shipped_ranges() -> dict[str, tuple[float, float]]:
