@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from ood_perception.checkpoints import read_checkpoint, resolve
-from ood_perception.engines.openvino import int8_form
+from ood_perception.engines import create_engine
 from ood_perception.models.compact import build_compact
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument('--profile', default='compact', help='gives weights and calibration')
     parser.add_argument('--weights', default='', help='in place of those of the profile')
     parser.add_argument('--short-side', type=int, default=0, help="0 = the profile's")
-    parser.add_argument('--int8', action='store_true', help='what the engine openvino_int8 runs')
+    parser.add_argument('--engine', default='eager', help='that runs the network, on the CPU')
     parser.add_argument('--drives', type=int, default=30, help='rendered drives, 0 = none')
     parser.add_argument('--most', type=int, default=0, help='frames a set, 0 = all')
     parser.add_argument('--sheets', type=Path, help='folder for pictures of the probability')
@@ -87,7 +87,8 @@ def main() -> None:
     profile = Profile.load(arguments.profile)
     side = arguments.short_side or profile.image.short_side
     model = load_model(arguments.weights or profile.segmentor.weights)
-    scores = Scores(int8_form(model) if arguments.int8 else model, side)
+    scores = Scores(model, side)
+    scores.model = create_engine(arguments.engine, model, torch.device('cpu'), features=False)
     sets = photographed(arguments.data, list(drives(100_000, arguments.drives)))
     rows = []
     measured = {}
