@@ -43,7 +43,7 @@ def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) ->
     logits = output.logits.float()
     if exact:
         return first_of_largest(resize(logits, size))
-    return F.interpolate(first_of_largest(logits)[:, None], size, mode='nearest')[:, 0]
+    return _resize_labels(first_of_largest(logits), size)
 
 
 def first_of_largest(logits: Tensor) -> Tensor:
@@ -117,17 +117,17 @@ def assemble(
 
 
 def _resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize an integer (h, w) map to the nearest pixel."""
-    if labels.shape == size:
+    """Resize integer maps (..., h, w) to the nearest pixel, as torch's interpolate does."""
+    if labels.shape[-2:] == size:
         return labels
     rows, columns = (
-        _nearest(a, b, labels.device) for a, b in zip(labels.shape, size, strict=True)
+        _nearest(a, b, labels.device) for a, b in zip(labels.shape[-2:], size, strict=True)
     )
     if labels.device.type == 'cpu':
         # torch gathers narrow integers several times slower
-        taken = labels.numpy().take(columns.numpy(), 1).take(rows.numpy(), 0)
+        taken = labels.numpy().take(columns.numpy(), -1).take(rows.numpy(), -2)
         return torch.from_numpy(taken)
-    return labels.index_select(1, columns).index_select(0, rows)
+    return labels.index_select(-1, columns).index_select(-2, rows)
 
 
 @functools.lru_cache(maxsize=32)
