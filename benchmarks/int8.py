@@ -67,8 +67,8 @@ class Frames:
         return None if array is None else {'images': array}
 
 
-FLOAT32 = ('conv_stem', 'blocks.0.', 'blocks.1.0.')
-"""Layers that --ranges leaves out: on their maps of stride 2 and 4 small things are found."""
+FLOAT32 = ('conv_stem', 'blocks.0.')
+"""Layers that --ranges leaves out: on their map of stride 2 the smallest things are found."""
 
 PHOTOGRAPHS = ('idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context')
 """Folders that --ranges also takes frames of: indoors, night, lens casts."""

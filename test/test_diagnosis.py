@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import re
 import socket
@@ -91,6 +92,19 @@ def test_the_fast_dds_profile_by_the_name_that_this_version_reads(
         if state != 'other name':
             named = finding.remedy.partition('=')[2].partition(',')[0]
             assert Path(named).is_file()
+
+
+def test_segments_of_processes_that_were_killed_are_counted(tmp_path) -> None:
+    for name in ('gone', 'held', 'cut'):
+        (tmp_path / f'fastdds_{name}').write_bytes(bytes(1 << 20))
+        (tmp_path / f'fastdds_{name}_el').touch()
+    (tmp_path / 'fastdds_cut').unlink()
+    (tmp_path / 'other').write_bytes(bytes(1 << 20))
+    with (tmp_path / 'fastdds_held_el').open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert middleware.left_behind(tmp_path) == 1 << 20
+    assert middleware.left_behind(tmp_path) == 2 << 20
+    assert middleware.left_behind(tmp_path / 'none') == 0
 
 
 @pytest.mark.parametrize('name', ['rmw_cyclonedds_cpp', 'rmw_zenoh_cpp', 'rmw_connextdds'])

@@ -130,8 +130,28 @@ def _fast(image_bytes: int) -> Iterator[Finding]:
     if free < 64 * 2**20 + 8 * image_bytes:
         remedy = 'docker run --shm-size=1g (or --ipc=host); sudo mount -o remount,size=1g /dev/shm'
         yield Finding('shared memory', ERROR, text, remedy)
+    elif left := left_behind(memory):
+        text = f'{text}; {left / 2**20:.0f} MB are of processes that were killed'
+        remedy = 'fastdds shm clean (or, while no node runs, rm /dev/shm/fastdds_*)'
+        yield Finding('shared memory', WARN, text, remedy)
     else:
         yield Finding('shared memory', OK, text)
+
+
+def left_behind(folder: Path) -> int:
+    """Bytes of Fast DDS's segments in a folder whose process is gone: nobody holds their lock."""
+    import fcntl
+
+    size = 0
+    for lock in folder.glob('fastdds_*_el'):
+        segment = lock.with_name(lock.name.removesuffix('_el'))
+        try:
+            with lock.open('rb') as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            size += segment.stat().st_blocks * 512
+        except OSError:  # in use, or of another user
+            continue
+    return size
 
 
 def _cyclone(image_bytes: int) -> Iterator[Finding]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -99,6 +100,9 @@ def run() -> None:
     except KeyboardInterrupt:
         rclpy.try_shutdown()
         code = 0
+    # The middleware's 70 MB of shared memory go with the last thing of rclpy's that refers to it,
+    # and such things refer to each other.
+    gc.collect()
     rclpy_implementation.rclpy_logging_fini()  # writes what the log file still lacks
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytest.importorskip('rclpy', reason='needs rclpy')
+rclpy = pytest.importorskip('rclpy', reason='needs rclpy')
 from node_helpers import PATIENCE, ROOT
 from node_helpers import write_profile as tiny
 
@@ -98,6 +99,31 @@ def test_a_signal_while_starting_ends_it_cleanly(tmp_path, library, how):
     assert not any('Traceback' in line for line in lines), lines
     if how == signal.SIGINT or library != '_rclpy_pybind11':
         assert code == 0
+
+
+SEGMENTS = Path('/dev/shm')
+
+
+@pytest.mark.skipif(
+    'fastrtps' not in rclpy.get_rmw_implementation_identifier() or not SEGMENTS.is_dir(),
+    reason='needs Fast DDS and /dev/shm',
+)
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
+def test_a_node_that_ran_leaves_no_shared_memory(tmp_path, how):
+    before = set(SEGMENTS.glob('fastdds_*'))
+    process = start(tmp_path, '-r', f'__node:=m{os.getpid()}', '-p', f'profile:={tiny(tmp_path)}')
+    maps, own = Path(f'/proc/{process.pid}/maps'), set()
+    end = time.monotonic() + 60 * PATIENCE
+    while not own and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+        found = re.findall(r'/dev/shm/fastdds_[0-9a-f]{16}\b', maps.read_text())
+        own = {Path(name) for name in found} - before
+    time.sleep(1)
+    process.send_signal(how)
+    code, lines = ended(process, tmp_path)
+    assert code == 0, lines
+    assert own
+    assert not [path for path in own if path.exists()]
 
 
 def test_parameters_that_no_one_reads_are_said_with_the_nearest_name(tmp_path):
