@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-rclpy = pytest.importorskip('rclpy', reason='needs rclpy')
+pytest.importorskip('rclpy', reason='needs rclpy')
+import rclpy
 from node_helpers import PATIENCE, ROOT
 from node_helpers import write_profile as tiny
 
