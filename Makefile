@@ -40,7 +40,7 @@ lint: $(VENV)/.test
 
 # The tests over DDS mostly wait, each worker in a ROS domain of its own; nothing else runs beside them.
 unit: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=test/ros --ignore=test/research test
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 --ignore=test/ros --ignore=test/research test
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --durations=10 test/ros
 
 slow: $(VENV)/.test

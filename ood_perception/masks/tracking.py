@@ -36,6 +36,7 @@ class _Track:
     box: Tensor
     speed: Tensor
     mask: Tensor
+    best: float
     hits: int = 1
     missed: int = 0
 
@@ -52,6 +53,7 @@ class Glance(NamedTuple):
     Attributes:
         boxes: float32 (N, 4) XYXY pixels.
         ids: int32 (N,), in this frame alone; 0 = an empty row, which is passed over.
+        confidences: float32 (N,), 0..1.
         labels: int32 (h, w), ids of every `CELL`-th pixel.
         picture: float32 `THUMBNAIL`, mean brightness; empty = scene cuts are not noticed.
 
@@ -59,6 +61,7 @@ class Glance(NamedTuple):
 
     boxes: Tensor
     ids: Tensor
+    confidences: Tensor
     labels: Tensor
     picture: Tensor
 
@@ -69,7 +72,7 @@ def glance(instances: Instances, image: Tensor | None = None) -> Glance:
     picture = small.new_zeros(0, dtype=torch.float32)
     if image is not None:
         picture = F.adaptive_avg_pool2d(image[:, ::CELL, ::CELL].float(), THUMBNAIL).mean(0)
-    return Glance(instances.boxes, instances.ids, small, picture)
+    return Glance(instances.boxes, instances.ids, instances.confidences, small, picture)
 
 
 class Tracker:
@@ -84,6 +87,9 @@ class Tracker:
         min_hits: frames in which an object must have been seen before it counts, where its frame
             follows another within `PAUSE` (SORT, Bewley et al., ICIP 2016). What is seen in the
             first frame, after a cut or in a picture by itself counts at once.
+        start: confidence 0..1 that an object of a stream must have had in one frame before it
+            counts; from then on it counts with less, too (as in ByteTrack, Zhang et al., ECCV
+            2022). In a picture without a stamp everything counts.
 
     Raises:
         ValueError: an option out of its range.
@@ -97,6 +103,7 @@ class Tracker:
         max_tracks: int = 256,
         cut: float = 0.3,
         min_hits: int = 1,
+        start: float = 0.0,
     ) -> None:
         if not 0 <= min_iou < 1:
             raise ValueError(f'min_iou: expected 0 <= min_iou < 1, got {min_iou}')
@@ -108,8 +115,10 @@ class Tracker:
             raise ValueError(f'max_missed: expected 0 or more, got {max_missed}')
         if min_hits < 1:
             raise ValueError(f'min_hits: expected 1 or more, got {min_hits}')
+        if not 0 <= start <= 1:
+            raise ValueError(f'start: expected 0 <= start <= 1, got {start}')
         self.min_iou, self.max_missed, self.cut = min_iou, max_missed, cut
-        self.min_hits = min_hits
+        self.min_hits, self.start = min_hits, start
         self.max_tracks = min(max_tracks, LAST_ID)
         self._tracks: list[_Track] = []
         self._size: tuple[int, ...] = ()
@@ -159,6 +168,7 @@ class Tracker:
         self._frames, self._stamp = self._frames + 1 if follows else 1, stamp or 0
         used = seen.ids > 0
         boxes, picture = seen.boxes[used], seen.picture.flatten()
+        confidences = seen.confidences[used].tolist()
         if not len(boxes) and not self._tracks:
             return []
         masks = seen.labels[None] == seen.ids[used][:, None, None]
@@ -173,12 +183,14 @@ class Tracker:
             track.speed = step if track.hits == 1 else 0.5 * (track.speed + step)
             track.box, track.mask = boxes[n], masks[n]
             track.hits, track.missed = track.hits + 1, -1
+            track.best = max(track.best, confidences[n])
         for track in self._tracks:
             track.missed += 1
         self._tracks = [track for track in self._tracks if track.missed <= self.max_missed]
         for n, owner in enumerate(owners):
             if owner is None:
-                track = _Track(self._next_id(), boxes[n], torch.zeros(2), masks[n])
+                start = torch.zeros(2), masks[n], confidences[n]
+                track = _Track(self._next_id(), boxes[n], *start)
                 self._tracks.append(track)
                 owners[n] = track
         if len(self._tracks) > self.max_tracks:
@@ -186,7 +198,9 @@ class Tracker:
         if not self._tracks:
             self._picture = torch.zeros(0)
         needed = min(self.min_hits, self._frames)
-        return [t.id if t.hits >= needed else 0 for t in owners if t is not None]
+        tracks = [track for track in owners if track is not None]
+        least = 0.0 if stamp is None else self.start
+        return [t.id if t.hits >= needed and t.best >= least else 0 for t in tracks]
 
     def _match(self, boxes: Tensor, masks: Tensor) -> list[tuple[int, int]]:
         """Pairs (track, instance): by mask overlap first, the rest by widened boxes."""

@@ -170,7 +170,14 @@ def test_any_number_of_instances(count):
 
 @pytest.mark.parametrize(
     'options',
-    [{'min_iou': 1.0}, {'max_missed': -1}, {'max_tracks': 0}, {'cut': 1.0}, {'min_hits': 0}],
+    [
+        {'min_iou': 1.0},
+        {'max_missed': -1},
+        {'max_tracks': 0},
+        {'cut': 1.0},
+        {'min_hits': 0},
+        {'start': 1.1},
+    ],
 )
 def test_wrong_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -204,6 +211,24 @@ def test_what_is_in_a_frame_that_follows_none_counts_at_once(gap):
         tracker.update(frame(OLD), stamp=stamp)
     now = tracker.update(frame(OLD, NEW), stamp=None if gap is None else stamp + gap)
     assert 0 not in now.ids.tolist()
+
+
+def test_an_object_of_a_stream_counts_once_it_was_seen_with_confidence():
+    tracker, stamp = Tracker(start=0.8), 0
+    for confidence, counts in ((0.6, False), (0.79, False), (0.8, True), (0.6, True)):
+        stamp += STEP
+        now = tracker.update(frame(OLD, scores=[confidence]), stamp=stamp)
+        assert now.ids.tolist() == [1 if counts else 0], confidence
+        assert bool(now.labels.any()) == counts
+    # the evidence belongs to the object, not to the stream
+    now = tracker.update(frame(OLD, NEW, scores=[0.6, 0.7]), stamp=stamp + STEP)
+    assert now.ids.tolist() == [0, 1]  # the most confident first
+
+
+def test_in_a_picture_by_itself_every_object_counts():
+    tracker = Tracker(start=0.8)
+    for _ in range(3):
+        assert 0 not in tracker.update(frame(OLD, scores=[0.6])).ids.tolist()
 
 
 def test_an_object_that_does_not_count_yet_is_not_in_a_result():
