@@ -63,7 +63,7 @@ class Pipeline:
     Attributes:
         profile: what the pipeline was built from.
         device: where it runs.
-        engine: runs the segmentor; its `name`, `why`, `events` and `diagnostics()` say how.
+        engine: runs the segmentor; its `name`, `why` and `events` say how.
         notes: what went wrong and what was done about it, newest last, at most 32 lines.
 
     """

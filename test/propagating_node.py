@@ -34,9 +34,7 @@ class Red:
     def __init__(self, control: Path) -> None:
         self.control = control
         self.profile = SimpleNamespace(licence='', classes=['sky', 'road'], to_dict=dict)
-        self.engine = SimpleNamespace(
-            name='eager', why='', live=True, diagnostics=lambda: {'engine': 'eager'}
-        )
+        self.engine = SimpleNamespace(name='eager', why='', live=True)
         self.score = SimpleNamespace(learns=False)
 
     def __call__(self, images, streams=(), wants=(), stamps=()):

@@ -170,13 +170,6 @@ class AdaptiveEngine:
         """Events of level 'warn' that are not over."""
         return self._faults.lasting()
 
-    def diagnostics(self) -> dict[str, str]:
-        """Values for a diagnostics message: the engine, why it was chosen, faults that last."""
-        values = {'engine': self.name, 'engine_choice': self.why}
-        if faults := self.faults():
-            values['engine_fault'] = '; '.join(str(event) for event in faults)
-        return values
-
     def wait(self, timeout: float = 60.0) -> bool:
         """Wait for the background to finish; False when it did not within `timeout` seconds."""
         return self._background.wait(timeout)

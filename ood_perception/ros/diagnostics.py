@@ -51,8 +51,8 @@ def node_status(
 
 def pipeline_values(pipeline: Pipeline) -> dict[str, str]:
     """Engine that runs, device, licence of the weights and whether the memory of normal stands."""
-    values = pipeline.engine.diagnostics()
-    values['engine'] = values['engine'] or 'not chosen yet'
+    engine = pipeline.engine
+    values = {'engine': engine.name or 'not chosen yet', 'engine_choice': engine.why}
     if faults := pipeline.faults():
         values['engine_fault'] = '; '.join(str(fault) for fault in faults)
     values |= device_values(pipeline.device)
