@@ -59,8 +59,8 @@ def candidates(device: torch.device, rounded: bool = False, live: bool = False) 
     Args:
         device: to run on.
         rounded: whether the segmentor may be run in bfloat16 and in its int8 form, on a CPU.
-        live: whether frames are computed meanwhile: then what needs torch.export is left out where
-            there is OpenVINO, for modules that another thread calls during an export fail.
+        live: whether frames are computed meanwhile: then what needs torch.export, which takes the
+            interpreter for seconds, is left out where there is OpenVINO.
 
     """
 
@@ -99,7 +99,7 @@ def create_engine(
         precision: float32, float16 or bfloat16, on a GPU; on a CPU the engine's name says it.
         features: False when nobody reads the features.
         note: told one line whenever something is decided.
-        live: never keep a frame waiting for the preparation of a new shape, see
+        live: never keep a frame waiting for the preparation of an engine or of a new shape, see
             :class:`AdaptiveEngine`.
 
     Raises:

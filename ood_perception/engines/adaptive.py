@@ -64,7 +64,6 @@ class AdaptiveEngine:
         clock: seconds, for tests.
 
     Attributes:
-        why: why the engine was chosen, one line.
         live: as the argument; may be changed at any time.
 
     """
@@ -80,7 +79,6 @@ class AdaptiveEngine:
         note: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.why = ''
         self.live = live
         self._makers = dict(makers)
         self._order = [name for name, _ in makers]
@@ -88,6 +86,7 @@ class AdaptiveEngine:
         self._measure = measure
         self._choices = choices
         self._note = note
+        self._measured = ''
         self._engines: dict[str, Engine] = {}
         self._current: Engine | None = None
         self._faults = Faults(self._say, clock)
@@ -102,6 +101,18 @@ class AdaptiveEngine:
     def name(self) -> str:
         """Name of the engine that runs, '' before one was built."""
         return '' if self._current is None else self._current.name
+
+    @property
+    def why(self) -> str:
+        """Why this engine runs, one line."""
+        wanted = self._order[0]
+        if self._measure or self._current is None:
+            return self._measured
+        if self.name == wanted:
+            return 'asked for'
+        if self._faults.stands(wanted):
+            return f'{wanted} failed'
+        return f'needs no preparation; {wanted} is being prepared'
 
     @property
     def channels_last(self) -> bool:
@@ -143,7 +154,7 @@ class AdaptiveEngine:
         Args:
             shapes: of the images that will come.
             wait: False runs the simplest engine until the others were measured in the background,
-                where they have to be measured.
+                or, if `live`, until the one that was asked for is ready.
 
         Raises:
             Exception: what the simplest engine raised, when none can be built.
@@ -241,8 +252,12 @@ class AdaptiveEngine:
                 self._choose(shape)
                 return
             self._current = self._reference()
-            self.why = 'needs no preparation; the others are being measured'
+            self._measured = 'needs no preparation; the others are being measured'
             self._background.add('choosing an engine', functools.partial(self._choose, shape))
+            return
+        if self.live and not wait and len(self._order) > 1:
+            self._current = self._reference()
+            self._climb_later(shape)
             return
         for name in self._order:
             try:
@@ -258,7 +273,6 @@ class AdaptiveEngine:
                 self._faults.suspend(name, reason, error)
                 continue
             self._current = engine
-            self.why = 'asked for' if name == self._order[0] else f'{self._order[0]} failed'
             return
 
     def _choose(self, shape: Shape) -> None:
@@ -287,9 +301,7 @@ class AdaptiveEngine:
                 check_agreement(engine, self._reference(), self._probe(shape))
         except Exception as error:
             self._engines.pop(name, None)
-            self._say(
-                f'engine {name}, chosen at an earlier start, is not used: {first_line(error)}'
-            )
+            self._say(f'engine {name} of an earlier start is not used: {first_line(error)}')
             return False
         self._take(kept, shape, 'measured at an earlier start')
         return True
@@ -305,7 +317,7 @@ class AdaptiveEngine:
             self._current = fastest
             kept = (self._order[0], reference)
             self._engines = {n: e for n, e in self._engines.items() if n in kept}
-        self.why = f'{when} at {_size(shape)}: ' + ', '.join(
+        self._measured = f'{when} at {_size(shape)}: ' + ', '.join(
             f'{name} {times[name]:.1f} ms' for name in by_time
         )
 
@@ -321,22 +333,23 @@ class AdaptiveEngine:
                 return
 
     def _climb(self, name: str, shape: Shape) -> None:
+        known = self._faults.stands(name)
         try:
             self._engines.pop(name, None)
             engine = self._build(name)
             _prepare(engine, shape)
             check_agreement(engine, self._reference(), self._probe(shape))
         except Exception as error:
-            reason = f'engine {name} failed again ({first_line(error)}); using {self.name} instead'
+            failed = f'failed{" again" if known else ""} ({first_line(error)})'
             self._engines.pop(name, None)
-            self._faults.suspend(name, reason, error)
+            self._faults.suspend(name, f'engine {name} {failed}; using {self.name} instead', error)
             return
         with self._lock:
             if self._closed:
                 return
             self._current = engine
             self._faults.absolve(name)
-        self._say(f'engine {name} runs again')
+        self._say(f'engine {name} runs {"again" if known else "now"}')
 
     def _prepare_later(self, key: str, engine: Engine, shape: Shape) -> None:
         try:

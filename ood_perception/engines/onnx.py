@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape
+from ood_perception.engines.exporting import in_this_thread, twin
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models.folding import tables_kept
 from ood_perception.models.output import SegmentorOutput
@@ -47,7 +48,7 @@ def export_onnx(
     # an exporter refuses tensors of inference mode, which this may be called in
     with (
         torch.inference_mode(False), torch.no_grad(), tables_kept(network),
-        warnings.catch_warnings(),
+        in_this_thread(), warnings.catch_warnings(),
     ):  # fmt: skip
         warnings.simplefilter('ignore')
         logging.getLogger('torch.onnx').setLevel(logging.ERROR)
@@ -108,7 +109,7 @@ class OnnxRuntimeEngine:
         import onnxscript  # noqa: F401  (the export needs it)
 
         self._ort = onnxruntime
-        self._network = TupleOutput(model.eval().float(), features)
+        self._network = TupleOutput(twin(model.eval().float()), features)
         self._sessions: dict[tuple[int, ...], Any] = {}
         self._prepared: list[Shape] = []
 

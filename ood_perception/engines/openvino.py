@@ -195,8 +195,7 @@ def convert(network: nn.Module, shape: tuple[int, ...]) -> Any:
     """
     Convert a network of tensors to OpenVINO, for one shape.
 
-    By torch's own tracing, which keeps to its thread. While torch.export runs, modules that
-    another thread calls fail: a node computes frames while it converts.
+    By torch's own tracing, which keeps to its thread: a node computes frames while it converts.
 
     Args:
         network: from one tensor to a tuple of tensors, in evaluation mode on the CPU.

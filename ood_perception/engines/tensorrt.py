@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape
 from ood_perception.engines.choices import cache_folder, network_key
+from ood_perception.engines.exporting import in_this_thread, twin
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
@@ -34,7 +35,7 @@ class TensorRTEngine:
     float16 engine is built from a float16 copy of the segmentor.
 
     Args:
-        model: segmentor; copied where it is to run in another precision.
+        model: segmentor; its weights are copied where it is to run in another precision.
         device: a GPU.
         precision: float32, float16 or bfloat16.
         features: False leaves them out of the output.
@@ -63,7 +64,7 @@ class TensorRTEngine:
         self._device = device
         self._precision = precision
         self.rounded = precision != torch.float32
-        model = in_precision(model, precision) if self.rounded else model
+        model = in_precision(model, precision) if self.rounded else twin(model)
         self._network = TupleOutput(model.eval().to(device), features)
         self._engines: dict[Shape, Any] = {}
 
@@ -138,7 +139,7 @@ def build(network: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any
     """
     import torch_tensorrt
 
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), in_this_thread():
         inputs = tuple(x.clone() for x in inputs)  # an exporter refuses tensors of inference mode
         program = torch.export.export(network, inputs)
         return torch_tensorrt.dynamo.compile(program, inputs=inputs, **options)

@@ -53,8 +53,8 @@ class Scripted:
         return SegmentorOutput(logits=logits + float(self.script.get('shift', 0)))  # type: ignore[arg-type]
 
     def prepare(self, shape: Shape) -> None:
-        gate = self.script.get('gate')
-        if isinstance(gate, threading.Event) and self.prepared:
+        gate = self.script.get('gate' if self.prepared else 'first_gate')
+        if isinstance(gate, threading.Event):
             assert gate.wait(10)
         if shape in self.script.get('refuses', ()):  # type: ignore[operator]
             raise RuntimeError('no such shape')
@@ -384,15 +384,9 @@ def test_a_size_that_cannot_be_prepared_is_left_to_the_simplest_engine() -> None
 def test_a_camera_never_waits_for_the_engine_between() -> None:
     """Of two simpler engines the one that is ready runs at once, the better one a moment later."""
     gate = threading.Event()
-
-    class Gated(Scripted):
-        def prepare(self, shape: Shape) -> None:
-            assert gate.wait(10)
-            super().prepare(shape)
-
     lost = {'fail': lambda call: RuntimeError('lost') if call > 1 else None}
-    rig = Rig('fast', 'middle', 'simple', scripts={'fast': lost}, live=True)
-    rig.engine._makers['middle'] = lambda: Gated('middle')
+    scripts = {'fast': lost, 'middle': {'first_gate': gate}}
+    rig = Rig('fast', 'middle', 'simple', scripts=scripts, live=True)
     rig.engine.prepare([SHAPE])
     rig.check()
     assert rig.engine.name == 'simple'
@@ -432,6 +426,45 @@ def test_a_camera_is_served_while_the_engines_are_measured() -> None:
     rig.settle()
     assert rig.engine.name == 'fast'
     rig.check()
+
+
+def test_a_camera_is_served_while_the_engine_asked_for_is_prepared() -> None:
+    gate = threading.Event()
+    rig = Rig('fast', 'simple', scripts={'fast': {'first_gate': gate}}, live=True)
+    for _ in range(3):
+        rig.check()
+    assert rig.engine.name == 'simple'
+    assert rig.engine.why == 'needs no preparation; fast is being prepared'
+    gate.set()
+    rig.settle()
+    rig.check()
+    assert (rig.engine.name, rig.engine.why) == ('fast', 'asked for')
+    assert rig.built['fast'][0].seen[-1] == SHAPE
+    assert rig.notes == ['engine fast runs now']
+    assert rig.engine.events == []
+
+
+@pytest.mark.parametrize(
+    ('script', 'reason'),
+    [
+        ({'refuses': [SHAPE]}, 'no such shape'),
+        ({'factor': 3.0}, 'differ'),
+        ({'build': ImportError("no 'fast' here")}, "no 'fast' here"),
+    ],
+)
+@pytest.mark.parametrize('left', [['simple'], ['middle', 'simple']])
+def test_a_camera_gets_the_next_engine_where_the_one_asked_for_fails(
+    script: dict, reason: str, left: list[str]
+) -> None:
+    rig = Rig('fast', *left, scripts={'fast': script}, live=True)
+    for _ in range(3):
+        rig.check()
+        rig.settle()
+    assert (rig.engine.name, rig.engine.why) == (left[0], 'fast failed')
+    (event,) = rig.engine.faults()
+    assert reason in event.reason
+    assert event.reason.endswith('using simple instead')
+    assert rig.events.count('build fast') == 1
 
 
 class Alone:

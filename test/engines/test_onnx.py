@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
+from ood_perception.engines import create_engine
 from ood_perception.engines.onnx import OPSET, export_onnx, takes_any_batch
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.masks import create_mask_model, create_prompts
@@ -22,7 +23,7 @@ from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model
 from ood_perception.models.folding import fold
 
-from small_models import UEM, tiny_sam
+from small_models import UEM, SmallSegmentor, tiny_sam
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
@@ -141,3 +142,20 @@ def test_internimage_t_is_a_graph_that_an_engine_can_build(tmp_path: Path) -> No
     nodes = onnx.load(tmp_path / 'model.onnx', load_external_data=False).graph.node
     assert sum(node.op_type == 'GridSample' for node in nodes) == 30  # one a layer
     assert len(nodes) <= 1500
+
+
+@torch.inference_mode()
+def test_frames_go_on_while_a_network_is_exported() -> None:
+    """They run the modules that torch.export looks at, in another thread."""
+    model = SmallSegmentor().eval()
+    engine = create_engine('onnxruntime', model, torch.device('cpu'), live=True)
+    images = torch.randn(1, 3, 32, 48)
+    want, calls = model(images).logits, 0
+    while engine.name != 'onnxruntime':
+        assert engine.faults() == []
+        torch.testing.assert_close(engine(images).logits, want)
+        calls += 1
+    assert calls > 10
+    torch.testing.assert_close(engine(images).logits, want, atol=1e-4, rtol=1e-4)
+    assert type(next(model.parameters()).data) is torch.Tensor
+    assert engine.events == []

@@ -163,6 +163,36 @@ def test_tracks_go_on_beside_a_camera_that_fails(worker):
     assert all(found == ids[0] for found in ids)
 
 
+def test_the_engine_asked_for_is_prepared_beside_the_frames(ros, tmp_path, monkeypatch):
+    ready = threading.Event()
+
+    class Slow(EagerEngine):
+        rounded, prepared = False, ()
+
+        def prepare(self, shape):
+            assert ready.wait(10)
+            self.prepared = (*self.prepared, shape)
+
+        def shapes(self):
+            return list(self.prepared)
+
+    monkeypatch.setitem(ENGINES, 'openvino', Slow)
+    pipeline = Pipeline.from_profile(tiny(tmp_path), 'cpu', 'openvino', live=True)
+    pipeline.warm_up([(64, 64)], wait=False)
+    (first,) = pipeline(picture(64, 64))
+    values = diagnostics.pipeline_values(pipeline)
+    assert values['engine'] == 'eager'
+    assert 'openvino is being prepared' in values['engine_choice']
+    ready.set()
+    assert pipeline.engine.wait()
+    (then,) = pipeline(picture(64, 64))
+    assert np.array_equal(first.score, then.score)
+    values = diagnostics.pipeline_values(pipeline)
+    assert (values['engine'], values['engine_choice']) == ('openvino', 'asked for')
+    assert values['last_note'] == 'engine openvino runs now'
+    assert 'engine_fault' not in values
+
+
 @pytest.mark.parametrize('error', [RuntimeError('device lost'), ValueError('no such layer')])
 def test_a_fault_of_the_engine_is_shown_with_its_remedy_and_clears(
     ros, tmp_path, monkeypatch, error
