@@ -67,10 +67,9 @@ class FakeGPU(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if function.namespace == 'prim':  # a question for the device's name
             return function(*args, **kwargs)
-        with self:  # inference mode leaves composite operators whole
-            parts = function.decompose(*args, **kwargs)
-        if parts is not NotImplemented:
-            return parts
+        if _composite(function):  # inference mode leaves these whole
+            with self:
+                return function.decompose(*args, **kwargs)
         name, device = function._schema.name, kwargs.get('device')
         to = torch.device(device).type if device is not None else ''
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -96,6 +95,13 @@ class FakeGPU(TorchDispatchMode):
     def _really(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         with unset_fake_temporarily():
             return function(*args, **kwargs)
+
+
+@functools.cache
+def _composite(function: Any) -> bool:
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    kernels = torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), key)
+    return key in function.py_kernels or kernels
 
 
 def _line(operator: str) -> str:
@@ -139,6 +145,9 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGPU]:
         monkeypatch.setattr(torch.cuda, name, Driver)
     monkeypatch.setattr(torch.cuda, 'current_stream', Stream)
     monkeypatch.setattr(torch.Tensor, 'record_stream', lambda *_: None)
+    # autocast looks for a driver, and would compute in float32
+    monkeypatch.setattr(torch.cuda.amp.common, 'amp_definitely_not_available', lambda: False)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: True)
     monkeypatch.setattr(nn.Module, '_apply', _apply)
     _forget()
     try:

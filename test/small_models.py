@@ -68,7 +68,7 @@ class SmallSegmentor(nn.Module):
         return SegmentorOutput([fine, coarse], logits, ood)
 
 
-def tiny_sam(seed: int = 0) -> nn.Module:
+def tiny_sam(seed: int = 0, layers: int = 2) -> nn.Module:
     """SAM's own parts, small and random: 128 pixels, 2 blocks (one windowed), width 32."""
     from segment_anything import modeling
 
@@ -88,6 +88,6 @@ def tiny_sam(seed: int = 0) -> nn.Module:
         modeling.PromptEncoder(32, (8, 8), (128, 128), 16),
         modeling.MaskDecoder(
             transformer_dim=32,
-            transformer=modeling.TwoWayTransformer(2, 32, 2, 64),
+            transformer=modeling.TwoWayTransformer(layers, 32, 2, 64),
         ),
     ).eval()

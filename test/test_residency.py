@@ -14,76 +14,110 @@ import torch
 from torch import nn
 
 from ood_perception import Pipeline, Profile
+from ood_perception.clustering import streaming_kmeans
 from ood_perception.frames.colour import RawFrame
 from ood_perception.masks import MASK_MODELS, boxes, components
 from ood_perception.masks.sam import SamMaskModel
-from ood_perception.models import create_model, dcnv3
+from ood_perception.models import create_model, dcnv3, efficientnet_lite
+from ood_perception.models.dcnv3_geometry import Geometry
+from ood_perception.models.folding import fold
 from ood_perception.profile import StageConfig, profile_names
 
 from fake_gpu import fake_gpu
 from small_models import SMALL, SmallSegmentor, tiny_sam
 
-pytestmark = [pytest.mark.fake_cuda, pytest.mark.slow]
+pytestmark = pytest.mark.fake_cuda
 
 CUDA = torch.device('cuda')
 EVERYTHING = {'score', 'heatmap', 'instances', 'semantic'}
-CALLS = [(4, EVERYTHING), (1, {'instances'}), (1, {'heatmap'})]
-"""Frames that come together, and what is wanted of them."""
+CALLS = [((0, 1, 2), EVERYTHING), ((0,), {'heatmap'}), ((0,), {'instances'})]
+"""Which frames come together, and what is wanted of them."""
+
+ALIKE = ('compact_fast', 'compact_free')
+"""Profiles that differ from `compact` in what is not looked at here."""
 
 
 def small(name: str) -> Profile:
     """A shipped profile with random weights, a small network and small frames."""
     profile = Profile.load(name)
     options = {**profile.segmentor.options, **SMALL.get(name, {})}
+    if profile.segmentor.name == 'compact':
+        options['pretrained'] = False
+    rcnn = profile.prompts.name == 'faster_rcnn'
+    prompts = StageConfig(profile.prompts.name, '', {'slots': 4} if rcnn else {})
     return dataclasses.replace(
         profile,
         image=dataclasses.replace(profile.image, short_side=56, max_long_side=112),
         segmentor=StageConfig(profile.segmentor.name, '', options),
-        prompts=dataclasses.replace(profile.prompts, weights=''),
+        prompts=prompts,
     )
 
 
-def frames(count: int) -> list[Any]:
-    """Frames of two sizes, the first as a camera sends it."""
+def frames() -> list[Any]:
+    """Three frames of two sizes, one of them as a camera sends it."""
     rng = np.random.default_rng(0)
-    raw = RawFrame(rng.integers(0, 256, 90 * 300, np.uint8), 90, 150, 300, 'yuyv')
-    sizes = [(90, 150), (120, 150)]
-    pictures = [rng.integers(0, 256, (*sizes[i % 2], 3), np.uint8) for i in range(count)]
-    return [raw, *pictures[1:]]
+    pictures = [rng.integers(0, 256, (h, 150, 3), np.uint8) for h in (90, 120)]
+    return [*pictures, RawFrame(rng.integers(0, 256, 120 * 300, np.uint8), 120, 150, 300, 'yuyv')]
 
 
-def check(profile: Profile, segmentor: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(
+    profile: Profile,
+    monkeypatch: pytest.MonkeyPatch,
+    segmentor: nn.Module | None = None,
+    calls: Any = CALLS,
+) -> None:
     """Run a profile on a pretended GPU and count what travels."""
     # A kernel of Triton cannot be pretended; it asks nothing of the device.
     plain = [each for each in dcnv3.IMPLEMENTATIONS if each.name != 'triton']
     monkeypatch.setattr(dcnv3, 'IMPLEMENTATIONS', plain)
-    # One round asks as much as all of them.
+    # One round asks as much as all of them, one block as several, one point as nine.
     monkeypatch.setattr(boxes, 'STEPS', 1)
     monkeypatch.setattr(components, 'ROUNDS', 1)
-    monkeypatch.setitem(MASK_MODELS, 'sam_vit_b', lambda weights: SamMaskModel(tiny_sam()))
+    for name in ('STARTS', 'START_ITERATIONS', 'START_MOVES'):
+        monkeypatch.setattr(streaming_kmeans, name, 1)
+    points = Geometry.points
+    monkeypatch.setattr(Geometry, 'points', lambda self: points(self)[:1])
+    shallow = tuple((*stage[:4], 1) for stage in efficientnet_lite.STAGES)
+    monkeypatch.setattr(efficientnet_lite, 'STAGES', shallow)
+    if profile.mask_model.name.startswith('sam'):
+        pytest.importorskip('segment_anything', reason='needs segment-anything')
+    if profile.prompts.name == 'faster_rcnn':
+        resnet = pytest.importorskip('torchvision.models.resnet')
+        from ood_perception.models import faster_rcnn
+
+        def resnet8(weights: None, **options: Any) -> nn.Module:
+            return resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], **options)
+
+        monkeypatch.setattr(faster_rcnn, 'resnet50', resnet8)
+    monkeypatch.setitem(MASK_MODELS, 'sam_vit_b', lambda weights: SamMaskModel(tiny_sam(layers=1)))
+    if segmentor is None:
+        segmentor = fold(create_model(profile.segmentor.name, **profile.segmentor.options))
     with fake_gpu(monkeypatch) as gpu:
         pipeline = Pipeline(profile, segmentor, CUDA, 'eager')
-        pipeline(frames(4))
+        pipeline([frames()[i] for i in calls[0][0]])
         # A flag of each stream, copied without waiting, says whether its scene was cut.
         flags = profile.score.name == 'clusters'
-        for count, wants in CALLS:
+        for which, wants in calls:
             gpu.clear()
-            batches = len({pipeline.network_size(*f.shape[:2]) for f in frames(count)})
-            assert len(pipeline(frames(count), wants=wants)) == count
+            some = [frames()[i] for i in which]
+            batches = len({pipeline.network_size(*f.shape[:2]) for f in some})
+            assert len(pipeline(some, wants=wants)) == len(some)
             assert len(gpu.waits) == batches, '\n'.join(gpu.waits)
-            assert len(gpu.downloads) == batches + flags * count, '\n'.join(gpu.downloads)
-            assert len(gpu.uploads) == count, '\n'.join(gpu.uploads)
+            assert len(gpu.downloads) == batches + flags * len(some), '\n'.join(gpu.downloads)
+            assert len(gpu.uploads) == len(some), '\n'.join(gpu.uploads)
         assert not pipeline.notes
 
 
-@pytest.mark.parametrize('name', profile_names())
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [name for name in profile_names() if name not in ALIKE])
 def test_profiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = small(name)
-    if profile.mask_model.name.startswith('sam'):
-        pytest.importorskip('segment_anything', reason='needs segment-anything')
-    segmentor = create_model(profile.segmentor.name, **profile.segmentor.options)
-    check(profile, segmentor, monkeypatch)
+    check(small(name), monkeypatch)
+
+
+@pytest.mark.parametrize('name', ['compact', 'dinov2_uem_gd', 'internimage_clusters'])
+def test_one_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(small(name), monkeypatch, calls=[((1, 2), EVERYTHING)])
 
 
 def test_a_small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    check(small('compact'), SmallSegmentor(), monkeypatch)
+    check(small('compact'), monkeypatch, SmallSegmentor())
