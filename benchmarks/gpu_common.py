@@ -65,7 +65,7 @@ class Setting:
     Attributes:
         tiny: rehearse everything at sizes that any CPU runs; the figures mean nothing.
         runs: timed repetitions.
-        matmul: measured bf16 rate in TFLOP/s, once there is one.
+        matmul: measured float16 rate in TFLOP/s, once there is one.
 
     """
 
@@ -82,8 +82,8 @@ class Setting:
         return tiny if self.tiny else real
 
     def half(self) -> torch.autocast:
-        """Run the body in bfloat16, on the CPU of a rehearsal too."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        """Run the body in the precision of the profiles, on the CPU of a rehearsal too."""
+        return torch.autocast(self.device.type, dtype=torch.float16)
 
     def compiled(self, function: Any) -> Any:
         """Compile for fixed shapes with CUDA graphs; a rehearsal only traces."""

@@ -24,6 +24,7 @@ from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.masks.rcnn_prompts import RCNNPrompts
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models.output import SegmentorOutput
+from ood_perception.outlining import Outliner
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import ImageConfig, Profile, ProfileError, StageConfig
 from ood_perception.scores import create_score
@@ -52,7 +53,6 @@ def full_frame(setting: Setting) -> list[Row]:
     """Frames of 1024x2048 through dinov2_uem_gd, one pass, S2M's boxes and SAM ViT-B masks."""
     profile = dataclasses.replace(
         Profile.load('dinov2_uem_gd'),
-        precision='bfloat16',
         prompts=StageConfig(),
         mask_model=StageConfig(),
     )
@@ -80,12 +80,13 @@ def full_frame(setting: Setting) -> list[Row]:
                 setting.device,
                 'compiled' if compiled and not setting.tiny else 'eager',
             )
-            # built with random weights: boxes at random, so five fixed ones take their place
-            pipeline.outliner.prompts = FixedBoxes(prompts)
             mask_model = SamMaskModel(sam(setting), precision='bfloat16').to(setting.device)
             if compiled:
                 mask_model.sam.image_encoder = setting.compiled(mask_model.sam.image_encoder)
-            pipeline.outliner.mask_model = mask_model
+            # built with random weights: boxes at random, so five fixed ones take their place
+            pipeline.outliner = Outliner(
+                FixedBoxes(prompts), mask_model, (), pipeline.notes.append
+            )
             step = played(pipeline, frames)
             ms = setting.milliseconds(step)
             stages = step()[0].timings  # type: ignore[index]
@@ -100,12 +101,9 @@ def full_frame(setting: Setting) -> list[Row]:
 
 
 def compact_pipeline(setting: Setting, engine: str = 'auto') -> Pipeline:
-    """Build the shipped profile in bf16 (float32 in a rehearsal)."""
-    profile = dataclasses.replace(
-        Profile.load('compact'), precision=setting.choose('bfloat16', 'float32')
-    )
+    """Build the shipped profile."""
     engine = setting.choose(engine, 'eager')
-    return Pipeline.from_profile(profile, str(setting.device), engine)
+    return Pipeline.from_profile('compact', str(setting.device), engine)
 
 
 def compact(setting: Setting) -> list[Row]:
@@ -184,11 +182,11 @@ def syncs(setting: Setting) -> list[Row]:
 
 @torch.inference_mode()
 def engines(setting: Setting) -> list[Row]:
-    """Each engine on the compact network, bf16 where it can, and its difference from float32."""
+    """Each engine on the compact network, float16 where it can, and its difference from float32."""
     height, width = setting.choose((360, 640), (64, 96))
     rows = []
     reference: SegmentorOutput | None = None
-    names = [('eager', torch.float32), ('eager', torch.bfloat16), ('compiled', torch.bfloat16)]
+    names = [('eager', torch.float32), ('eager', torch.float16), ('compiled', torch.float16)]
     names += [('onnxruntime', torch.float32), ('tensorrt', torch.float16)]
     for name, precision in setting.choose(names, names[:1]):
         model = load_segmentor(Profile.load('compact'))

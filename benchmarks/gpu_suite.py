@@ -57,7 +57,7 @@ FIELDS = ('section', 'what', 'value', 'unit', 'bound', 'verdict', 'precision', '
 
 def run(name: str, setting: Setting) -> list[dict[str, str]]:
     """Run one section; its rows, or one row with the error."""
-    precision = 'float32 and float16' if name == 'dcnv3' else 'bfloat16'
+    precision = 'float32 and float16' if name == 'dcnv3' else 'float16'
     precision = 'float32' if name in ('kmeans', 'epilogue') or setting.tiny else precision
     common = {'section': name, 'precision': precision, 'gpu': gpu_name(setting)}
     try:
