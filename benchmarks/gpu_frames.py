@@ -182,7 +182,7 @@ def syncs(setting: Setting) -> list[Row]:
 
 @torch.inference_mode()
 def engines(setting: Setting) -> list[Row]:
-    """Each engine on the compact network, float16 where it can, and its difference from float32."""
+    """Each engine on the compact network, float16 where it can, and its distance to float32."""
     height, width = setting.choose((360, 640), (64, 96))
     rows = []
     reference: SegmentorOutput | None = None

@@ -208,7 +208,9 @@ class Pipeline:
     @property
     def identity(self) -> str:
         """Name what decides which objects are found: profile, weights, what was learnt on site."""
-        tree = self.profile.to_dict() | {'description': '', 'licence': ''}
+        # The engine is not named, of which `precision` is a part.
+        rest = {'description': '', 'licence': '', 'precision': 'float32'}
+        tree = self.profile.to_dict() | rest
         digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
         taught = f', {self.score.frames} frames of normal' if learns(self.score) else ''
         return f'{self.profile.name} {digest}, {model_identity(self.profile)}{taught}'

@@ -75,6 +75,17 @@ def test_a_batch_equals_its_frames_alone(profile: Profile) -> None:
         assert np.abs(together[i].heatmap.astype(int) - alone.heatmap).max() <= 1
 
 
+def test_the_precision_of_a_gpu_changes_nothing_on_a_cpu(
+    pipeline: Pipeline, profile: Profile
+) -> None:
+    other = dataclasses.replace(profile, precision='float32')
+    assert profile.precision == 'float16'
+    exact = Pipeline.from_profile(other, 'cpu', 'eager')
+    assert exact.identity == pipeline.identity
+    one, two = (p(picture(97, 131), wants={'score'})[0].score for p in (exact, pipeline))
+    assert np.array_equal(one, two)
+
+
 def test_only_what_is_wanted_is_computed(pipeline: Pipeline) -> None:
     (result,) = pipeline(picture(96, 128), wants={'heatmap'})
     assert result.heatmap is not None

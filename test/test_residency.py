@@ -89,7 +89,11 @@ def check(
             return resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], **options)
 
         monkeypatch.setattr(faster_rcnn, 'resnet50', resnet8)
-    monkeypatch.setitem(MASK_MODELS, 'sam_vit_b', lambda weights: SamMaskModel(tiny_sam(layers=1)))
+    monkeypatch.setitem(
+        MASK_MODELS,
+        'sam_vit_b',
+        lambda weights, **options: SamMaskModel(tiny_sam(layers=1), **options),
+    )
     if segmentor is None:
         segmentor = fold(create_model(profile.segmentor.name, **profile.segmentor.options))
     with fake_gpu(monkeypatch) as gpu:

@@ -108,6 +108,8 @@ def create_engine(
     """
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')
+    if device.type != 'cuda':
+        precision = torch.float32  # what was measured holds whatever a profile says of a GPU
 
     # weights laid out anew in another mode than the one they were made in are of no use in either
     inference = any(tensor.is_inference() for tensor in model.parameters())

@@ -50,7 +50,6 @@ class CompiledEngine:
     """
 
     name = 'compiled'
-    rounded = False
     channels_last = True
 
     def __init__(
@@ -60,7 +59,8 @@ class CompiledEngine:
         self._network = TupleOutput(model, features)
         self._device = device
         self._precision = precision
-        self._half = device.type == 'cuda' and precision != torch.float32
+        # fused operators round elsewhere than the eager engine
+        self.rounded = self._half = device.type == 'cuda' and precision != torch.float32
         self._compiled = torch.compile(self._network, dynamic=False)
         self._graphs: dict[Shape, _Graph] = {}
         self._shapes: list[Shape] = []

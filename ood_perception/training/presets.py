@@ -53,12 +53,18 @@ COMPACT_PROFILE: dict[str, Any] = {
     'score': {'name': 'llr', 'options': {'exact': False}, 'memory': {'seconds': 0.06}},
     'prompts': {'name': 'score_detector'},
     'mask_model': {'name': 'compact'},
+    'precision': 'float16',
 }
 """Keys of a profile of the compact network."""
 
 DINOV2_PROFILE: dict[str, Any] = {
     'prompts': {'name': 'components'},
-    'mask_model': {'name': 'sam_vit_b', 'weights': 'sam_vit_b'},
+    'mask_model': {
+        'name': 'sam_vit_b',
+        'weights': 'sam_vit_b',
+        'options': {'precision': 'bfloat16'},
+    },
+    'precision': 'float16',
 }
 """Keys of a profile of a DINOv2 network."""
 

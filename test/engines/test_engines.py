@@ -282,6 +282,19 @@ def test_auto_takes_one_of_what_is_installed_and_says_why() -> None:
 
 
 @torch.inference_mode()
+def test_a_cpu_does_not_know_the_precision_of_a_gpu() -> None:
+    x = images(1, 3, 32, 48)
+    engines = [
+        create_engine('auto', SmallSegmentor(), CPU, dtype)
+        for dtype in (torch.float32, torch.float16)
+    ]
+    outputs = [engine(x) for engine in engines]
+    assert largest_difference(*outputs) == 0
+    if len(candidates(CPU)) > 1:
+        assert engines[1].why.startswith('measured at an earlier start')
+
+
+@torch.inference_mode()
 def test_features_are_never_rounded() -> None:
     engine = create_engine('auto', build_compact(pretrained=False).eval(), CPU, features=True)
     assert not {'openvino_int8', 'openvino_bf16'} & set(engine._order)
