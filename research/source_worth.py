@@ -49,7 +49,7 @@ SHARES = WEIGHTS['compact']
 ALL = 'nothing'
 """Name of the run that leaves nothing out."""
 
-RUNS = (f'{ALL}:1', *(f'{name}:1' for name in NAMES), f'{ALL}:2')
+RUNS = (f'{ALL}:1', f'{ALL}:2', *(f'{name}:1' for name in NAMES))
 FIELDS = (
     'left_out', 'seed', *real_sets.IN_MEAN, 'mean', 'segmentor_steps', 'uem_steps', 'batch',
     'samples', 'frames', 'command',
@@ -93,7 +93,7 @@ def make_pools(
 ) -> dict[str, FeatureCache]:
     """Compose `samples` samples, of every source its share, and run the backbone over them."""
     pasted = [cutout for found in cutouts(data, free=False) for cutout in found]
-    pools = {}
+    pools: dict[str, FeatureCache] = {}
     for name, share in SHARES.items():
         source, _ = open_source(name, share, data, drawn)
         scenes = Scenes(source, Things.collect(pasted, [source]))
