@@ -28,7 +28,6 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ood_perception.training import run
-from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import Frames
 from ood_perception.training.label_maps import load_label_map
 from ood_perception.training.parts import Parts, normalise
@@ -174,9 +173,10 @@ def main() -> None:
     parser.add_argument('--most', type=int, default=20, help='frames scored of each set')
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    wrong = [r for r in options.runs if r.partition(':')[0] not in (ALL, *NAMES)]
-    if wrong:
-        raise TrainingError(f'runs: no source {wrong}; expected {", ".join((ALL, *NAMES))}')
+    for each in options.runs:
+        source, _, seed = each.partition(':')
+        if source not in (ALL, *NAMES) or not seed.isdecimal():
+            parser.error(f'--runs {each}: expected SOURCE:SEED with one of {(ALL, *NAMES)}')
     drawn = options.drawn or options.out / 'drawn'
     steps = options.segmentor_steps, options.uem_steps
     parts = run.build(run.Job(short(*steps, options.batch, 1), 'compact', options.out))
