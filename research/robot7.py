@@ -102,16 +102,25 @@ def gather(name: str, data: Path, drawn: Path, leave_out: str = '') -> Material:
     weights = {k: w for k, w in WEIGHTS[name].items() if w and k != leave_out}
     used: list[Photograph] = []
     sources = []
-    for source, weight in weights.items():
-        if source in INDEXED:
-            chosen = training_part(source, photographs.read_index(data / source), free)
-            used += chosen
-            pairs = photographs.load(chosen, sharpen=0.8 if source == 'idd_lite' else 0)
-        else:
-            pairs = _other(source, data, drawn)
-        sources.append(Source(source, weight, pairs, **VIEWS.get(source, {})))
+    for each, weight in weights.items():
+        source, chosen = open_source(each, weight, data, drawn, free)
+        sources.append(source)
+        used += chosen
     pasted = [cutout for found in cutouts(data, free) for cutout in found]
     return Material(sources, Things.collect(pasted, sources), used)
+
+
+def open_source(
+    name: str, weight: float, data: Path, drawn: Path, free: bool = False
+) -> tuple[Source, list[Photograph]]:
+    """Open one source of `NAMES`; also returns its photographs, see :func:`gather`."""
+    chosen: list[Photograph] = []
+    if name in INDEXED:
+        chosen = training_part(name, photographs.read_index(data / name), free)
+        pairs = photographs.load(chosen, sharpen=0.8 if name == 'idd_lite' else 0)
+    else:
+        pairs = _other(name, data, drawn)
+    return Source(name, weight, pairs, **VIEWS.get(name, {})), chosen
 
 
 def cutouts(data: Path, free: bool) -> list[list[np.ndarray]]:
