@@ -39,7 +39,7 @@ from compact_quality import DRIVE, pasted, proving_ground
 
 from ood_perception.building import load_segmentor
 from ood_perception.engines.onnx import export_onnx
-from ood_perception.engines.openvino import compile_network, int8_form
+from ood_perception.engines.openvino import compile_network, convert, int8_form
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
@@ -100,7 +100,7 @@ def quantise(
     )
 
 
-def open_network(path: Path, shape: tuple[int, ...], runtime: str, bfloat16: bool = False) -> Run:
+def open_network(path: Any, shape: tuple[int, ...], runtime: str, bfloat16: bool = False) -> Run:
     """Make a function from images (B, 3, h, w) to the network's outputs."""
     threads = torch.get_num_threads()
     if runtime == 'openvino':
@@ -180,9 +180,11 @@ def main() -> None:
         source = Path(folder) / 'float.onnx'
         with torch.inference_mode():
             export_onnx(flat, torch.from_numpy(arrays[0]), source)
-            paths = {'float32': source, 'openvino_int8': Path(folder) / 'own.onnx'}
+        paths: dict[str, Any] = {'float32': source}
+        if args.runtime == 'openvino':
             own = TupleOutput(int8_form(model), features=False)
-            export_onnx(own, torch.from_numpy(arrays[0]), paths['openvino_int8'])
+            own(torch.from_numpy(arrays[0]))  # tells it which outputs there are
+            paths['openvino_int8'] = convert(own, arrays[0].shape)
         for number, (name, takes) in enumerate(VARIANTS.items()):
             paths[name] = Path(folder) / f'{number}.onnx'
             quantise(source, paths[name], arrays, takes)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -82,10 +81,14 @@ class ContextBlock(nn.Module):
         return x + self.pw(self._depthwise(x))
 
     def _depthwise(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.device.type == 'cpu':
-            conv = cast(nn.Conv2d, self.dw[0])
-            if conv.dilation[0] > 1:
-                return self.dw[1](interleaved(conv, x))
+        conv = self.dw[0]
+        if (
+            torch.is_grad_enabled()
+            and x.device.type == 'cpu'
+            and isinstance(conv, nn.Conv2d)  # in int8 it is another, which nobody trains
+            and conv.dilation[0] > 1
+        ):
+            return self.dw[1](interleaved(conv, x))
         return self.dw(x)
 
 

@@ -11,11 +11,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ood_perception import engines
 from ood_perception.bags.writing import write_drive
 from ood_perception.cli.main import COMMANDS, build
 from ood_simulation import ProvingGround
 
 RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the measuring of engines, which has tests of its own."""
+    monkeypatch.setattr(engines, 'candidates', lambda *_: ['eager'])
 
 
 @pytest.mark.parametrize('name', COMMANDS)

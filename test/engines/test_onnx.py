@@ -85,7 +85,13 @@ def check(network: nn.Module, path: Path, *batches: tuple[Tensor, ...]) -> None:
             np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-4 * float(b.abs().max()))
 
 
-@pytest.mark.parametrize('name', SEGMENTORS)
+SLOW = ('sliding', 'uem_dd', 'uem_gg')
+"""One form of UEM is enough every time."""
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in SEGMENTORS]
+)
 def test_segmentors(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     build, size, features = SEGMENTORS[name]

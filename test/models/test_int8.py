@@ -91,6 +91,15 @@ def test_what_the_compact_network_keeps_in_float32(seed: int) -> None:
         assert (a - b).std() < 0.25 * a.std()  # as an engine has to agree
 
 
+def test_it_also_runs_where_gradients_are_recorded() -> None:
+    network = build_compact().eval()
+    images = torch.rand(1, 3, 64, 96)
+    twin = network.int8(images)
+    with torch.no_grad():
+        want = twin(images).ood
+    torch.testing.assert_close(twin(images).ood, want)
+
+
 @torch.inference_mode()
 def test_ranges_are_those_of_the_inputs() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))

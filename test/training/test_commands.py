@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
+from ood_perception import engines
 from ood_perception.checkpoints import resolve
 from ood_perception.cli.train import app
 from ood_perception.profile import CalibrationConfig, Profile, find_profile
@@ -86,7 +87,8 @@ def test_labelled_unknowns_need_no_objects_to_validate(site, tmp_path):
     assert '--val-objects' in result.output
 
 
-def test_calibrate_writes_another_profile_and_leaves_its_own(site, tmp_path):
+def test_calibrate_writes_another_profile_and_leaves_its_own(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, 'candidates', lambda *_: ['eager'])  # spares measuring engines
     target = tmp_path / 'new' / 'calibrated.yaml'
     own = find_profile('compact')
     before = own.read_bytes()
