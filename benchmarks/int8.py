@@ -15,7 +15,7 @@ Taken only where it is faster and loses at most 0.3 AP (percent) of the likeliho
 set: objects pasted on the held-out CamVid drive, and unseen drives of the proving ground.
 Variants: what the engines openvino_bf16 and openvino_int8 run (in int8 the backbone but for its
 first layers, with the package's ranges, and the wide layers of the heads), and as ONNX Runtime
-quantises them the whole network and the backbone.
+quantises it the whole network.
 Calibrated on frames of other drives; --ranges writes the package's file. Needs onnx and ml_dtypes.
 """
 
@@ -73,21 +73,11 @@ FLOAT32 = ('conv_stem', 'blocks.0.')
 PHOTOGRAPHS = ('idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context')
 """Folders that --ranges also takes frames of: indoors, night, lens casts."""
 
-VARIANTS: dict[str, Callable[[str], bool]] = {
-    'int8': lambda node: True,
-    'int8 backbone': lambda node: '/backbone/' in node,
-}
-"""Name -> whether a node of the graph is quantised."""
 
-
-def quantise(
-    source: Path, target: Path, arrays: list[np.ndarray], takes: Callable[[str], bool]
-) -> None:
-    """Write `source` with those nodes in int8 whose name `takes` accepts."""
-    import onnx
+def quantise(source: Path, target: Path, arrays: list[np.ndarray]) -> None:
+    """Write `source` with all of its nodes in int8."""
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    nodes = onnx.load(str(source)).graph.node
     quantize_static(
         str(source),
         str(target),
@@ -96,7 +86,6 @@ def quantise(
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=[node.name for node in nodes if not takes(node.name)],
     )
 
 
@@ -185,9 +174,8 @@ def main() -> None:
             own = TupleOutput(int8_form(model), features=False)
             own(torch.from_numpy(arrays[0]))  # tells it which outputs there are
             paths['openvino_int8'] = convert(own, arrays[0].shape)
-        for number, (name, takes) in enumerate(VARIANTS.items()):
-            paths[name] = Path(folder) / f'{number}.onnx'
-            quantise(source, paths[name], arrays, takes)
+        paths['int8'] = Path(folder) / 'int8.onnx'
+        quantise(source, paths['int8'], arrays)
         for name, path in paths.items():
             sessions[name] = open_network(path, arrays[0].shape, args.runtime)
         if args.runtime == 'openvino':
