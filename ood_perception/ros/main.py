@@ -57,8 +57,8 @@ def main(args: list[str] | None = None) -> int:
     except (ParameterException, ValueError) as error:
         return _refuse(error)
     except Exception as error:
-        if not rclpy.ok():
-            return 0  # The signal came while the node was being made.
+        if stopped():
+            return 0  # The signal came while the node was being made, or a message was read.
         if node is None and type(error).__module__.startswith('rclpy'):
             return _refuse(error)
         raise
@@ -70,6 +70,20 @@ def main(args: list[str] | None = None) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def stopped(timeout: float = 0.5) -> bool:
+    """
+    Whether a signal ends rclpy, at the latest `timeout` seconds from now.
+
+    Python's part of the signal may break a call of rclpy's before its own part has shut it down.
+    """
+    import rclpy
+
+    end = time.monotonic() + timeout
+    while rclpy.ok() and time.monotonic() < end:
+        time.sleep(0.01)
+    return not rclpy.ok()
 
 
 def _refuse(error: Exception, *why: str) -> int:

@@ -102,6 +102,17 @@ def test_a_signal_while_starting_ends_it_cleanly(tmp_path, library, how):
         assert code == 0
 
 
+def test_a_shutdown_under_way_is_waited_for(ros):
+    from ood_perception.ros.main import stopped
+
+    assert not stopped(0.05)
+    code = (
+        'import rclpy, threading; from ood_perception.ros.main import stopped; rclpy.init(); '
+        'threading.Timer(0.1, rclpy.shutdown).start(); assert stopped(10)'
+    )
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, timeout=60 * PATIENCE)
+
+
 SEGMENTS = Path('/dev/shm')
 
 
