@@ -24,11 +24,12 @@ from typing import Any
 import checkout  # noqa: F401
 import numpy as np
 import torch
+from soak import of_process
 from table import append
 from tqdm import tqdm
 
 from ood_perception.building import load_segmentor
-from ood_perception.frames.transfer import as_frame, network_size, normalise
+from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import Profile
 from ood_perception.scores import create_score
@@ -37,23 +38,16 @@ from ood_simulation.proving_ground import ProvingGround
 FIELDS = ('profile', 'size', 'frames', 'figure', 'first_tenth', 'last_tenth', 'command')
 
 
-def megabytes() -> float:
-    """Resident memory of this process."""
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
-
-
 def outputs(profile: Profile, count: int) -> tuple[list[SegmentorOutput], tuple[int, int]]:
     """What the network says of frames of a drive at 480x360, and the size that it saw."""
     segmentor: Any = load_segmentor(profile).eval()
     ground = ProvingGround(seed=7, width=480, height=360)
     side, longest = profile.image.short_side, profile.image.max_long_side
     size = network_size(360, 480, side, longest, segmentor.spec.multiple_of)
-    found = []
+    upload, found = Uploader(torch.device('cpu')), []
     for number in range(count):
-        image = as_frame(ground.frame(4 * number).image).permute(2, 0, 1)[None]
-        resized = torch.nn.functional.interpolate(image.float(), size, mode='bilinear')
-        found.append(segmentor(normalise(resized.to(torch.uint8), segmentor.spec)))
+        images = upload([as_frame(ground.frame(4 * number).image)], size)
+        found.append(segmentor(normalise(images, segmentor.spec)))
     return found, size
 
 
@@ -81,7 +75,7 @@ def main() -> None:
         score(seen[number % len(seen)], size, ['camera'])
         ms.append((time.process_time() - started) * 1e3)
         if number % 100 == 0:
-            memory.append(megabytes())
+            memory.append(of_process(os.getpid())['rss_mb'])
     assert score.size == tokens
     command = f'python {shlex.join(sys.argv)}'
     base = {

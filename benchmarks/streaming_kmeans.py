@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import resource
+import os
 import shlex
 import sys
 import time
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from soak import of_process
 
 from ood_perception.clustering import StreamingKMeans
 
@@ -115,11 +116,11 @@ def long_run(frames: int) -> dict[str, float]:
         tokens = base + 0.1 * torch.randn(base.shape, generator=g)
         kmeans.step(tokens, ['front', f'{50 * frame // frames}'])
         if frame == frames // 10:
-            early = (held(kmeans), resident_mb())
+            early = (held(kmeans), of_process(os.getpid())['rss_mb'])
     return {
         'frames': frames,
         'tensors': held(kmeans) / max(early[0], 1),
-        'grown_mb': resident_mb() - early[1],
+        'grown_mb': of_process(os.getpid())['rss_mb'] - early[1],
     }
 
 
@@ -127,11 +128,6 @@ def held(kmeans: StreamingKMeans) -> int:
     """Values in the state's tensors; of the many cameras at most 3 are kept."""
     states = kmeans._states.values()
     return sum(s.centers.numel() + s.counts.numel() + s.usual.numel() for s in states)
-
-
-def resident_mb() -> float:
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 def main() -> None:

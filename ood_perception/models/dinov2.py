@@ -111,9 +111,7 @@ class DINOv2(VisionTransformer):
             dynamic_img_size=True,
             **options,
         )
-        self.out_indices = list(range(depth)[-4:] if out_indices is None else out_indices)
-        if not set(self.out_indices) <= set(range(depth)):
-            raise ValueError(f'out_indices: expected 0..{depth - 1}, got {self.out_indices}')
+        self.out_indices = chosen_blocks(out_indices, depth)
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         # Replaces timm's: (B, h, w, D) patch tokens -> (B, prefix + h * w, D) with positions.
@@ -168,16 +166,24 @@ class DINOv2(VisionTransformer):
         return SegmentorOutput(features=self.patch_maps(images, self.out_indices))
 
 
-def check_size(images: Tensor) -> None:
-    """Raise ValueError unless `images` is (B, 3, H, W) with sides multiples of 14 pixels."""
+def check_size(images: Tensor, patch: int = PATCH, name: str = 'DINOv2') -> None:
+    """Raise ValueError unless `images` is (B, 3, H, W) with sides multiples of `patch` pixels."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f'expected images (B, 3, H, W), got {tuple(images.shape)}')
     height, width = images.shape[2:]
-    if height % PATCH or width % PATCH or not height or not width:
+    if height % patch or width % patch or not height or not width:
         raise ValueError(
-            f'DINOv2 needs a height and width that are multiples of {PATCH} pixels, '
+            f'{name} needs a height and width that are multiples of {patch} pixels, '
             f'got {height} x {width}'
         )
+
+
+def chosen_blocks(indices: Sequence[int] | None, depth: int) -> list[int]:
+    """Blocks whose output is a feature map, by default the last four. Raises ValueError."""
+    chosen = list(range(depth)[-4:] if indices is None else indices)
+    if not set(chosen) <= set(range(depth)):
+        raise ValueError(f'out_indices: expected 0..{depth - 1}, got {chosen}')
+    return chosen
 
 
 def build_dinov2(variant: str, registers: bool, **overrides: Any) -> DINOv2:

@@ -18,6 +18,7 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
+from ood_perception.models.dinov2 import check_size, chosen_blocks
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
 PATCH = 16
@@ -78,10 +79,7 @@ class DINOv3(nn.Module):
         name = f'vit_{VARIANTS[variant]}_patch{PATCH}_dinov3_qkvb'
         self.vit = cast(Eva, timm.create_model(name, num_classes=0, **options))
         self.vit.rope = KeptPositions(self.vit.rope)
-        depth = len(self.vit.blocks)
-        self.out_indices = list(range(depth)[-4:] if out_indices is None else out_indices)
-        if not set(self.out_indices) <= set(range(depth)):
-            raise ValueError(f'out_indices: expected 0..{depth - 1}, got {self.out_indices}')
+        self.out_indices = chosen_blocks(out_indices, len(self.vit.blocks))
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """
@@ -94,12 +92,7 @@ class DINOv3(nn.Module):
         Raises:
             ValueError: a size that is not a multiple of 16.
         """
-        height, width = images.shape[2:]
-        if height % PATCH or width % PATCH or not height or not width:
-            raise ValueError(
-                f'DINOv3 needs a height and width that are multiples of {PATCH} pixels, '
-                f'got {height} x {width}'
-            )
+        check_size(images, PATCH, 'DINOv3')
         maps = self.vit.forward_intermediates(
             images, indices=self.out_indices, norm=True, stop_early=True, intermediates_only=True
         )

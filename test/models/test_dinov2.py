@@ -144,13 +144,27 @@ def test_sizes_are_the_published_ones(name, parameters, tensors, width):
     assert model.spec.multiple_of == 14
 
 
-@pytest.mark.parametrize('size', [(120, 160), (14, 15), (0, 14)])
-def test_sizes_that_do_not_fit_are_named(size):
-    model = create_model('dinov2_vits14', **SMALL)
-    with pytest.raises(ValueError, match=f'multiples of 14.*got {size[0]} x {size[1]}'):
+FAMILIES = {
+    'dinov2_vits14': (14, SMALL),
+    'dinov3_vits16': (16, {'embed_dim': 48, 'depth': 5, 'num_heads': 3}),
+}
+
+
+@pytest.mark.parametrize(
+    ('name', 'size'),
+    [
+        *(('dinov2_vits14', size) for size in ((120, 160), (14, 15), (0, 14))),
+        *(('dinov3_vits16', size) for size in ((120, 160), (16, 15), (0, 16))),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(name, size):
+    patch, options = FAMILIES[name]
+    model = create_model(name, **options)
+    with pytest.raises(ValueError, match=f'multiples of {patch}.*got {size[0]} x {size[1]}'):
         model(torch.zeros(1, 3, *size))
 
 
-def test_blocks_that_do_not_exist_are_named():
+@pytest.mark.parametrize('name', FAMILIES)
+def test_blocks_that_do_not_exist_are_named(name):
     with pytest.raises(ValueError, match=r'0\.\.4'):
-        create_model('dinov2_vits14', **SMALL, out_indices=(5,))
+        create_model(name, **FAMILIES[name][1], out_indices=(5,))

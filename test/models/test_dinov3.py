@@ -125,15 +125,3 @@ def test_sizes_are_the_published_ones(name, parameters):
     # the paper gives 21, 86 and 300 million; without the mask token and the bias of the keys
     assert abs(sum(p.numel() for p in model.parameters()) - parameters) < 0.01 * parameters
     assert model.spec.multiple_of == 16
-
-
-@pytest.mark.parametrize('size', [(120, 160), (16, 15), (0, 16)])
-def test_sizes_that_do_not_fit_are_named(size):
-    model = create_model('dinov3_vits16', **SMALL)
-    with pytest.raises(ValueError, match=f'multiples of 16.*got {size[0]} x {size[1]}'):
-        model(torch.zeros(1, 3, *size))
-
-
-def test_blocks_that_do_not_exist_are_named():
-    with pytest.raises(ValueError, match=r'0\.\.4'):
-        create_model('dinov3_vits16', **SMALL, out_indices=(5,))
