@@ -13,20 +13,22 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from ood_perception.ros import diagnostics, gate, loading, parameters, qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.fallback import Fallback, steps
 from ood_perception.ros.health import Health
+from ood_perception.ros.learnt import Learnt
 from ood_perception.ros.outputs import CameraOutputs
+from ood_perception.ros.parameter_node import ParameterNode
 from ood_perception.ros.reporting import LoggingBridge, Reporter
 from ood_perception.ros.services import Services
 from ood_perception.ros.subscriptions import (
@@ -39,13 +41,10 @@ from ood_perception.ros.watchdog import Watchdog
 from ood_perception.ros.worker import Worker, describe
 from ood_perception.transport import profile_variables
 
-if TYPE_CHECKING:
-    from ood_perception.pipeline import Pipeline
-
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class OodNode(LifecycleNode):
+class OodNode(ParameterNode):
     """
     Find unknown objects in the images of one or many cameras.
 
@@ -71,7 +70,7 @@ class OodNode(LifecycleNode):
         self._enabled = True
         self._watchdog = Watchdog(self.health)
         self._check_outputs_soon = False
-        self._memory = b''
+        self._learnt = Learnt(self.report)
         self._inputs: dict[str, CameraSubscriptions] = {}
         self._outputs: dict[str, CameraOutputs] = {}
         self._streams: list[CameraStream] = []
@@ -81,9 +80,7 @@ class OodNode(LifecycleNode):
         self._timer = self.create_timer(1.0, self._every_second, clock=self._steady)
         self._gate_timer = self.create_timer(gate.HEARTBEAT, self._tell_states, clock=self._steady)
         self._own_services = Services(self)
-        self.add_on_set_parameters_callback(self._check_parameters)
-        if hasattr(self, 'add_post_set_parameters_callback'):
-            self.add_post_set_parameters_callback(lambda changed: self._apply_parameters())
+        self.watch_parameters()
 
     @property
     def state(self) -> str:
@@ -170,7 +167,7 @@ class OodNode(LifecycleNode):
         assert self.worker is not None
         self.worker.mailbox.clear()
         if self.settings.release_on_deactivate:
-            self._keep_memory(self.worker)
+            self._learnt.keep(self.worker)
             self._stop_worker()
         return super().on_deactivate(state)
 
@@ -217,7 +214,7 @@ class OodNode(LifecycleNode):
 
         def build(step: int) -> Any:
             sizes = set(worker.sizes.values()) or hint
-            memory = self._learnt(worker.pipeline)
+            memory = self._learnt.of(worker.pipeline)
             return loading.build(
                 self.settings, fallback.steps[step], sizes, count, self.report, memory
             )
@@ -227,22 +224,6 @@ class OodNode(LifecycleNode):
         )
         worker.enabled = self._enabled
         return worker
-
-    def _learnt(self, pipeline: Pipeline | None) -> bytes:
-        """What a pipeline has learnt here, or, where it has nothing, one that was given back."""
-        try:
-            return (pipeline is not None and loading.learnt(pipeline)) or self._memory
-        except Exception as error:  # a device that is lost takes it along
-            self.report('warn', f'the memory of normal is lost: {describe(error)}')
-            return self._memory
-
-    def _keep_memory(self, worker: Worker) -> None:
-        if worker.pipeline is None or loading.memory_of(worker.pipeline) is None:
-            return
-        try:
-            self._memory = worker.call(lambda: self._learnt(worker.pipeline))
-        except TimeoutError as error:
-            self.report('warn', f'the memory of normal is lost: {error}')
 
     def _unsubscribe(self) -> None:
         for subscriptions in self._inputs.values():
@@ -263,7 +244,7 @@ class OodNode(LifecycleNode):
             outputs.destroy()
         self._outputs.clear()
         self._streams = []
-        self._memory = b''
+        self._learnt.kept = b''
 
     # ---- parameters ------------------------------------------------------------------------
 
@@ -278,35 +259,9 @@ class OodNode(LifecycleNode):
         if self.worker is not None:
             self.worker.enabled = value
 
-    def parameter_values(self) -> dict[str, Any]:
-        """Values of all parameters by name."""
-        found = self.get_parameters_by_prefix('')
-        return {name: parameters.plain(found[name].value) for name in sorted(found)}
-
-    def set_parameters(self, parameter_list: list[Any]) -> list[SetParametersResult]:
-        """Set parameters one by one; integers do for doubles, and what is set already may stay."""
-        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
-
-    def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
-        """Set all or none; integers do for doubles, and what is set already may stay."""
-        changes = parameters.changes(self, parameter_list)
-        if not changes:
-            return SetParametersResult(successful=True)
-        # rclpy would refuse them as well, but names none.
-        absent = [p.name for p in changes if not self.has_parameter(p.name)]
-        if absent:
-            lines = parameters.unknown(absent, self.settings.camera_names())
-            reason = '; '.join(lines) or f'{", ".join(absent)}: not before configure'
-            return SetParametersResult(successful=False, reason=reason)
-        return super().set_parameters_atomically(changes)
-
-    def _check_parameters(self, changes: list[Any]) -> SetParametersResult:
-        verdict = parameters.check_changes(changes, self.worker is not None)
-        humble = not hasattr(self, 'add_post_set_parameters_callback')
-        if verdict.successful and humble and self.executor is not None:
-            # It has no callback for afterwards.
-            self.executor.create_task(self._apply_parameters)
-        return verdict
+    def check_parameters(self, changes: list[Any]) -> SetParametersResult:
+        """Whether parameters may change so; see the class above."""
+        return parameters.check_changes(changes, self.worker is not None)
 
     def apply_budget(self) -> None:
         """Read the parameters; the budget of alarms sets the threshold, where it can."""
@@ -323,7 +278,8 @@ class OodNode(LifecycleNode):
             worker.publisher.alarms.read(file, identity)
         self.apply_budget()
 
-    def _apply_parameters(self) -> None:
+    def apply_parameters(self) -> None:
+        """Do as the parameters say now; see the class above."""
         self.apply_budget()
         settings, worker = self.settings, self.worker
         if worker is None:
@@ -389,18 +345,19 @@ class OodNode(LifecycleNode):
                 )
 
     def _publish_diagnostics(self) -> None:
-        worker = self.worker
-        pipeline = worker.pipeline if worker is not None else None
-        values: dict[str, Any] = {
+        name = self.get_fully_qualified_name()
+        values = {
             'profile': self.settings.profile,
             'engine_asked_for': self.settings.engine,
             'enabled': self._enabled,
             'transport_profile': os.environ.get(profile_variables()[0], ''),
         }
-        if worker is not None and pipeline is not None:
-            values |= diagnostics.pipeline_values(pipeline)
-            values |= diagnostics.alarm_values(worker.publisher.alarms, self.settings)
-        name, doing = self.get_fully_qualified_name(), worker.doing if worker is not None else ''
+        doing = ''
+        if (worker := self.worker) is not None:
+            doing = worker.doing
+            if (pipeline := worker.pipeline) is not None:
+                values |= diagnostics.pipeline_values(pipeline)
+                values |= diagnostics.alarm_values(worker.publisher.alarms, self.settings)
         statuses = [diagnostics.node_status(name, self.state, self.health, doing, values)]
         for stream in self._streams:
             subscriptions = self._inputs.get(stream.name)
