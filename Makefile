@@ -36,12 +36,12 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/check_licence.py
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 # The tests over DDS mostly wait, each worker in a ROS domain of its own; nothing else runs beside them.
 unit: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 --ignore=test/ros --ignore=test/research test
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --durations=10 test/ros
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile --durations=10 test/ros
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile test/research

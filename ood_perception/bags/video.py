@@ -160,9 +160,10 @@ def fitted(image: Rgb, height: int, width: int) -> Rgb:
 
 
 def _opened(path: Path, file: Any) -> Any:
+    # PyAV's level of logging stays as it is, at none: with another one the threads of a codec ask
+    # for the interpreter, and whoever closes a video before its end waits for them for ever.
     import av
 
-    av.logging.set_level(av.logging.PANIC)  # what matters of it arrives as an exception
     try:
         return av.open(file, 'r', metadata_errors='replace')
     except (av.error.FFmpegError, ValueError, OSError) as error:

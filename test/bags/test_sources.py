@@ -154,6 +154,20 @@ def test_videos(tmp_path):
     assert next(small.frames()).shape == (24, 32, 3)
 
 
+def test_a_video_that_is_left_early_closes(tmp_path):
+    """With a level of logging, one of some hundred waited for its codec's threads for ever."""
+    import av
+
+    path = tmp_path / 'film.mp4'
+    film(path)
+    source = open_source(str(path))
+    for _ in range(100):
+        frames = source.frames()
+        next(frames)
+        frames.close()
+    assert av.logging.get_level() is None
+
+
 @pytest.mark.parametrize(('quarters', 'matrix'), [(1, (0, 1, -1, 0)), (3, (0, -1, 1, 0))])
 def test_a_video_is_upright_by_its_display_matrix(quarters, matrix, tmp_path):
     path = tmp_path / 'phone.mp4'
