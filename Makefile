@@ -38,10 +38,13 @@ lint: $(VENV)/.test
 	$(BIN)/python tools/check_licence.py
 	$(BIN)/mypy --num-workers 2
 
+# What hangs outside of Python, holding the interpreter, no timeout of a test ends, but this does, and names it.
+HANGS = -o faulthandler_timeout=360 -o faulthandler_exit_on_timeout=true
+
 # The tests over DDS mostly wait, each worker in a ROS domain of its own; nothing else runs beside them.
 unit: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 --ignore=test/ros --ignore=test/research test
-	$(BIN)/python -m pytest -q -n 4 --dist loadfile --durations=10 test/ros
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(HANGS) --durations=10 --ignore=test/ros --ignore=test/research test
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(HANGS) --durations=10 test/ros
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile test/research
