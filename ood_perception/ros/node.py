@@ -260,7 +260,7 @@ class OodNode(ParameterNode):
             self.worker.enabled = value
 
     def check_parameters(self, changes: list[Any]) -> SetParametersResult:
-        """Whether parameters may change so; see the class above."""
+        """Whether parameters may change so, see `parameters.check_changes`."""
         return parameters.check_changes(changes, self.worker is not None)
 
     def apply_budget(self) -> None:
@@ -279,7 +279,7 @@ class OodNode(ParameterNode):
         self.apply_budget()
 
     def apply_parameters(self) -> None:
-        """Do as the parameters say now; see the class above."""
+        """Do as the parameters say now: budget, rates, and what is published."""
         self.apply_budget()
         settings, worker = self.settings, self.worker
         if worker is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from ood_perception.engines.export import export
 from ood_perception.models import create_model
@@ -15,8 +16,17 @@ from ood_perception.models import create_model
 from small_models import SmallSegmentor
 
 
+@pytest.mark.slow
+def test_export_of_the_compact_network_equals_eager(tmp_path: Path) -> None:
+    """Every time `test_onnx` looks at its graph."""
+    pytest.importorskip('onnxruntime')
+    torch.manual_seed(0)
+    path = tmp_path / 'compact.onnx'
+    assert export(create_model('compact'), (64, 96), path, 'onnx') < 1e-3
+    assert path.stat().st_size > 0
+
+
 def test_an_onnx_file_equals_eager(tmp_path: Path) -> None:
-    """The compact network's: see `test_onnx`."""
     pytest.importorskip('onnxruntime')
     path = tmp_path / 'small.onnx'
     assert export(SmallSegmentor(), (32, 48), path, 'onnx') < 1e-4
