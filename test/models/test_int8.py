@@ -12,7 +12,13 @@ from torch import nn
 
 from ood_perception.models.compact import INT8_HEADS, build_compact
 from ood_perception.models.efficientnet_lite import SameConv
-from ood_perception.models.int8 import Int8Conv, observed_ranges, quantised, shipped_ranges
+from ood_perception.models.int8 import (
+    Int8Conv,
+    observed_ranges,
+    quantised,
+    shipped_ranges,
+    weight_scales,
+)
 
 torch.set_num_threads(1)
 
@@ -36,7 +42,12 @@ def test_a_convolution_rounds_input_and_weight(stride: int, size: tuple[int, int
     got = Int8Conv(conv, norm, -2.0, 3.1)(x)
     factor = (norm.weight / (norm.running_var + norm.eps).sqrt()).numpy()
     weight = conv.weight.numpy() * factor[:, None, None, None]
-    scales = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
+    first, second, third = weight.transpose(1, 0, 2, 3)
+    together = np.where(
+        first * second > 0, np.abs(first + second), np.maximum(*np.abs([first, second]))
+    )
+    largest = np.maximum(together, np.abs(third)).max((1, 2))
+    scales = largest[:, None, None, None] / 127
     other = SameConv(3, 4, 3, stride=stride, bias=False)
     other.weight.copy_(torch.from_numpy(rounded(weight, scales, 0, -128, 127)))
     scale = 5.1 / 255
@@ -44,6 +55,25 @@ def test_a_convolution_rounds_input_and_weight(stride: int, size: tuple[int, int
     bias = norm.bias - norm.running_mean * torch.from_numpy(factor)
     want = other(torch.from_numpy(inner)) + bias[:, None, None]
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('shape', [(16, 8, 1, 1), (8, 5, 3, 3), (6, 1, 5, 5), (4, 2, 1, 1)])
+@pytest.mark.parametrize('spread', [0.1, 1.0, 8.0])
+def test_no_pair_of_products_overflows_16_bits(shape: tuple[int, ...], spread: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(shape, generator=generator) * spread).exp()
+    weight *= torch.randint(0, 2, shape, generator=generator) * 2 - 1
+    weight[0] = 0.0  # a channel that training switched off
+    scales = weight_scales(weight)
+    steps = (weight / scales[:, None, None, None]).round().numpy().astype(np.int64)
+    steps = np.concatenate([steps, np.zeros_like(steps[:, : shape[1] % 2])], 1)
+    # what vpmaddubsw adds at inputs of 0 or 255, whichever is worst
+    for sign in (1, -1):
+        products = 255 * np.clip(sign * steps, 0, None)
+        assert (products[:, 0::2] + products[:, 1::2]).max() <= 32767
+    used = np.abs(steps[1:]).reshape(shape[0] - 1, -1)
+    assert used.max() == 127 or shape[1] > 1
+    assert (used.max(1) >= 63).all()
 
 
 @pytest.mark.parametrize(('low', 'high'), [(0.0, 0.0), (float('nan'), 1.0), (0.0, float('inf'))])
