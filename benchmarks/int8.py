@@ -8,8 +8,7 @@ In OpenVINO, which the engine `auto` takes on x86, or in ONNX Runtime; in OpenVI
 
     python benchmarks/int8.py --data ../shared/data --output benchmarks/results/int8.csv
     python benchmarks/int8.py --runtime onnxruntime
-    PYTHONPATH=. python benchmarks/int8.py --ranges \\
-        ood_perception/weights/efficientnet_lite0_ranges.json
+    PYTHONPATH=. python benchmarks/int8.py --ranges ood_perception/weights/int8_ranges.json
 
 Taken only where it is faster and loses at most 0.3 AP (percent) of the likelihood ratio on either
 set: objects pasted on the held-out CamVid drive, and unseen drives of the proving ground.
@@ -37,12 +36,14 @@ import numpy as np
 import torch
 from compact_quality import DRIVE, pasted, proving_ground
 
+from ood_perception import Pipeline
 from ood_perception.building import load_segmentor
 from ood_perception.engines.onnx import export_onnx
 from ood_perception.engines.openvino import compile_network, convert, int8_form
 from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
+from ood_perception.models.compact import BACKBONE
 from ood_perception.models.int8 import observed_ranges
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import Profile
@@ -69,6 +70,9 @@ class Frames:
 
 FLOAT32 = ('conv_stem', 'blocks.0.')
 """Layers that --ranges leaves out: on their map of stride 2 the smallest things are found."""
+
+ANSWERS = {'head', 'out'}
+"""Last layers of the small networks, which stay in float32, too."""
 
 PHOTOGRAPHS = ('idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context')
 """Folders that --ranges also takes frames of: indoors, night, lens casts."""
@@ -106,13 +110,27 @@ def open_network(path: Any, shape: tuple[int, ...], runtime: str, bfloat16: bool
     return lambda images: session.run(None, {'images': images})
 
 
-def write_ranges(path: Path, model: Any, arrays: list[np.ndarray]) -> None:
-    """Write the ranges of the backbone's inputs over the frames, as the package reads them."""
-    ranges = observed_ranges(model.backbone, (torch.from_numpy(array) for array in arrays))
+def write_ranges(path: Path, model: Any, images: list[np.ndarray], prepare: Any) -> None:
+    """Write the ranges of the package's convolutions over uint8 frames, as it reads them."""
+    arrays = (torch.from_numpy(prepare(image)) for image in images)
+    ranges = {BACKBONE: observed_ranges(model.backbone, arrays)}
+    for layer in [name for name in ranges[BACKBONE] if name.startswith(FLOAT32)]:
+        del ranges[BACKBONE][layer]
+    for profile in ('compact', 'compact_free'):
+        pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
+        assert pipeline.outliner is not None
+        parts = {
+            'light_prompts': pipeline.outliner.prompts.network,  # type: ignore[attr-defined]
+            'mask_head': pipeline.outliner.mask_model.head,  # type: ignore[attr-defined]
+        }
+        for name, network in parts.items():
+            weights = f'package:{name}{"_free" * (profile == "compact_free")}.safetensors'
+            ranges[weights] = observed_ranges(
+                network, images, lambda layer: layer not in ANSWERS, pipeline
+            )
     rounded = {
-        name: [round(value, 4) for value in pair]
-        for name, pair in ranges.items()
-        if not name.startswith(FLOAT32)
+        weights: {name: [round(value, 4) for value in pair] for name, pair in found.items()}
+        for weights, found in ranges.items()
     }
     command = shlex.join(['python', *sys.argv])
     path.write_text(json.dumps({'command': command, 'ranges': rounded}, indent=1) + '\n')
@@ -156,11 +174,12 @@ def main() -> None:
     step = max(1, len(others) // args.calibration)
     arrays = [prepare(train.load(i)[0]) for i in others[::step][: args.calibration]]
     if args.ranges:
-        images = [image for image, _ in proving_ground(0, args.calibration // 2, frames=1)]
+        images = [train.load(i)[0] for i in others[::step][: args.calibration]]
+        images += [image for image, _ in proving_ground(0, args.calibration // 2, frames=1)]
         for folder in PHOTOGRAPHS:
             found = [p.image for p in read_index(args.data / folder) if p.split == 'train']
             images += [read_image(path) for path in found[:: len(found) // args.calibration + 1]]
-        write_ranges(args.ranges, model, arrays + [prepare(image) for image in images])
+        write_ranges(args.ranges, model, images, prepare)
         return
     sets = {'pasted': pasted(args.data), 'proving ground': proving_ground(100_000, 30)}
     samples = {name: list(made)[:: args.every] for name, made in sets.items()}

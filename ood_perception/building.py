@@ -20,20 +20,22 @@ from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks.layers import SmallNetwork
 from ood_perception.models import create_model
 from ood_perception.models.folding import fold
+from ood_perception.models.int8 import quantised
 from ood_perception.models.output import InputSpec
 from ood_perception.profile import Profile, ProfileError, StageConfig
 
 log = logging.getLogger(__name__)
 
 
-def compile_parts(stage: Any, live: bool) -> None:
-    """Put the small networks of a stage behind OpenVINO, where it is installed."""
+def compile_parts(stage: Any, live: bool, int8: bool = False) -> None:
+    """Put the small networks of a stage behind OpenVINO, where it is installed; or their int8."""
     if importlib.util.find_spec('openvino') is None:
         return
     for name, part in list(stage.named_children()):
         if isinstance(part, SmallNetwork):
-            rounded = part.rounds and has_bfloat16_tiles()
-            setattr(stage, name, SmallEngine(part, rounded, live))
+            tiles = has_bfloat16_tiles()
+            form = quantised(part, part.ranges) if int8 and part.ranges and not tiles else None
+            setattr(stage, name, SmallEngine(part, part.rounds and tiles, live, form))
 
 
 def load_segmentor(profile: Profile) -> nn.Module:

@@ -104,7 +104,7 @@ class Pipeline:
             stages = prompts, mask_model.to(device)
             if device.type == 'cpu' and (engine == 'auto' or engine.startswith('openvino')):
                 for stage in stages:
-                    compile_parts(stage, live)
+                    compile_parts(stage, live, engine in ('auto', 'openvino_int8'))
             ground = tuple(profile.classes.index(name) for name in profile.ground_classes)
             self.outliner = Outliner(*stages, ground, self._note)
         if profile.classes and not profile.ground_classes:

@@ -22,7 +22,7 @@ TOLERANCE = 0.01
 """Root mean square difference to PyTorch's answer over that one's deviation."""
 
 ROUNDED_TOLERANCE = 0.1
-"""The same where the network computes in bfloat16."""
+"""The same where the network computes in bfloat16 or int8."""
 
 
 Requests = dict[bool, Any]
@@ -41,13 +41,20 @@ class SmallEngine(nn.Module):
         network: from float32 (N, ...) to float32 (N, ...), row by row, in evaluation mode.
         bfloat16: compute in bfloat16.
         live: no call waits for a conversion: PyTorch answers until it is done in the background.
+        int8: rounded form of the network, which runs in its place where it agrees with it.
 
     """
 
-    def __init__(self, network: nn.Module, bfloat16: bool = False, live: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        bfloat16: bool = False,
+        live: bool = False,
+        int8: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
-        self._bfloat16, self._live = bfloat16, live
+        self._bfloat16, self._live, self._int8 = bfloat16, live, [int8] if int8 else []
         self._threads = torch.get_num_threads()
         self._ready: dict[tuple[int, ...], Requests] = {}
         self._background = Background()
@@ -88,26 +95,38 @@ class SmallEngine(nn.Module):
 
     def _prepare(self, row: Tensor) -> Requests | None:
         """Convert, compile and check for the size of a row (1, ...); None where it cannot be."""
-        shape = tuple(row.shape)
-        try:
-            key = f'{network_key(self.network)} {versions()}'
-            network = converted(self.network, shape, key)
-            counts = {False: self._threads, True: 1}
-            requests = {
-                single: compile_network(network, shape, count, self._bfloat16)
-                for single, count in counts.items()
-            }
-            expected, found = self._plain(row).float(), self._run(requests, row)
-            gap = float((found - expected).pow(2).mean().sqrt() / expected.std().clamp(min=1e-6))
-            if not gap <= (ROUNDED_TOLERANCE if self._bfloat16 else TOLERANCE):
-                raise ValueError(f'its answers differ by {gap:.2g} of their spread')
-        except Exception as error:
-            self._give_up(error)
-            return None
+        requests = None
+        for network in (*self._int8, self.network):
+            try:
+                requests = self._checked(network, row)
+                break
+            except Exception as error:
+                if network is self.network:
+                    self._give_up(error)
+                    return None
+                name = type(self.network).__name__
+                log.info('%s runs in float32, not in int8: %s', name, first_line(error))
+        assert requests is not None
         while len(self._ready) >= MAX_COMPILED:
             del self._ready[next(iter(self._ready))]
         # Only now: a request that the check still runs is busy for the frames of another thread.
-        self._ready[shape[1:]] = requests
+        self._ready[tuple(row.shape[1:])] = requests
+        return requests
+
+    def _checked(self, network: nn.Module, row: Tensor) -> Requests:
+        """Requests of a network for the size of a row; an error where its answers differ."""
+        shape = tuple(row.shape)
+        found = converted(network, shape, f'{network_key(network)} {versions()}')
+        counts = {False: self._threads, True: 1}
+        requests = {
+            single: compile_network(found, shape, count, self._bfloat16)
+            for single, count in counts.items()
+        }
+        expected, answer = self._plain(row).float(), self._run(requests, row)
+        gap = float((answer - expected).pow(2).mean().sqrt() / expected.std().clamp(min=1e-6))
+        rounded = self._bfloat16 or network is not self.network
+        if not gap <= (ROUNDED_TOLERANCE if rounded else TOLERANCE):
+            raise ValueError(f'its answers differ by {gap:.2g} of their spread')
         return requests
 
     def _give_up(self, error: Exception) -> None:

@@ -20,6 +20,7 @@ from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks.boxes import clean_boxes, waits
 from ood_perception.masks.layers import fuse_conv_bn, log_odds
 from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, Resampling, cut, windows
+from ood_perception.models.int8 import shipped_ranges
 
 OUTSIDE = -20.0
 """Logit of the pixels that a box's crop does not reach."""
@@ -48,6 +49,7 @@ class CompactMaskModel(nn.Module):
         if weights:
             load_exactly(head, weights)
         self.head, self.batch = fuse_conv_bn(head), batch
+        self.head.ranges = shipped_ranges(weights)
         self._bfloat16 = has_bfloat16_tiles()
         self.eval()
 

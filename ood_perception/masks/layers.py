@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import copy
+from types import MappingProxyType
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
+
+from ood_perception.models.int8 import Ranges
 
 Net = TypeVar('Net', bound=nn.Module)
 
@@ -21,16 +24,17 @@ class SmallNetwork(nn.Module):
 
     Attributes:
         rounds: whether bfloat16 is exact enough for it, on a CPU with matrix units.
+        ranges: of its convolutions, with which it may run in int8, see `models.int8`.
 
     """
 
     rounds = False
+    ranges: Ranges = MappingProxyType({})
 
 
 def log_odds(probability: Tensor) -> Tensor:
     """Log-odds / 4 of a probability 0..1, within -2..2, float32 of its shape; NaN counts as 0."""
-    p = torch.nan_to_num(probability.float(), nan=0.0).clamp(3.4e-4, 1 - 3.4e-4)
-    return torch.logit(p) / 4
+    return torch.logit(torch.nan_to_num(probability.float(), nan=0.0), 3.4e-4) / 4
 
 
 def conv_bn_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:

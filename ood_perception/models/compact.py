@@ -23,6 +23,9 @@ from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, build_effici
 from ood_perception.models.int8 import observed_ranges, quantised, shipped_ranges
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
+BACKBONE = 'efficientnet_lite0'
+"""Name of the backbone among the ranges of `models.int8`."""
+
 INT8_HEADS = re.compile(
     r'(fpn\.(fuse|smooth\.\d\.[dp]w)|uem\.(ctx\.\d\.[dp]w|dec\.[23]|edge\.2))\.0|uem\.mid'
 )
@@ -245,7 +248,7 @@ class Compact(nn.Module):
         """
         twin = copy.deepcopy(self)  # this one may be computing a frame
         found = observed_ranges(twin, [images], INT8_HEADS.fullmatch)
-        found |= {f'backbone.{name}': limits for name, limits in shipped_ranges().items()}
+        found |= {f'backbone.{name}': limits for name, limits in shipped_ranges(BACKBONE).items()}
         return quantised(twin, found)  # type: ignore[return-value]
 
     def train(self, mode: bool = True) -> Compact:

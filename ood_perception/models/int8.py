@@ -17,6 +17,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ood_perception.models.efficientnet_lite import SameConv
 
-RANGES = Path(__file__).resolve().parents[1] / 'weights' / 'efficientnet_lite0_ranges.json'
+RANGES = Path(__file__).resolve().parents[1] / 'weights' / 'int8_ranges.json'
 """Smallest and largest input of every convolution, as `benchmarks/int8.py --ranges` writes it."""
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Name of a convolution -> smallest and largest value of its input."""
 
 
 class Int8Conv(nn.Module):
@@ -101,14 +105,13 @@ def weight_scales(weight: Tensor) -> Tensor:
     return sums.amax((1, 2, 3)).clamp_min(1e-12) / 127
 
 
-def quantised(network: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> nn.Module:
+def quantised(network: nn.Module, ranges: Ranges) -> nn.Module:
     """
     Copy of a network with convolutions in int8 and their batch normalisations folded into them.
 
     Args:
         network: whose batch normalisations stand right behind their convolutions.
-        ranges: name of a convolution -> smallest and largest value of its input; those without a
-            range stay in float32.
+        ranges: convolutions without one stay in float32.
 
     Raises:
         ValueError: a range of a convolution that the network has not.
@@ -135,15 +138,19 @@ def quantised(network: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> 
 
 @torch.inference_mode()
 def observed_ranges(
-    network: nn.Module, batches: Iterable[Tensor], names: Callable[[str], object] = bool
+    network: nn.Module,
+    batches: Iterable[Any],
+    names: Callable[[str], object] = bool,
+    run: Callable[[Any], object] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """
     Smallest and largest input of convolutions.
 
     Args:
-        network: that is called with each batch.
-        batches: normalised images (B, 3, h, w).
+        network: whose convolutions are looked at.
+        batches: of inputs.
         names: whether a convolution of that name is looked at, default all.
+        run: called with each batch, and calls the network; None = the network itself.
     """
     ranges: dict[str, tuple[float, float]] = {}
 
@@ -157,15 +164,16 @@ def observed_ranges(
         if isinstance(module, nn.Conv2d) and names(name)
     ]
     try:
-        for images in batches:
-            network(images)
+        for batch in batches:
+            (run or network)(batch)
     finally:
         for hook in hooks:
             hook.remove()
     return ranges
 
 
-def shipped_ranges() -> dict[str, tuple[float, float]]:
-    """Ranges of EfficientNet-Lite0 with its ImageNet weights, from the file of this package."""
+def shipped_ranges(weights: str) -> dict[str, tuple[float, float]]:
+    """Ranges of the network that has these weights of the package; empty for any others."""
     data = json.loads(RANGES.read_text(encoding='utf-8'))
-    return {name: (float(low), float(high)) for name, (low, high) in data['ranges'].items()}
+    ranges = data['ranges'].get(weights, {})
+    return {name: (float(low), float(high)) for name, (low, high) in ranges.items()}

@@ -16,6 +16,7 @@ from ood_perception.engines import small
 from ood_perception.engines.openvino import convert
 from ood_perception.engines.small import SmallEngine
 from ood_perception.masks import create_mask_model, create_prompts
+from ood_perception.models.int8 import observed_ranges, quantised
 from ood_perception.ros.diagnostics import pipeline_values
 
 
@@ -27,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 def networks():
     """The shipped networks, each with inputs of the sizes that it meets."""
     prompts, masks = create_prompts('score_detector'), create_mask_model('compact')
-    odds = [torch.randn(n, 2, h, w) for n, h, w in ((1, 87, 116), (3, 60, 45), (1, 8, 9))]
+    odds = [torch.randn(n, 2, h, w) for n, h, w in ((1, 88, 116), (3, 60, 46), (1, 8, 10))]
     crops = [torch.randn(n, 5, 96, 96) for n in (1, 4)]
     return [(prompts.network, odds), (masks.head, crops)]
 
@@ -40,6 +41,23 @@ def test_answers_are_those_of_pytorch_at_every_size(which):
         for x in inputs:
             torch.testing.assert_close(engine(x), network(x), atol=2e-4, rtol=1e-3)
     assert len(engine._ready) == len({x.shape[1:] for x in inputs})
+
+
+@pytest.mark.parametrize('which', [0, 1], ids=['score detector', 'mask head'])
+@torch.inference_mode()
+def test_in_int8_answers_are_near_those_of_pytorch_or_the_same(which):
+    network, inputs = networks()[which]
+    rounded = quantised(network, observed_ranges(network, inputs, network.ranges.__contains__))
+    engine = SmallEngine(network, int8=rounded)
+    found, wanted = engine(inputs[0]), network(inputs[0])
+    gap = float((found - wanted).pow(2).mean().sqrt() / wanted.std())
+    assert 1e-4 < gap < small.ROUNDED_TOLERANCE
+    # ranges of other weights: float32 answers, and that is no fault
+    name = next(iter(network.ranges))
+    wrong = quantised(network, {**network.ranges, name: (0.0, 1e-3)})
+    engine = SmallEngine(network, int8=wrong)
+    torch.testing.assert_close(engine(inputs[0]), wanted, atol=2e-4, rtol=1e-3)
+    assert engine.fault is None
 
 
 def test_a_later_start_converts_nothing(tmp_path):
