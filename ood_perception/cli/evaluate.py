@@ -70,8 +70,7 @@ class BagWork:
     def recording(self, bag: Path, folder: Path) -> Recording:
         """Bag with its labels: of the folder, where one is given, else its own."""
         from ood_perception.evaluation.joining import Recording
-        from ood_perception.evaluation.label_folder import LabelFolder
-        from ood_perception.evaluation.labels import LabelValues
+        from ood_perception.evaluation.labels import LabelFolder, LabelValues
 
         values = LabelValues(more=self.values)
         labels = LabelFolder(folder, values) if self.labels else None
