@@ -81,12 +81,10 @@ def make_task(
     kind: str, parts: Parts, stage: PaperStage, validation: Validate | None = None
 ) -> StageTask:
     """Make the task of a stage."""
-    gmm = GmmSettings(update_interval=stage.update_interval)
     if kind == 'segmentor':
+        gmm = GmmSettings(update_interval=stage.update_interval)
         return SegmentorTask(parts, validation, gmm, stage.label_stride)
-    names = ('paper', 'object_least', 'alpha')
-    options = {'gmm': gmm, **{name: getattr(stage, name) for name in names}}
-    return run.uem_task(parts, stage, validation, PaperUemTask, **options)
+    return PaperUemTask(parts, stage, validation)
 
 
 def _validation(job: run.Job, kind: str) -> Validate | None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ood_perception.evaluation.breakdown import Breakdown
 from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
 from ood_perception.evaluation.component_metrics import ComponentMetrics
-from ood_perception.evaluation.curves import Curve, ranked_curve
+from ood_perception.evaluation.curves import Curve, curve_of
 from ood_perception.evaluation.frame import Frame, leave_out
 from ood_perception.evaluation.instance_metrics import InstanceMetrics
 from ood_perception.evaluation.pixel_metrics import InputError, PixelMetrics, valid_pixels
@@ -148,7 +148,7 @@ class Evaluator:
             return None
         # Every fourth pixel is enough to choose pictures by.
         thin, unknown, _ = valid_pixels(np.asarray(score)[::2, ::2], np.asarray(label)[::2, ::2])
-        return ranked_curve(thin, unknown).figures()['ap'] if unknown.any() else None
+        return curve_of(thin, unknown, ~unknown).figures()['ap'] if unknown.any() else None
 
     def _alarms(self, frame: Any) -> None:
         self.alarms.update(frame.stamp_ns, frame.instances, frame.anomaly, frame.stream)

@@ -75,14 +75,12 @@ def evaluate_live(
         BagError: a bag cannot be opened.
     """
     evaluator = Evaluator(profile, track=track, zones=zones)
-    frames = 0
     for frame in join(run.bag, source, evaluator.problems):
         if frame.stamp_ns in run.sent_ns and frame.stamp_ns in run.received_ns:
             lag = run.received_ns[frame.stamp_ns] - run.sent_ns[frame.stamp_ns]
             frame.latency_ms = lag / 1e6
         evaluator.update(frame)
-        frames += 1
-    found = _evaluation(evaluator, profile, run.frames_in, frames, run.seconds, 'live')
+    found = _evaluation(evaluator, profile, run.frames_in, run.seconds, 'live')
     if run.engine:
         found.summary.update(engine=run.engine, device=run.device)
     return found
@@ -97,7 +95,7 @@ def evaluate_bag(
     limit: int = 0,
     write: str | Path | None = None,
     zones: Sequence[str] = (),
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """
     Evaluate a pipeline on every frame of a bag, in this process; twice the same is the same twice.
@@ -121,15 +119,13 @@ def evaluate_bag(
         frames = itertools.islice(frames, limit)
     if write is not None:
         frames = written(write, frames)
-    begin, count = time.monotonic(), 0
+    begin = time.monotonic()
     for frame in frames:
         evaluator.update(frame)
-        count += 1
-        if on_progress is not None:
-            on_progress(count)
+        on_progress(evaluator.frames)
     seconds = time.monotonic() - begin
-    seen = count + evaluator.problems['frames without a usable image']
-    return _evaluation(evaluator, pipeline.profile.name, seen, count, seconds, 'offline')
+    seen = evaluator.frames + evaluator.problems['frames without a usable image']
+    return _evaluation(evaluator, pipeline.profile.name, seen, seconds, 'offline')
 
 
 def bag_frames(
@@ -221,8 +217,9 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
 
 
 def _evaluation(
-    evaluator: Evaluator, profile: str, sent: int, got: int, seconds: float, how: str
+    evaluator: Evaluator, profile: str, sent: int, seconds: float, how: str
 ) -> Evaluation:
+    got = evaluator.frames
     first: dict[str, Any] = {'profile': profile, 'frames_in': sent, 'frames_out': got}
     first |= dict.fromkeys(('ap', 'fpr95', 'instance_f1'))
     first['fps'] = got / seconds if seconds > 0 else None

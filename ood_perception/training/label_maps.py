@@ -13,8 +13,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ood_perception.labels import Label
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import IGNORE, UNKNOWN
 
 FOLDER = Path(__file__).parent / 'label_maps'
 
@@ -28,7 +28,7 @@ class _File(BaseModel):
     """The keys of a label map's file; `others` says what any value is that is not listed."""
 
     model_config = ConfigDict(extra='forbid')
-    classes: Annotated[list[str], Field(min_length=1, max_length=UNKNOWN)]
+    classes: Annotated[list[str], Field(min_length=1, max_length=Label.UNKNOWN)]
     labels: Annotated[dict[Value, Value], Field(min_length=1)]
     void: list[Value] = []
     unknown: list[Value] = []
@@ -36,7 +36,7 @@ class _File(BaseModel):
 
 
 EXPECTED = {
-    'classes': f'1 to {UNKNOWN} names, or their number',
+    'classes': f'1 to {Label.UNKNOWN} names, or their number',
     'labels': 'value: class id pairs',
     'void': 'a list of values 0..65535',
     'unknown': 'a list of values 0..65535',
@@ -97,7 +97,7 @@ def load_label_map(name_or_path: str | Path, classes: list[str] | None = None) -
     file = _parse(tree, path)
     if classes is not None and len(classes) != len(file.classes):
         raise TrainingError(f'{path}: has {len(file.classes)} classes, got {len(classes)} names')
-    table = np.full(65536, IGNORE if file.others == 'void' else FORBIDDEN, np.uint16)
+    table = np.full(65536, Label.VOID if file.others == 'void' else FORBIDDEN, np.uint16)
     for value, class_id in file.labels.items():
         if class_id >= len(file.classes):
             raise TrainingError(
@@ -105,8 +105,8 @@ def load_label_map(name_or_path: str | Path, classes: list[str] | None = None) -
                 f'got {value}: {class_id}'
             )
         table[value] = class_id
-    table[file.void] = IGNORE
-    table[file.unknown] = UNKNOWN
+    table[file.void] = Label.VOID
+    table[file.unknown] = Label.UNKNOWN
     return LabelMap(path.stem, classes or file.classes, table)
 
 

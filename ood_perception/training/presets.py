@@ -26,12 +26,7 @@ class Stage:
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the recipe
     unknown_weight: float = 1.0  # weight of unknown pixels
     object_area: float = 0.0  # pixels; smaller unknown objects weigh more, 0 = no
-    label_stride: int = 1  # the loss sees every n-th row and column
     exact: bool = True  # see `uem.UemTask`
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the record."""
-        return {**dataclasses.asdict(self), 'trainer': self.trainer.to_dict()}
 
 
 @dataclass(frozen=True)

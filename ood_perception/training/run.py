@@ -8,25 +8,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from ood_perception.training import cards
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Frames, TrainingSet
-from ood_perception.training.objects import Objects
+from ood_perception.training.checkpointing import TrainingError, write_weights
+from ood_perception.training.data import Frames, Objects, TrainingSet
 from ood_perception.training.parts import Parts, split
 from ood_perception.training.presets import Preset, Stage
 from ood_perception.training.recipes import make_recipe
 from ood_perception.training.settings import Task
 from ood_perception.training.sources import fingerprint
 from ood_perception.training.trainer import Trainer
-from ood_perception.training.uem import UemTask, Validate
-from ood_perception.training.validation import Validation
+from ood_perception.training.uem import UemTask, Validation
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +43,31 @@ class Job:
     weights: str = ''  # reference of weights to start from ('' = random heads)
     backbone: str = ''  # reference of the frozen backbone's own weights
     command: str = ''  # the command line, for the card
-    # what the model card says of the data
-    sources: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
         """Names of the known classes."""
         return self.frames[0].label_map.classes if self.frames else []
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """What the model card says of the data."""
+        roles = [('training', frames) for frames in self.frames]
+        roles += [('validation', self.val_frames)] if self.val_frames else []
+        found: list[dict[str, Any]] = [
+            {
+                'role': role,
+                'from': frames.name,
+                'images': len(frames),
+                'label map': frames.label_map.name,
+                'fingerprint': fingerprint(frames),
+                'non-commercial': frames.noncommercial,
+            }
+            for role, frames in roles
+        ]
+        if self.objects is not None:
+            found.append({'role': 'unknown objects', 'from': self.objects.name})
+        return found
 
 
 def train_uem(job: Job) -> tuple[Path, dict[str, float]]:
@@ -70,7 +85,7 @@ def train_uem(job: Job) -> tuple[Path, dict[str, float]]:
     parts = build(job)
     recipe = make_recipe(stage.recipe, job.objects, **stage.options)
     dataset = TrainingSet(list(job.frames), recipe, stage.trainer.seed)
-    return fit(job, 'uem', parts, uem_task(parts, stage, make_validation(job)), dataset)
+    return fit(job, 'uem', parts, UemTask(parts, stage, make_validation(job)), dataset)
 
 
 def begin(job: Job, kind: str) -> Any:
@@ -98,26 +113,12 @@ def fit(
     path = folder / 'weights.safetensors'
     if trainer.fabric.is_global_zero:
         # Without the parts that a file may lack (a packaged backbone).
-        optional, state = (
-            tuple(getattr(parts.model, 'optional_keys', ())),
-            parts.model.state_dict(),
-        )
-        cards.write_weights(path, {k: v for k, v in state.items() if not k.startswith(optional)})
+        optional = tuple(getattr(parts.model, 'optional_keys', ()))
+        state = parts.model.state_dict()
+        write_weights(path, {k: v for k, v in state.items() if not k.startswith(optional)})
         log.info('%s: %s', path, numbers)
     trainer.fabric.barrier()
     return path, numbers
-
-
-def uem_task(
-    parts: Parts,
-    stage: Stage,
-    validation: Validate | None = None,
-    kind: type[UemTask] = UemTask,
-    **options: Any,
-) -> UemTask:
-    """Make the task of a kind that trains the UEM as a stage says."""
-    names = ('unknown_weight', 'label_stride', 'object_area', 'exact')
-    return kind(parts, validation, **{name: getattr(stage, name) for name in names}, **options)
 
 
 def check_data(job: Job) -> None:
@@ -199,7 +200,7 @@ def make_validation(job: Job) -> Validation | None:
     if job.val_frames is None:
         return None
     name = 'plain'
-    if not _has_unknown(job.val_frames):
+    if not job.val_frames.has_unknown():
         if job.val_objects is None:
             raise TrainingError(
                 f'{job.val_frames.name}: no pixel is unknown (label 254), so AP cannot be '
@@ -211,30 +212,11 @@ def make_validation(job: Job) -> Validation | None:
     return Validation(samples, exact=job.preset.uem.exact)
 
 
-def describe(frames: Frames, role: str) -> dict[str, Any]:
-    """One line of the model card on a set of frames."""
-    return {
-        'role': role,
-        'from': frames.name,
-        'images': len(frames),
-        'label map': frames.label_map.name,
-        'fingerprint': fingerprint(frames),
-        'non-commercial': frames.noncommercial,
-    }
-
-
 def side_multiple(job: Job) -> int:
     """Pixels that image sides must be a multiple of, for the job's model."""
     from ood_perception.models.dinov2 import PATCH
 
     return PATCH if job.preset.model.startswith(('uem', 'dinov2')) else 1
-
-
-def _has_unknown(frames: Frames) -> bool:
-    """Whether any label of the frames holds an unknown pixel."""
-    if not frames.has_unknown() or all(label is None for label in frames.labels):
-        return False
-    return any((frames.load(i)[1] == 254).any() for i in range(len(frames)))
 
 
 def record(job: Job, kind: str, stage: Stage) -> dict[str, Any]:
@@ -244,7 +226,7 @@ def record(job: Job, kind: str, stage: Stage) -> dict[str, Any]:
         'model': job.preset.model,
         'options': dict(job.preset.options),
         'stage': kind,
-        'settings': stage.to_dict(),
+        'settings': dataclasses.asdict(stage),
         'data': [f'{f.name} {len(f)} {fingerprint(f)}' for f in job.frames],
         'command': job.command,
     }

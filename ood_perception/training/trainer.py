@@ -13,6 +13,7 @@ two processes of batch n follow the curve of one process of batch 2n.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import time
@@ -33,9 +34,8 @@ from ood_perception.training.checkpointing import (
     load_latest,
     save_checkpoint,
 )
-from ood_perception.training.optimizers import OPTIMIZERS, create_schedule
-from ood_perception.training.settings import Task, TrainSettings
-from ood_perception.training.stream import StreamSampler, loader
+from ood_perception.training.data import StreamSampler, loader
+from ood_perception.training.settings import OPTIMIZERS, Task, TrainSettings, create_schedule
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ class Trainer:
             'kept': self._kept,
             'best': self.best,
             'scaler': self._scaler_state(),
-            'settings': self.settings.to_dict(),
+            'settings': dataclasses.asdict(self.settings),
             'record': self.record,
         }
 
@@ -255,7 +255,7 @@ class Trainer:
         if found is None:
             return
         state, path = found
-        mine, theirs = self.settings.to_dict(), state['settings']
+        mine, theirs = dataclasses.asdict(self.settings), state['settings']
         # What only steers where and how long a run goes may change between its parts.
         free = [
             'steps',
@@ -299,14 +299,12 @@ def create_fabric(settings: TrainSettings, folder: Path) -> Any:
         raise TrainingError(
             "training needs Lightning: pip install 'ood_perception[train]'"
         ) from error
-    many = settings.devices * settings.num_nodes > 1
     fabric = Fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,
-        num_nodes=settings.num_nodes,
         precision=settings.precision,  # type: ignore[arg-type]
         # Buffers stay as each process computes them: a GMM head's memory is too large to send.
-        strategy=DDPStrategy(broadcast_buffers=False) if many else 'auto',
+        strategy=DDPStrategy(broadcast_buffers=False) if settings.devices > 1 else 'auto',
         loggers=_loggers(folder),
     )
     fabric.launch()
