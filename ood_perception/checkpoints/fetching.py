@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ood_perception.checkpoints.reading import check_kind
-from ood_perception.checkpoints.report import CheckpointError, WeightsMissing
-from ood_perception.checkpoints.store import Entry, cache_folder, wrong_sha256
+from ood_perception.checkpoints.store import (
+    CheckpointError,
+    Entry,
+    WeightsMissing,
+    cache_folder,
+    wrong_sha256,
+)
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60.0

@@ -112,20 +112,23 @@ def write_card(path: Path, card: Mapping[str, Any]) -> None:
             (name -> value), 'licence', 'record' (everything that steered the run), 'sha256',
             'limits' (list).
     """
+    device = f'CPU with {torch.get_num_threads()} threads'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
     # YAML's safe dump knows neither tuples nor paths.
     record = json.loads(json.dumps(card['record'], default=str))
     lines = [f'# {card["name"]}', '', str(card['what']), '']
     lines += ['## Numbers', '', '| number | value |', '|---|---|']
-    lines += [f'| {name} | {_number(value)} |' for name, value in card['numbers'].items()]
+    for name, value in card['numbers'].items():
+        lines.append(f'| {name} | {f"{value:.4f}" if isinstance(value, float) else value} |')
     lines += ['', '## Data', '']
-    for item in card['data']:
-        lines.append('- ' + '; '.join(f'{key}: {value}' for key, value in item.items()))
+    lines += ['- ' + '; '.join(f'{key}: {v}' for key, v in item.items()) for item in card['data']]
     lines += ['', '## Licence', '', str(card['licence']), '']
     lines += ['## Limits', ''] + [f'- {limit}' for limit in card['limits']]
     lines += ['', '## How it was made', '', '```', str(card['command']), '```', '']
     lines += [
         f'- date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}',
-        f'- torch {torch.__version__}, Python {platform.python_version()}, {_device()}',
+        f'- torch {torch.__version__}, Python {platform.python_version()}, {device}',
         f'- sha256 of the weights: `{card["sha256"]}`',
         '',
         'Everything that steered the run:',
@@ -136,13 +139,3 @@ def write_card(path: Path, card: Mapping[str, Any]) -> None:
         '',
     ]
     path.write_text('\n'.join(lines), encoding='utf-8')
-
-
-def _number(value: Any) -> str:
-    return f'{value:.4f}' if isinstance(value, float) else str(value)
-
-
-def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f'CPU with {torch.get_num_threads()} threads'

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -57,8 +58,7 @@ def camvid(root: Path, split: str = 'train', label_map: LabelMap | None = None) 
         images = _images(root / split)
         labels = _partners(images, root / f'{split}annot')
         return Frames(images, labels, label_map, str(root), True)
-    frames = folder(root, '', label_map)
-    return Frames(frames.images, frames.labels, frames.label_map, str(root), True)
+    return dataclasses.replace(folder(root, '', label_map), noncommercial=True)
 
 
 def cityscapes(root: Path, split: str = 'train', label_map: LabelMap | None = None) -> Frames:
@@ -112,7 +112,7 @@ def bag(root: Path, split: str = '', label_map: LabelMap | None = None) -> Frame
     """
     topic, _, labels = split.partition('+')
     frames = folder(extract(root, topic, labels), '', label_map if labels else None)
-    return Frames(frames.images, frames.labels, frames.label_map, str(root))
+    return dataclasses.replace(frames, name=str(root))
 
 
 FRAMES: dict[str, Callable[..., Frames]] = {
@@ -177,7 +177,7 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
     Write a bag's frames as PNG to a folder beside it, once.
 
     Args:
-        root: of the reading.
+        root: of the bag.
         topic: of the images, '' = all topics of images (but the labels').
         labels: topic of label images (starting with a slash), or folder of label files whose
             names end in the image's stamp in nanoseconds; '' = none.

@@ -19,10 +19,15 @@ import pytest
 from evaluation.shard_work import by_thresholds, dies_once, fails_always
 
 from ood_perception.evaluation.datasets import DatasetError, open_dataset
-from ood_perception.evaluation.distributed import WorkerError, evaluate_shards
 from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.joining import Recording, Topics, join
-from ood_perception.evaluation.replay import LiveRun, evaluate_bag, evaluate_live
+from ood_perception.evaluation.replay import (
+    LiveRun,
+    WorkerError,
+    evaluate_bag,
+    evaluate_live,
+    evaluate_shards,
+)
 from ood_perception.evaluation.report import read_numbers, write_report
 from ood_perception.result import Result
 
