@@ -43,22 +43,15 @@ def _encoder_decoder(model: Any) -> Parts:
         out = model.decode_head(maps)
         return out if model.used_classes is None else out[:, : model.used_classes]
 
-    return Parts(
-        model,
-        model.spec,
-        model.backbone,
-        logits,
-        None,
-        [model.decode_head],
-        backbone=model.backbone,
-    )
+    net = model.backbone
+    return Parts(model, model.spec, net, logits, None, net, [model.decode_head])
 
 
 def _dinov2(model: Any) -> Parts:
     def features(images: Tensor) -> list[Tensor]:
         return model.patch_maps(images, model.out_indices)
 
-    return Parts(model, model.spec, features, None, None, backbone=model)
+    return Parts(model, model.spec, features, None, None, model)
 
 
 SPLITS |= {'EncoderDecoder': _encoder_decoder, 'DINOv2': _dinov2}

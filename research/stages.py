@@ -105,7 +105,7 @@ def _fast(
             # with `paper` the class logits drift, so they are not frozen
             samples = FrozenFeatures(samples, parts, kind == 'uem' and not stage.paper)
             threads = max(1, threads - workers)
-        elif parts.backbone is not None:
+        else:
             example = normalise(samples[(0, 0)]['image'][None], parts.spec)
             with torch.inference_mode():
                 parts.features = fast_features(parts.backbone, example)

@@ -6,10 +6,6 @@ Component metrics sIoU, PPV and F1* of SegmentMeIfYouCan (code of 2023-08-24).
 
 Chan et al., "SegmentMeIfYouCan: A Benchmark for Anomaly Segmentation", NeurIPS 2021, eq. 3-5.
 One count over pairs (true component, predicted component) gives every figure of a frame.
-
-    metrics = ComponentMetrics('anomaly')                  # waits for the dataset's threshold
-    metrics = ComponentMetrics('anomaly', threshold=0.37)  # or is told: prediction = score > 0.37
-    metrics.update(score, label)                           # or (mask, label) with a boolean mask
 """
 
 from __future__ import annotations
@@ -134,14 +130,13 @@ class ComponentMetrics:
             ``ppv``, ``f1_star``; ``f1``, ``tp``, ``fn``, ``fp`` (lists of 11, for `TAUS`),
             ``truths``, ``predictions`` (components), ``threshold``. Means over nothing are nan.
         """
-        siou, ppv = list(self._siou), list(self._ppv)
-        threshold = self.threshold
+        siou, ppv, threshold = list(self._siou), list(self._ppv), self.threshold
         if len(self._waiting):
             threshold = self._pixels.compute()['best_f1_threshold']
-            for score, label in self._waiting:
-                a, b = component_figures(score > threshold, label, TRACKS[self.track])
-                siou += a
-                ppv += b
+        for score, label in self._waiting:
+            a, b = component_figures(score > threshold, label, TRACKS[self.track])
+            siou += a
+            ppv += b
         found = np.array(siou)[:, None] >= TAUS
         tp, fn = found.sum(0), (~found).sum(0)
         fp = (np.array(ppv)[:, None] < TAUS).sum(0)

@@ -101,7 +101,6 @@ def grouped(
 
     Args:
         topics: which; those that the bag lacks are named in `problems`.
-        problems: what was wrong, and how often.
         image: the topic whose messages must all be kept, '' = none.
 
     Yields:
@@ -223,9 +222,8 @@ def _once(problems: Counter[str]) -> Callable[[str], None]:
 def _with_outputs(
     frame: Frame, found: dict[str, Any], topics: Topics, problems: Counter[str]
 ) -> Frame:
-    frame.heatmap = _read(stored_values, found.get(f'{topics.node}/heatmap'), problems)
-    frame.score = _read(stored_values, found.get(f'{topics.node}/score'), problems)
-    frame.instances = _read(stored_values, found.get(f'{topics.node}/instances'), problems)
+    for name in ('heatmap', 'score', 'instances'):
+        setattr(frame, name, _read(stored_values, found.get(f'{topics.node}/{name}'), problems))
     text = found.get(f'{topics.node}/detections_json')
     if text is not None:
         rows = json.loads(text.data)['detections']

@@ -75,19 +75,18 @@ def photograph_panels(pipeline: Pipeline) -> list[tuple[str, NDArray[np.uint8]]]
     """Run a pipeline on the photographs: caption with the credit, and `panel`, of each."""
     found = []
     with (PHOTOGRAPHS / 'CREDITS.csv').open(newline='', encoding='utf-8') as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        path = PHOTOGRAPHS / row['file']
-        image = read_picture(path).rgb
-        unknown = read_label(path.with_suffix('.png')) == Label.UNKNOWN
-        pipeline.reset()
-        (result,) = pipeline(image)
-        frame = Frame(
-            0,
-            heatmap=result.heatmap,
-            instances=result.instances,
-            truth=cv2.connectedComponents(unknown.astype(np.uint8))[1],
-            image=functools.partial(np.array, image),
-        )
-        found.append((f'{row["shows"]} ({row["credit"]}, {row["licence"]})', panel(frame)))
+        for row in csv.DictReader(file):
+            path = PHOTOGRAPHS / row['file']
+            image = read_picture(path).rgb
+            unknown = read_label(path.with_suffix('.png')) == Label.UNKNOWN
+            pipeline.reset()
+            (result,) = pipeline(image)
+            frame = Frame(
+                0,
+                heatmap=result.heatmap,
+                instances=result.instances,
+                truth=cv2.connectedComponents(unknown.astype(np.uint8))[1],
+                image=functools.partial(np.array, image),
+            )
+            found.append((f'{row["shows"]} ({row["credit"]}, {row["licence"]})', panel(frame)))
     return found

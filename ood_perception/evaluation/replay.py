@@ -71,9 +71,7 @@ def evaluate_live(
     """
     Evaluate what a node published during a replay.
 
-    Args:
-        track: 'anomaly' or 'obstacle' for component metrics too.
-        zones: parts of the images that do not count, as in `frames.zones`.
+    `track` and `zones` are those of :func:`evaluate_bag`.
 
     Returns:
         Its summary begins with ``profile``, ``frames_in``, ``frames_out``, ``ap``, ``fpr95``,
@@ -254,8 +252,7 @@ def evaluate_shards(
     Evaluate every shard and merge in the order of the shards.
 
     Args:
-        shards: what `work` takes, for example paths of bags, one or more; can be pickled.
-        work: function of a module that evaluates one shard.
+        shards: what `work`, a function of a module, takes; one or more that can be pickled.
         workers: processes; 1 = in this one.
         on_progress: is told the number of shards done.
 

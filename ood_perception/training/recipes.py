@@ -110,7 +110,10 @@ class PasteOnly(Plain):
     def __init__(self, objects: Objects | None, multiple: int = 1) -> None:
         super().__init__(objects, multiple)
         if objects is None or not len(objects):
-            raise TrainingError('recipe paste_only pastes unknown objects: give --val-objects')
+            raise TrainingError(
+                'no pixel of --val is unknown (label 254), so AP cannot be measured: '
+                'give --val-objects to paste, or leave out --val'
+            )
         self.objects = objects
 
     def __call__(self, rng: Rng, image: Array, label: Array) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from ood_perception.training.checkpointing import TrainingError, write_weights
 from ood_perception.training.data import Frames, Objects, TrainingSet
 from ood_perception.training.parts import Parts, split
-from ood_perception.training.presets import Preset, Stage
+from ood_perception.training.presets import Preset
 from ood_perception.training.recipes import make_recipe
 from ood_perception.training.settings import Task
 from ood_perception.training.sources import fingerprint
@@ -26,6 +26,14 @@ from ood_perception.training.trainer import Trainer
 from ood_perception.training.uem import UemTask, Validation
 
 log = logging.getLogger(__name__)
+
+CLASS_KEYS = (
+    'fpn.head.weight',
+    'segmentor.segmentation_head._head.weight',
+    'segmentor.segmentation_head.means',
+    'decode_head.conv_seg.weight',
+)
+"""Tensors whose first axis is the number of known classes."""
 
 
 @dataclass
@@ -108,7 +116,16 @@ def fit(
 ) -> tuple[Path, dict[str, float]]:
     """Train a task in the folder `job.folder/kind`; see :func:`train_uem`."""
     stage, folder = getattr(job.preset, kind), job.folder / kind
-    trainer = Trainer(task, dataset, stage.trainer, folder, record(job, kind, stage))
+    record = {
+        'preset': job.name,
+        'model': job.preset.model,
+        'options': dict(job.preset.options),
+        'stage': kind,
+        'settings': dataclasses.asdict(stage),
+        'data': [f'{f.name} {len(f)} {fingerprint(f)}' for f in job.frames],
+        'command': job.command,
+    }
+    trainer = Trainer(task, dataset, stage.trainer, folder, record)
     numbers = trainer.fit()
     path = folder / 'weights.safetensors'
     if trainer.fabric.is_global_zero:
@@ -141,14 +158,12 @@ def build(job: Job) -> Parts:
     try:
         state = read_checkpoint(resolve(job.weights)) if job.weights else {}
         key = 'classes' if job.preset.model == 'compact' else 'num_classes'
-        count = _class_count(state) or len(job.classes)
+        count = next((len(state[k]) for k in CLASS_KEYS if k in state), len(job.classes))
         if count and key not in options and not job.preset.model.startswith('dinov2'):
             options[key] = count
         job.preset = dataclasses.replace(job.preset, options=options)
         parts = split(create_model(job.preset.model, **options))
         if job.backbone:
-            if parts.backbone is None:
-                raise TrainingError(f'{job.preset.model}: its backbone needs no --backbone')
             log.info('%s', load_checkpoint(parts.backbone, resolve(job.backbone)))
         if state:
             own = parts.model.state_dict()
@@ -160,20 +175,6 @@ def build(job: Job) -> Parts:
     except (OSError, ValueError, ImportError) as error:
         raise TrainingError(str(error)) from error
     return parts
-
-
-CLASS_KEYS = (
-    'fpn.head.weight',
-    'segmentor.segmentation_head._head.weight',
-    'segmentor.segmentation_head.means',
-    'decode_head.conv_seg.weight',
-)
-"""Tensors whose first axis is the number of known classes."""
-
-
-def _class_count(state: dict[str, Any]) -> int:
-    """Number of known classes in a checkpoint; 0 where it cannot be told."""
-    return next((len(state[key]) for key in CLASS_KEYS if key in state), 0)
 
 
 def class_names(job: Job) -> list[str]:
@@ -199,14 +200,7 @@ def make_validation(job: Job) -> Validation | None:
     """Validation samples; objects are pasted where no label is unknown."""
     if job.val_frames is None:
         return None
-    name = 'plain'
-    if not job.val_frames.has_unknown():
-        if job.val_objects is None:
-            raise TrainingError(
-                f'{job.val_frames.name}: no pixel is unknown (label 254), so AP cannot be '
-                f'measured: give --val-objects to paste, or leave out --val'
-            )
-        name = 'paste_only'
+    name = 'plain' if job.val_frames.has_unknown() else 'paste_only'
     recipe = make_recipe(name, job.val_objects, multiple=side_multiple(job))
     samples = TrainingSet(job.val_frames, recipe, seed=7)
     return Validation(samples, exact=job.preset.uem.exact)
@@ -217,16 +211,3 @@ def side_multiple(job: Job) -> int:
     from ood_perception.models.dinov2 import PATCH
 
     return PATCH if job.preset.model.startswith(('uem', 'dinov2')) else 1
-
-
-def record(job: Job, kind: str, stage: Stage) -> dict[str, Any]:
-    """Return what every checkpoint of a run says of it."""
-    return {
-        'preset': job.name,
-        'model': job.preset.model,
-        'options': dict(job.preset.options),
-        'stage': kind,
-        'settings': dataclasses.asdict(stage),
-        'data': [f'{f.name} {len(f)} {fingerprint(f)}' for f in job.frames],
-        'command': job.command,
-    }

@@ -39,6 +39,11 @@ from ood_perception.training.settings import OPTIMIZERS, Task, TrainSettings, cr
 
 log = logging.getLogger(__name__)
 
+FREE = (
+    'steps', 'workers', 'checkpoint_every', 'log_every', 'accelerator', 'validate_every',
+)  # fmt: skip
+"""Settings that steer where and how long a run goes, which may change between its parts."""
+
 
 class Trainer:
     """
@@ -250,16 +255,7 @@ class Trainer:
             return
         state, path = found
         mine, theirs = dataclasses.asdict(self.settings), state['settings']
-        # What only steers where and how long a run goes may change between its parts.
-        free = [
-            'steps',
-            'workers',
-            'checkpoint_every',
-            'log_every',
-            'accelerator',
-            'validate_every',
-        ]
-        differ = [k for k in mine if k in theirs and k not in free and mine[k] != theirs[k]]
+        differ = [k for k in mine if k in theirs and k not in FREE and mine[k] != theirs[k]]
         if differ:
             listed = ', '.join(f'{k} {theirs[k]} -> {mine[k]}' for k in differ)
             raise TrainingError(
