@@ -199,14 +199,13 @@ def extract(root: Path, topic: str = '', labels: str = '') -> Path:
         shutil.rmtree(target, ignore_errors=True)
         for part in ('images', 'labels') if labels else ('images',):
             (target / part).mkdir(parents=True)
-        partners = _label_files(root, labels) if labels else {}
+        partners = _label_files(root, labels) if labels else None
         count = 0
         for source in _topics(root, topic, labels):
-            for stamp, image in _bag_images(root, source, partners if labels else None):
+            for stamp, image, label in _bag_images(root, source, partners):
                 stem = f'{source.strip("/").replace("/", "_")}_{stamp}.png'
                 Image.fromarray(image).save(target / 'images' / stem)
-                if labels:
-                    label = partners[_nearest(partners, stamp)]
+                if label is not None:
                     label = read_label(label) if isinstance(label, Path) else label
                     Image.fromarray(label).save(target / 'labels' / stem)
                 count += 1
@@ -228,23 +227,27 @@ def _topics(root: Path, topic: str, labels: str) -> list[str]:
 
 
 def _bag_images(
-    root: Path, topic: str, partners: dict[int, Any] | None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Stamps and uint8 (H, W, 3) images of a topic, only those with a label where they are."""
-    last = None
-    intensity = Intensity()
+    root: Path, topic: str, labels: dict[int, Any] | None
+) -> Iterator[tuple[int, np.ndarray, Any]]:
+    """Stamps, uint8 (H, W, 3) images and labels of a topic; where there are any, with one only."""
+    last, label, intensity = None, None, Intensity()
     for written, message in reading.read_topic(root, topic):
         stamp = stamp_ns(message.header) or written
         if last is not None and 0 <= stamp - last < APART:
             continue
-        if partners is not None and _nearest(partners, stamp) is None:
-            continue
+        if labels is not None:
+            nearest = stamp
+            if stamp not in labels:
+                nearest = min(labels, key=lambda other: abs(other - stamp), default=-2 * SAME)
+            if abs(nearest - stamp) > SAME:
+                continue
+            label = labels[nearest]
         try:
             image = np.asarray(decode(message, intensity=intensity))
         except BadImage as error:
             raise TrainingError(f'{root}: {topic} at {stamp}: {error}') from error
         last = stamp
-        yield stamp, image
+        yield stamp, image, label
 
 
 def _label_files(root: Path, labels: str) -> dict[int, Any]:
@@ -264,11 +267,3 @@ def _label_files(root: Path, labels: str) -> dict[int, Any]:
     if not found:
         raise TrainingError(f'{folder}: no file whose name ends in a stamp in nanoseconds')
     return found
-
-
-def _nearest(partners: dict[int, Any], stamp: int) -> Any:
-    """Key of the label that belongs to an image, None where there is none."""
-    if stamp in partners:
-        return stamp
-    best = min(partners, key=lambda other: abs(other - stamp), default=None)
-    return best if best is not None and abs(best - stamp) <= SAME else None
