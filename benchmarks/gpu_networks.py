@@ -199,13 +199,14 @@ def peers(tokens: torch.Tensor, clusters: int) -> dict[str, Any]:
 def training(setting: Setting) -> list[Row]:
     """Stage 2 of training, the UEM on frozen DINOv2-B, at 518x1036: images per second."""
     from ood_perception.training.parts import split
+    from ood_perception.training.presets import Stage
     from ood_perception.training.uem import UemTask
 
     if not setting.matmul:
         matmul(setting)
     height, width = setting.choose((518, 1036), (56, 70))
     model = uem(setting)
-    task = UemTask(split(model)).train()
+    task = UemTask(split(model), Stage()).train()
     trained = [p for p in task.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     flops = vit_flops(model.segmentor.backbone.dinov2, height, width)

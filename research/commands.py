@@ -64,19 +64,12 @@ def stage_job(
     stage = override(getattr(chosen, kind), [*changes, *([f'cache={cache}'] if cache else [])])
     stages: dict[str, Any] = {kind: stage}
     chosen = dataclasses.replace(chosen, model=model or chosen.model, **stages)
-    frames = [open_frames(text, 'train', label_map) for text in data]
-    val_frames = open_frames(val, 'val', label_map) if val else None
-    sources = [run.describe(f, 'training') for f in frames]
-    sources += [run.describe(val_frames, 'validation')] if val_frames else []
-    if objects:
-        sources.append({'role': 'unknown objects', 'from': objects})
     return run.Job(
         preset=chosen,
         name=preset,
         folder=out,
-        frames=frames,
-        val_frames=val_frames,
+        frames=[open_frames(text, 'train', label_map) for text in data],
+        val_frames=open_frames(val, 'val', label_map) if val else None,
         objects=open_objects(objects) if objects else None,
         command=command_line(),
-        sources=sources,
     )

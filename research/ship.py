@@ -20,8 +20,9 @@ import numpy as np
 
 from ood_perception.checkpoints import read_checkpoint
 from ood_perception.models.compact import build_compact
-from ood_perception.training import cards
 from ood_perception.training.calibrate import fit
+from ood_perception.training.checkpointing import write_weights
+from ood_perception.training.finishing import write_card
 from research import photographs, real_sets, robot7
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,13 +116,13 @@ def main() -> None:
         numbers |= {f'{name} {key}': value for key, value in values.items()}
     numbers |= {f'calibration {key}': value for key, value in quality.items()}
     target = ROOT / 'ood_perception' / 'weights' / f'{arguments.name}.safetensors'
-    digest = cards.write_weights(target, state)
+    digest = write_weights(target, state)
     write_calibration(
         ROOT / 'config' / 'profiles' / f'{arguments.name}.yaml',
         calibration.slope,
         calibration.offset,
     )
-    cards.write_card(
+    write_card(
         target.with_suffix('.md'),
         {
             'name': arguments.name,

@@ -102,10 +102,10 @@ def demo(
 
 
 def _photographs(profile: str) -> list[tuple[str, Any]]:
-    from ood_perception.evaluation.photographs import panels
+    from ood_perception.evaluation.pictures import photograph_panels
     from ood_perception.pipeline import Pipeline
 
-    return panels(Pipeline.from_profile(profile, engine='eager'))
+    return photograph_panels(Pipeline.from_profile(profile, engine='eager'))
 
 
 def write_bag(

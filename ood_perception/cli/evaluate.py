@@ -70,8 +70,7 @@ class BagWork:
     def recording(self, bag: Path, folder: Path) -> Recording:
         """Bag with its labels: of the folder, where one is given, else its own."""
         from ood_perception.evaluation.joining import Recording
-        from ood_perception.evaluation.label_folder import LabelFolder
-        from ood_perception.evaluation.labels import LabelValues
+        from ood_perception.evaluation.labels import LabelFolder, LabelValues
 
         values = LabelValues(more=self.values)
         labels = LabelFolder(folder, values) if self.labels else None
@@ -160,7 +159,7 @@ def bag(
                     on_progress=show,
                 )
         else:
-            from ood_perception.evaluation.distributed import evaluate_shards
+            from ood_perception.evaluation.replay import evaluate_shards
 
             with bar('evaluating bags', len(bags)) as show:
                 merged = evaluate_shards(bags, work, workers, on_progress=show)
@@ -279,7 +278,7 @@ def _zones(texts: list[str] | None) -> tuple[str, ...]:
 
 
 def _required(texts: list[str] | None) -> dict[str, float]:
-    from ood_perception.evaluation.requirements import parse_requirements
+    from ood_perception.evaluation.report import parse_requirements
 
     try:
         return parse_requirements(texts or ())
@@ -289,8 +288,7 @@ def _required(texts: list[str] | None) -> dict[str, float]:
 
 def _report(output: Path, found: Evaluation, required: dict[str, float]) -> None:
     from ood_perception.cli.progress import fail, printable
-    from ood_perception.evaluation.report import text, write_report
-    from ood_perception.evaluation.requirements import missed
+    from ood_perception.evaluation.report import missed, text, write_report
 
     path = write_report(output / 'report.html', [found])
     chosen: dict[str, Any] = {k: v for k, v in found.summary.items() if v is not None}

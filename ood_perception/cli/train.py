@@ -61,7 +61,7 @@ def uem(
     """Train the UEM of a trained network on your frames, with pasted unknown objects."""
     with errors_in_one_line():
         from ood_perception.training import finishing, run
-        from ood_perception.training.objects import open_objects
+        from ood_perception.training.data import open_objects
         from ood_perception.training.presets import Preset, find_preset, override
         from ood_perception.training.sources import open_frames
 
@@ -69,24 +69,17 @@ def uem(
         chosen = dataclasses.replace(
             chosen, model=model or chosen.model, uem=override(chosen.uem, set_)
         )
-        frames = [open_frames(text, 'train', label_map) for text in data]
-        val_frames = open_frames(val, 'val', label_map) if val else None
         job = run.Job(
             preset=chosen,
             name=preset,
             folder=out,
-            frames=frames,
-            val_frames=val_frames,
+            frames=[open_frames(text, 'train', label_map) for text in data],
+            val_frames=open_frames(val, 'val', label_map) if val else None,
             objects=open_objects(objects),
             val_objects=open_objects(val_objects) if val_objects else None,
             weights=weights or chosen.weights,
             backbone=backbone,
             command=command_line(),
-            sources=[
-                *(run.describe(f, 'training') for f in frames),
-                *([run.describe(val_frames, 'validation')] if val_frames else []),
-                {'role': 'unknown objects', 'from': objects},
-            ],
         )
         path, numbers = run.train_uem(job)
         typer.echo(f'{path}\n{finishing.finish_uem(job, path, numbers)}')

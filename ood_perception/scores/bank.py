@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ood_perception.checkpoints.tensors import read_tensors
+from ood_perception.checkpoints.loading import read_tensors
 from ood_perception.scores.coreset import mean_and_std, moments_of, squared_distances, thin
 
 GROWTH = 1.25

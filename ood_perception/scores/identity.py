@@ -10,8 +10,7 @@ its files, and refuses a file of another model when it reads the file, not while
 
 from __future__ import annotations
 
-from ood_perception.checkpoints.report import WeightsMissing
-from ood_perception.checkpoints.store import resolve, sha256_of
+from ood_perception.checkpoints.store import WeightsMissing, resolve, sha256_of
 from ood_perception.profile import Profile
 
 
