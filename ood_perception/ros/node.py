@@ -16,7 +16,6 @@ import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
@@ -28,7 +27,7 @@ from ood_perception.ros.fallback import Fallback, steps
 from ood_perception.ros.health import Health
 from ood_perception.ros.learnt import Learnt
 from ood_perception.ros.outputs import CameraOutputs
-from ood_perception.ros.parameter_node import ParameterNode
+from ood_perception.ros.parameters import ParameterNode
 from ood_perception.ros.reporting import LoggingBridge, Reporter
 from ood_perception.ros.services import Services
 from ood_perception.ros.subscriptions import (
@@ -80,7 +79,7 @@ class OodNode(ParameterNode):
         self._timer = self.create_timer(1.0, self._every_second, clock=self._steady)
         self._gate_timer = self.create_timer(gate.HEARTBEAT, self._tell_states, clock=self._steady)
         self._own_services = Services(self)
-        self.watch_parameters()
+        self.watch_parameters(lambda: self.worker is not None, self.apply_parameters)
 
     @property
     def state(self) -> str:
@@ -258,10 +257,6 @@ class OodNode(ParameterNode):
         self._enabled = value
         if self.worker is not None:
             self.worker.enabled = value
-
-    def check_parameters(self, changes: list[Any]) -> SetParametersResult:
-        """Whether parameters may change so, see `parameters.check_changes`."""
-        return parameters.check_changes(changes, self.worker is not None)
 
     def apply_budget(self) -> None:
         """Read the parameters; the budget of alarms sets the threshold, where it can."""

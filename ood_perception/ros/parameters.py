@@ -1,7 +1,12 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Declaring, reading and checking the node's parameters, which `settings` describes."""
+"""
+Declaring, reading, checking and changing the node's parameters, which `settings` describes.
+
+They are taken as people write them: integers do for doubles, and a wrong name is answered with
+hints.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 
 from ood_perception.frames import zones
@@ -38,12 +44,50 @@ RCLPY_PARAMETERS = ('use_sim_time', 'start_type_description_service')
 QOS_OVERRIDES = 'qos_overrides.'
 
 _KINDS = {
-    bool: 'true or false,',
-    int: 'an integer',
-    float: 'a number',
-    str: 'a text',
-    list: 'a list',
-}
+    bool: 'true or false,', int: 'an integer', float: 'a number', str: 'a text', list: 'a list',
+}  # fmt: skip
+
+
+class ParameterNode(LifecycleNode):
+    """A lifecycle node that takes parameters as people write them."""
+
+    settings: Settings  # the parameters as last read
+
+    def watch_parameters(self, configured: Callable[[], bool], apply: Callable[[], None]) -> None:
+        """Check every change before it is made, and call `apply` afterwards."""
+        humble = not hasattr(self, 'add_post_set_parameters_callback')
+
+        def checked(changes: list[Any]) -> SetParametersResult:
+            verdict = check_changes(changes, configured())
+            if verdict.successful and humble and self.executor is not None:
+                self.executor.create_task(apply)  # it has no callback for afterwards
+            return verdict
+
+        self.add_on_set_parameters_callback(checked)
+        if not humble:
+            self.add_post_set_parameters_callback(lambda changed: apply())
+
+    def parameter_values(self) -> dict[str, Any]:
+        """Values of all parameters by name."""
+        found = self.get_parameters_by_prefix('')
+        return {name: plain(found[name].value) for name in sorted(found)}
+
+    def set_parameters(self, parameter_list: list[Any]) -> list[SetParametersResult]:
+        """Set parameters one by one; integers do for doubles, and what is set already may stay."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
+
+    def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
+        """Set all or none; integers do for doubles, and what is set already may stay."""
+        wanted = changes(self, parameter_list)
+        if not wanted:
+            return SetParametersResult(successful=True)
+        # rclpy would refuse them as well, but names none.
+        absent = [p.name for p in wanted if not self.has_parameter(p.name)]
+        if absent:
+            lines = unknown(absent, self.settings.camera_names())
+            reason = '; '.join(lines) or f'{", ".join(absent)}: not before configure'
+            return SetParametersResult(successful=False, reason=reason)
+        return super().set_parameters_atomically(wanted)
 
 
 def describe(field: dataclasses.Field[Any]) -> ParameterDescriptor:
@@ -55,13 +99,12 @@ def describe(field: dataclasses.Field[Any]) -> ParameterDescriptor:
         additional_constraints=constraint(field) + when[meta['change']],
         read_only=meta['change'] == START,
     )
-    low, high = meta['low'], meta['high']
-    if low is not None and isinstance(default(field), int):
-        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
-    elif low is not None:
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
-        ]
+    if meta['within'] and isinstance(default(field), int):
+        low, high = map(int, meta['within'])
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+    elif meta['within']:
+        least, most = map(float, meta['within'])
+        descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
     return descriptor
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import array
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +18,8 @@ from std_msgs.msg import Header
 
 from ood_perception.bags.sources import Source, open_source
 from ood_perception.bags.writing import CAMERA_FRAME, pinhole
-from ood_perception.frames.picture import encode
 from ood_perception.ros import qos
-from ood_perception.ros.image_message import ImageMessage
-from ood_perception.ros.image_topic import heard
+from ood_perception.ros.image_topic import ImageTopic
 from ood_perception.ros.tools.session import SETTLE, flush, tool_node, wait_until
 
 TRANSPORTS = ('raw', 'compressed', 'both')
@@ -57,25 +54,15 @@ class CameraPublisher:
         if not 1 <= quality <= 100:
             raise ValueError(f'quality: expected 1..100, got {quality}')
         self.node, self.frame_id, self.focal, self.quality = node, frame_id, focal, quality
-        profile = qos.profile(qos_name)
-        base = f'{namespace.rstrip("/")}/image_raw'
-        self.raw = (
-            node.create_publisher(Image, base, profile) if transport != 'compressed' else None
-        )
-        self.compressed = (
-            node.create_publisher(CompressedImage, f'{base}/compressed', profile)
-            if transport != 'raw'
-            else None
-        )
-        self.info = node.create_publisher(
-            CameraInfo, f'{namespace.rstrip("/")}/camera_info', profile
-        )
-        self._message: ImageMessage | None = None
-
-    @property
-    def image_subscribers(self) -> int:
-        """Subscribers of the image topics."""
-        return sum(p.get_subscription_count() for p in (self.raw, self.compressed) if p)
+        profile, base = qos.profile(qos_name), namespace.rstrip('/')
+        raw = compressed = None
+        if transport != 'compressed':
+            raw = node.create_publisher(Image, f'{base}/image_raw', profile)
+        if transport != 'raw':
+            topic = f'{base}/image_raw/compressed'
+            compressed = node.create_publisher(CompressedImage, topic, profile)
+        self.image = ImageTopic('rgb8', raw, compressed)
+        self.info = node.create_publisher(CameraInfo, f'{base}/camera_info', profile)
 
     def send(self, image: np.ndarray, stamp_ns: int | None = None) -> Header:
         """
@@ -89,18 +76,7 @@ class CameraPublisher:
         if stamp_ns is None:
             stamp_ns = self.node.get_clock().now().nanoseconds
         header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
-        if self.raw is not None and heard(self.raw):
-            if self._message is None or not self._message.fits(image):
-                self._message = ImageMessage(image.shape[0], image.shape[1], 'rgb8')
-            self.raw.publish(self._message.write(image, header))
-        if self.compressed is not None and heard(self.compressed):
-            self.compressed.publish(
-                CompressedImage(
-                    header=header,
-                    format='rgb8; jpeg compressed bgr8',
-                    data=array.array('B', encode(image, '.jpg', self.quality)),
-                )
-            )
+        self.image.publish(header, image, self.quality)
         matrices = pinhole(image.shape[0], image.shape[1], self.focal)
         self.info.publish(CameraInfo(header=header, d=[0.0] * 5, **matrices))
         return header
@@ -145,7 +121,7 @@ def run_camera(
     count = 0
     with tool_node('ood_camera', context) as node:
         camera = CameraPublisher(node, namespace, **options)
-        if wait and wait_until(lambda: camera.image_subscribers > 0, wait, stop):
+        if wait and wait_until(lambda: camera.image.wanted, wait, stop):
             stop.wait(SETTLE)
         due = time.monotonic()
         for image in _frames(source, loop):
@@ -164,7 +140,7 @@ def run_camera(
             if count == frames:
                 break
         if not stop.is_set():
-            flush((camera.raw, camera.compressed, camera.info))
+            flush((camera.image.publisher, camera.image.compressed, camera.info))
     return count
 
 

@@ -74,7 +74,7 @@ def send(width: int, height: int, rate: float, count: int) -> int:
     from std_msgs.msg import Header
 
     from ood_perception.ros import qos
-    from ood_perception.ros.image_message import ImageMessage
+    from ood_perception.ros.image_topic import ImageMessage
     from ood_perception.ros.tools.session import tool_node, wait_until
 
     with tool_node('ood_self_test_sender') as node:
