@@ -26,7 +26,7 @@ from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame, mapping
 from ood_perception.ros.fallback import Fallback
 from ood_perception.ros.follower import Follower
-from ood_perception.ros.health import MOMENT, Health
+from ood_perception.ros.health import MOMENT, Health, describe
 from ood_perception.ros.loading import Size
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.publishing import FramePublisher
@@ -303,9 +303,3 @@ class FrameProcessor:
     def _warn(self, stream: CameraStream, key: str, text: str, remedy: str = '') -> None:
         with contextlib.suppress(Exception):
             self.health.warn(key, text, remedy, camera=stream.name, lasts=MOMENT)
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line: its type, unless the text says it all, and its text."""
-    text = ' '.join(str(error).split()) or 'no further text'
-    return text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'

@@ -24,11 +24,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from ood_perception.ros import diagnostics, gate, loading, parameters, qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.fallback import Fallback, steps
-from ood_perception.ros.health import Health
-from ood_perception.ros.learnt import Learnt
+from ood_perception.ros.health import Health, LoggingBridge, Reporter, describe
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.parameters import ParameterNode
-from ood_perception.ros.reporting import LoggingBridge, Reporter
 from ood_perception.ros.services import Services
 from ood_perception.ros.subscriptions import (
     CameraSubscriptions,
@@ -37,7 +35,7 @@ from ood_perception.ros.subscriptions import (
     type_name,
 )
 from ood_perception.ros.watchdog import Watchdog
-from ood_perception.ros.worker import Worker, describe
+from ood_perception.ros.worker import Worker
 from ood_perception.transport import profile_variables
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -69,7 +67,7 @@ class OodNode(ParameterNode):
         self._enabled = True
         self._watchdog = Watchdog(self.health)
         self._check_outputs_soon = False
-        self._learnt = Learnt(self.report)
+        self._learnt = loading.Learnt(self.report)
         self._inputs: dict[str, CameraSubscriptions] = {}
         self._outputs: dict[str, CameraOutputs] = {}
         self._streams: list[CameraStream] = []

@@ -22,9 +22,8 @@ from std_msgs.msg import String
 from ood_perception.detections import Detection, rows
 from ood_perception.drawing import draw
 from ood_perception.result import Result
-from ood_perception.ros import detections, extra_topics, gate, planner_topics
+from ood_perception.ros import detections, extra_topics, gate
 from ood_perception.ros.image_topic import ImageTopic, heard
-from ood_perception.ros.planner_topics import PlannerTopics
 from ood_perception.ros.settings import Settings
 
 TOPICS: dict[str, tuple[str, str]] = {
@@ -68,7 +67,6 @@ TOPICS: dict[str, tuple[str, str]] = {
         'sensor_msgs/msg/CameraInfo',
         'the camera_info that belongs to the images above, with the stamp of the frame',
     ),
-    **planner_topics.TOPICS,
     **gate.TOPICS,
     **extra_topics.TOPICS,
 }
@@ -102,7 +100,7 @@ class CameraOutputs:
         )
         self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
         self.camera_info = self._create(CameraInfo, 'camera_info')
-        self.planner = PlannerTopics(self._create, self._vision, node.report)
+        self.planner = extra_topics.PlannerTopics(self._create, self._vision, node.report)
         self.extra = extra_topics.ExtraTopics(
             self._create, self._vision, extra_topics.foxglove_msgs(), settings.depth != 'none'
         )

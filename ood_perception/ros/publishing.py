@@ -28,9 +28,8 @@ from ood_perception.frames.stamps import NOWHERE
 from ood_perception.result import Result
 from ood_perception.ros.alarms import Alarms
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame
-from ood_perception.ros.detections import outside, select
+from ood_perception.ros.detections import outside, point_cloud, select
 from ood_perception.ros.outputs import CameraOutputs
-from ood_perception.ros.points import point_cloud
 from ood_perception.ros.settings import Settings
 
 DEPTH_WAIT = 0.1

@@ -32,8 +32,8 @@ import rclpy
 from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import Mailbox
 from ood_perception.ros.fallback import Fallback
-from ood_perception.ros.frame_processor import Batch, FrameProcessor, describe
-from ood_perception.ros.health import MOMENT, Health
+from ood_perception.ros.frame_processor import Batch, FrameProcessor
+from ood_perception.ros.health import MOMENT, Health, describe
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.settings import Settings
 from ood_perception.ros.side_thread import SideThread

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import socket
@@ -13,11 +14,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where a domain is only drawn
-    fcntl = None  # type: ignore[assignment]
 
 SAFE_DOMAINS = (*range(1, 102), *range(215, 233))
 """
@@ -81,10 +77,8 @@ def _free_domain() -> Iterator[int]:
 
 def _lock(domain: int) -> Any:
     """Open file that is locked until it is closed, or None when another run has it."""
-    if fcntl is None:
-        return contextlib.nullcontext()
-    user = os.getuid()
-    path = Path(tempfile.gettempdir()) / f'ood_perception_{user}_domain_{domain}.lock'
+    name = f'ood_perception_{os.getuid()}_domain_{domain}.lock'
+    path = Path(tempfile.gettempdir()) / name
     try:
         file = path.open('w', encoding='ascii')
     except OSError:  # a temporary folder that cannot be written: the port alone decides
