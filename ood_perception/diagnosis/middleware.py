@@ -12,8 +12,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from ood_perception.diagnosis.finding import ERROR, OK, WARN, Finding
-from ood_perception.diagnosis.software import version
+from ood_perception.diagnosis.software import ERROR, OK, WARN, Finding, version
 from ood_perception.transport import profile_variables, transport_profile
 
 FAST, CYCLONE, ZENOH = 'rmw_fastrtps_cpp', 'rmw_cyclonedds_cpp', 'rmw_zenoh_cpp'

@@ -61,11 +61,8 @@ def chosen(result: Result, keep: Any) -> Result:
     """Leave out the objects for which bool (N,) `keep` is False, from rows and instances."""
     if keep.all():
         return result
-    rows = {
-        name: value[keep]
-        for name in ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
-        if (value := getattr(result, name)) is not None
-    }
+    names = ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
+    rows = {n: value[keep] for n in names if (value := getattr(result, n)) is not None}
     if result.instances is not None:
         table = np.zeros(1 << 16, np.uint16)
         kept = np.asarray(rows['ids']).astype(np.int64)

@@ -33,12 +33,7 @@ if TYPE_CHECKING:
 def node_status(
     node: str, state: str, health: Health, doing: str, values: Mapping[str, Any]
 ) -> DiagnosticStatus:
-    """
-    Describe the node as a whole.
-
-    Args:
-        doing: what keeps it from working at the moment ('loading ...'), or ''.
-    """
+    """Describe the node; `doing` is what keeps it from working ('loading ...'), or ''."""
     level, text = health.verdict()
     if doing and level < Level.ERROR:
         level, text = Level.WARN, doing

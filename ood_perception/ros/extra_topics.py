@@ -63,6 +63,7 @@ TOPICS = {
 """Topic: type and meaning."""
 
 Create = Callable[..., Any]
+"""create(type, name, qos=None) makes a lifecycle publisher."""
 
 
 def foxglove_msgs() -> Any:
@@ -76,13 +77,9 @@ def foxglove_msgs() -> Any:
 
 class ExtraTopics:
     """
-    Such topics of one camera.
+    Objects, and facts on the pipeline, of one camera; `metres` tells whether depth is read.
 
-    Args:
-        create: create(type, name, qos=None) makes a lifecycle publisher.
-        vision: module vision_msgs.msg, or None where it is not installed.
-        foxglove: module foxglove_msgs.msg, or None.
-        metres: whether depth is read.
+    `vision` and `foxglove` are the modules of their messages, None where they are not installed.
     """
 
     def __init__(self, create: Create, vision: Any, foxglove: Any, metres: bool) -> None:
@@ -106,12 +103,8 @@ class ExtraTopics:
         """Say what runs, and on which topic its class names are; the node must be active."""
         if self.vision_info is not None:
             self._version += 1
-            info = self._vision.VisionInfo(
-                header=Header(),
-                method=profile,
-                database_location=labels,
-                database_version=self._version,
-            )
+            info = self._vision.VisionInfo(header=Header(), method=profile)
+            info.database_location, info.database_version = labels, self._version
             self.vision_info.publish(info)
 
     def publish(self, header: Any, result: Result, found: Sequence[Detection]) -> None:
@@ -123,14 +116,7 @@ class ExtraTopics:
 
 
 class PlannerTopics:
-    """
-    Topics for planners of one camera.
-
-    Args:
-        create: create(type, name, qos=None) makes a lifecycle publisher.
-        vision: module vision_msgs.msg, or None where it is not installed.
-        report: report(level, text) logs a line.
-    """
+    """Topics for planners of one camera; `report(level, text)` logs a line."""
 
     def __init__(self, create: Create, vision: Any, report: Callable[[str, str], None]) -> None:
         self._report = report
@@ -161,9 +147,8 @@ class PlannerTopics:
     def announce(self, settings: Settings) -> None:
         """Send the names to whoever listens and whoever comes later."""
         if self.label_info is not None and self._names:
-            self.label_info.publish(
-                label_info(self._vision, self._names, settings.points_threshold)
-            )
+            message = label_info(self._vision, self._names, settings.points_threshold)
+            self.label_info.publish(message)
 
     def wants(self) -> set[str]:
         """Fields of a `Result` that somebody subscribes to."""
@@ -183,16 +168,17 @@ class PlannerTopics:
         if not self._names or not (self.mask.wanted or self.confidence.wanted):
             return
         width, height = settings.mask_size
-        objects = result.ids is not None and result.surroundings is not None
+        ids: Any = () if result.ids is None else result.ids
+        around = result.surroundings
+        if around is None or result.ids is None:
+            around = np.zeros(len(ids), np.uint8)
         mask, confidence = class_mask(
             self._classes,
             result.semantic if self._classes else None,
             result.heatmap,
             result.instances,
-            result.ids if result.ids is not None else (),
-            result.surroundings
-            if objects
-            else np.zeros(0 if result.ids is None else len(result.ids), np.uint8),
+            ids,
+            around,
             settings.points_threshold,
             (height, width) if width else None,
         )

@@ -34,19 +34,14 @@ right after one of them had answered.
 
 
 def main(args: list[str] | None = None) -> int:
-    """
-    Run the node until it is told to stop.
-
-    Returns:
-        0 when a signal or a shutdown ended it, 1 when it could not start.
-    """
+    """Run the node until it is told to stop; 0 when it was, 1 when it could not start."""
     import rclpy
     from rclpy.exceptions import ParameterException
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-    from ood_perception.ros import process
+    from ood_perception.ros.process import prepare
 
-    process.prepare()
+    prepare()
     try:
         rclpy.init(args=args)
     except Exception as error:

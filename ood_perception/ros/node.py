@@ -21,7 +21,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from ood_perception.ros import diagnostics, gate, loading, parameters, qos
+from ood_perception.ros import diagnostics, gate, loading, parameters
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.fallback import Fallback, steps
 from ood_perception.ros.health import Health, LoggingBridge, Reporter, describe
@@ -47,10 +47,6 @@ class OodNode(ParameterNode):
 
     configure loads the pipeline, activate subscribes, deactivate unsubscribes (and with
     `release_on_deactivate` gives the networks back), cleanup gives everything back.
-
-    Attributes:
-        worker: the thread that processes frames, while configured.
-        enabled: False discards frames (service ~/enable).
     """
 
     def __init__(self, name: str = 'ood', **options: Any) -> None:
@@ -63,7 +59,7 @@ class OodNode(ParameterNode):
         self._bridge.install()
         self._overrides = parameters.take_overrides(self)
         self.settings = parameters.declare(self, self._overrides)
-        self.worker: Worker | None = None
+        self.worker: Worker | None = None  # the thread that processes frames, while configured
         self._enabled = True
         self._watchdog = Watchdog(self.health)
         self._check_outputs_soon = False
@@ -114,15 +110,12 @@ class OodNode(ParameterNode):
                 stream.detect_rate = self.settings.detect_rate
             for line in parameters.unknown(self._overrides, self.settings.camera_names()):
                 self.report('warn', line)
-            output_qos = qos.profile(self.settings.output_qos)
             options = {
                 'event_callbacks': output_events(self._ask_for_output_check),
                 'qos_overriding_options': QoSOverridingOptions.with_default_policies(),
             }
-            self._outputs = {
-                s.name: CameraOutputs(self, s.name, self.settings, output_qos, options)
-                for s in self._streams
-            }
+            names = [stream.name for stream in self._streams]
+            self._outputs = {n: CameraOutputs(self, n, self.settings, options) for n in names}
             self._load()
             self._read_alarms()
         except Exception as error:
@@ -202,23 +195,19 @@ class OodNode(ParameterNode):
     def _make_worker(self) -> Worker:
         from ood_perception.building import choose_device  # imports torch
 
-        settings = self.settings
+        settings, mailbox = self.settings, Mailbox(self._streams)
         on_gpu = choose_device(settings.device).type == 'cuda'
         fallback = Fallback(steps(settings.engine, settings.device, on_gpu))
         width, height = settings.warm_up_size
         hint = {(height, width)} if width else set()
-        count = min(len(self._streams), max(settings.max_batch, 1))
+        count = min(len(self._streams), settings.max_batch)
 
         def build(step: int) -> Any:
-            sizes = set(worker.sizes.values()) or hint
-            memory = self._learnt.of(worker.pipeline)
-            return loading.build(
-                self.settings, fallback.steps[step], sizes, count, self.report, memory
-            )
+            sizes, memory = set(worker.sizes.values()) or hint, self._learnt.of(worker.pipeline)
+            wanted = fallback.steps[step]
+            return loading.build(self.settings, wanted, sizes, count, self.report, memory)
 
-        worker = Worker(
-            Mailbox(self._streams), self._outputs, settings, self.health, build, fallback
-        )
+        worker = Worker(mailbox, self._outputs, settings, self.health, build, fallback)
         worker.enabled = self._enabled
         return worker
 

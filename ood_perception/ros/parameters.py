@@ -175,9 +175,7 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
-    """
-    Say which start parameters no one reads, one line each, with the nearest name that exists.
-    """
+    """Say which start parameters no one reads, a line each, with the nearest name there is."""
     own = list(fields(Settings))
     names = [c for c in cameras if c]
     known = own + [f'{camera}.{name}' for camera in names for name in fields(CameraSettings)]
@@ -234,14 +232,12 @@ def read_camera(node: Any, camera: str, settings: Settings) -> CameraSettings:
     """Read a camera's parameters with 'as for all' resolved. The unnamed camera has none."""
     if not camera:
         return CameraSettings(settings.image_transport, settings.input_qos, settings.max_rate)
-    values = {
-        name: node.get_parameter(f'{camera}.{name}').value for name in fields(CameraSettings)
-    }
-    rate = values['max_rate']
+    names = fields(CameraSettings)
+    own = CameraSettings(**{n: node.get_parameter(f'{camera}.{n}').value for n in names})
     return CameraSettings(
-        values['image_transport'] or settings.image_transport,
-        values['input_qos'] or settings.input_qos,
-        settings.max_rate if rate < 0 else rate,
+        own.image_transport or settings.image_transport,
+        own.input_qos or settings.input_qos,
+        settings.max_rate if own.max_rate < 0 else own.max_rate,
     )
 
 
@@ -302,22 +298,17 @@ def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
     if name == 'intensity_range' and not _is_range(value):
         return f'intensity_range: expected low < high, or [0, 0] for automatic, got {value}'
     if name in ('gate_zone', 'ignore_zones'):
-        texts = [value] if name == 'gate_zone' else zones.named(value)
-        return next(filter(None, (_zone_problem(name, text) for text in texts)), '')
+        try:
+            for text in [value] if name == 'gate_zone' else zones.named(value):
+                zones.corners(text)
+        except ValueError as error:
+            return f'{name}: {error}'
     if name == 'device' and not re.fullmatch(r'auto|cpu|cuda(:\d+)?', value):
         return f'device: expected auto, cpu, cuda or cuda:N, got {value!r}'
     if name == 'profile' and not value.strip():
         return 'profile: expected a name or a path, got an empty text'
     if name == 'memory_file' and value and Path(value).expanduser().is_dir():
         return f'memory_file: expected a file, got the folder {value!r}'
-    return ''
-
-
-def _zone_problem(name: str, text: str) -> str:
-    try:
-        zones.corners(text)
-    except ValueError as error:
-        return f'{name}: {error}'
     return ''
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 
@@ -46,14 +47,9 @@ def test_folder_raw(folder, ros_node, spin_until):
     got, infos = [], []
     ros_node.create_subscription(Image, '/front/image_raw', got.append, 20)
     ros_node.create_subscription(CameraInfo, '/front/camera_info', infos.append, 20)
+    source = dataclasses.replace(open_source(str(folder)), focal=50.0)
     thread, sent = send_in_thread(
-        str(folder),
-        namespace='/front',
-        rate=40.0,
-        frames=9,
-        loop=True,
-        frame_id='front',
-        focal=50.0,
+        source, namespace='/front', rate=40.0, frames=9, loop=True, frame_id='front'
     )
     assert spin_until(lambda: len(got) == 9 and len(infos) == 9 and not thread.is_alive())
     assert sent == [9]

@@ -180,23 +180,17 @@ def offered_qos(node: Node, topic: str) -> QoSProfile:
 
 
 def _stored(profile: QoSProfile) -> Any:
-    from rosbags.interfaces import (
-        Qos,
-        QosDurability,
-        QosHistory,
-        QosLiveliness,
-        QosReliability,
-        QosTime,
-    )
+    from rosbags import interfaces
 
-    return Qos(
-        history=QosHistory(profile.history.value),
+    never = interfaces.QosTime(2147483647, 4294967295)
+    return interfaces.Qos(
+        history=interfaces.QosHistory(profile.history.value),
         depth=profile.depth,
-        reliability=QosReliability(profile.reliability.value),
-        durability=QosDurability(profile.durability.value),
-        deadline=QosTime(2147483647, 4294967295),
-        lifespan=QosTime(2147483647, 4294967295),
-        liveliness=QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=QosTime(2147483647, 4294967295),
+        reliability=interfaces.QosReliability(profile.reliability.value),
+        durability=interfaces.QosDurability(profile.durability.value),
+        deadline=never,
+        lifespan=never,
+        liveliness=interfaces.QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=never,
         avoid_ros_namespace_conventions=False,
     )
