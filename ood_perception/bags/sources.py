@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -199,14 +200,14 @@ def _looks_like_picture(path: Path) -> bool:
 
 
 def _pictures(files: list[Path], name: str, intensity: tuple[float, float] | None) -> Source:
-    stems = [f.stem.lower() for f in files if f.is_file()]
+    stems = Counter(f.stem.lower() for f in files if f.is_file())
     notes: list[str] = []
 
     def items() -> Iterator[Item]:
         mapping = Intensity(intensity)
         for file in files:
             # Two files of one stem keep their suffixes in what is written about them.
-            label = file.stem if stems.count(file.stem.lower()) <= 1 else file.name
+            label = file.stem if stems[file.stem.lower()] <= 1 else file.name
             image, reason = None, ''
             try:
                 if file.is_dir():

@@ -29,6 +29,8 @@ from ood_perception.ros.settings import Settings
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
 
+COUNTED = ('received', 'processed', 'dropped', 'discarded', 'bad', 'failed')
+
 
 def node_status(
     node: str, state: str, health: Health, doing: str, values: Mapping[str, Any]
@@ -80,12 +82,7 @@ def camera_status(
         'topic': topic,
         'fps_in': f'{rate(stream.arrivals):.2f}',
         'fps': f'{rate(stream.finished):.2f}',
-        'received': counters.received,
-        'processed': counters.processed,
-        'dropped': counters.dropped,
-        'discarded': counters.discarded,
-        'bad': counters.bad,
-        'failed': counters.failed,
+        **{name: getattr(counters, name) for name in COUNTED},
         'stamp_jumps': counters.jumps,
         'stamp_jitters': counters.jitters,
         **({'frames_without_depth': counters.no_depth} if stream.depth is not None else {}),

@@ -60,7 +60,7 @@ class OodNode(ParameterNode):
         self._overrides = parameters.take_overrides(self)
         self.settings = parameters.declare(self, self._overrides)
         self.worker: Worker | None = None  # the thread that processes frames, while configured
-        self._enabled = True
+        self.enabled = True  # False discards frames (service ~/enable)
         self._watchdog = Watchdog(self.health)
         self._check_outputs_soon = False
         self._learnt = loading.Learnt(self.report)
@@ -105,9 +105,7 @@ class OodNode(ParameterNode):
                 self.health.forget(stream.name)
                 if stream.name:
                     parameters.declare_camera(self, stream.name, self._overrides)
-                camera = parameters.read_camera(self, stream.name, self.settings)
-                stream.max_rate = camera.max_rate
-                stream.detect_rate = self.settings.detect_rate
+            self._set_rates()
             for line in parameters.unknown(self._overrides, self.settings.camera_names()):
                 self.report('warn', line)
             options = {
@@ -116,8 +114,11 @@ class OodNode(ParameterNode):
             }
             names = [stream.name for stream in self._streams]
             self._outputs = {n: CameraOutputs(self, n, self.settings, options) for n in names}
-            self._load()
-            self._read_alarms()
+            worker = self._load()
+            if file := self.settings.alarms_file:
+                identity = worker.call(lambda: worker.pipeline.identity)
+                worker.publisher.alarms.read(file, identity)
+            self.apply_budget()
         except Exception as error:
             self._fail('configure', error)
             self._release()
@@ -174,7 +175,7 @@ class OodNode(ParameterNode):
         self._release(timeout)
         self._bridge.remove()
 
-    def _load(self) -> None:
+    def _load(self) -> Worker:
         """Start the worker and wait for its pipeline. Raises what the pipeline raises."""
         if self.worker is None:
             self.worker = self._make_worker()
@@ -191,6 +192,7 @@ class OodNode(ParameterNode):
                 told = time.monotonic()
                 self._publish_diagnostics()
             time.sleep(0.02)
+        return worker
 
     def _make_worker(self) -> Worker:
         from ood_perception.building import choose_device  # imports torch
@@ -208,7 +210,7 @@ class OodNode(ParameterNode):
             return loading.build(self.settings, wanted, sizes, count, self.report, memory)
 
         worker = Worker(mailbox, self._outputs, settings, self.health, build, fallback)
-        worker.enabled = self._enabled
+        worker.enabled = self.enabled
         return worker
 
     def _unsubscribe(self) -> None:
@@ -234,17 +236,6 @@ class OodNode(ParameterNode):
 
     # ---- parameters ------------------------------------------------------------------------
 
-    @property
-    def enabled(self) -> bool:
-        """Whether frames are processed."""
-        return self._enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self._enabled = value
-        if self.worker is not None:
-            self.worker.enabled = value
-
     def apply_budget(self) -> None:
         """Read the parameters; the budget of alarms sets the threshold, where it can."""
         settings = parameters.read(self)
@@ -253,12 +244,10 @@ class OodNode(ParameterNode):
             self.worker.settings = settings
         self.settings = settings
 
-    def _read_alarms(self) -> None:
-        worker, file = self.worker, self.settings.alarms_file
-        if worker is not None and file:
-            identity = worker.call(lambda: worker.pipeline.identity)
-            worker.publisher.alarms.read(file, identity)
-        self.apply_budget()
+    def _set_rates(self) -> None:
+        for stream in self._streams:
+            camera = parameters.read_camera(self, stream.name, self.settings)
+            stream.max_rate, stream.detect_rate = camera.max_rate, self.settings.detect_rate
 
     def apply_parameters(self) -> None:
         """Do as the parameters say now: budget, rates, and what is published."""
@@ -266,9 +255,7 @@ class OodNode(ParameterNode):
         settings, worker = self.settings, self.worker
         if worker is None:
             return
-        for stream in self._streams:
-            stream.max_rate = parameters.read_camera(self, stream.name, settings).max_rate
-            stream.detect_rate = settings.detect_rate
+        self._set_rates()
         if not worker.publishing.acquire(timeout=1.0):
             self.report('warn', 'publish_score changes with the next parameter: publishing hangs')
             return
@@ -331,7 +318,7 @@ class OodNode(ParameterNode):
         values = {
             'profile': self.settings.profile,
             'engine_asked_for': self.settings.engine,
-            'enabled': self._enabled,
+            'enabled': self.enabled,
             'transport_profile': os.environ.get(profile_variables()[0], ''),
         }
         doing = ''

@@ -89,6 +89,8 @@ class Services:
     def enable(self, request: Any) -> tuple[bool, str]:
         """Go on or pause."""
         self._node.enabled = bool(request.data)
+        if self._node.worker is not None:
+            self._node.worker.enabled = self._node.enabled
         return True, 'enabled' if request.data else 'disabled: frames are discarded'
 
     def reset(self, request: Any) -> tuple[bool, str]:
