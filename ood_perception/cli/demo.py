@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from ood_perception.cli import common
 
@@ -33,8 +35,7 @@ def demo(
     seconds: Annotated[float, typer.Option(help='Length of the drive.', min=1.0)] = 12.0,
     seed: Annotated[int, typer.Option(help='Seed of the rendered drive.')] = SEED,
     source: Annotated[
-        str,
-        typer.Option('--input', help='Your own pictures, video or rosbag2.'),
+        str, typer.Option('--input', help='Your own pictures, video or rosbag2.')
     ] = '',
     topic: Annotated[
         str, typer.Option(help="Image topic of your rosbag2; '' = the only one.")
@@ -46,10 +47,10 @@ def demo(
     intensity_range: common.IntensityRange = '',
 ) -> None:
     """Play a drive (or your frames) to the node and write report.html and summary.json."""
-    from rich.console import Console
-
     from ood_perception.bags import reading as bags
+    from ood_perception.bags import writing
     from ood_perception.ros.tools.live import run_live
+    from ood_simulation import ProvingGround
 
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
@@ -60,11 +61,16 @@ def demo(
     given = Path(source).expanduser()
     for name in ('drive', 'run'):
         _make_room(output / name, given if source else None)
-    if source and given.exists() and bags.is_bag(given):
+    bag, image_topic = output / 'drive', '/camera/image_raw'
+    if not source:
+        ground = ProvingGround(seed, unknowns=UNKNOWNS, weather=DAYLIGHT[seed % len(DAYLIGHT)])
+        what, length = f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)
+        with common.bar(what, length) as show:
+            writing.write_drive(bag, ground.drive(seconds), focal=ground.focal, on_frame=show)
+    elif given.exists() and bags.is_bag(given):
         bag, image_topic = given, bags.image_topic(given, topic)
     else:
-        bag, image_topic = output / 'drive', '/camera/image_raw'
-        lockstep = write_bag(bag, source, seconds, seed, rate, intensity)
+        lockstep = write_pictures(bag, source, rate, intensity)
     console.print(f'Starting the node with profile {profile} (loads and warms up)')
     with common.bar('playing to the node', None) as show:
         run = run_live(
@@ -77,13 +83,15 @@ def demo(
             lockstep=lockstep,
         )
     from ood_perception.evaluation.joining import Recording, Topics
+    from ood_perception.evaluation.photographs import panels
     from ood_perception.evaluation.replay import evaluate_live
     from ood_perception.evaluation.report import write_report
+    from ood_perception.pipeline import Pipeline
 
     with common.bar('scoring', None):
         played = Recording(bag, Topics(image=image_topic))
         evaluated = evaluate_live(run, played, profile)
-        beside = [] if source else _photographs(profile)
+        beside = [] if source else panels(Pipeline.from_profile(profile, engine='eager'))
         write_report(output / 'report.html', [evaluated], photographs=beside)
     (output / 'summary.json').write_text(json.dumps(evaluated.summary, indent=2) + '\n')
     show_table(console, evaluated.summary)
@@ -97,26 +105,11 @@ def demo(
     console.print(text, markup=False)
 
 
-def _photographs(profile: str) -> list[tuple[str, Any]]:
-    from ood_perception.evaluation.photographs import panels
-    from ood_perception.pipeline import Pipeline
-
-    return panels(Pipeline.from_profile(profile, engine='eager'))
-
-
-def write_bag(
-    path: Path,
-    source: str,
-    seconds: float,
-    seed: int,
-    rate: float,
-    intensity: tuple[float, float] | None = None,
+def write_pictures(
+    path: Path, source: str, rate: float, intensity: tuple[float, float] | None
 ) -> bool:
     """
-    Write the rendered drive with labels, or somebody's pictures without, as a rosbag2.
-
-    Returns:
-        True where the source has no rate of its own, so that no frame need be dropped.
+    Write somebody's pictures as a rosbag2; True where they have no rate, so that none need drop.
 
     Raises:
         SourceError: the source cannot be opened, or yields nothing.
@@ -124,16 +117,8 @@ def write_bag(
     from ood_perception.bags import writing
     from ood_perception.bags.sources import nothing, open_source
     from ood_perception.frames.picture import MIN_SIDE
-    from ood_simulation import ProvingGround, SimulatedFrame
+    from ood_simulation import SimulatedFrame
 
-    if not source:
-        weather = DAYLIGHT[seed % len(DAYLIGHT)]
-        ground = ProvingGround(seed, unknowns=UNKNOWNS, weather=weather)
-        with common.bar(
-            f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)
-        ) as show:
-            writing.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
-        return False
     opened = open_source(source, intensity=intensity)
     step = 1 / (opened.rate or rate)
 
@@ -191,8 +176,6 @@ def _within(image: Any, name: str) -> Any:
 
 def show_table(console: Any, summary: dict[str, Any]) -> None:
     """Print what a person asks first; all figures are in summary.json."""
-    from rich.table import Table
-
     from ood_perception.evaluation.report import objects_found
 
     table = Table(show_header=False)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import progress
+from rich.console import Console
 
 from ood_perception.cli.common import group
 
@@ -26,8 +28,6 @@ def list_weights(
     match: Annotated[str, typer.Argument(help='Only names that contain this.')] = '',
 ) -> None:
     """List the official files: name, origin, licence, size, what for, published numbers."""
-    from rich.console import Console
-
     from ood_perception.checkpoints.store import cache_folder, cached_path, catalogue
     from ood_perception.profile import Profile, profile_names
 
@@ -62,8 +62,6 @@ def fetch(
     ] = '',
 ) -> None:
     """Bring files to the cache; an interrupted download goes on where it stopped."""
-    from rich import progress
-
     from ood_perception.checkpoints import fetching
 
     entries = [entry for name in names for entry in _entries(name)]
