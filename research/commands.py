@@ -5,14 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ood_perception.cli.train import Data, LabelMapOption, command_line, errors_in_one_line
+from ood_perception.cli.common import fail
+from ood_perception.cli.train import Data, LabelMapOption, command_line
+from ood_perception.profile import ProfileError
 from ood_perception.training import run
+from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.presets import find_preset, override
 from ood_perception.training.sources import open_frames
 from research.coco import open_objects
@@ -45,6 +51,16 @@ __all__ = [
     'errors_in_one_line',
     'stage_job',
 ]
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn what a user can put right into one red line; show the progress of the libraries."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    try:
+        yield
+    except (TrainingError, ProfileError) as error:
+        raise fail(error) from None
 
 
 def stage_job(
