@@ -26,7 +26,6 @@ def clean(tokens: Tensor, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         float32 (B, N, D), float32 (B, N) weights: 0 for tokens that were not finite, and float32
         (B, N) squared lengths.
-
     """
     tokens = tokens.float()
     # the square of the length tells whether all values, and the square itself, are finite
@@ -52,7 +51,6 @@ def assign(tokens: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ids int64 (B, N), and squared distances to the nearest center without the token's own
         square: float32 (B, N).
-
     """
     offset = centers.square().sum(-1)[:, None]
     partial = torch.baddbmm(offset, tokens, centers.transpose(1, 2), alpha=-2)
@@ -72,7 +70,6 @@ def sums(tokens: Tensor, weights: Tensor, ids: Tensor, clusters: int) -> tuple[T
 
     Returns:
         float32 (B, K, D) and (B, K).
-
     """
     if tokens.is_cuda or not tokens.is_contiguous():
         # a matmul is fast there, and its sum has the same order every time
@@ -98,7 +95,6 @@ def revive(
         tokens: float32 (B, N, D).
         weights: float32 (B, N).
         distances: float32 (B, N), squared distance of each token to its center.
-
     """
     clusters, number = centers.shape[1], tokens.shape[1]
     dead = counts < 0.5
@@ -138,7 +134,6 @@ def lloyd(
     Returns:
         ids int64 (B, N) of the last assignment, the new centers, counts of this frame float32
         (B, K), squared distance of each token to its center float32 (B, N), 0 for weight 0.
-
     """
     old = centers
     ids, nearest = assign(tokens, centers)
@@ -191,7 +186,6 @@ def relocate(
     Returns:
         float32 (B, K, D) centers, of which at most three differ and one changed its place; bool
         (B,) whether there was a move.
-
     """
     batch, clusters, width = centers.shape
     rows = torch.arange(batch, device=tokens.device)
@@ -252,7 +246,6 @@ def plus_plus(
 
     Returns:
         float32 (B, K, D); where there are fewer distinct tokens than K, some centers coincide.
-
     """
     batch, number, width = tokens.shape
     trials = 2 + int(math.log(clusters))

@@ -71,7 +71,6 @@ class StreamingKMeans:
         centers: float32 (B, K, D) of the streams of the last step, None before.
 
     Memory: max_streams * K * (D + 1) float32.
-
     """
 
     def __init__(
@@ -118,7 +117,6 @@ class StreamingKMeans:
 
         Raises:
             ValueError: not (B, N, D), no tokens, or names that do not fit.
-
         """
         if tokens.ndim != 3 or 0 in tokens.shape:
             raise ValueError(f'tokens: expected (B, N, D), got {tuple(tokens.shape)}')

@@ -61,7 +61,6 @@ def candidates(device: torch.device, rounded: bool = False, live: bool = False) 
         rounded: whether the segmentor may be run in bfloat16 and in its int8 form, on a CPU.
         live: whether frames are computed meanwhile: then what needs torch.export, which takes the
             interpreter for seconds, is left out where there is OpenVINO.
-
     """
 
     def installed(*modules: str) -> bool:
@@ -104,7 +103,6 @@ def create_engine(
 
     Raises:
         ValueError: unknown engine.
-
     """
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')

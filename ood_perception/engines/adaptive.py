@@ -65,7 +65,6 @@ class AdaptiveEngine:
 
     Attributes:
         live: as the argument; may be changed at any time.
-
     """
 
     def __init__(
@@ -131,7 +130,6 @@ class AdaptiveEngine:
             torch.OutOfMemoryError: the device has no room for a batch of several images; the
                 caller halves it.
             Exception: what the engine raised, when all of them failed on these images.
-
         """
         if self._current is None:
             self.prepare([_shape(images)], wait=not self.live)
@@ -158,7 +156,6 @@ class AdaptiveEngine:
 
         Raises:
             Exception: what the simplest engine raised, when none can be built.
-
         """
         for shape in dict.fromkeys(shapes):
             if self._current is None:

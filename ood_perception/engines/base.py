@@ -46,7 +46,6 @@ class Engine(Protocol):
         Raises:
             torch.OutOfMemoryError: the device has no room for this batch.
             Exception: whatever the runtime raises.
-
         """
 
     def prepare(self, shape: Shape) -> None:
@@ -68,7 +67,6 @@ class EngineEvent:
         level: 'warn' for a fault, 'info' for advice.
         since: seconds since the epoch when it began.
         until: seconds since the epoch when it was over; None while it lasts.
-
     """
 
     engine: str
@@ -117,7 +115,6 @@ def largest_difference(output: SegmentorOutput, reference: SegmentorOutput) -> f
 
     Returns:
         0 for equal outputs, infinity where one lacks an output, differs in shape or is not finite.
-
     """
     return max(
         _relative((a - b).abs().max(), b.max() - b.min()) for a, b in _pairs(output, reference)

@@ -51,7 +51,6 @@ def network_key(model: nn.Module) -> str:
 
     Returns:
         64 hexadecimal digits.
-
     """
     digest = hashlib.sha256(f'{type(model).__qualname__} {_code()}'.encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -108,7 +107,6 @@ class Choices:
     Args:
         name: what the choice is for, all that it depends on but the shape.
         folder: of the files, default :func:`cache_folder`.
-
     """
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
@@ -151,7 +149,6 @@ def keep(path: Path, data: bytes) -> bool:
 
     Returns:
         False when it cannot be written; one line says so, once for each folder.
-
     """
     partial = path.with_name(f'{path.name}.{os.getpid()}')
     try:

@@ -46,7 +46,6 @@ class CompiledEngine:
         device: where to run.
         precision: float32, float16 or bfloat16; a CPU computes in float32 whatever it says.
         features: False leaves them out of the output.
-
     """
 
     name = 'compiled'
@@ -85,7 +84,6 @@ class CompiledEngine:
 
         Raises:
             RuntimeError: there are `MAX_SHAPES` already.
-
         """
         if len(self._shapes) >= MAX_SHAPES:
             raise RuntimeError(f'compiled: {MAX_SHAPES} shapes are compiled; no room for {shape}')

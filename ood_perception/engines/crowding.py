@@ -52,7 +52,6 @@ class ThreadChoice:
 
     Attributes:
         single: whether calls run on one thread at present.
-
     """
 
     def __init__(self, what: str = 'network', clock: Callable[[], float] = time.monotonic) -> None:
@@ -113,7 +112,6 @@ class CrowdedRequest:
     Args:
         everywhere: request that uses all threads.
         single: request of the same network on one thread.
-
     """
 
     def __init__(self, everywhere: Any, single: Any) -> None:
@@ -135,7 +133,6 @@ class TorchThreads:
 
     Args:
         device: of the pipeline; on another than the CPU nothing is changed.
-
     """
 
     def __init__(self, device: torch.device) -> None:

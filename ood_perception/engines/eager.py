@@ -21,7 +21,6 @@ class EagerEngine:
         device: where to run.
         precision: float32, float16 or bfloat16; a CPU computes in float32 whatever it says.
         features: False leaves them out of the output.
-
     """
 
     name = 'eager'

@@ -42,7 +42,6 @@ def export(
         ValueError: unknown format or GPU.
         ImportError: the format's runtime is missing.
         OSError: the file cannot be written.
-
     """
     if kind not in FORMATS:
         raise ValueError(f'format: expected one of {", ".join(FORMATS)}, got {kind!r}')

@@ -43,7 +43,6 @@ class Faults:
 
     Attributes:
         events: what an operator should know, oldest first, at most `MAX_EVENTS`.
-
     """
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float]) -> None:

@@ -45,7 +45,6 @@ def check_agreement(engine: Engine, reference: Engine, images: Tensor) -> None:
 
     Raises:
         ValueError: the answers differ by more than rounding explains.
-
     """
     expected, output = reference(images), engine(images)
     gap = largest_difference(output, expected)
@@ -90,7 +89,6 @@ def measure_engines(
 
     Raises:
         Exception: what the reference raised.
-
     """
     reference = build(names[-1])
     times = {}

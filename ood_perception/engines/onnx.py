@@ -41,7 +41,6 @@ def export_onnx(
 
     Returns:
         Names of the outputs, in the order of the tuple of `network`.
-
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     batch = batch and takes_any_batch(network)
@@ -93,7 +92,6 @@ class OnnxRuntimeEngine:
         ValueError: another device. On a GPU, export the network (`ood export`) and run it with
             the provider that fits there.
         ImportError: onnxruntime or onnxscript is not installed.
-
     """
 
     name = 'onnxruntime'

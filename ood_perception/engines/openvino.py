@@ -54,7 +54,6 @@ class OpenVINOEngine:
     Raises:
         ValueError: a device that is not the CPU.
         ImportError: openvino is not installed.
-
     """
 
     name = 'openvino'
@@ -130,7 +129,6 @@ class OpenVINOBfloat16Engine(OpenVINOEngine):
 
     Raises:
         ValueError: this CPU does not compute in bfloat16, or the device is not the CPU.
-
     """
 
     name = 'openvino_bf16'
@@ -151,7 +149,6 @@ class OpenVINOInt8Engine(OpenVINOEngine):
 
     Raises:
         ValueError: a device that is not the CPU, or a segmentor without an int8 form.
-
     """
 
     name = 'openvino_int8'
@@ -180,7 +177,6 @@ def converted(network: nn.Module, shape: tuple[int, ...], key: str) -> Any:
         network: see :func:`convert`.
         shape: of the input.
         key: tells this network from all others.
-
     """
     name = hashlib.sha256(f'{key} {shape}'.encode()).hexdigest()[:32]
     path = cache_folder() / f'network-{name}.ov'
@@ -203,7 +199,6 @@ def convert(network: nn.Module, shape: tuple[int, ...]) -> Any:
 
     Returns:
         openvino.Model
-
     """
     _core()
     import openvino
@@ -262,7 +257,6 @@ def compile_network(
 
     Returns:
         An inference request of OpenVINO.
-
     """
     if isinstance(network, (str, bytes, Path)):
         network = _core().read_model(network)
@@ -283,7 +277,6 @@ def _core() -> Any:
 
     Raises:
         RuntimeError: the process that this one was forked from has it; its threads stayed there.
-
     """
     core, process = _started()
     if process != os.getpid():

@@ -47,7 +47,6 @@ def prober(spec: InputSpec, device: torch.device) -> Callable[[Shape], Tensor]:
     Args:
         spec: how the segmentor wants its images.
         device: where they are wanted.
-
     """
 
     def probe(shape: Shape) -> Tensor:

@@ -29,7 +29,6 @@ def run_at_ready_shape(engine: Engine, images: Tensor) -> SegmentorOutput | None
 
     Returns:
         The output for all B images, or None when the engine has nothing ready.
-
     """
     shapes = engine.shapes()
     if not shapes:

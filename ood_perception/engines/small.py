@@ -41,7 +41,6 @@ class SmallEngine(nn.Module):
         network: from float32 (N, ...) to float32 (N, ...), row by row, in evaluation mode.
         bfloat16: compute in bfloat16.
         live: no call waits for a conversion: PyTorch answers until it is done in the background.
-
     """
 
     def __init__(self, network: nn.Module, bfloat16: bool = False, live: bool = False) -> None:

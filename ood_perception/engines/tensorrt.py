@@ -43,7 +43,6 @@ class TensorRTEngine:
     Raises:
         ImportError: torch-tensorrt is not installed.
         ValueError: the device is not a GPU.
-
     """
 
     name = 'tensorrt'
@@ -135,7 +134,6 @@ def build(network: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any
 
     Returns:
         A module that is called as the network is.
-
     """
     import torch_tensorrt
 

@@ -19,7 +19,6 @@ def library() -> Any:
 
     Raises:
         ImportError: it is not installed, or cannot be loaded; the message says what to do.
-
     """
     reasons = []
     for name in MODULES:
@@ -42,7 +41,6 @@ def target(gpu: str) -> Any:
     Raises:
         ValueError: TensorRT for RTX does not build for it.
         ImportError: see :func:`library`.
-
     """
     known = {
         name.lower().replace('sm', 'sm_'): value
@@ -73,7 +71,6 @@ def build_engine(source: str | Path, path: str | Path, capability: Any) -> int:
     Raises:
         ValueError: TensorRT for RTX reads the file not, or builds nothing of it.
         OSError: the engine cannot be written.
-
     """
     rtx, path = library(), Path(path)
     logger = rtx.Logger(rtx.Logger.ERROR)

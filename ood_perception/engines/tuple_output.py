@@ -21,7 +21,6 @@ class TupleOutput(nn.Module):
     Args:
         model: segmentor.
         features: False leaves out the features, which saves their copies.
-
     """
 
     def __init__(self, model: nn.Module, features: bool = True) -> None:

@@ -47,7 +47,6 @@ def flow_between(
         float32 (h, w, 2), (dx, dy) in pixels from each pixel of `a` to its place in `b`; the same
         from `b` to `a`; and bool (h, w), pixels of `a` whose way there and back ends where it
         began.
-
     """
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     dis.setFinestScale(0)  # the pictures are small already; a pixel of theirs is four of a frame

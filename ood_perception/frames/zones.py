@@ -19,7 +19,6 @@ def corners(text: str) -> NDArray[np.float64]:
 
     Raises:
         ValueError: no polygon, or one that leaves the image; quotes the text.
-
     """
     try:
         points = np.array([[float(v) for v in pair.split(',')] for pair in text.split()])
@@ -43,7 +42,6 @@ def inside(zones: tuple[str, ...], height: int, width: int) -> NDArray[np.bool_]
 
     Raises:
         ValueError: as :func:`corners`.
-
     """
     canvas = np.zeros((height, width), np.uint8)
     for zone in zones:

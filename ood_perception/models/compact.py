@@ -102,7 +102,6 @@ def interleaved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     Args:
         conv: without bias, its padding its dilation.
         x: (B, C, h, w).
-
     """
     dilation = conv.dilation[0]
     batch, channels, height, width = x.shape
@@ -125,7 +124,6 @@ class CompactFPN(nn.Module):
     Args:
         channels: width.
         classes: number of known classes K.
-
     """
 
     def __init__(self, channels: int = 96, classes: int = 7) -> None:
@@ -161,7 +159,6 @@ class CompactUEM(nn.Module):
         channels: width at stride 8.
         fine: width at stride 4.
         detail: width at stride 2.
-
     """
 
     cancelled = ('mid.bias', 'fine.bias', 'low.bias', 'detail.bias')
@@ -217,7 +214,6 @@ class Compact(nn.Module):
     Args:
         classes: number of known classes.
         pretrained: False leaves the backbone random, for tests.
-
     """
 
     spec: InputSpec = SPEC

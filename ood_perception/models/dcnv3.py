@@ -33,7 +33,6 @@ class Implementation(NamedTuple):
         name: for people and benchmarks.
         supports: `(value, offset, mask, geometry) -> bool`, whether it can be used here and now.
         function: `(value, offset, mask, geometry) -> output`, shapes as in :func:`dcnv3`.
-
     """
 
     name: str
@@ -105,7 +104,6 @@ def _regular_grid(height: int, width: int, at: Geometry) -> tuple[Tensor, Tensor
 
     Returns:
         float32 (1, K * rows, columns, 2) and (2,), both for `grid_sample`: -1..1 across the map.
-
     """
     rows, columns = at.output_size(height, width)
     first = at.dilation * (at.kernel_size - 1) // 2 - at.padding
@@ -186,7 +184,6 @@ def dcnv3(
 
     Raises:
         ValueError: shapes that do not fit together.
-
     """
     at = Geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
     _check(value, offset, mask, at)
@@ -233,7 +230,6 @@ class DCNv3(nn.Module):
         offset_scale: see :func:`dcnv3`.
         center_feature_scale: mix the sampled value with the pixel's own, weights per group (H, G).
         kernel_size: side of the sampled kernel.
-
     """
 
     def __init__(

@@ -33,7 +33,6 @@ def sample_from_table(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry)
 
     Returns:
         float32 (N, H', W', C).
-
     """
     batch, height, width, channels = value.shape
     rows, columns = at.output_size(height, width)

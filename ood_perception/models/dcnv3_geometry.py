@@ -22,7 +22,6 @@ class Geometry(NamedTuple):
         dilation: input pixels between two points of the regular grid.
         groups: channel groups, each with its own offsets and weights.
         offset_scale: multiplies the regular grid AND the learnt offset.
-
     """
 
     kernel_size: int

@@ -89,7 +89,6 @@ def sample_with_triton(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry
 
     Returns:
         (N, H', W', C) in the dtype of `value`.
-
     """
     batch, height, width, channels = value.shape
     rows, columns = at.output_size(height, width)

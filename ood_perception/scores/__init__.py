@@ -60,7 +60,6 @@ def create_score(name: str, **options: Any) -> Score:
     Raises:
         ValueError: no such entry, or an option out of its range.
         TypeError: an option that the entry does not have.
-
     """
     if name not in SCORES:
         raise ValueError(f'score: expected one of {", ".join(SCORES)}, got {name!r}')

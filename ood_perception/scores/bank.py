@@ -43,7 +43,6 @@ class TokenBank:
         levels: the same of the other score.
         frames: number of frames learnt.
         model: identity of the model whose features these are, '' = not known.
-
     """
 
     def __init__(self, capacity: int, stages: Sequence[int], project: int = 0) -> None:
@@ -74,7 +73,6 @@ class TokenBank:
             tokens: float32 (N, D), N > 0.
             levels: float32 (N,), the other score there.
             usual: whether they count in `moments` and `levels`.
-
         """
         if not len(self):
             self.bank, self.level = tokens[:1].clone(), levels[:1].clone()
@@ -114,7 +112,6 @@ class TokenBank:
 
         Raises:
             ValueError: it was learnt with another model, other stages or another projection.
-
         """
         mine, theirs = ((m.model, m.stages, m.project, m.bank.shape[1]) for m in (self, other))
         if mine != theirs:
@@ -134,7 +131,6 @@ class TokenBank:
 
         Raises:
             ValueError: nothing was learnt.
-
         """
         if not len(self):
             raise ValueError('nothing was learnt yet')
@@ -164,7 +160,6 @@ class TokenBank:
         Raises:
             OSError: there is no such file.
             ValueError: the file is damaged.
-
         """
         state, metadata = read_tensors(str(path), ('bank', 'moments', 'radius', 'stages'))
         if state['bank'].ndim != 2 or not len(state['bank']):

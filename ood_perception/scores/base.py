@@ -23,7 +23,6 @@ class Score(Protocol):
         needs_features: whether it reads `SegmentorOutput.features`; where it does not, the engine
             need not return them.
         learns: whether it learns what is normal on site, see `LearningScore`.
-
     """
 
     needs_features: bool
@@ -45,7 +44,6 @@ class Score(Protocol):
 
         Raises:
             ValueError: the segmentor lacks what the score reads.
-
         """
 
     def to(self, device: torch.device) -> Score:
@@ -57,7 +55,6 @@ class Score(Protocol):
 
         Raises:
             ValueError: the score holds state that was learnt with another model.
-
         """
 
     def reset(self, stream: str | None = None) -> None:
@@ -74,7 +71,6 @@ class LearningScore(Score, Protocol):
         accepting: bool (H, W), what is normal in the next frame although it does not look it.
         judges_untaught: whether it judges by something else while nothing was learnt.
         frames: number of frames learnt.
-
     """
 
     learning: bool

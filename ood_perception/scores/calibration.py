@@ -28,7 +28,6 @@ class Calibration(nn.Module):
         offset: of the Platt map.
         knots: increasing scores of the quantile map.
         values: probabilities 0..1 at the knots.
-
     """
 
     knots: Tensor
@@ -89,7 +88,6 @@ class Calibration(nn.Module):
 
         Raises:
             ValueError: one of the two classes has no finite score.
-
         """
         score, label = _finite(score, label)
         positives, negatives = int(label.sum()), int((1 - label).sum())
@@ -128,7 +126,6 @@ class Calibration(nn.Module):
 
         Raises:
             ValueError: fewer than two different finite scores.
-
         """
         score, label = _finite(score, label)
         edges = np.zeros(0)

@@ -44,7 +44,6 @@ class ClusterScore(ScoreModule):
         options: keyword arguments of `StreamingKMeans`.
 
     Memory: that of `StreamingKMeans` and K float32 a stream.
-
     """
 
     needs_features = True
@@ -84,7 +83,6 @@ class ClusterScore(ScoreModule):
 
         Returns:
             float32 (B, H, W), in logits, higher = more unknown.
-
         """
         logits = need(output.logits, 'clusters', 'class logits').float()
         logits = logits[:, : self.classes] if self.classes else logits

@@ -22,7 +22,6 @@ def model_identity(profile: Profile) -> str:
     Returns:
         The segmentor's name, and the first 12 hex digits of its weight file's sha256 where there
         is one on this machine, for example 'compact 5f70bf18a086'.
-
     """
     if not profile.segmentor.weights:
         return profile.segmentor.name
@@ -44,7 +43,6 @@ def check_model(score: str, made_with: str, model: str) -> None:
 
     Raises:
         ValueError: both are known and differ.
-
     """
     if made_with and model and made_with != model:
         raise ValueError(

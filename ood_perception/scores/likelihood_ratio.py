@@ -32,7 +32,6 @@ def log_likelihood_ratio(logits: Tensor | None, ood: Tensor, size: Sequence[int]
 
     Returns:
         float32 (float64 from float64) (B, H, W), in nats, higher = more unknown.
-
     """
     u = upsample(ood, size)
     ratio = u[:, 1] - u[:, 0]
@@ -46,7 +45,6 @@ class LikelihoodRatio(ScoreModule):
     Args:
         exact: True takes the maximum over classes after upsampling, as the paper; False before,
             which is several times faster on a CPU and differs at class borders only.
-
     """
 
     def __init__(self, exact: bool = True) -> None:

@@ -53,7 +53,6 @@ class LogitScore(ScoreModule):
     Args:
         function: (B, K, h, w) -> (B, h, w).
         exact: True upsamples the logits first, as the papers; False the score, which is faster.
-
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], exact: bool = True) -> None:

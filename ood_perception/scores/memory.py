@@ -50,7 +50,6 @@ class ScoreMemory:
 
     Args:
         seconds: after so long an earlier score weighs 1 / e of its first weight.
-
     """
 
     def __init__(self, seconds: float) -> None:
@@ -74,7 +73,6 @@ class ScoreMemory:
         Returns:
             float32 (B, H, W). A frame without a stamp, the first of a camera, and one that is not
             later than the one before are returned as they are.
-
         """
         if all(stamp is None for stamp in stamps):
             return score

@@ -57,7 +57,6 @@ class NoveltyScore(ScoreModule):
         accepting: bool (H, W), what is normal in the next frame although it does not look it.
 
     Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
-
     """
 
     needs_features = True
@@ -142,7 +141,6 @@ class NoveltyScore(ScoreModule):
 
         Raises:
             ValueError: the memory was learnt with another model.
-
         """
         check_model('novelty', self.memory.model, model)
         self.model = model
@@ -174,7 +172,6 @@ class NoveltyScore(ScoreModule):
             level: float32 (B, H, W), another score; the most it was becomes known by token.
             known: bool (B, H, W), which pixels are normal; None = all.
             usual: whether the frames count, False = only what they show becomes known.
-
         """
         grid = self._grid(output)
         tokens = as_tokens(grid).flatten(0, 1)
@@ -216,7 +213,6 @@ class NoveltyScore(ScoreModule):
 
         Returns:
             float32 (B, h, w) each: standard deviations above the usual distance, and the level.
-
         """
         shape = (len(grid), *grid.shape[2:])
         self.memory.to(grid.device)
@@ -238,7 +234,6 @@ class NoveltyScore(ScoreModule):
 
         Raises:
             ValueError: nothing was learnt.
-
         """
         self.memory.save(path)
 
@@ -250,7 +245,6 @@ class NoveltyScore(ScoreModule):
             OSError: there is no such file.
             ValueError: the file is damaged, or of another model, of other stages or options, or of
                 another feature width than the frames so far; the present memory stays.
-
         """
         try:
             memory = TokenBank.read(path, self.capacity)

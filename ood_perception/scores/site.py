@@ -43,7 +43,6 @@ class SiteScore(NoveltyScore):
         weight: of what is familiar.
         exact: see `LikelihoodRatio`.
         options: of `NoveltyScore`.
-
     """
 
     judges_untaught = True

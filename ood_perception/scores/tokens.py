@@ -34,7 +34,6 @@ def feature_grid(
 
     Raises:
         ValueError: no features, or a stage that does not exist.
-
     """
     count = len(output.features)
     if not count:
