@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_perception.frames.colour import RawFrame, check_raw, to_rgb
-from ood_perception.frames.input_spec import InputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a segmentor wants its image."""
+
+    # per channel (RGB), subtracted from the image scaled to 0..1; ImageNet's
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    # per channel (RGB), divides after the mean is subtracted
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    multiple_of: int = 1  # height and width must be multiples of this many pixels
 
 
 def as_frame(frame: Any) -> Tensor | RawFrame:

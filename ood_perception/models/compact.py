@@ -249,8 +249,3 @@ class Compact(nn.Module):
         super().train(mode)
         self.backbone.eval()
         return self
-
-
-def build_compact(classes: int = 7, pretrained: bool = True) -> Compact:
-    """Entry of the registry of segmentors."""
-    return Compact(classes, pretrained)

@@ -97,8 +97,3 @@ class DINOv3(nn.Module):
             images, indices=self.out_indices, norm=True, stop_early=True, intermediates_only=True
         )
         return SegmentorOutput(features=cast(list[Tensor], maps))
-
-
-def build_dinov3(variant: str, **overrides: Any) -> DINOv3:
-    """Build `dinov3_vit{variant}16` with random weights."""
-    return DINOv3(variant, **overrides)

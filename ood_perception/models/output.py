@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ood_perception.frames.input_spec import InputSpec
+from ood_perception.frames.transfer import InputSpec
 
 __all__ = ['InputSpec', 'SegmentorOutput']
 

@@ -10,16 +10,16 @@ IJCV 2025. Key names are those of the official checkpoints, except inside DINOv2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ood_perception.models.dinov2 import PATCH, VARIANTS, DINOv2, check_size
-from ood_perception.models.fpn import FPN
-from ood_perception.models.heads import MLP, build_head
+from ood_perception.frames.resize import resize
+from ood_perception.models.dinov2 import PATCH, DINOv2, check_size
+from ood_perception.models.heads import FPN, MLP, build_head
 from ood_perception.models.output import InputSpec, SegmentorOutput
-from ood_perception.models.windows import logits_over_windows
 
 WINDOW = (518, 1036)
 """Height and width of the published windows in pixels."""
@@ -34,6 +34,9 @@ WINDOWS: dict[str, dict[str, Any]] = {
 }
 """Published windows, windows that overlap by half, or one pass over the whole image."""
 
+GPU_BATCH = 4
+"""Windows that go through a network together on a GPU, unless another number is asked for."""
+
 
 class Backbone(nn.Module):
     """DINOv2, which stays as it is, and the decoder that is learnt on it."""
@@ -44,15 +47,7 @@ class Backbone(nn.Module):
         self.learnable_layers = decoder
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Describe normalised images.
-
-        Args:
-            images: float (B, 3, H, W), sides multiples of 14.
-
-        Returns:
-            final tokens (B, D, H / 14, W / 14) and decoded map (B, C, 4 H / 14, 4 W / 14).
-        """
+        """Map images to tokens (B, D, H / 14, W / 14) and a map (B, C, 4 H / 14, 4 W / 14)."""
         features = self.dinov2.patch_maps(images, self.dinov2.out_indices)
         return features[-1], self.learnable_layers(features, features[-1])
 
@@ -129,10 +124,7 @@ class UEM(nn.Module):
             ValueError: a size that is not a multiple of 14, or too small.
         """
         check_size(images)
-        if min(images.shape[2:]) < 2 * PATCH:
-            raise ValueError(
-                f'UEM needs at least {2 * PATCH} pixels a side, got {tuple(images.shape[2:])}'
-            )
+        _check_sides(images)
         tokens, logits = self.segmentor(images)
         projected = self.ood_projector(tokens.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return SegmentorOutput(features=[tokens], logits=logits, ood=self.ood_head(projected))
@@ -151,17 +143,115 @@ class UEM(nn.Module):
         Returns:
             logits: (B, K, H, W); ood: (B, 2, H, W); no features.
         """
-        sides = [side // PATCH * PATCH for side in images.shape[2:]]
-        window = [min(side, limit) for side, limit in zip(self.window, sides, strict=True)]
-        if min(window) < 2 * PATCH:
-            raise ValueError(
-                f'UEM needs at least {2 * PATCH} pixels a side, got {tuple(images.shape[2:])}'
-            )
+        _check_sides(images)
+        window = [
+            min(side, image // PATCH * PATCH)
+            for side, image in zip(self.window, images.shape[2:], strict=True)
+        ]
         return logits_over_windows(self.single, images, window, self.stride, self.window_batch)
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """Run :meth:`single` or :meth:`sliding`, as :attr:`mode` says."""
         return self.sliding(images) if self.mode == 'sliding' else self.single(images)
+
+
+def _check_sides(images: Tensor) -> None:
+    if min(images.shape[2:]) < 2 * PATCH:
+        raise ValueError(
+            f'UEM needs at least {2 * PATCH} pixels a side, got {tuple(images.shape[2:])}'
+        )
+
+
+def window_starts(size: int, window: int, stride: int) -> list[int]:
+    """
+    First pixel of each window along one axis; the last window is flush with the border.
+
+    The official UEM code drops that last window where (size - window) is a multiple of the
+    stride, and so has none at all for size == window.
+
+    >>> window_starts(558, 518, 140)
+    [0, 40]
+    >>> window_starts(658, 518, 140)
+    [0, 140]
+    """
+    if window > size:
+        raise ValueError(f'window: expected at most the image side of {size}, got {window}')
+    return [*range(0, size - window, stride), size - window]
+
+
+def mean_over_windows(
+    images: Tensor,
+    function: Callable[[Tensor], Tensor],
+    window: Sequence[int],
+    stride: Sequence[int],
+    batch: int | None = None,
+) -> Tensor:
+    """
+    Average what `function` gives for each window over the pixels that windows share.
+
+    Args:
+        images: float (B, 3, H, W).
+        function: float (N, 3, *window) -> float (N, C, *window).
+        window: height and width in pixels, at most the image's.
+        stride: pixels between windows, down and across.
+        batch: windows of each image that go through `function` together, None = by the device.
+
+    Returns:
+        (B, C, H, W), float32 at least.
+    """
+    count, _, height, width = images.shape
+    rows = window_starts(height, window[0], stride[0])
+    columns = window_starts(width, window[1], stride[1])
+    corners = [(y, x) for y in rows for x in columns]
+    # On a CPU one window fills the cores already, and more only leave the caches.
+    batch = batch or (1 if images.device.type == 'cpu' else GPU_BATCH)
+    total: Tensor | None = None
+    for first in range(0, len(corners), batch):
+        part = corners[first : first + batch]
+        crops = [images[:, :, y : y + window[0], x : x + window[1]] for y, x in part]
+        values = function(crops[0] if len(crops) == 1 else torch.cat(crops))
+        values = values.unflatten(0, (len(part), count)).unbind(0)
+        if total is None:
+            # never in half precision: dozens of windows are summed
+            wide = torch.promote_types(values[0].dtype, torch.float32)
+            total = values[0].new_zeros(count, values[0].shape[1], height, width, dtype=wide)
+        for (y, x), value in zip(part, values, strict=True):
+            total[:, :, y : y + window[0], x : x + window[1]] += value
+    assert total is not None
+    over_rows = _hits(height, window[0], rows, images.device)
+    return total.div_(over_rows[:, None] * _hits(width, window[1], columns, images.device))
+
+
+def logits_over_windows(
+    segmentor: Callable[[Tensor], SegmentorOutput],
+    images: Tensor,
+    window: Sequence[int],
+    stride: Sequence[int],
+    batch: int | None = None,
+) -> SegmentorOutput:
+    """
+    Average class and UEM logits, resized to the window, over :func:`mean_over_windows`.
+
+    `segmentor` gives `logits` and `ood` of any size for float (N, 3, *window). What comes has
+    logits (B, K, H, W), ood (B, 2, H, W) and no features.
+    """
+
+    def both(crops: Tensor) -> Tensor:
+        out = segmentor(crops)
+        assert out.logits is not None
+        assert out.ood is not None
+        return torch.cat([resize(out.logits, window), resize(out.ood, window)], dim=1)
+
+    mean = mean_over_windows(images, both, window, stride, batch)
+    return SegmentorOutput(logits=mean[:, :-2], ood=mean[:, -2:])
+
+
+def _hits(size: int, window: int, starts: Sequence[int], device: torch.device) -> Tensor:
+    """Count the windows over each pixel of one axis: float32 (size,)."""
+    hits = torch.zeros(size, device=device)
+    for start in starts:
+        hits[start : start + window] += 1
+    return hits
 
 
 def build_uem(
@@ -202,13 +292,12 @@ def build_uem(
             raise ValueError(f'windows: expected one of {", ".join(WINDOWS)}, got {windows!r}')
         chosen = WINDOWS[windows]
         mode, stride = chosen['mode'], chosen.get('stride', stride)
-    options = {'registers': 4, **VARIANTS[variant], **dinov2}
-    if len(out_indices) != 4 or out_indices[-1] != options['depth'] - 1:
+    net = DINOv2(variant, out_indices=out_indices, **{'registers': 4, **dinov2})
+    last = len(net.blocks) - 1
+    if len(out_indices) != 4 or out_indices[-1] != last:
         raise ValueError(
-            f'out_indices: expected four blocks, the last being {options["depth"] - 1}, '
-            f'got {tuple(out_indices)}'
+            f'out_indices: expected four blocks, the last being {last}, got {tuple(out_indices)}'
         )
-    net = DINOv2(out_indices=out_indices, **options)
     decoder = FPN(net.embed_dim, channels, mlp_hidden)
     head = build_head(form[0], channels, num_classes, num_components)
     return UEM(
