@@ -89,15 +89,9 @@ def decode(
     warn: Warn | None = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
-    """
-    Decode a sensor_msgs Image or CompressedImage; see :func:`decode_raw` and the other.
-
-    Raises:
-        BadImage: the message holds no usable image.
-    """
-    if hasattr(message, 'encoding'):
-        return decode_raw(message, max_pixels, warn, intensity)
-    return decode_compressed(message, max_pixels, warn, intensity)
+    """Decode an Image as :func:`decode_raw`, a CompressedImage as :func:`decode_compressed`."""
+    function = decode_raw if hasattr(message, 'encoding') else decode_compressed
+    return function(message, max_pixels, warn, intensity)
 
 
 def decode_raw(
@@ -126,13 +120,12 @@ def decode_raw(
     height, width = int(message.height), int(message.width)
     name = _known(str(message.encoding).strip())
     check_size(height, width, max_pixels)
-    data = np.frombuffer(message.data, np.uint8)
     _check_even(name, height, width)
     if name in _SEMI_PLANAR:
-        rows = _rows(data, round(height * _SEMI_PLANAR[name]), width, int(message.step))
+        rows = _rows(message, round(height * _SEMI_PLANAR[name]), width)
         return _semi_planar(name, rows, height, width)
     kind, channels, conversion = _INTERLEAVED[name]
-    stored = _stored(message, name, data)
+    stored = _stored(message, name)
     if kind == 'u1':
         if (image := bridge.to_rgb(message)) is not None:
             return image
@@ -159,7 +152,7 @@ def stored_values(message: Any) -> NDArray[Any]:
     name = _known(str(message.encoding).strip())
     if name in _SEMI_PLANAR or name in _PACKED_YUV:
         raise BadImage(f'{name} holds no values of pixels, but luma and shared chroma')
-    return _stored(message, name, np.frombuffer(message.data, np.uint8))
+    return _stored(message, name)
 
 
 def decode_compressed(
@@ -208,9 +201,8 @@ def decode_compressed(
         return _rgb(image, _BAYER[pattern[1]])
     if warn is not None and grey and original[:3] in ('rgb', 'bgr'):
         warn(f'format {form!r} says colour, the file is grey; a Bayer mosaic has to say bayer_*')
-    if image.dtype == np.uint8:
-        return to_rgb8(image)
-    image = _to_8_bit(image, form or 'compressed', warn, intensity)
+    if image.dtype != np.uint8:
+        image = _to_8_bit(image, form or 'compressed', warn, intensity)
     return to_rgb8(image)
 
 
@@ -230,10 +222,8 @@ def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
     height, width, step = int(message.height), int(message.width), int(message.step)
     check_size(height, width, max_pixels)
     _check_even(encoding, height, width)
-    data = np.frombuffer(message.data, np.uint8)
-    raw = RawFrame(data, height, width, step, encoding)
-    kind, channels, _ = _INTERLEAVED.get(encoding, ('u1', 1, None))
-    _rows(data, raw.rows, width * int(kind[1]) * channels, step)
+    raw = RawFrame(np.frombuffer(message.data, np.uint8), height, width, step, encoding)
+    _rows(message, raw.rows, width * _INTERLEAVED.get(encoding, ('u1', 1, None))[1])
     return raw
 
 
@@ -262,13 +252,14 @@ def _known(encoding: str) -> str:
     raise BadImage(f'{text}; this node reads {", ".join(ENCODINGS)}')
 
 
-def _stored(message: Any, name: str, data: NDArray[np.uint8]) -> NDArray[Any]:
+def _stored(message: Any, name: str) -> NDArray[Any]:
     height, width = int(message.height), int(message.width)
     kind, channels, _ = _INTERLEAVED[name]
-    rows = _rows(data, height, width * int(kind[1]) * channels, int(message.step))
+    rows = _rows(message, height, width * int(kind[1]) * channels)
     shape = (height, width, channels) if channels > 1 else (height, width)
-    if kind == 'u1':
-        return _split(rows, shape)
+    if kind == 'u1':  # a view, whatever the padding
+        strides = (rows.strides[0], channels, 1)[: len(shape)]
+        return np.lib.stride_tricks.as_strided(rows, shape, strides)
     order = '>' if message.is_bigendian else '<'
     values = np.ascontiguousarray(rows).view(order + kind).reshape(shape)
     return values.astype(values.dtype.newbyteorder('='), copy=False)
@@ -278,12 +269,9 @@ def _not_a_picture(data: bytes, form: str) -> str:
     """Why the bytes of a CompressedImage cannot be read, and what to do."""
     text = f'{len(data)} bytes of format {form!r}'
     named = next((v for v in _VIDEO if v in form.lower()), '')
-    if not named and data.startswith((b'\0\0\0\1', b'\0\0\1')):
-        named = 'h264'
-    if not named and data[:7] in (b'\x80theora', b'\x81theora', b'\x82theora'):
-        named = 'theora'
-    if named:
-        transport = 'theora' if named == 'theora' else 'ffmpeg'
+    is_theora = named == 'theora' or (not named and re.match(rb'[\x80-\x82]theora', data))
+    if named or is_theora or data.startswith((b'\0\0\0\1', b'\0\0\1')):
+        transport = 'theora' if is_theora else 'ffmpeg'
         return f'{text} are video, not pictures; turn them into images: {republish(transport)}'
     if data.startswith(b'\x28\xb5\x2f\xfd'):
         return f'{text} are zstd; turn them into images: {republish("zstd")}'
@@ -298,8 +286,9 @@ def _check_even(name: str, height: int, width: int) -> None:
         raise BadImage(f'{name} needs an even width, got {width}')
 
 
-def _rows(data: NDArray[np.uint8], count: int, row: int, step: int) -> NDArray[np.uint8]:
-    """View of `count` rows of `row` bytes that start every `step` bytes."""
+def _rows(message: Any, count: int, row: int) -> NDArray[np.uint8]:
+    """View of `count` rows of `row` bytes of a message's data."""
+    data, step = np.frombuffer(message.data, np.uint8), int(message.step)
     if step < row:
         raise BadImage(f'step {step} is smaller than a row of {row} bytes')
     # Some drivers leave out the padding of the last row.
@@ -323,14 +312,6 @@ def _semi_planar(name: str, rows: NDArray[np.uint8], height: int, width: int) ->
 
 def _rgb(image: NDArray[Any], conversion: int) -> Rgb:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), conversion), np.uint8)
-
-
-def _split(rows: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """View of (H, W*C) rows as (H, W, C) without a copy, whatever the padding."""
-    if len(shape) == 2:
-        return rows
-    strides = (rows.strides[0], shape[2], 1)
-    return np.lib.stride_tricks.as_strided(rows, shape, strides)
 
 
 def _to_8_bit(

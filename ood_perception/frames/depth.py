@@ -12,13 +12,14 @@ organised point cloud of the same size. Points are in the optical frame of the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.frames.decode import BadImage
+from ood_perception.frames.decode import BadImage, stored_values
 from ood_perception.frames.geometry import Camera
 
 POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('score', '<f4'), ('instance', '<u4')])
@@ -42,9 +43,8 @@ class Choice:
 class Place:
     """Where an object is, in the optical frame of the camera image."""
 
-    position: tuple[float, float, float]  # median x, y, z of its points in metres
-    # extent in x, y, z in metres, between the 5th and the 95th percentile
-    size: tuple[float, float, float]
+    position: Sequence[float]  # median x, y, z of its points in metres
+    size: Sequence[float]  # extent in x, y, z in metres, from the 5th to the 95th percentile
     distance: float  # from the camera to `position` in metres
 
 
@@ -55,18 +55,12 @@ def depth_metres(message: Any) -> Floats:
     Raises:
         BadImage: not 32FC1, 16UC1 or mono16, or fewer bytes than it says.
     """
-    kinds = {'32FC1': ('f4', 1.0), '16UC1': ('u2', 0.001), 'mono16': ('u2', 0.001)}
-    if message.encoding not in kinds:
+    unit = {'32FC1': 1.0, '16UC1': 0.001, 'mono16': 0.001}.get(message.encoding)
+    if unit is None:
         raise BadImage(f'depth must be 32FC1 (m) or 16UC1 (mm), got {message.encoding[:40]!r}')
-    code, unit = kinds[message.encoding]
-    dtype = np.dtype(('>' if message.is_bigendian else '<') + code)
-    height, width, step = message.height, message.width, message.step
-    row = width * dtype.itemsize
-    data = np.frombuffer(message.data, np.uint8)
-    if not (height and width) or step < row or data.size < (height - 1) * step + row:
-        raise BadImage(f'depth of {width}x{height}, step {step}, holds {data.size} bytes')
-    rows = np.lib.stride_tricks.as_strided(data, (height, row), (step, 1), writeable=False)
-    depth = np.ascontiguousarray(rows).view(dtype).astype(np.float32) * np.float32(unit)
+    if not (message.height and message.width):
+        raise BadImage(f'depth of {message.width}x{message.height}')
+    depth = stored_values(message).astype(np.float32) * np.float32(unit)
     depth[~np.isfinite(depth) | (depth <= 0)] = np.nan
     return depth
 
@@ -89,9 +83,8 @@ def cloud_xyz(message: Any) -> Floats:
         raise BadImage(f'point cloud of {width}x{height} holds {data.size} bytes of {need}')
     strides = (message.row_step, message.point_step)
     order = '>' if message.is_bigendian else '<'
-    axes: list[Any] = [
-        np.ndarray((height, width), order + 'f4', data, offsets[axis], strides) for axis in 'xyz'
-    ]
+    shape, dtype = (height, width), order + 'f4'
+    axes: list[Any] = [np.ndarray(shape, dtype, data, offsets[axis], strides) for axis in 'xyz']
     xyz = np.stack(axes, axis=-1).astype(np.float32)
     xyz[~np.isfinite(xyz).all(-1)] = np.nan
     return np.asarray(xyz)
@@ -148,14 +141,11 @@ def _chosen(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the pixels on the grid that are unknown or of an object."""
     step = choice.stride
-    chosen: NDArray[np.bool_] | None = None
+    chosen = np.zeros((1, 1), bool)
     if heatmap is not None:
         chosen = heatmap[::step, ::step] >= np.ceil(choice.threshold * 255)
     if instances is not None:
-        ours = instances[::step, ::step] > 0
-        chosen = ours if chosen is None else chosen | ours
-    if chosen is None:
-        return np.empty(0, np.intp), np.empty(0, np.intp)
+        chosen = chosen | (instances[::step, ::step] > 0)
     v, u = np.nonzero(chosen)
     return v * step, u * step
 
@@ -183,13 +173,9 @@ def _cloud(
 
 def places(cloud: NDArray[Any], ids: Any) -> dict[int, Place]:
     """
-    Where the objects are whose points are in the cloud; medians, so stray points do no harm.
+    Place of each object with at least three points in a cloud, (N,) of dtype `POINT`, by id.
 
-    Args:
-        cloud: (N,) array of dtype `POINT`.
-
-    Returns:
-        Place by id, for the ids that have at least three points.
+    Medians and percentiles, so stray points do no harm.
     """
     found = {}
     for identifier in ids:
@@ -199,9 +185,6 @@ def places(cloud: NDArray[Any], ids: Any) -> dict[int, Place]:
         xyz = np.stack([mine['x'], mine['y'], mine['z']], axis=-1).astype(np.float64)
         middle = np.median(xyz, axis=0)
         low, high = np.percentile(xyz, (5, 95), axis=0)
-        found[int(identifier)] = Place(
-            position=(float(middle[0]), float(middle[1]), float(middle[2])),
-            size=tuple((high - low).tolist()),
-            distance=float(np.linalg.norm(middle)),
-        )
+        distance = float(np.linalg.norm(middle))
+        found[int(identifier)] = Place(middle.tolist(), (high - low).tolist(), distance)
     return found

@@ -33,12 +33,7 @@ UNDISTORTED = 0.1
 
 
 class BadCameraInfo(ValueError):
-    """
-    A camera_info that cannot describe the image.
-
-    Attributes:
-        remedy: what to do about it.
-    """
+    """A camera_info that cannot describe the image; `remedy` says what to do about it."""
 
     def __init__(self, text: str, remedy: str) -> None:
         super().__init__(text)
@@ -99,25 +94,14 @@ class Camera:
         seen = (pixels - centre) / focal
         if not self.model or not len(seen):
             return np.asarray(seen)
-        undo, redo = (
-            (_undo_fisheye, _redo_fisheye)
-            if self.model == 'equidistant'
-            else (_undo_polynomial, _redo_polynomial)
-        )
-        d = np.array(self.d)
-        rays = undo(seen, d)
-        miss = np.abs((redo(rays, d) - seen) * focal).max(-1)
+        rays, again = _undistorted(seen, np.array(self.d), self.model == 'equidistant')
+        miss = np.abs((again - seen) * focal).max(-1)
         rays[~(miss <= UNDISTORTED)] = np.nan
         return rays
 
 
 def size_note(info: Any, height: int, width: int) -> tuple[str, str]:
-    """
-    Say how a camera_info and an image differ in size.
-
-    Returns:
-        What differs and what to do about it; two empty texts where they fit.
-    """
+    """Say how a camera_info and an image differ in size, and what to do; '' and '' if they fit."""
     try:
         return _scale(info, height, width)[2]
     except BadCameraInfo as error:
@@ -193,26 +177,17 @@ def _distortion(info: Any) -> tuple[str, tuple[float, ...]]:
     return model, d
 
 
-def _undo_polynomial(seen: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
+def _undistorted(
+    seen: NDArray[np.float64], d: NDArray[np.float64], fisheye: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rays (N, 2) of distorted ones, and those distorted again, to see whether that worked."""
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
-    points = seen.reshape(-1, 1, 2)
-    rays = cv2.undistortPointsIter(points, np.eye(3), d, np.eye(3), np.eye(3), criteria)
-    return np.asarray(rays, np.float64).reshape(-1, 2)
-
-
-def _redo_polynomial(rays: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
-    points = np.concatenate([rays, np.ones((len(rays), 1))], -1)
-    origin = np.zeros(3)
-    pixels, _ = cv2.projectPoints(points, origin, origin, np.eye(3), d)
-    return np.asarray(pixels, np.float64).reshape(-1, 2)
-
-
-def _undo_fisheye(seen: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
-    rays = cv2.fisheye.undistortPoints(seen.reshape(-1, 1, 2), np.eye(3), d, criteria=criteria)
-    return np.asarray(rays, np.float64).reshape(-1, 2)
-
-
-def _redo_fisheye(rays: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
-    pixels = cv2.fisheye.distortPoints(rays.reshape(-1, 1, 2), np.eye(3), d)
-    return np.asarray(pixels, np.float64).reshape(-1, 2)
+    eye, origin, points = np.eye(3), np.zeros(3), seen.reshape(-1, 1, 2)
+    if fisheye:
+        rays = cv2.fisheye.undistortPoints(points, eye, d, criteria=criteria)
+        again = cv2.fisheye.distortPoints(rays, eye, d)
+    else:
+        rays = cv2.undistortPointsIter(points, eye, d, eye, eye, criteria)
+        ahead = np.concatenate([rays.reshape(-1, 2), np.ones((len(rays), 1))], -1)
+        again, _ = cv2.projectPoints(ahead, origin, origin, eye, d)
+    return np.asarray(rays).reshape(-1, 2), np.asarray(again).reshape(-1, 2)

@@ -12,6 +12,7 @@ are shown upright, as a person sees them (:func:`upright`).
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from typing import Any
 
@@ -47,7 +48,6 @@ _MAGIC = (
     (b'\xff\x4f\xff\x51', 'JPEG 2000'),
 )
 _BRANDS = {b'avif': 'AVIF', b'avis': 'AVIF', b'heic': 'HEIC', b'heix': 'HEIC', b'mif1': 'HEIC'}
-_OPENCV = ('JPEG', 'PNG', 'TIFF', 'BMP', 'WebP', 'JPEG 2000', 'PNM')
 
 # OpenCV prints what arrives here as None, or as a webcam that does not open, and is then told.
 cv2.setLogLevel(0)
@@ -93,7 +93,7 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
         data = complete_jpeg(data)
     elif kind == 'PNG' and data.rfind(b'IEND', 33) < 0:
         raise BadImage(f'PNG is cut off after {len(data)} bytes')
-    image = _opencv(data) if kind in _OPENCV else None
+    image = None if kind in ('AVIF', 'GIF') else _opencv(data)
     if image is None:
         image = _pillow(data, kind)
     elif kind == 'TIFF' and (turned := orientation(data)) != 1:
@@ -144,23 +144,14 @@ def orientation(data: bytes) -> int:
         return 1
 
 
-# EXIF orientation -> (quarter turns counterclockwise, then mirrored left to right)
-_TURNS = {
-    1: (0, False),
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (3, True),
-    6: (3, False),
-    7: (1, True),
-    8: (1, False),
-}
+# EXIF orientation -> (quarter turns counterclockwise, then whether mirrored left to right)
+_TURNS = {1: (0, 0), 2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
 
 
 def upright(image: NDArray[Any], exif: int) -> NDArray[Any]:
     """Turn stored pixels, (H, W) or (H, W, 3), as their EXIF orientation 1..8 says."""
     turns, mirrored = _TURNS[exif]
-    image = np.rot90(image, turns) if turns else image
+    image = np.rot90(image, turns)
     return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
 
 
@@ -191,9 +182,10 @@ def complete_jpeg(data: bytes) -> bytes:
     Raises:
         BadImage: rows are missing.
     """
-    start = _scan_start(data)
+    cut_off = BadImage(f'JPEG is cut off after {len(data)} bytes')
+    start = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), -1)
     if start < 0:
-        raise BadImage(f'JPEG is cut off after {len(data)} bytes')
+        raise cut_off
     if data.rfind(b'\xff\xd9', start) >= 0:
         return data
     # Padding by zeros would be taken for rows; 0xff 0x00 is a byte of the picture.
@@ -203,7 +195,7 @@ def complete_jpeg(data: bytes) -> bytes:
     # By Pillow, whose libjpeg prints nothing.
     first, *others = (_pillow(body + t + b'\xff\xd9', 'JPEG') for t in (b'', bytes(4096), noise))
     if not all(np.array_equal(first, other) for other in others):
-        raise BadImage(f'JPEG is cut off after {len(data)} bytes')
+        raise cut_off
     return body + b'\xff\xd9'
 
 
@@ -272,8 +264,9 @@ def _size(data: bytes, kind: str) -> tuple[int, int]:
             with Image.open(io.BytesIO(data)) as image:
                 return image.height, image.width
     except Exception as error:
-        if kind in ('TIFF', 'JPEG 2000'):  # kinds of pixels that Pillow does not know
-            return _decoded_size(data, kind)
+        # of these kinds Pillow does not know all that OpenCV reads
+        if kind in ('TIFF', 'JPEG 2000') and (image := _opencv(data)) is not None:
+            return image.shape[0], image.shape[1]
         raise _damaged(data, kind, error) from error
 
 
@@ -282,29 +275,14 @@ def _damaged(data: bytes, kind: str, error: Exception) -> BadImage:
     return BadImage(f'damaged {kind} ({len(data)} bytes): {why}')
 
 
-def _decoded_size(data: bytes, kind: str) -> tuple[int, int]:
-    image = _opencv(data)
-    if image is None:
-        raise BadImage(f'damaged {kind} ({len(data)} bytes)')
-    return image.shape[0], image.shape[1]
-
-
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     for marker, at in _jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):
-            size = (
-                int.from_bytes(data[at + 5 : at + 7], 'big'),
-                int.from_bytes(data[at + 7 : at + 9], 'big'),
-            )
-            if data[at + 4] != 8:
-                raise BadImage(f'JPEG of {data[at + 4]} bits a channel; 8 bits can be read')
-            return size
+            bits, height, width = struct.unpack_from('>BHH', data, at + 4)
+            if bits != 8:
+                raise BadImage(f'JPEG of {bits} bits a channel; 8 bits can be read')
+            return height, width
     raise BadImage(f'JPEG is cut off after {len(data)} bytes')
-
-
-def _scan_start(data: bytes) -> int:
-    """Offset of a JPEG's first scan, -1 where there is none."""
-    return next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), -1)
 
 
 def _jpeg_segments(data: bytes) -> Any:
