@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -14,8 +15,7 @@ from torch import nn
 from ood_perception.engines.adaptive import AdaptiveEngine
 from ood_perception.engines.base import Engine, EngineEvent
 from ood_perception.engines.choices import Choices, network_key, processor, versions
-from ood_perception.engines.compiled import CompiledEngine
-from ood_perception.engines.eager import EagerEngine
+from ood_perception.engines.eager import CompiledEngine, EagerEngine
 from ood_perception.engines.onnx import OnnxRuntimeEngine
 from ood_perception.engines.openvino import (
     OpenVINOBfloat16Engine,
@@ -54,13 +54,10 @@ def candidates(device: torch.device, rounded: bool = False, live: bool = False) 
     """
     Engines that 'auto' measures on `device`: all that are installed, but torch.compile on a CPU.
 
-    That one takes a minute and a C++ compiler, and was never the fastest there.
-
-    Args:
-        device: to run on.
-        rounded: whether the segmentor may be run in bfloat16 and in its int8 form, on a CPU.
-        live: whether frames are computed meanwhile: then what needs torch.export, which takes the
-            interpreter for seconds, is left out where there is OpenVINO.
+    That one takes a minute and a C++ compiler, and was never the fastest there. On a CPU,
+    `rounded` says whether the segmentor may be run in bfloat16 and in its int8 form. While frames
+    are computed (`live`), what needs torch.export, which takes the interpreter for seconds, is
+    left out where there is OpenVINO.
     """
 
     def installed(*modules: str) -> bool:
@@ -113,33 +110,27 @@ def create_engine(
     inference = any(tensor.is_inference() for tensor in model.parameters())
     threads = torch.get_num_threads()
 
-    def maker(entry: str) -> tuple[str, Callable[[], Engine]]:
-        def make() -> Engine:
-            # a frame may have put torch on one thread, see `engines.crowding`
-            torch.set_num_threads(threads)
-            with torch.inference_mode(inference):
-                return ENGINES[entry](model, device, precision, features)
-
-        return entry, make
+    def make(entry: str) -> Engine:
+        # a frame may have put torch on one thread, see `engines.crowding`
+        torch.set_num_threads(threads)
+        with torch.inference_mode(inference):
+            return ENGINES[entry](model, device, precision, features)
 
     if name != 'auto':
         names, choices = [name, *SIMPLER.get(name, ['eager'])], None
     else:
         # Features feed memories that another engine may have filled: those stay in float32.
         names = candidates(device, hasattr(model, 'int8') and not features, live)
-        what = (network_key(model), f'{features} {precision}', processor(), _device(device))
+        gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)
+        what = (network_key(model), f'{features} {precision}', processor(), gpu)
         about = '; '.join((*what, f'{threads} threads', versions(), *names))
         choices = Choices(about) if len(names) > 1 else None
     spec = getattr(model, 'spec', InputSpec())
     return AdaptiveEngine(
-        [maker(entry) for entry in names],
+        [(entry, functools.partial(make, entry)) for entry in names],
         prober(spec, device),
         measure=name == 'auto',
         live=live,
         choices=choices,
         note=note,
     )
-
-
-def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)

@@ -14,14 +14,9 @@ from ood_perception.engines.base import EngineEvent
 FIRST_RETRY = 1.0
 """Seconds after which an engine that failed is tried again; doubled at each further failure."""
 
-LONGEST_RETRY = 300.0
-"""Seconds between two trials at most."""
-
-STABLE = 600.0
-"""Seconds without a failure after which an engine counts as sound again."""
-
-MAX_EVENTS = 32
-"""Events that are remembered."""
+LONGEST_RETRY = 300.0  # seconds between two trials at most
+STABLE = 600.0  # seconds without a failure after which an engine counts as sound again
+MAX_EVENTS = 32  # events that are remembered
 
 
 @dataclass(slots=True)
@@ -34,19 +29,10 @@ class _Fault:
 
 
 class Faults:
-    """
-    Faults of engines, and of single shapes of them.
-
-    Args:
-        say: told one line whenever something is new.
-        clock: seconds.
-
-    Attributes:
-        events: what an operator should know, oldest first, at most `MAX_EVENTS`.
-    """
+    """Faults of engines, and of single shapes of them; `say` is told a line of whatever is new."""
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float]) -> None:
-        self.events: list[EngineEvent] = []
+        self.events: list[EngineEvent] = []  # oldest first, at most `MAX_EVENTS`
         self._say, self._clock = say, clock
         self._known: dict[str, _Fault] = {}
 
@@ -56,9 +42,8 @@ class Faults:
 
     def passed(self, engine: str, reason: str) -> None:
         """Record what failed once and worked when it was done again."""
-        event = EngineEvent(engine, reason)
-        event.until = event.since
-        self._tell(event)
+        now = time.time()
+        self._tell(EngineEvent(engine, reason, since=now, until=now))
 
     def stands(self, key: str) -> bool:
         """Whether something failed before, be it over or not."""

@@ -13,12 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ood_perception.engines.base import (
-    Engine,
-    is_ready,
-    largest_difference,
-    mean_difference,
-)
+from ood_perception.engines.base import Engine, is_ready, shape_of
+from ood_perception.models.output import SegmentorOutput
 
 EXACT_TOLERANCE = 0.01
 """Largest difference to the reference over its range, for an engine that computes alike."""
@@ -26,25 +22,16 @@ EXACT_TOLERANCE = 0.01
 ROUNDED_TOLERANCE = 0.25
 """Root mean square difference over the reference's deviation, for an engine that rounds."""
 
-BUDGET = 1.0
-"""Seconds that the timing of one engine takes at most, after its first run."""
-
-RUNS = (3, 10)
-"""Timed runs: at least, whatever they take, and at most."""
+BUDGET = 1.0  # seconds that the timing of one engine takes at most, after its first run
+RUNS = (3, 10)  # timed runs: at least, whatever they take, and at most
 
 
 def check_agreement(engine: Engine, reference: Engine, images: Tensor) -> None:
     """
-    Compare what two engines say of the same images.
+    Raise ValueError where an engine's answers differ from a reference by more than rounding.
 
-    Args:
-        engine: to be checked.
-        reference: what it is compared with.
-        images: float32 (B, 3, h, w), normalised; real frames, for on noise every network is
-            uncertain and rounding shows more than it ever would.
-
-    Raises:
-        ValueError: the answers differ by more than rounding explains.
+    The images, float32 (B, 3, h, w) and normalised, are of real frames: on noise every network is
+    uncertain, and rounding shows more than it ever would.
     """
     expected, output = reference(images), engine(images)
     gap = largest_difference(output, expected)
@@ -78,7 +65,7 @@ def measure_engines(
     Time every engine that can be built and agrees with the last one.
 
     Args:
-        names: of the engines; the last is the reference.
+        names: of the engines; the last is the reference, and what it raises is raised.
         build: makes an engine of a name, or returns the one that it made before.
         images: float32 (B, 3, h, w), normalised real frames of the shape to measure at.
         failures: what went wrong with the engines that are left out is put here, by name.
@@ -86,17 +73,14 @@ def measure_engines(
 
     Returns:
         Milliseconds for the batch by name.
-
-    Raises:
-        Exception: what the reference raised.
     """
     reference = build(names[-1])
     times = {}
     for name in names:
         try:
             engine = build(name)
-            if not is_ready(engine, _shape(images)):
-                engine.prepare(_shape(images))
+            if not is_ready(engine, shape_of(images)):
+                engine.prepare(shape_of(images))
             if engine is not reference:
                 check_agreement(engine, reference, images)
             with alone:
@@ -108,10 +92,42 @@ def measure_engines(
     return times
 
 
-def _shape(images: Tensor) -> tuple[int, int, int, int]:
-    return tuple(images.shape)  # type: ignore[return-value]
-
-
 def _synchronize(tensor: Tensor) -> None:
     if tensor.device.type == 'cuda':
         torch.cuda.synchronize(tensor.device)
+
+
+def largest_difference(output: SegmentorOutput, reference: SegmentorOutput) -> float:
+    """
+    Largest absolute difference of outputs, over the range of the reference.
+
+    It is infinite where one lacks an output, differs in shape or is not finite.
+    """
+    return max(
+        _relative((a - b).abs().max(), b.max() - b.min()) for a, b in _pairs(output, reference)
+    )
+
+
+def mean_difference(output: SegmentorOutput, reference: SegmentorOutput) -> float:
+    """Root mean square difference of the same outputs, over the reference's deviation."""
+    return max(
+        _relative((a - b).square().mean().sqrt(), b.std()) for a, b in _pairs(output, reference)
+    )
+
+
+def _pairs(output: SegmentorOutput, reference: SegmentorOutput) -> list[tuple[Tensor, Tensor]]:
+    outputs = (output.logits, output.ood), (reference.logits, reference.ood)
+    pairs = list(zip(output.features, reference.features, strict=False))
+    for got, want in zip(*outputs, strict=True):
+        if got is None and want is None:
+            continue
+        if got is None or want is None or got.shape != want.shape:
+            return [(torch.tensor([torch.inf, 0.0]), torch.zeros(2))]
+        pairs.append((got, want))
+    pairs = pairs or [(torch.zeros(2), torch.zeros(2))]
+    return [(got.float(), want.float()) for got, want in pairs]
+
+
+def _relative(gap: Tensor, scale: Tensor) -> float:
+    value = float(gap / scale.clamp_min(1e-6))
+    return value if value == value else float('inf')

@@ -27,12 +27,10 @@ FOLDER = Path(__file__).parent / 'probe_frames'
 @functools.cache
 def probe_frames() -> tuple[NDArray[np.uint8], ...]:
     """Return the frames, uint8 (360, 480, 3) RGB."""
-    frames = []
-    for path in sorted(FOLDER.glob('*.jpg')):
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-        frames.append(np.asarray(image, np.uint8))
-    return tuple(frames)
+    paths = sorted(FOLDER.glob('*.jpg'))
+    return tuple(
+        np.asarray(cv2.imread(str(path))[..., ::-1], np.uint8, order='C') for path in paths
+    )
 
 
 def probe_frame(height: int, width: int) -> NDArray[np.uint8]:
@@ -41,13 +39,7 @@ def probe_frame(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def prober(spec: InputSpec, device: torch.device) -> Callable[[Shape], Tensor]:
-    """
-    Return a function from a shape to images of that shape, made of the frames.
-
-    Args:
-        spec: how the segmentor wants its images.
-        device: where they are wanted.
-    """
+    """Return a function from a shape to images of that shape, as `spec` wants them, of frames."""
 
     def probe(shape: Shape) -> Tensor:
         frames = probe_frames()

@@ -17,18 +17,12 @@ from ood_perception.models.output import SegmentorOutput
 
 def run_at_ready_shape(engine: Engine, images: Tensor) -> SegmentorOutput | None:
     """
-    Run images at the nearest shape that needs no preparation.
+    Run float32 (B, 3, h, w) normalised images at the nearest shape that needs no preparation.
 
     A batch of another length is padded or cut, which changes no answer. Images of another size
     are resized, and the outputs have the maps' sizes of that size: whatever reads them enlarges
-    them to the frame anyway, so these answers are right but for the resampling.
-
-    Args:
-        engine: whose `shapes()` are looked through.
-        images: float32 (B, 3, h, w), normalised.
-
-    Returns:
-        The output for all B images, or None when the engine has nothing ready.
+    them to the frame anyway, so these answers are right but for the resampling. None comes where
+    the engine has nothing ready.
     """
     shapes = engine.shapes()
     if not shapes:
@@ -51,14 +45,12 @@ def run_at_ready_shape(engine: Engine, images: Tensor) -> SegmentorOutput | None
 
 def concatenate(outputs: list[SegmentorOutput]) -> SegmentorOutput:
     """Join the outputs of parts of a batch."""
-    first = outputs[0]
     features = [torch.cat(maps) for maps in zip(*(o.features for o in outputs), strict=True)]
-    logits = ood = None
-    if first.logits is not None:
-        logits = torch.cat([o.logits for o in outputs if o.logits is not None])
-    if first.ood is not None:
-        ood = torch.cat([o.ood for o in outputs if o.ood is not None])
-    return SegmentorOutput(features, logits, ood)
+    logits = [o.logits for o in outputs if o.logits is not None]
+    ood = [o.ood for o in outputs if o.ood is not None]
+    return SegmentorOutput(
+        features, torch.cat(logits) if logits else None, torch.cat(ood) if ood else None
+    )
 
 
 def copied(output: SegmentorOutput, count: int | None = None) -> SegmentorOutput:

@@ -13,9 +13,13 @@ import pytest
 import torch
 
 from ood_perception.engines import ENGINES, candidates, create_engine, onnx, openvino
-from ood_perception.engines.base import largest_difference, mean_difference
 from ood_perception.engines.choices import cache_folder, network_key
-from ood_perception.engines.measure import EXACT_TOLERANCE, ROUNDED_TOLERANCE
+from ood_perception.engines.measure import (
+    EXACT_TOLERANCE,
+    ROUNDED_TOLERANCE,
+    largest_difference,
+    mean_difference,
+)
 from ood_perception.engines.openvino import OpenVINOEngine, int8_form
 from ood_perception.engines.probe import probe_frame, probe_frames, prober
 from ood_perception.engines.resizing import run_at_ready_shape
