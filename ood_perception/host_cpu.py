@@ -48,12 +48,10 @@ def instruction_sets() -> list[str]:
     """
     flags = _flags().split()
     found = [n for n, (needs, *_) in INSTRUCTION_SETS.items() if all(f in flags for f in needs)]
+    limits = [onednn for _, onednn, *_ in INSTRUCTION_SETS.values()]
     held_to = os.environ.get('ONEDNN_MAX_CPU_ISA', '').upper()
-    for name, (_, onednn, *_) in INSTRUCTION_SETS.items():
-        if held_to == onednn:
-            order = list(INSTRUCTION_SETS)
-            found = [n for n in found if order.index(n) <= order.index(name)]
-    return found
+    allowed = limits.index(held_to) + 1 if held_to in limits else None
+    return [name for name in list(INSTRUCTION_SETS)[:allowed] if name in found]
 
 
 def is_held() -> bool:
@@ -67,9 +65,7 @@ def held_to(name: str) -> dict[str, str]:
 
     oneDNN (in torch and in OpenVINO), ATen and MKL have switches for it. OpenVINO's own small
     kernels follow `OV_CPU_MAX_ISA` from the version on that reads it; ONNX Runtime has none.
-
-    Raises:
-        ValueError: an unknown name, or one that this CPU does not have.
+    A name that is unknown, or that this CPU has not, is a ValueError.
     """
     if name not in INSTRUCTION_SETS:
         known = ', '.join(INSTRUCTION_SETS)

@@ -15,7 +15,6 @@ import difflib
 import itertools
 import logging
 import os
-import re
 import sys
 from dataclasses import field
 from pathlib import Path
@@ -200,17 +199,6 @@ class Profile:
             raise ProfileError(_first_line(error)) from None
         _check(profile)
         return profile
-
-    @classmethod
-    def json_schema(cls) -> dict[str, Any]:
-        """JSON schema of a profile, for editors; what keys mean is read from the docstrings."""
-        schema = TypeAdapter(cls).json_schema()
-        for part in (schema, *schema['$defs'].values()):
-            text, _, attributes = part['description'].partition('\n\nAttributes:\n')
-            part['description'] = text
-            for name, meaning in re.findall(r'^ {4}(\w+): (.*(?:\n {8}.*)*)', attributes, re.M):
-                part['properties'][name]['description'] = ' '.join(meaning.split())
-        return schema
 
     def weight_names(self) -> list[str]:
         """What the stages name as weights, in order, each once."""

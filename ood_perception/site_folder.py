@@ -35,18 +35,12 @@ def keep(
     mask: NDArray[np.bool_],
 ) -> str:
     """
-    Write what was said of an object.
+    Write what was said of an object, of a kind in `KINDS`, and return the entry's name.
 
     Args:
-        folder: made where it does not exist.
-        kind: one of `KINDS`.
-        camera: its name.
         number: id of the object.
         image: uint8 (H, W, 3) RGB.
         mask: bool (H, W), the object.
-
-    Returns:
-        The entry's name.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -69,8 +63,7 @@ def accepted(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_
     """
     Give image uint8 (H, W, 3) RGB and mask bool (H, W) of each accepted object.
 
-    Raises:
-        ValueError: a picture that cannot be read, or of another size than its label.
+    A picture that cannot be read, or has another size than its label, is a ValueError.
     """
     for name in names(folder):
         if '_accepted_' not in name:

@@ -16,13 +16,13 @@ from ood_perception.engines.adaptive import AdaptiveEngine
 from ood_perception.engines.base import Engine, EngineEvent
 from ood_perception.engines.choices import Choices, network_key, processor, versions
 from ood_perception.engines.eager import CompiledEngine, EagerEngine
+from ood_perception.engines.measure import prober
 from ood_perception.engines.onnx import OnnxRuntimeEngine
 from ood_perception.engines.openvino import (
     OpenVINOBfloat16Engine,
     OpenVINOEngine,
     OpenVINOInt8Engine,
 )
-from ood_perception.engines.probe import prober
 from ood_perception.engines.tensorrt import TensorRTEngine
 from ood_perception.host_cpu import is_held
 from ood_perception.models.output import InputSpec

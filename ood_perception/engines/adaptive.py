@@ -23,12 +23,12 @@ from ood_perception.engines.base import (
     is_out_of_memory,
     is_ready,
     release_memory,
+    run_at_ready_shape,
     shape_of,
 )
 from ood_perception.engines.choices import Choices
 from ood_perception.engines.faults import Faults
 from ood_perception.engines.measure import check_agreement, measure_engines
-from ood_perception.engines.resizing import run_at_ready_shape
 from ood_perception.models.output import SegmentorOutput
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class AdaptiveEngine:
         return self._faults.events
 
     def faults(self) -> list[EngineEvent]:
-        """Events of level 'warn' that are not over."""
+        """Events that are not over."""
         return self._faults.lasting()
 
     def wait(self, timeout: float = 60.0) -> bool:

@@ -93,9 +93,8 @@ class Choices:
     Nothing here ever raises: what cannot be read or written costs a measurement and one line.
     """
 
-    def __init__(self, name: str, folder: Path | None = None) -> None:
-        self._name = name
-        self._folder = cache_folder() if folder is None else folder
+    def __init__(self, name: str) -> None:
+        self._name, self._folder = name, cache_folder()
 
     def read(self, shape: Shape) -> dict[str, float] | None:
         """Milliseconds by engine that were measured at this shape, or None."""

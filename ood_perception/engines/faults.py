@@ -37,13 +37,12 @@ class Faults:
         self._known: dict[str, _Fault] = {}
 
     def lasting(self) -> list[EngineEvent]:
-        """Events of level 'warn' that are not over."""
-        return [e for e in self.events if e.until is None and e.level == 'warn']
+        """Events that are not over."""
+        return [e for e in self.events if e.until is None]
 
     def passed(self, engine: str, reason: str) -> None:
         """Record what failed once and worked when it was done again."""
-        now = time.time()
-        self._tell(EngineEvent(engine, reason, since=now, until=now))
+        self._tell(EngineEvent(engine, reason, until=time.time()))
 
     def stands(self, key: str) -> bool:
         """Whether something failed before, be it over or not."""

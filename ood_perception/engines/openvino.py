@@ -25,7 +25,7 @@ from ood_perception.engines.base import Shape, shape_of
 from ood_perception.engines.choices import cache_folder, keep, network_key, versions
 from ood_perception.engines.crowding import CrowdedRequest
 from ood_perception.engines.exporting import TupleOutput
-from ood_perception.engines.probe import prober
+from ood_perception.engines.measure import prober
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
 log = logging.getLogger(__name__)

@@ -28,13 +28,9 @@ Mask = NDArray[np.uint8]
 
 def class_names(classes: Sequence[str]) -> dict[int, str]:
     """
-    Name of each id in the mask.
+    Name of each id in the mask; without any classes, what is not unknown is 'known'.
 
-    Args:
-        classes: of the profile, by id; without any, what is not unknown is 'known'.
-
-    Raises:
-        ValueError: more classes than a mono8 image has room for.
+    More classes than a mono8 image has room for are a ValueError.
     """
     known = list(classes) or [KNOWN]
     if len(known) > NO_CLASS - 2:

@@ -61,14 +61,9 @@ def check_raw(raw: RawFrame) -> None:
 
 def to_rgb(data: Tensor, raw: RawFrame) -> Tensor:
     """
-    Convert raw bytes to RGB where they lie.
+    Convert uint8 (n,) bytes to uint8 (3, H, W) RGB where they lie, on any device.
 
-    Args:
-        data: uint8 (n,), the bytes of `raw` on any device.
-        raw: says what they are; checked by :func:`check_raw` before.
-
-    Returns:
-        uint8 (3, H, W) RGB.
+    `raw` says what they are; :func:`check_raw` has looked at it before.
     """
     row = raw.width * _BYTES.get(raw.encoding, 1)
     rows = torch.as_strided(

@@ -143,11 +143,8 @@ def stored_values(message: Any) -> NDArray[Any]:
     """
     Values of a sensor_msgs/Image as they are stored: of labels, of depth.
 
-    Returns:
-        (H, W) or (H, W, C) of the encoding's own type, in this machine's byte order.
-
-    Raises:
-        BadImage: unknown or planar encoding, too few bytes.
+    Returns (H, W) or (H, W, C) of the encoding's own type, in this machine's byte order. An
+    unknown or planar encoding and too few bytes are a BadImage.
     """
     name = _known(str(message.encoding).strip())
     if name in _SEMI_PLANAR or name in _PACKED_YUV:
@@ -207,12 +204,7 @@ def decode_compressed(
 
 
 def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
-    """
-    View a sensor_msgs/Image as bytes that a GPU converts itself, or None where it cannot.
-
-    Raises:
-        BadImage: as :func:`decode_raw`.
-    """
+    """View a sensor_msgs/Image as bytes that a GPU converts itself, or None; else BadImage."""
     # Imported late: whoever only reads bags need not wait for torch.
     from ood_perception.frames.colour import ENCODINGS, RawFrame
 

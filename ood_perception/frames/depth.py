@@ -52,8 +52,7 @@ def depth_metres(message: Any) -> Floats:
     """
     Read a sensor_msgs/Image of depth as float32 (H, W) in metres, NaN = no measurement.
 
-    Raises:
-        BadImage: not 32FC1, 16UC1 or mono16, or fewer bytes than it says.
+    BadImage where it is not 32FC1, 16UC1 or mono16, or has fewer bytes than it says.
     """
     unit = {'32FC1': 1.0, '16UC1': 0.001, 'mono16': 0.001}.get(message.encoding)
     if unit is None:
@@ -69,8 +68,7 @@ def cloud_xyz(message: Any) -> Floats:
     """
     Read x, y, z of an organised sensor_msgs/PointCloud2 as float32 (H, W, 3) in metres.
 
-    Raises:
-        BadImage: no float32 fields x, y and z, or fewer bytes than it says.
+    BadImage where it has no float32 fields x, y and z, or fewer bytes than it says.
     """
     offsets = {f.name: f.offset for f in message.fields if f.datatype == 7}
     if not {'x', 'y', 'z'} <= offsets.keys():
@@ -98,15 +96,12 @@ def from_depth(
     choice: Choice,
 ) -> NDArray[Any]:
     """
-    Points of what is unknown, from a depth image.
+    Points of what is unknown, from a depth image: (N,) array of dtype `POINT`.
 
     Args:
         depth: float32 (H, W) metres along the optical axis, NaN = no measurement.
         heatmap: uint8 (H, W), 0..255 = probability of being unknown; None: only instances count.
         instances: uint16 (H, W) ids, 0 = none; or None.
-
-    Returns:
-        (N,) array of dtype `POINT`.
     """
     v, u = _chosen(heatmap, instances, choice)
     z = depth[v, u]

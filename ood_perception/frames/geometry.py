@@ -81,13 +81,8 @@ class Camera:
         """
         Directions of pixels, as x and y at a distance of 1 along the optical axis.
 
-        Args:
-            u: (N,) columns in pixels.
-            v: (N,) rows in pixels.
-
-        Returns:
-            float64 (N, 2) x / z (right) and y / z (down) in the optical frame (REP 103); NaN for a
-            pixel that lies beyond what the distortion model can explain.
+        From (N,) columns and rows in pixels to float64 (N, 2) x / z (right) and y / z (down) in
+        the optical frame (REP 103); NaN for a pixel beyond what the distortion model can explain.
         """
         pixels = np.stack([np.asarray(u, np.float64), np.asarray(v, np.float64)], -1)
         centre, focal = np.array([self.cx, self.cy]), np.array([self.fx, self.fy])

@@ -36,16 +36,10 @@ STEP = 0.1  # part of the difference by which a range that no longer fits moves 
 
 class Intensity:
     """
-    Mapping of one stream's values to 0..255; it remembers the range that it uses.
+    Mapping of one stream's values to 0..255; it remembers the range (low, high) that it uses.
 
-    Args:
-        fixed: (low, high), mapped to 0 and 255 whatever comes; None estimates the range.
-
-    Attributes:
-        range: (low, high) in use, None before the first image.
-
-    Raises:
-        ValueError: `fixed` is not two finite numbers in ascending order.
+    `fixed` are two finite numbers, low < high (otherwise ValueError), that are mapped to 0 and 255
+    whatever comes; None estimates the range.
     """
 
     def __init__(self, fixed: tuple[float, float] | None = None) -> None:
@@ -63,18 +57,12 @@ class Intensity:
         self, values: NDArray[Any], name: str = 'image', warn: Warn | None = None
     ) -> NDArray[np.uint8]:
         """
-        Map an image to 8 bits.
+        Map an image, (H, W) or (H, W, 3), to 8 bits of the same shape.
 
         Args:
-            values: (H, W) or (H, W, 3) of any integer or float type but uint8; the channels of a
-                colour image share one range that begins at 0.
+            values: of any integer or float type but uint8; the channels of a colour image share
+                one range that begins at 0. A float image without one finite value is a ValueError.
             warn: is told once which range is used, and again when it has to jump.
-
-        Returns:
-            uint8 of the same shape.
-
-        Raises:
-            ValueError: a float image without one finite value.
         """
         if values.dtype.kind == 'f':
             values = _finite(values, name, warn)
@@ -124,10 +112,7 @@ class Intensity:
 
 def estimate(values: NDArray[Any]) -> tuple[float, float, str]:
     """
-    Range that an image uses.
-
-    Args:
-        values: finite, (H, W) or (H, W, 3).
+    Range that an image of finite values, (H, W) or (H, W, 3), uses.
 
     Returns:
         Low, high, and how they were found: '' = the whole type, 'depth' = the camera's bits,

@@ -11,9 +11,11 @@ are shown upright, as a person sees them (:func:`upright`).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -72,14 +74,10 @@ def kind_of(data: bytes) -> str:
 
 def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 1) -> NDArray[Any]:
     """
-    Decode a picture as it is stored.
+    Decode a picture as it is stored: (H, W) or (H, W, 3) RGB, uint8, uint16 or a float type.
 
-    Args:
-        max_pixels: larger pictures are refused before they are decoded.
-        min_side: pictures with a shorter side are refused.
-
-    Returns:
-        (H, W) or (H, W, 3) RGB, without alpha; uint8, uint16 or a float type.
+    Alpha is left out. Pictures of more pixels are refused before they are decoded, as are those
+    with a shorter side.
 
     Raises:
         BadImage: no picture, cut off, damaged, or of a size that cannot be.
@@ -107,14 +105,10 @@ def to_rgb8(
     image: NDArray[Any], intensity: Intensity | None = None, warn: Warn | None = None
 ) -> Rgb:
     """
-    Bring a decoded picture to 8 bits and three channels.
+    Bring a decoded picture, (H, W) or (H, W, 3) RGB of any number type, to uint8 (H, W, 3) RGB.
 
-    Args:
-        image: (H, W) or (H, W, 3) RGB of any number type.
-        intensity: mapping of the stream for more than 8 bits, None for one of its own.
-
-    Raises:
-        BadImage: nothing finite in it.
+    `intensity` is the stream's mapping of more than 8 bits, None for one of its own. A picture
+    with nothing finite in it is a BadImage.
     """
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * 255
@@ -130,15 +124,11 @@ def to_rgb8(
 
 def orientation(data: bytes) -> int:
     """EXIF orientation 1..8 of a picture's bytes; 1 = upright, also where nothing is said."""
-    from PIL import Image
-
     if kind_of(data[:32]) not in ('JPEG', 'PNG', 'WebP', 'TIFF'):
         return 1
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(data)) as image:
-                value = image.getexif().get(0x0112, 1)
+        with _opened(data) as image:
+            value = image.getexif().get(0x0112, 1)
         return int(value) if int(value) in _TURNS else 1
     except Exception:  # damaged EXIF says nothing of the pixels
         return 1
@@ -201,15 +191,10 @@ def complete_jpeg(data: bytes) -> bytes:
 
 def encode(image: NDArray[Any], suffix: str, quality: int = 90) -> bytes:
     """
-    Encode a picture in memory.
+    Encode uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W), in memory as '.jpg' or '.png'.
 
-    Args:
-        image: uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W).
-        suffix: '.jpg' or '.png'.
-        quality: 1..100 of a JPEG.
-
-    Raises:
-        ValueError: the encoder refuses it (a JPEG's side is at most 65500 pixels).
+    `quality` is 1..100 of a JPEG. What the encoder refuses is a ValueError (a JPEG's side is at
+    most 65500 pixels).
     """
     if image.ndim == 3:
         image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
@@ -239,30 +224,32 @@ def _opencv(data: bytes) -> Any:
         return None
 
 
-def _pillow(data: bytes, kind: str) -> NDArray[Any]:
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Any]:
     from PIL import Image
 
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with Image.open(io.BytesIO(data)) as image:
+            yield image
+
+
+def _pillow(data: bytes, kind: str) -> NDArray[Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(data)) as image:
-                deep = image.mode in ('L', 'I', 'I;16', 'I;16B', 'F', 'RGB')
-                return np.array(image if deep else image.convert('RGB'))
+        with _opened(data) as image:
+            deep = image.mode in ('L', 'I', 'I;16', 'I;16B', 'F', 'RGB')
+            return np.array(image if deep else image.convert('RGB'))
     except Exception as error:  # each of its plugins has its own exceptions
         raise _damaged(data, kind, error) from error
 
 
 def _size(data: bytes, kind: str) -> tuple[int, int]:
     """Stored (height, width) by the file's header."""
-    from PIL import Image
-
     if kind == 'JPEG':
         return _jpeg_size(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(data)) as image:
-                return image.height, image.width
+        with _opened(data) as image:
+            return image.height, image.width
     except Exception as error:
         # of these kinds Pillow does not know all that OpenCV reads
         if kind in ('TIFF', 'JPEG 2000') and (image := _opencv(data)) is not None:

@@ -49,10 +49,7 @@ class StampWatch:
 
     def look(self, stamp: int) -> tuple[str, int]:
         """
-        Judge the next frame's stamp.
-
-        Args:
-            stamp: in ns; 0 = the driver sets none.
+        Judge the next frame's stamp in ns, 0 = the driver sets none.
 
         Returns:
             'steady', 'absent' (0), 'jitter' (a little back), 'restart' (everything that lives
@@ -93,9 +90,6 @@ class FrameOrder:
 
     An epoch is a time without a new beginning; in each, stamps tell what comes after what. Frames
     without a stamp are told apart by when they came.
-
-    Attributes:
-        epoch: number of the present one.
     """
 
     def __init__(self) -> None:
@@ -108,13 +102,7 @@ class FrameOrder:
         self.epoch += 1
 
     def place(self, stamp: int, now: int) -> Place:
-        """
-        Place of the frame that arrives next.
-
-        Args:
-            stamp: in ns; 0 = the driver sets none.
-            now: steady time in ns.
-        """
+        """Place of the next frame by its stamp in ns, 0 = none, and by the steady time in ns."""
         absent = stamp == 0
         if absent != self._absent or self._watch.look(stamp)[0] == RESTART:
             self._absent = absent
@@ -149,9 +137,6 @@ class DepthPairing:
 
     Images are opened and depth is put from any thread. A match that nobody holds any more, because
     its image was dropped, is forgotten by itself.
-
-    Attributes:
-        newest: stamp in ns of the last depth message, 0 before there is one.
     """
 
     def __init__(self) -> None:

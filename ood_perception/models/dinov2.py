@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
-PATCH = 14
-"""Side of a patch in pixels."""
+PATCH = 14  # side of a patch in pixels
 
 VARIANTS: dict[str, dict[str, Any]] = {
     's': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
@@ -48,14 +47,8 @@ def resample_positions(table: Tensor, height: int, width: int, registers: bool) 
 
     Models with registers: bicubic with antialiasing to the exact size. Models without: bicubic
     without antialiasing and with the scale (size + 0.1) / side, an offset of the first release
-    that its weights were trained with.
-
-    Args:
-        table: float (1, side * side, D).
-        registers: whether the model has register tokens.
-
-    Returns:
-        (1, height * width, D) in the dtype of `table`, computed in float32.
+    that its weights were trained with. From float (1, side * side, D) to (1, height * width, D) in
+    the same dtype, computed in float32.
     """
     side = round(table.shape[1] ** 0.5)
     if (height, width) == (side, side):
@@ -128,17 +121,11 @@ class DINOv2(VisionTransformer):
 
     def patch_maps(self, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """
-        Patch tokens after chosen blocks and the final LayerNorm, as maps.
+        Patch tokens after chosen blocks, in increasing order, and the final LayerNorm, as maps.
 
-        Args:
-            images: float (B, 3, H, W), RGB, normalised with :attr:`spec`, sides multiples of 14.
-            indices: blocks counted from 0, in increasing order.
-
-        Returns:
-            one float (B, D, H / 14, W / 14) map per index, without class and register tokens.
-
-        Raises:
-            ValueError: a size that is not a multiple of 14.
+        From float (B, 3, H, W), RGB, normalised with :attr:`spec`, sides multiples of 14
+        (otherwise ValueError), to one float (B, D, H / 14, W / 14) map per block, without class
+        and register tokens.
         """
         check_size(images)
         maps = self.forward_intermediates(
@@ -148,12 +135,7 @@ class DINOv2(VisionTransformer):
         return maps
 
     def forward(self, images: Tensor) -> SegmentorOutput:  # type: ignore[override]
-        """
-        Describe normalised images by the blocks of :attr:`out_indices`.
-
-        Returns:
-            features: one (B, D, H / 14, W / 14) map per block, in increasing depth.
-        """
+        """Describe images by :meth:`patch_maps` of the blocks of :attr:`out_indices`."""
         return SegmentorOutput(features=self.patch_maps(images, self.out_indices))
 
 

@@ -120,8 +120,7 @@ class EncoderDecoder(nn.Module):
 
     spec = InputSpec()
     optional_keys = ('auxiliary_head.',)
-    any_batch = False
-    """Exports are for one batch: with any, its many reshapes take minutes to trace."""
+    any_batch = False  # exports are for one: with any, the many reshapes take minutes to trace
 
     def __init__(
         self,

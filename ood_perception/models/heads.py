@@ -41,8 +41,8 @@ class GMMSegHead(nn.Module):
     Each class is a mixture of Gaussians with diagonal covariance over normalised features.
 
     The official code scores a class by its best component (no sum, no prior) and normalises the
-    scores over the classes, so the logits are no log-likelihoods; :meth:`log_prob` gives those.
-    The memory and the update of training are not here.
+    scores over the classes, so the logits are no log-likelihoods. The memory and the update of
+    training are not here.
 
     Args:
         in_channels: D.
@@ -54,8 +54,7 @@ class GMMSegHead(nn.Module):
         diagonal: (K, C, D), standard deviations.
     """
 
-    exact = True
-    """It computes in float32, and so its parameters stay in a copy of the model in half."""
+    exact = True  # it computes in float32: its parameters stay so in a copy of the model in half
 
     def __init__(self, in_channels: int, num_classes: int, num_components: int = 5) -> None:
         super().__init__()
@@ -73,21 +72,12 @@ class GMMSegHead(nn.Module):
         features = features.permute(0, 2, 3, 1).to(self.feat_norm.weight.dtype)
         return F.normalize(self.feat_norm(features), dim=-1)
 
-    def log_prob(self, features: Tensor) -> Tensor:
+    def log_prob_parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """
-        Log-density of every component.
+        Two float32 parts of log N(x; mu, diag(s ** 2)), in nats, of features of unit length.
 
-        Args:
-            features: float (B, D, h, w).
-
-        Returns:
-            float32 (B, h, w, K, C) in nats, log N(x; mu, diag(s ** 2)) of the unit-length x.
+        They are squared distances times -1/2 (B, h, w, K, C), and the peaks' logarithms (K, C).
         """
-        scaled, peak = self._log_prob_parts(features)
-        return scaled + peak
-
-    def _log_prob_parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        # (B, h, w, K, C) squared distances times -1/2, and the (K, C) logarithms of the peaks.
         # The square is expanded into two matrix products: (B, h, w, K * C, D) would be gigabytes.
         # Full precision whatever autocast says, since the products nearly cancel.
         with torch.autocast(features.device.type, enabled=False):
@@ -103,24 +93,19 @@ class GMMSegHead(nn.Module):
         return -0.5 * squared.unflatten(-1, shape), peak.unflatten(0, shape)
 
     def classify(self, log_prob: Tensor) -> Tensor:
-        """Map :meth:`log_prob` (B, h, w, K, C) to logits (B, K, h, w)."""
+        """Map log-densities (B, h, w, K, C) to logits (B, K, h, w)."""
         return self.mask_norm(log_prob.amax(dim=-1)).permute(0, 3, 1, 2)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map float (B, D, h, w) to logits (B, K, h, w)."""
-        scaled, peak = self._log_prob_parts(features)
+        scaled, peak = self.log_prob_parts(features)
         # The norm over the classes takes away any common constant: without it fewer digits are
         # lost, which matters for two classes, where the norm multiplies differences by up to 158.
         return self.classify(scaled + (peak - peak.flatten().amax(0))).to(features.dtype)
 
 
 class MLP(nn.Module):
-    """
-    Linear layers with ReLU between them, over the last axis; keys `_layers.{0,2,4,...}`.
-
-    Args:
-        widths: of the input, of each hidden layer and of the output.
-    """
+    """Linear layers of these widths with ReLU between them, over the last axis."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -138,12 +123,8 @@ def build_head(kind: str, in_channels: int, num_classes: int, num_components: in
     """
     Build a head by the letter that names it in the paper.
 
-    Args:
-        kind: 'd' (discriminative: linear) or 'g' (generative: GMMSeg).
-        num_components: Gaussians per class of a GMMSeg head.
-
-    Raises:
-        ValueError: another kind.
+    'd' is discriminative: linear; 'g' is generative: GMMSeg with so many Gaussians per class.
+    Another letter is a ValueError.
     """
     if kind == 'd':
         return LinearHead(in_channels, num_classes)
@@ -180,12 +161,9 @@ def multiply(enlarge: Any, project: Any) -> tuple[Tensor, Tensor]:
 
 class FPN(Foldable):
     """
-    Four maps of one resolution -> a pyramid -> one map at four times the resolution.
+    Four maps of one resolution and D = `in_channels` -> a pyramid -> one map at four times that.
 
-    Args:
-        in_channels: D of the input maps.
-        channels: inner and output width.
-        mlp_hidden: hidden width of the MLP on the final tokens.
+    `channels` is the inner and output width, `mlp_hidden` that of the MLP on the final tokens.
     """
 
     def __init__(self, in_channels: int, channels: int = 256, mlp_hidden: int = 512) -> None:
@@ -209,14 +187,9 @@ class FPN(Foldable):
 
     def forward(self, features: Sequence[Tensor], final: Tensor) -> Tensor:
         """
-        Decode.
+        Decode four float (B, D, h, w) maps, shallow to deep, to float (B, channels, 4 h, 4 w).
 
-        Args:
-            features: four float (B, D, h, w) maps, from shallow to deep.
-            final: float (B, D, h, w), the last block's tokens after the final LayerNorm.
-
-        Returns:
-            float (B, channels, 4 h, 4 w).
+        `final` are the last block's tokens after the final LayerNorm, float (B, D, h, w).
         """
         extra = self.dino_mlp(final.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         laterals = [

@@ -90,10 +90,7 @@ def quantised(network: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> 
     Args:
         network: whose batch normalisations stand right behind their convolutions.
         ranges: name of a convolution -> smallest and largest value of its input; those without a
-            range stay in float32.
-
-    Raises:
-        ValueError: a range of a convolution that the network has not.
+            range stay in float32. One that the network has not is a ValueError.
     """
     left = set(ranges)
     int8_copy = copy.deepcopy(network).eval()
@@ -120,12 +117,9 @@ def observed_ranges(
     network: nn.Module, batches: Iterable[Tensor], names: Callable[[str], object] = bool
 ) -> dict[str, tuple[float, float]]:
     """
-    Smallest and largest input of convolutions.
+    Smallest and largest input of convolutions, those `names` says yes to, default all.
 
-    Args:
-        network: that is called with each batch.
-        batches: normalised images (B, 3, h, w).
-        names: whether a convolution of that name is looked at, default all.
+    The network is called with each batch, normalised images (B, 3, h, w).
     """
     ranges: dict[str, tuple[float, float]] = {}
 

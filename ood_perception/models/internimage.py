@@ -17,45 +17,20 @@ from torch import Tensor, nn
 
 from ood_perception.models.dcnv3 import DCNv3, ToChannelsLast
 
+_L = {'post_norm': True, 'offset_scale': 2.0}
+_H = {'layer_scale': None, 'dw_kernel_size': 5, 'center_feature_scale': True}
+
 VARIANTS: dict[str, dict[str, Any]] = {
     't': {'channels': 64, 'depths': (4, 4, 18, 4), 'groups': (4, 8, 16, 32)},
     's': {'channels': 80, 'depths': (4, 4, 21, 4), 'groups': (5, 10, 20, 40), 'post_norm': True},
     'b': {'channels': 112, 'depths': (4, 4, 21, 4), 'groups': (7, 14, 28, 56), 'post_norm': True},
-    'l': {
-        'channels': 160,
-        'depths': (5, 5, 22, 5),
-        'groups': (10, 20, 40, 80),
-        'post_norm': True,
-        'offset_scale': 2.0,
-    },
-    'xl': {
-        'channels': 192,
-        'depths': (5, 5, 24, 5),
-        'groups': (12, 24, 48, 96),
-        'post_norm': True,
-        'offset_scale': 2.0,
-    },
-    'h': {
-        'channels': 320,
-        'depths': (6, 6, 32, 6),
-        'groups': (10, 20, 40, 80),
-        'layer_scale': None,
-        'dw_kernel_size': 5,
-        'res_post_norm': True,
-        'level2_post_norm_block_ids': (5, 11, 17, 23, 29),
-        'center_feature_scale': True,
-    },
-    'g': {
-        'channels': 512,
-        'depths': (2, 2, 48, 4),
-        'groups': (16, 32, 64, 128),
-        'layer_scale': None,
-        'post_norm': True,
-        'dw_kernel_size': 5,
-        'level2_post_norm_block_ids': (5, 11, 17, 23, 29, 35, 41, 47),
-        'center_feature_scale': True,
-    },
-}
+    'l': {'channels': 160, 'depths': (5, 5, 22, 5), 'groups': (10, 20, 40, 80), **_L},
+    'xl': {'channels': 192, 'depths': (5, 5, 24, 5), 'groups': (12, 24, 48, 96), **_L},
+    'h': {'channels': 320, 'depths': (6, 6, 32, 6), 'groups': (10, 20, 40, 80), **_H,
+          'res_post_norm': True, 'level2_post_norm_block_ids': (5, 11, 17, 23, 29)},
+    'g': {'channels': 512, 'depths': (2, 2, 48, 4), 'groups': (16, 32, 64, 128), **_H,
+          'post_norm': True, 'level2_post_norm_block_ids': (5, 11, 17, 23, 29, 35, 41, 47)},
+}  # fmt: skip
 """Arguments of :class:`InternImage` for each published size."""
 
 
@@ -166,10 +141,7 @@ class Level(nn.Module):
     """
     The blocks of one resolution, with the norms around them and the way down to the next.
 
-    Args:
-        final_norm: LayerNorm after the last block.
-        post_norm_ids: blocks after which x itself is normalised (level 2 of H and G).
-        downsample: whether another level follows.
+    `post_norm_ids` are the blocks after which x itself is normalised (level 2 of H and G).
     """
 
     def __init__(

@@ -16,15 +16,9 @@ __all__ = ['InputSpec', 'SegmentorOutput']
 
 @dataclass(slots=True)
 class SegmentorOutput:
-    """
-    One forward pass of a segmentor over (B, 3, H, W) normalised RGB images.
+    """One forward pass of a segmentor over (B, 3, H, W) normalised RGB images."""
 
-    Attributes:
-        features: list of (B, C_i, h_i, w_i) float maps, finest first unless stated.
-        logits: (B, K, h, w) class logits F_k at head resolution, or None for a bare backbone.
-        ood: (B, 2, h', w') UEM logits, 0 = inlier, 1 = outlier, or None without a UEM.
-    """
-
+    # float (B, C_i, h_i, w_i), finest first unless stated
     features: list[Tensor] = field(default_factory=list)
-    logits: Tensor | None = None
-    ood: Tensor | None = None
+    logits: Tensor | None = None  # (B, K, h, w) class logits F_k at the head's resolution
+    ood: Tensor | None = None  # (B, 2, h', w') UEM logits, 0 = inlier, 1 = outlier

@@ -46,7 +46,7 @@ SEGMENTORS: dict[str, Factory] = {
         for suffix, registers in (('', 0), ('_reg', 4))
     },
     **{f'dinov3_vit{variant}16': _of('dinov3', 'DINOv3', variant) for variant in 'sbl'},
-    **{f'uem_{form}': _of('uem', 'build_uem', form) for form in ('dd', 'gd', 'gg')},
+    **{f'uem_{form}': _of('uem', 'UEM', form) for form in ('dd', 'gd', 'gg')},
 }
 """Name -> factory; what it builds has `.spec` and maps normalised images to SegmentorOutput."""
 

@@ -21,11 +21,8 @@ from ood_perception.models.dinov2 import PATCH, DINOv2, check_size
 from ood_perception.models.heads import FPN, MLP, build_head
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
-WINDOW = (518, 1036)
-"""Height and width of the published windows in pixels."""
-
-STRIDE = (140, 140)
-"""Pixels between two published windows."""
+WINDOW = (518, 1036)  # height and width of the published windows in pixels
+STRIDE = (140, 140)  # pixels between two published windows
 
 WINDOWS: dict[str, dict[str, Any]] = {
     'full': {'mode': 'sliding', 'stride': STRIDE},
@@ -71,13 +68,21 @@ class UEM(nn.Module):
     Known classes and the likelihood ratio of being unknown, from one pass of DINOv2.
 
     Args:
-        segmentor: images -> tokens and class logits.
-        projector: MLP on the final tokens.
-        head: two channels on the projector's output, 0 = inlier, 1 = outlier.
+        form: two letters, the segmentor's head and the UEM's: 'd' linear, 'g' GMMSeg.
+        variant: size of DINOv2 with registers, key of `dinov2.VARIANTS`.
+        num_classes: K, known classes.
+        num_components: Gaussians per class of GMMSeg heads.
+        channels: width of decoder and projection.
+        mlp_hidden: hidden width of the decoder's MLP.
+        projector_hidden: hidden widths of the projector, the MLP on the final tokens.
+        out_indices: four blocks of DINOv2 for the decoder, counted from 0; the last must be the
+            network's last, whose tokens the projector takes.
         mode: what :meth:`forward` does: 'single' pass, or 'sliding' windows as published.
         window: height and width of the sliding windows in pixels.
         stride: pixels between windows, down and across.
         window_batch: windows that go through the network together, None = by the device.
+        windows: key of `WINDOWS`, in place of `mode` and `stride`.
+        **dinov2: arguments of :class:`DINOv2` that differ from the variant's.
 
     Attributes:
         spec: how images are to be normalised. Sides are multiples of 14 in single mode.
@@ -85,15 +90,26 @@ class UEM(nn.Module):
 
     def __init__(
         self,
-        segmentor: Segmentor,
-        projector: MLP,
-        head: nn.Module,
+        form: str,
+        variant: str = 'b',
+        num_classes: int = 19,
+        num_components: int = 5,
+        channels: int = 256,
+        mlp_hidden: int = 512,
+        projector_hidden: Sequence[int] = (512, 512),
+        out_indices: Sequence[int] = (1, 4, 8, 11),
         mode: str = 'single',
         window: Sequence[int] = WINDOW,
         stride: Sequence[int] = STRIDE,
         window_batch: int | None = None,
+        windows: str | None = None,
+        **dinov2: Any,
     ) -> None:
         super().__init__()
+        if windows is not None:
+            if windows not in WINDOWS:
+                raise ValueError(f'windows: expected one of {", ".join(WINDOWS)}, got {windows!r}')
+            mode, stride = WINDOWS[windows]['mode'], WINDOWS[windows].get('stride', stride)
         if mode not in ('single', 'sliding'):
             raise ValueError(f"mode: expected 'single' or 'sliding', got {mode!r}")
         if any(side % PATCH or side < 2 * PATCH for side in window) or len(window) != 2:
@@ -102,19 +118,25 @@ class UEM(nn.Module):
             raise ValueError(f'stride: expected two of 1..{tuple(window)} pixels, got {stride}')
         if window_batch is not None and window_batch < 1:
             raise ValueError(f'window_batch: expected 1 or more, got {window_batch}')
-        self.segmentor = segmentor
-        self.ood_projector = projector
-        self.ood_head = head
+        net = DINOv2(variant, out_indices=out_indices, **{'registers': 4, **dinov2})
+        last = len(net.blocks) - 1
+        if len(out_indices) != 4 or out_indices[-1] != last:
+            raise ValueError(
+                f'out_indices: expected four blocks, the last being {last}, '
+                f'got {tuple(out_indices)}'
+            )
+        decoder = FPN(net.embed_dim, channels, mlp_hidden)
+        head = build_head(form[0], channels, num_classes, num_components)
+        self.segmentor = Segmentor(Backbone(net, decoder), head)
+        self.ood_projector = MLP((net.embed_dim, *projector_hidden, channels))
+        self.ood_head = build_head(form[1], channels, 2, num_components)
         self.mode, self.window_batch = mode, window_batch
         self.window, self.stride = tuple(window), tuple(stride)
         self.spec = InputSpec(multiple_of=PATCH if mode == 'single' else 1)
 
     def single(self, images: Tensor) -> SegmentorOutput:
         """
-        One pass over the whole images.
-
-        Args:
-            images: float (B, 3, H, W), RGB, normalised, sides multiples of 14 and 28 or more.
+        One pass over float (B, 3, H, W), RGB, normalised, sides multiples of 14 and 28 or more.
 
         Returns:
             features: [final tokens (B, D, H / 14, W / 14)]; logits: (B, K, 4 H / 14, 4 W / 14);
@@ -171,8 +193,6 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
 
     >>> window_starts(558, 518, 140)
     [0, 40]
-    >>> window_starts(658, 518, 140)
-    [0, 140]
     """
     if window > size:
         raise ValueError(f'window: expected at most the image side of {size}, got {window}')
@@ -196,8 +216,7 @@ def mean_over_windows(
         stride: pixels between windows, down and across.
         batch: windows of each image that go through `function` together, None = by the device.
 
-    Returns:
-        (B, C, H, W), float32 at least.
+    Returns (B, C, H, W), float32 at least.
     """
     count, _, height, width = images.shape
     rows = window_starts(height, window[0], stride[0])
@@ -252,60 +271,3 @@ def _hits(size: int, window: int, starts: Sequence[int], device: torch.device) -
     for start in starts:
         hits[start : start + window] += 1
     return hits
-
-
-def build_uem(
-    form: str,
-    variant: str = 'b',
-    num_classes: int = 19,
-    num_components: int = 5,
-    channels: int = 256,
-    mlp_hidden: int = 512,
-    projector_hidden: Sequence[int] = (512, 512),
-    out_indices: Sequence[int] = (1, 4, 8, 11),
-    mode: str = 'single',
-    window: Sequence[int] = WINDOW,
-    stride: Sequence[int] = STRIDE,
-    window_batch: int | None = None,
-    windows: str | None = None,
-    **dinov2: Any,
-) -> UEM:
-    """
-    Build `uem_{form}` with random weights.
-
-    Args:
-        form: two letters, the segmentor's head and the UEM's: 'd' linear, 'g' GMMSeg.
-        variant: size of DINOv2 with registers, key of `dinov2.VARIANTS`.
-        num_classes: K, known classes.
-        num_components: Gaussians per class of GMMSeg heads.
-        channels: width of decoder and projection.
-        mlp_hidden: hidden width of the decoder's MLP.
-        projector_hidden: hidden widths of the projector.
-        out_indices: four blocks of DINOv2 for the decoder, counted from 0; the last must be the
-            network's last, whose tokens the projector takes.
-        mode, window, stride, window_batch: see :class:`UEM`.
-        windows: key of `WINDOWS`, in place of `mode` and `stride`.
-        **dinov2: arguments of :class:`DINOv2` that differ from the variant's.
-    """
-    if windows is not None:
-        if windows not in WINDOWS:
-            raise ValueError(f'windows: expected one of {", ".join(WINDOWS)}, got {windows!r}')
-        chosen = WINDOWS[windows]
-        mode, stride = chosen['mode'], chosen.get('stride', stride)
-    net = DINOv2(variant, out_indices=out_indices, **{'registers': 4, **dinov2})
-    last = len(net.blocks) - 1
-    if len(out_indices) != 4 or out_indices[-1] != last:
-        raise ValueError(
-            f'out_indices: expected four blocks, the last being {last}, got {tuple(out_indices)}'
-        )
-    decoder = FPN(net.embed_dim, channels, mlp_hidden)
-    head = build_head(form[0], channels, num_classes, num_components)
-    return UEM(
-        Segmentor(Backbone(net, decoder), head),
-        MLP((net.embed_dim, *projector_hidden, channels)),
-        build_head(form[1], channels, 2, num_components),
-        mode,
-        window,
-        stride,
-        window_batch,
-    )

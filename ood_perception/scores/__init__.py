@@ -12,8 +12,12 @@ from ood_perception.scores import logits
 from ood_perception.scores.base import LearningScore, Score, ScoreModule, learns
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.clusters import ClusterScore
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore, log_likelihood_ratio
-from ood_perception.scores.logits import LogitScore
+from ood_perception.scores.logits import (
+    LikelihoodRatio,
+    LogitScore,
+    UemScore,
+    log_likelihood_ratio,
+)
 from ood_perception.scores.novelty import KnnScore, NoveltyScore
 from ood_perception.scores.site import SiteScore
 
@@ -51,15 +55,9 @@ SCORES: dict[str, Callable[..., Score]] = {
 
 def create_score(name: str, **options: Any) -> Score:
     """
-    Build a score by name.
+    Build an entry of `SCORES` with its keyword arguments.
 
-    Args:
-        name: entry of `SCORES`.
-        **options: keyword arguments of the entry.
-
-    Raises:
-        ValueError: no such entry, or an option out of its range.
-        TypeError: an option that the entry does not have.
+    ValueError: no such entry, or an option out of its range. TypeError: an option that it has not.
     """
     if name not in SCORES:
         raise ValueError(f'score: expected one of {", ".join(SCORES)}, got {name!r}')

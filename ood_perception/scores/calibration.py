@@ -22,12 +22,8 @@ class Calibration(nn.Module):
     """
     Map scores to probabilities, monotonically.
 
-    Args:
-        kind: 'platt', sigmoid(slope * score + offset), or 'quantile', piecewise linear.
-        slope: of the Platt map, per unit of score.
-        offset: of the Platt map.
-        knots: increasing scores of the quantile map.
-        values: probabilities 0..1 at the knots.
+    By 'platt', sigmoid(slope * score + offset), or by 'quantile', piecewise linear through the
+    probabilities 0..1 `values` at the increasing scores `knots`.
     """
 
     knots: Tensor
@@ -84,7 +80,7 @@ class Calibration(nn.Module):
         Args:
             score: float (...), any unit.
             label: integer (...), 0 known, 1 unknown, everything else is left out.
-            iterations: Newton steps.
+            iterations: Newton steps, at most.
 
         Raises:
             ValueError: one of the two classes has no finite score.
@@ -119,13 +115,8 @@ class Calibration(nn.Module):
         """
         Fit a monotone piecewise linear map through quantiles of the score (isotonic regression).
 
-        Args:
-            score: float (...), any unit.
-            label: integer (...), 0 known, 1 unknown, everything else is left out.
-            knots: most knots of the map.
-
-        Raises:
-            ValueError: fewer than two different finite scores.
+        Score and label are as of `fit_platt`; there are at most so many knots. Fewer than two
+        different finite scores are a ValueError.
         """
         score, label = _finite(score, label)
         edges = np.zeros(0)

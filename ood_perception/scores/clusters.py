@@ -73,17 +73,7 @@ class ClusterScore(ScoreModule):
     def forward(
         self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
     ) -> Tensor:
-        """
-        Score a batch.
-
-        Args:
-            output: with `features` and `logits`.
-            size: (H, W) of the score.
-            streams: camera of each row; default by position.
-
-        Returns:
-            float32 (B, H, W), in logits, higher = more unknown.
-        """
+        """Score a batch with `features` and `logits`: float32 (B, H, W), in logits."""
         logits = need(output.logits, 'clusters', 'class logits').float()
         logits = logits[:, : self.classes] if self.classes else logits
         confidence = torch.nan_to_num(logits.amax(1, keepdim=True))

@@ -31,11 +31,8 @@ SCALE = 8
 FORGOTTEN = 0.02
 """Weight below which an earlier score does not count: it is not worth the optical flow."""
 
-LEAST_SIDE = 16
-"""Pixels that the optical flow needs."""
-
-LIKENESS = 24
-"""Grey levels by which a pixel and where it comes from may differ."""
+LEAST_SIDE = 16  # pixels that the optical flow needs
+LIKENESS = 24  # grey levels by which a pixel and where it comes from may differ
 
 
 class _Past(NamedTuple):
@@ -48,8 +45,7 @@ class ScoreMemory:
     """
     Joins the score of each frame with those of its camera's earlier frames.
 
-    Args:
-        seconds: after so long an earlier score weighs 1 / e of its first weight.
+    After so many seconds an earlier score weighs 1 / e of its first weight.
     """
 
     def __init__(self, seconds: float) -> None:

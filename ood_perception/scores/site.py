@@ -24,15 +24,12 @@ from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import upsample
-from ood_perception.scores.coreset import mean_and_std
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.scores.novelty import NoveltyScore
+from ood_perception.scores.tokens import mean_and_std
 
-FAMILIAR = 2.0
-"""Standard deviations below which a token is familiar."""
-
-USUAL = 3.0
-"""Standard deviations above the mean from which the ratio is unusual on the site."""
+FAMILIAR = 2.0  # standard deviations below which a token is familiar
+USUAL = 3.0  # standard deviations above the mean from which the ratio is unusual on the site
 
 
 class SiteScore(NoveltyScore):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ood_perception.labels import truth_of
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
+from ood_perception.scores.logits import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.losses import llr_loss, object_weights
 from ood_perception.training.parts import Parts, normalise

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.labels import Truth, truth_of
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
+from ood_perception.scores.logits import LikelihoodRatio, UemScore
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import evenly
 from ood_perception.training.parts import Parts, normalise

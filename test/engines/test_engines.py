@@ -13,16 +13,18 @@ import pytest
 import torch
 
 from ood_perception.engines import ENGINES, candidates, create_engine, onnx, openvino
+from ood_perception.engines.base import run_at_ready_shape
 from ood_perception.engines.choices import cache_folder, network_key
 from ood_perception.engines.measure import (
     EXACT_TOLERANCE,
     ROUNDED_TOLERANCE,
     largest_difference,
     mean_difference,
+    probe_frame,
+    probe_frames,
+    prober,
 )
 from ood_perception.engines.openvino import OpenVINOEngine, int8_form
-from ood_perception.engines.probe import probe_frame, probe_frames, prober
-from ood_perception.engines.resizing import run_at_ready_shape
 from ood_perception.models.compact import Compact
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
