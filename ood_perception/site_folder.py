@@ -37,13 +37,8 @@ def keep(
     """
     Write what was said of an object, of a kind in `KINDS`, and return the entry's name.
 
-    Args:
-        number: id of the object.
-        image: uint8 (H, W, 3) RGB.
-        mask: bool (H, W), the object.
-
-    Raises:
-        OSError: the folder cannot be made or written.
+    The number is the object's id, the image uint8 (H, W, 3) RGB, the mask bool (H, W). OSError
+    where the folder cannot be made or written.
     """
     name = time.strftime('%Y%m%d-%H%M%S') + f'_{kind}_{camera or "camera"}_{number}'
     label = np.where(mask, np.uint8(KINDS[kind]), np.uint8(Truth.IGNORE))

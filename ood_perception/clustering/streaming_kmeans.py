@@ -64,6 +64,7 @@ class StreamingKMeans:
         cut_ratio: a frame whose mean distance exceeds this many times the usual one is a scene
             cut; 0 = never.
         max_streams: streams remembered; the one not seen for longest is forgotten first.
+        seed: of the starts.
 
     Attributes:
         centers: float32 (B, K, D) of the streams of the last step, None before.
@@ -78,6 +79,7 @@ class StreamingKMeans:
         decay: float = 0.1,
         cut_ratio: float = 2.5,
         max_streams: int = 16,
+        seed: int = 0,
     ) -> None:
         if n_clusters < 1:
             raise ValueError(f'n_clusters: expected 1 or more, got {n_clusters}')
@@ -88,22 +90,19 @@ class StreamingKMeans:
         if max_streams < 1:
             raise ValueError(f'max_streams: expected 1 or more, got {max_streams}')
         self.n_clusters, self.iterations, self.decay = n_clusters, iterations, decay
-        self.cut_ratio, self.max_streams = cut_ratio, max_streams
+        self.cut_ratio, self.max_streams, self.seed = cut_ratio, max_streams, seed
         self.centers: Tensor | None = None
         self._states: OrderedDict[str, _State] = OrderedDict()
 
     @torch.no_grad()
     def step(self, tokens: Tensor, streams: Sequence[str] | None = None) -> Tensor:
         """
-        Take one frame of each stream.
+        Take one frame of each stream: int64 (B, N) cluster ids 0..K-1.
 
         Args:
             tokens: float (B, N, D), any float dtype; tokens with NaN or infinity take no part but
                 get an id.
             streams: name of each row, default '0', '1', ...; streams may come and go.
-
-        Returns:
-            int64 (B, N) cluster ids 0..K-1.
 
         Raises:
             ValueError: not (B, N, D), no tokens, or names that do not fit.
@@ -174,7 +173,7 @@ class StreamingKMeans:
         if not rows:
             return
         tokens, weights, squares = (part[rows] for part in batch)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(self.seed)
         take = torch.randperm(tokens.shape[1], generator=generator)[:SAMPLE]
         take = take.to(tokens.device)
         nothing = torch.zeros(len(tokens), self.n_clusters, device=tokens.device)

@@ -18,11 +18,7 @@ from ood_perception.engines.choices import Choices, network_key, processor, vers
 from ood_perception.engines.eager import CompiledEngine, EagerEngine
 from ood_perception.engines.measure import prober
 from ood_perception.engines.onnx import OnnxRuntimeEngine
-from ood_perception.engines.openvino import (
-    OpenVINOBfloat16Engine,
-    OpenVINOEngine,
-    OpenVINOInt8Engine,
-)
+from ood_perception.engines.openvino import OpenVINOEngine
 from ood_perception.engines.tensorrt import TensorRTEngine
 from ood_perception.host_cpu import is_held
 from ood_perception.models.output import InputSpec
@@ -35,8 +31,8 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine
     'tensorrt': TensorRTEngine,
     'onnxruntime': OnnxRuntimeEngine,
     'openvino': OpenVINOEngine,
-    'openvino_bf16': OpenVINOBfloat16Engine,
-    'openvino_int8': OpenVINOInt8Engine,
+    'openvino_bf16': functools.partial(OpenVINOEngine, form='bfloat16'),
+    'openvino_int8': functools.partial(OpenVINOEngine, form='int8'),
 }
 """One table of engines: ``factory(model, device, precision, features) -> Engine``."""
 
@@ -89,17 +85,14 @@ def create_engine(
     Put a segmentor on the device behind an engine.
 
     Args:
-        name: entry of `ENGINES`, or 'auto' for the fastest of :func:`candidates`.
+        name: entry of `ENGINES` (ValueError: another), or 'auto' for the fastest of
+            :func:`candidates`.
         model: segmentor, a module from images to SegmentorOutput.
         device: where to run.
         precision: float32, float16 or bfloat16, on a GPU; on a CPU the engine's name says it.
         features: False when nobody reads the features.
         note: told one line whenever something is decided.
-        live: never keep a frame waiting for the preparation of an engine or of a new shape, see
-            :class:`AdaptiveEngine`.
-
-    Raises:
-        ValueError: unknown engine.
+        live: never keep a frame waiting for the preparation of an engine or of a new shape.
     """
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')

@@ -76,17 +76,11 @@ def measure_engines(
     alone: AbstractContextManager[Any],
 ) -> dict[str, float]:
     """
-    Time every engine that can be built and agrees with the last one.
+    Time every engine that can be built and agrees with the last one: milliseconds by name.
 
-    Args:
-        names: of the engines; the last is the reference, and what it raises is raised.
-        build: makes an engine of a name, or returns the one that it made before.
-        images: float32 (B, 3, h, w), normalised real frames of the shape to measure at.
-        failures: what went wrong with the engines that are left out is put here, by name.
-        alone: entered while an engine is timed, for a second at most.
-
-    Returns:
-        Milliseconds for the batch by name.
+    The last name is the reference, and what it raises is raised; what went wrong with others is
+    put into `failures`. The images are float32 (B, 3, h, w), normalised real frames. `alone` is
+    entered while an engine is timed, for a second at most.
     """
     reference = build(names[-1])
     times = {}

@@ -38,7 +38,11 @@ MAX_COMPILED = 8
 
 class OpenVINOEngine:
     """
-    Run a segmentor with OpenVINO on the CPU, in float32.
+    Run a segmentor with OpenVINO on the CPU, in float32, bfloat16 or int8, as `form` says.
+
+    Bfloat16 is worth it on CPUs with matrix units for it (AMX), see `benchmarks/int8.py`; a CPU
+    that does not compute in it, and a segmentor without an int8 form, are a ValueError. Images and
+    outputs are float32 in all forms.
 
     A network is converted (seconds) and compiled (part of a second) for each
     image size. What was converted is kept in the folder of :func:`cache_folder`, so the next start
@@ -47,16 +51,25 @@ class OpenVINOEngine:
     """
 
     name = 'openvino'
-    rounded = False
     channels_last = False
-    bfloat16 = False
 
     def __init__(
-        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: torch.dtype,
+        features: bool = True,
+        form: str = 'float32',
     ) -> None:
         if device.type != 'cpu':
-            raise ValueError(f'{self.name} runs on the CPU, got device {device}')
-        _core()
+            raise ValueError(f'openvino runs on the CPU, got device {device}')
+        if form == 'int8' and not hasattr(model, 'int8'):
+            raise ValueError(f'{type(model).__name__} has no int8 form')
+        self.rounded, self._bfloat16 = form != 'float32', form == 'bfloat16'
+        able = _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+        if self._bfloat16 and 'BF16' not in able:
+            raise ValueError('this CPU has no instructions for bfloat16')
+        model = int8_form(model) if form == 'int8' else model
         if any(tensor.is_inference() for tensor in model.parameters()):
             with torch.inference_mode(False):
                 model = copy.deepcopy(model)  # weights of inference mode cannot be exported
@@ -104,44 +117,10 @@ class OpenVINOEngine:
         if not self._key:
             self._key = f'{network_key(self._network)} {self._network.features} {versions()}'
         network = converted(self._network, shape, self._key)
-        request = compile_network(network, shape, self._threads, self.bfloat16)
+        request = compile_network(network, shape, self._threads, self._bfloat16)
         if self._threads == 1:
             return request
-        return CrowdedRequest(request, compile_network(network, shape, 1, self.bfloat16))
-
-
-class OpenVINOBfloat16Engine(OpenVINOEngine):
-    """
-    Run a segmentor with OpenVINO in bfloat16; images and outputs are float32.
-
-    Worth it on CPUs with matrix units for it (AMX), see `benchmarks/int8.py`. A CPU that does not
-    compute in bfloat16 is a ValueError.
-    """
-
-    name = 'openvino_bf16'
-    rounded = True
-    bfloat16 = True
-
-    def __init__(
-        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
-    ) -> None:
-        super().__init__(model, device, precision, features)
-        if 'BF16' not in _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-            raise ValueError('this CPU has no instructions for bfloat16')
-
-
-class OpenVINOInt8Engine(OpenVINOEngine):
-    """Run the int8 form of a segmentor, which it makes itself, with OpenVINO."""
-
-    name = 'openvino_int8'
-    rounded = True
-
-    def __init__(
-        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
-    ) -> None:
-        if not hasattr(model, 'int8'):
-            raise ValueError(f'{type(model).__name__} has no int8 form')
-        super().__init__(int8_form(model), device, precision, features)
+        return CrowdedRequest(request, compile_network(network, shape, 1, self._bfloat16))
 
 
 def int8_form(model: nn.Module) -> nn.Module:

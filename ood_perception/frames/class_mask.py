@@ -59,7 +59,7 @@ def class_mask(
         ids: (N,) values of `instances`.
         surroundings: (N,) indices into `result.SURROUNDINGS`, of the same objects.
         threshold: probability 0..1 from which a pixel without an object is unknown.
-        size: (h, w) of the images that are returned, None = (H, W).
+        size: (h, w) of what is returned, None = (H, W).
 
     Returns:
         uint8 (h, w) ids as in :func:`class_names`, and uint8 (h, w) confidence in that class,

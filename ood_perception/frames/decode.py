@@ -101,7 +101,7 @@ def decode_raw(
     intensity: Intensity | None = None,
 ) -> Rgb:
     """
-    Decode a sensor_msgs/Image.
+    Decode a sensor_msgs/Image to uint8 (H, W, 3) RGB; of unpadded rgb8 a view, not a copy.
 
     Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured. How
     more than 8 bits become 8 is described in :mod:`ood_perception.frames.intensity`.
@@ -110,9 +110,6 @@ def decode_raw(
         max_pixels: larger images are refused.
         warn: is told what was odd about an image that could still be used.
         intensity: mapping to 8 bits, one for each stream; None estimates it for this image alone.
-
-    Returns:
-        uint8 (H, W, 3) RGB. For unpadded rgb8 a view of the message's own bytes, not a copy.
 
     Raises:
         BadImage: unknown encoding, a size that cannot be, too few bytes, nothing finite.
@@ -159,20 +156,13 @@ def decode_compressed(
     intensity: Intensity | None = None,
 ) -> Rgb:
     """
-    Decode a sensor_msgs/CompressedImage that holds a picture file: JPEG, PNG, TIFF, ...
+    Decode a sensor_msgs/CompressedImage that holds a picture file (JPEG, PNG, TIFF, ...) likewise.
 
-    The file's own first bytes decide what it is, since drivers disagree about `format`
-    (``rgb8; jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``). What stands before its first
-    semicolon is heeded where it is a Bayer pattern and the file has one channel. Pixels stay as
-    they are stored, whatever EXIF says, since camera_info describes those.
-
-    Args:
-        max_pixels: larger images are refused before they are decoded.
-        warn: is told what was odd about an image that could still be used.
-        intensity: as for :func:`decode_raw`.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
+    The file's own first bytes decide what it is, since drivers disagree about `format` (``rgb8;
+    jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``). What stands before its first semicolon is
+    heeded where it is a Bayer pattern and the file has one channel. Pixels stay as they are
+    stored, whatever EXIF says, since camera_info describes those. Larger images are refused before
+    they are decoded.
 
     Raises:
         BadImage: no picture, cut off, damaged, or of a size that cannot be.

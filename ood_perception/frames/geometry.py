@@ -54,14 +54,10 @@ class Camera:
     @classmethod
     def from_info(cls, info: Any, height: int, width: int, rectified: bool = False) -> Camera:
         """
-        Camera of an image that a camera_info belongs to.
+        Camera of an image that a camera_info belongs to; of a rectified one P counts, undistorted.
 
-        Args:
-            rectified: True for an image that was rectified already: P counts, and no distortion.
-
-        Raises:
-            BadCameraInfo: no calibration, a size or window that cannot be that of the image, an
-                unknown distortion model, or the wrong number of coefficients for it.
+        BadCameraInfo: no calibration, a size or window that cannot be that of the image, an
+        unknown distortion model, or the wrong number of coefficients for it.
         """
         (sx, sy), (left, top), _ = _scale(info, height, width)
         matrix = [float(value) for value in (info.p if rectified else info.k)]

@@ -143,12 +143,7 @@ class CompactUEM(nn.Module):
     After Nayal et al. (IJCV 2025): two outputs, inlier and outlier, trained with the LLR loss on a
     frozen segmentor. Between its layers depthwise dilated convolutions and the mean of the image
     let the inside of a large uniform object know of its edges and of the scene; the maps of stride
-    4 and 2 draw its outline.
-
-    Args:
-        channels: width at stride 8.
-        fine: width at stride 4.
-        detail: width at stride 2.
+    4 and 2 draw its outline. The widths are those at stride 8, 4 and 2.
     """
 
     cancelled = ('mid.bias', 'fine.bias', 'low.bias', 'detail.bias')  # as of ContextBlock
@@ -198,11 +193,8 @@ class Compact(nn.Module):
     Backbone, FPN head and UEM in one forward pass.
 
     `features` of the output are the backbone's maps of stride 4 to 32, finest first. The state
-    dict that is saved and loaded holds the heads only: `fpn.*` and `uem.*`.
-
-    Args:
-        classes: number of known classes.
-        pretrained: False leaves the backbone random, for tests.
+    dict that is saved and loaded holds the heads only: `fpn.*` and `uem.*`. `pretrained=False`
+    leaves the backbone random, for tests.
     """
 
     spec: InputSpec = SPEC

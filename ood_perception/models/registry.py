@@ -56,16 +56,11 @@ MODELS: dict[str, Factory] = {**SEGMENTORS, 's2m_prompt_rcnn': _of('faster_rcnn'
 
 def create_model(name: str, **overrides: Any) -> nn.Module:
     """
-    Build a model with random weights, in evaluation mode.
+    Build an entry of `MODELS` with random weights, in evaluation mode.
 
-    Under `torch.device('meta')` no memory is taken, which is enough to count parameters.
-
-    Args:
-        name: key of `MODELS`.
-        **overrides: arguments of the factory that differ from the published ones.
-
-    Raises:
-        ValueError: unknown name, unknown argument, or arguments that do not fit together.
+    Under `torch.device('meta')` no memory is taken, which is enough to count parameters. Overrides
+    are arguments that differ from the published ones. An unknown name, an unknown argument and
+    arguments that do not fit together are a ValueError.
     """
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)

@@ -155,15 +155,10 @@ class UEM(nn.Module):
         """
         Average overlapping windows, the way the published numbers were made.
 
-        The logits of each window are resized to the window, summed, and divided by the number of
-        windows over each pixel. The last window is flush with the border, always. An image
-        smaller than the window gets windows as large as it allows.
-
-        Args:
-            images: float (B, 3, H, W), RGB, normalised, sides of 28 pixels or more.
-
-        Returns:
-            logits: (B, K, H, W); ood: (B, 2, H, W); no features.
+        From float (B, 3, H, W), RGB, normalised, sides of 28 pixels or more, to logits (B, K, H,
+        W) and ood (B, 2, H, W), no features. The logits of each window are resized to the window,
+        summed, and divided by the number of windows over each pixel. The last window is flush with
+        the border, always. An image smaller than the window gets windows as large as it allows.
         """
         _check_sides(images)
         window = [
@@ -251,8 +246,7 @@ def logits_over_windows(
     """
     Average class and UEM logits, resized to the window, over :func:`mean_over_windows`.
 
-    `segmentor` gives `logits` and `ood` of any size for float (N, 3, *window). What comes has
-    logits (B, K, H, W), ood (B, 2, H, W) and no features.
+    `segmentor` gives `logits` and `ood` of any size for float (N, 3, *window).
     """
 
     def both(crops: Tensor) -> Tensor:

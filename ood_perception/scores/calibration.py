@@ -77,13 +77,8 @@ class Calibration(nn.Module):
         """
         Fit slope and offset by maximum likelihood (Platt 1999, with his smoothed targets).
 
-        Args:
-            score: float (...), any unit.
-            label: integer (...), 0 known, 1 unknown, everything else is left out.
-            iterations: Newton steps, at most.
-
-        Raises:
-            ValueError: one of the two classes has no finite score.
+        The score is float (...), any unit, the label integer (...), 0 known, 1 unknown, everything
+        else is left out. ValueError where one of the two classes has no finite score.
         """
         score, label = _finite(score, label)
         positives, negatives = int(label.sum()), int((1 - label).sum())

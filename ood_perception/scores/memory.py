@@ -56,19 +56,12 @@ class ScoreMemory:
         self, score: Tensor, images: Tensor, streams: Sequence[str], stamps: Sequence[int | None]
     ) -> Tensor:
         """
-        Join the scores of a batch with the past, and keep them for the next one.
+        Join the scores of a batch, float32 (B, H, W), with the past, and keep them.
 
-        The small grey pictures are copied to the host, where the flow is computed.
-
-        Args:
-            score: float32 (B, H, W), higher = more unknown.
-            images: uint8 (B, 3, H, W), the frames.
-            streams: name of each frame's camera.
-            stamps: time of each frame in ns; None = it belongs to no sequence.
-
-        Returns:
-            float32 (B, H, W). A frame without a stamp, the first of a camera, and one that is not
-            later than the one before are returned as they are.
+        The frames are uint8 (B, 3, H, W); their small grey pictures are copied to the host, where
+        the flow is computed. Streams name each frame's camera. A frame without a stamp (ns; None =
+        it belongs to no sequence), the first of a camera, and one that is not later than the one
+        before are returned as they are.
         """
         if all(stamp is None for stamp in stamps):
             return score
