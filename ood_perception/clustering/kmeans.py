@@ -17,8 +17,13 @@ import math
 import torch
 from torch import Tensor
 
+MARGIN = 2e-3  # share of the sum of distances that a move has to save, so that ids rest
 
-def clean(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+Data = tuple[Tensor, Tensor, Tensor]  # tokens, weights, squares
+Clustered = tuple[Tensor, Tensor, Tensor, Tensor]  # ids, centers, counts, distances
+
+
+def clean(tokens: Tensor) -> Data:
     """Make tokens float (B, N, D), which may hold NaN or infinity, finite: see the module."""
     tokens = tokens.float()
     # the square of the length tells whether all values, and the square itself, are finite
@@ -68,28 +73,15 @@ def revive(
     return torch.where(dead[..., None], chosen, centers)
 
 
-def lloyd(
-    tokens: Tensor,
-    weights: Tensor,
-    squares: Tensor,
-    centers: Tensor,
-    prior: Tensor,
-    iterations: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def lloyd(data: Data, centers: Tensor, prior: Tensor, iterations: int) -> Clustered:
     """
     Lloyd steps that start from, and are held by, the last frame's centers.
 
-    A center becomes (prior * old + sum of its tokens) / (prior + number of its tokens).
-
-    Args:
-        prior: float32 (B, K), how many tokens each old center is worth.
-        iterations: Lloyd steps, at least 1.
-
-    Returns:
-        Ids of the last assignment, the new centers, counts of this frame, and distances, 0 where
-        the weight is 0.
+    A center becomes (prior * old + sum of its tokens) / (prior + number of its tokens); the prior,
+    float32 (B, K), is how many tokens each old center is worth. The distances that are returned
+    are 0 where the weight is 0.
     """
-    old = centers
+    (tokens, weights, squares), old = data, centers
     ids, nearest = assign(tokens, centers)
     for _ in range(iterations):
         total, counts = sums(tokens, weights, ids, centers.shape[1])
@@ -109,15 +101,7 @@ def mean_distance(distances: Tensor, weights: Tensor) -> Tensor:
     return distances.sum(1) / weights.sum(1).clamp_min(1)
 
 
-def relocate(
-    tokens: Tensor,
-    weights: Tensor,
-    squares: Tensor,
-    centers: Tensor,
-    ids: Tensor,
-    distances: Tensor,
-    margin: float = 2e-3,
-) -> tuple[Tensor, Tensor]:
+def relocate(data: Data, centers: Tensor, ids: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
     """
     Merge the two clusters cheapest to merge and split the one that gains most, if it pays.
 
@@ -126,13 +110,10 @@ def relocate(
     algorithm for VQ codebook generation", Optical Engineering 1998. Cost and gain are exact for
     the partition: Ward's n_i n_j / (n_i + n_j) * |m_i - m_j|^2.
 
-    Args:
-        margin: share of the sum of distances that a move has to save, so that ids rest.
-
-    Returns:
-        Centers, of which at most three differ and one changed its place; bool (B,) whether there
-        was a move.
+    Returns centers, of which at most three differ and one changed its place; and bool (B,) whether
+    there was a move.
     """
+    tokens, weights, squares = data
     batch, clusters, width = centers.shape
     rows = torch.arange(batch, device=tokens.device)
     total, counts = sums(tokens, weights, ids, clusters)
@@ -170,7 +151,7 @@ def relocate(
     )
     moved[rows, leaving] = half_means[rows, split]
     moved[rows, split] = rest_means[rows, split]
-    pays = best - least > margin * distances.sum(1)
+    pays = best - least > MARGIN * distances.sum(1)
     pays &= torch.isfinite(least)
     return torch.where(pays[:, None, None], moved, centers), pays
 

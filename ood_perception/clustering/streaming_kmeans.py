@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from ood_perception.clustering.kmeans import (
+    Clustered,
+    Data,
     assign,
     clean,
     lloyd,
@@ -34,8 +36,6 @@ START_MOVES = 12  # bound of the merge-and-split moves after a start; two Lloyd 
 
 MOVE_EVERY = 8
 """Frames between attempts at a merge-and-split move, without which a poor start would stay."""
-
-Clustered = tuple[Tensor, Tensor, Tensor, Tensor]  # what `lloyd` returns
 
 
 @dataclass(slots=True)
@@ -112,21 +112,18 @@ class StreamingKMeans:
         names = list(streams) if streams is not None else [str(i) for i in range(len(tokens))]
         if len(names) != len(tokens) or len(set(names)) != len(names):
             raise ValueError(f'streams: expected {len(tokens)} different names, got {names}')
-        values, weights, squares = clean(tokens)
-        fresh = [i for i, name in enumerate(names) if self._is_new(name, values)]
-        self._start((values, weights, squares), fresh, names)
+        data = values, weights, _ = clean(tokens)
+        self._start(data, [i for i, name in enumerate(names) if self._is_new(name, values)], names)
         states = [self._states[name] for name in names]
         centers = torch.stack([state.centers for state in states])
         prior = self.decay * torch.stack([state.counts for state in states])
         usual = torch.stack([state.usual for state in states])
-        ids, centers, counts, distances = lloyd(
-            values, weights, squares, centers, prior, self.iterations
-        )
+        ids, centers, counts, distances = lloyd(data, centers, prior, self.iterations)
         mean = mean_distance(distances, weights)
         after = centers
         if self.n_clusters > 2 and any((s.age + 1) % MOVE_EVERY == 0 for s in states):
             # felt from the next frame on
-            after, _ = relocate(values, weights, squares, centers, ids, distances)
+            after, _ = relocate(data, centers, ids, distances)
         cut = mean > self.cut_ratio * usual + 1e-6 if self.cut_ratio else None
         for i, (name, state) in enumerate(zip(names, states, strict=True)):
             state.centers, state.counts = after[i].clone(), prior[i] + counts[i]
@@ -141,7 +138,7 @@ class StreamingKMeans:
             # on the host the cut is known at once, so this frame is clustered anew already
             again = [i for i in range(len(names)) if bool(cut[i])]
             if again:
-                self._start((values, weights, squares), again, names)
+                self._start(data, again, names)
                 self.centers = centers.clone()
                 for i in again:
                     self.centers[i] = self._states[names[i]].centers
@@ -166,20 +163,19 @@ class StreamingKMeans:
             return True
         return state.centers.device != tokens.device
 
-    def _start(
-        self, batch: tuple[Tensor, Tensor, Tensor], rows: list[int], names: Sequence[str]
-    ) -> None:
+    def _start(self, batch: Data, rows: list[int], names: Sequence[str]) -> None:
         """Start the streams of some rows with new centers that have converged on this frame."""
         if not rows:
             return
         tokens, weights, squares = (part[rows] for part in batch)
+        data = tokens, weights, squares
         generator = torch.Generator().manual_seed(self.seed)
         take = torch.randperm(tokens.shape[1], generator=generator)[:SAMPLE]
         take = take.to(tokens.device)
         nothing = torch.zeros(len(tokens), self.n_clusters, device=tokens.device)
 
         def settle(centers: Tensor, iterations: int) -> Clustered:
-            return lloyd(tokens, weights, squares, centers, nothing, iterations)
+            return lloyd(data, centers, nothing, iterations)
 
         best: Clustered | None = None
         for _ in range(STARTS):
@@ -188,7 +184,7 @@ class StreamingKMeans:
         assert best is not None
         for _ in range(START_MOVES if self.n_clusters > 2 else 0):
             ids, centers, _, distances = best
-            moved, pays = relocate(tokens, weights, squares, centers, ids, distances)
+            moved, pays = relocate(data, centers, ids, distances)
             if not tokens.is_cuda and not bool(pays.any()):
                 break
             best = _better(settle(moved, 2), best)

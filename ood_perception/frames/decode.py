@@ -86,7 +86,7 @@ _VIDEO = ('h264', 'h265', 'hevc', 'av1', 'vp8', 'vp9', 'mpeg4', 'theora', 'ffmpe
 def decode(
     message: Any,
     max_pixels: int = MAX_PIXELS,
-    warn: Warn | None = None,
+    warn: Warn = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
     """Decode an Image as :func:`decode_raw`, a CompressedImage as :func:`decode_compressed`."""
@@ -97,7 +97,7 @@ def decode(
 def decode_raw(
     message: Any,
     max_pixels: int = MAX_PIXELS,
-    warn: Warn | None = None,
+    warn: Warn = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
     """
@@ -152,7 +152,7 @@ def stored_values(message: Any) -> NDArray[Any]:
 def decode_compressed(
     message: Any,
     max_pixels: int = MAX_PIXELS,
-    warn: Warn | None = None,
+    warn: Warn = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
     """
@@ -297,11 +297,7 @@ def _rgb(image: NDArray[Any], conversion: int) -> Rgb:
 
 
 def _to_8_bit(
-    values: NDArray[Any],
-    name: str,
-    warn: Warn | None,
-    intensity: Intensity | None,
-    colour: bool = False,
+    values: NDArray[Any], name: str, warn: Warn, intensity: Intensity | None, colour: bool = False
 ) -> NDArray[np.uint8]:
     """8 bits, without alpha; a mosaic's values are those of a colour image."""
     if values.ndim == 3 and values.shape[2] == 4:

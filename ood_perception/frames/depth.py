@@ -26,6 +26,8 @@ POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('score', '<f4'), ('
 """One point of ~/points: metres, probability 0..1 of being unknown, instance id (0 = none)."""
 
 Floats = NDArray[np.float32]
+Heatmap = NDArray[np.uint8] | None  # (H, W), 0..255 = probability of being unknown
+Instances = NDArray[np.uint16] | None  # (H, W) ids, 0 = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +91,14 @@ def cloud_xyz(message: Any) -> Floats:
 
 
 def from_depth(
-    depth: Floats,
-    camera: Camera,
-    heatmap: NDArray[np.uint8] | None,
-    instances: NDArray[np.uint16] | None,
-    choice: Choice,
+    depth: Floats, camera: Camera, heatmap: Heatmap, instances: Instances, choice: Choice
 ) -> NDArray[Any]:
     """
     Points of what is unknown, from a depth image: (N,) array of dtype `POINT`.
 
     Args:
         depth: float32 (H, W) metres along the optical axis, NaN = no measurement.
-        heatmap: uint8 (H, W), 0..255 = probability of being unknown; None: only instances count.
-        instances: uint16 (H, W) ids, 0 = none; or None.
+        heatmap: None = only instances count.
     """
     v, u = _chosen(heatmap, instances, choice)
     z = depth[v, u]
@@ -113,10 +110,7 @@ def from_depth(
 
 
 def from_cloud(
-    xyz: Floats,
-    heatmap: NDArray[np.uint8] | None,
-    instances: NDArray[np.uint16] | None,
-    choice: Choice,
+    xyz: Floats, heatmap: Heatmap, instances: Instances, choice: Choice
 ) -> NDArray[Any]:
     """As :func:`from_depth`, from x, y, z of every pixel: float32 (H, W, 3) metres or NaN."""
     v, u = _chosen(heatmap, instances, choice)
@@ -132,7 +126,7 @@ def check_size(got: tuple[int, ...], size: tuple[int, ...]) -> None:
 
 
 def _chosen(
-    heatmap: NDArray[np.uint8] | None, instances: NDArray[np.uint16] | None, choice: Choice
+    heatmap: Heatmap, instances: Instances, choice: Choice
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the pixels on the grid that are unknown or of an object."""
     step = choice.stride
@@ -149,8 +143,8 @@ def _cloud(
     xyz: NDArray[Any],
     v: NDArray[np.intp],
     u: NDArray[np.intp],
-    heatmap: NDArray[np.uint8] | None,
-    instances: NDArray[np.uint16] | None,
+    heatmap: Heatmap,
+    instances: Instances,
     choice: Choice,
 ) -> NDArray[Any]:
     distance = np.linalg.norm(xyz, axis=-1)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Warn = Callable[[str], None]
+Warn = Callable[[str], None] | None  # is told what was odd about an image that can still be used
 
 DEPTHS = tuple(2.0**bits - 1 for bits in range(8, 17))  # largest values of 8 to 16 bits
 SAMPLES = 50_000  # values of a frame from which percentiles are taken, at most
@@ -54,7 +54,7 @@ class Intensity:
         self._table: tuple[Any, NDArray[np.uint8]] | None = None
 
     def __call__(
-        self, values: NDArray[Any], name: str = 'image', warn: Warn | None = None
+        self, values: NDArray[Any], name: str = 'image', warn: Warn = None
     ) -> NDArray[np.uint8]:
         """
         Map an image, (H, W) or (H, W, 3), to 8 bits of the same shape.
@@ -74,7 +74,7 @@ class Intensity:
         assert self.range is not None
         return self._map(values, *self.range)
 
-    def _follow(self, values: NDArray[Any], name: str, warn: Warn | None) -> None:
+    def _follow(self, values: NDArray[Any], name: str, warn: Warn) -> None:
         low, high, kind = estimate(values)
         if self.range is None or self._is_far(values, low, high):
             self.range = low, high
@@ -153,7 +153,7 @@ def _sample(values: NDArray[Any]) -> NDArray[Any]:
     return values[::step, ::step].ravel()
 
 
-def _finite(values: NDArray[Any], name: str, warn: Warn | None) -> NDArray[Any]:
+def _finite(values: NDArray[Any], name: str, warn: Warn) -> NDArray[Any]:
     finite = np.isfinite(values)
     bad = values.size - int(np.count_nonzero(finite))
     if bad == values.size:

@@ -101,9 +101,7 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
     return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
 
 
-def to_rgb8(
-    image: NDArray[Any], intensity: Intensity | None = None, warn: Warn | None = None
-) -> Rgb:
+def to_rgb8(image: NDArray[Any], intensity: Intensity | None = None, warn: Warn = None) -> Rgb:
     """
     Bring a decoded picture, (H, W) or (H, W, 3) RGB of any number type, to uint8 (H, W, 3) RGB.
 

@@ -82,10 +82,7 @@ class AlignedPooler(nn.Module):
         self.size = size
 
     def forward(
-        self,
-        features: dict[str, Tensor],
-        boxes: list[Tensor],
-        image_shapes: list[tuple[int, int]],
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
         """Pool (N, 4) XYXY boxes of each image into (sum of N, C, size, size)."""
         maps = list(features.values())[:4]

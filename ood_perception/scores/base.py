@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
 
+Size = tuple[int, int]  # (H, W) in pixels
+
 
 class Score(Protocol):
     """What the pipeline asks of a score."""
@@ -21,9 +23,7 @@ class Score(Protocol):
     needs_features: bool  # whether it reads `SegmentorOutput.features`, which cost time
     learns: bool  # whether it learns what is normal on site, see `LearningScore`
 
-    def __call__(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def __call__(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """
         Score a batch of B frames: float32 (B, H, W), higher = more unknown.
 

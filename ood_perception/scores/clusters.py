@@ -21,7 +21,7 @@ from torch import Tensor
 from ood_perception.clustering import StreamingKMeans
 from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import ScoreModule, need, upsample
+from ood_perception.scores.base import ScoreModule, Size, need, upsample
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
 
@@ -70,9 +70,7 @@ class ClusterScore(ScoreModule):
         self.classes, self.max_tokens, self.memory = classes, max_tokens, memory
         self._past: dict[str, Tensor] = {}
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """Score a batch with `features` and `logits`: float32 (B, H, W), in logits."""
         logits = need(output.logits, 'clusters', 'class logits').float()
         logits = logits[:, : self.classes] if self.classes else logits

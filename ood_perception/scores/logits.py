@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import ScoreModule, full, need, upsample
+from ood_perception.scores.base import ScoreModule, Size, full, need, upsample
 
 
 def max_logit(logits: Tensor) -> Tensor:
@@ -58,9 +58,7 @@ class LogitScore(ScoreModule):
         super().__init__()
         self.function, self.exact = function, exact
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """Score a batch with `logits`: float32 (B, H, W); see `Score.__call__`."""
         logits = need(output.logits, 'of logits', 'class logits')
         if self.exact:
@@ -96,9 +94,7 @@ class LikelihoodRatio(ScoreModule):
         super().__init__()
         self.exact = exact
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """Score a batch with `logits` and `ood`: float32 (B, H, W); see `Score.__call__`."""
         logits = need(output.logits, 'llr', 'class logits')
         ood = need(output.ood, 'llr', 'UEM outputs')
@@ -111,8 +107,6 @@ class LikelihoodRatio(ScoreModule):
 class UemScore(ScoreModule):
     """The UEM alone: u_1 - u_0, its own log ratio of outlier to inlier."""
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """Score a batch with `ood`: float32 (B, H, W); see `Score.__call__`."""
         return log_likelihood_ratio(None, need(output.ood, 'uem', 'UEM outputs'), size)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import ScoreModule, upsample
+from ood_perception.scores.base import ScoreModule, Size, upsample
 from ood_perception.scores.tokens import TokenBank, as_tokens, feature_grid, projection, shrunk
 
 SAMPLE = 512  # tokens of a batch that learning looks at
@@ -175,9 +175,7 @@ class NoveltyScore(ScoreModule):
         self.memory.frames += len(grid) if usual else 0
         self.seen = level
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """
         Score a batch: float32 (B, H, W), standard deviations above the usual distance.
 

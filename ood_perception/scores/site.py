@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import upsample
+from ood_perception.scores.base import Size, upsample
 from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.scores.novelty import NoveltyScore
 from ood_perception.scores.tokens import mean_and_std
@@ -51,9 +51,7 @@ class SiteScore(NoveltyScore):
         self.weight = weight
         self.ratio = LikelihoodRatio(exact)
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """Score a batch: float32 (B, H, W), in nats; see `Score.__call__`."""
         ratio: Tensor = self.ratio(output, size, streams)
         self._watch(output, ratio)

@@ -53,7 +53,7 @@ def test_one_lloyd_step_equals_scikit_learn() -> None:
         tokens[None], torch.ones(1, len(tokens)), 8, torch.Generator().manual_seed(0)
     )
     oracle = KMeans(8, init=start[0].numpy(), n_init=1, max_iter=1, tol=0).fit(tokens.numpy())
-    _, centers, _, _ = lloyd(*clean(tokens[None]), start, torch.zeros(1, 8), 1)
+    _, centers, _, _ = lloyd(clean(tokens[None]), start, torch.zeros(1, 8), 1)
     np.testing.assert_allclose(centers[0].numpy(), oracle.cluster_centers_, atol=1e-4)
 
 
@@ -67,19 +67,18 @@ def four_groups() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_relocation_leaves_a_local_optimum_that_lloyd_steps_cannot() -> None:
     tokens, centers = four_groups()
-    values, weights, squares = clean(tokens)
-    nothing = torch.zeros(1, 4)
+    data, nothing = clean(tokens), torch.zeros(1, 4)
     best = KMeans(4, n_init=5, random_state=0).fit(tokens[0].numpy()).inertia_
-    ids, centers, _, distances = lloyd(values, weights, squares, centers, nothing, 20)
+    ids, centers, _, distances = lloyd(data, centers, nothing, 20)
     assert float(distances.sum()) > 5 * best
-    moved, pays = relocate(values, weights, squares, centers, ids, distances)
+    moved, pays = relocate(data, centers, ids, distances)
     assert pays.tolist() == [True]
     # one center went to the other side; the one that served nobody else's group stays
     assert torch.allclose(moved[0, 2], centers[0, 2], atol=1e-4)
-    ids, centers, _, distances = lloyd(values, weights, squares, moved, nothing, 3)
+    ids, centers, _, distances = lloyd(data, moved, nothing, 3)
     assert float(distances.sum()) == pytest.approx(best, rel=1e-4)
     # from the best there is nothing to gain: every center rests
-    rest, pays = relocate(values, weights, squares, centers, ids, distances)
+    rest, pays = relocate(data, centers, ids, distances)
     assert pays.tolist() == [False]
     assert torch.equal(rest, centers)
 
@@ -99,10 +98,10 @@ def test_a_poor_start_is_left_within_a_few_frames() -> None:
 @pytest.mark.parametrize('clusters', [2, 3, 7])
 def test_relocation_of_strange_tokens_gives_no_nan(clusters: int) -> None:
     for tokens in (torch.zeros(2, 5, 3), torch.full((2, 5, 3), torch.nan), torch.randn(2, 2, 3)):
-        values, weights, squares = clean(tokens)
+        data = clean(tokens)
         start, nothing = torch.randn(2, clusters, 3), torch.zeros(2, clusters)
-        ids, centers, _, distances = lloyd(values, weights, squares, start, nothing, 1)
-        moved, _ = relocate(values, weights, squares, centers, ids, distances)
+        ids, centers, _, distances = lloyd(data, start, nothing, 1)
+        moved, _ = relocate(data, centers, ids, distances)
         assert torch.isfinite(moved).all()
 
 
