@@ -43,7 +43,7 @@ from ood_perception.masks import boxes, create_mask_model, create_prompts
 from ood_perception.masks.rcnn_slots import detect_in_slots
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model
-from ood_perception.models.folding import fold
+from ood_perception.models.heads import fold
 
 FIELDS = (
     'network', 'inputs', 'precision', 'operators', 'supported', 'share', 'engines', 'in_torch',

@@ -20,7 +20,7 @@ from ood_perception.frames.transfer import network_size
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks.layers import SmallNetwork
 from ood_perception.models import create_model
-from ood_perception.models.folding import fold
+from ood_perception.models.heads import fold
 from ood_perception.models.output import InputSpec
 from ood_perception.profile import Profile, ProfileError, StageConfig
 

@@ -316,12 +316,9 @@ def _names_beside(location: tuple[int | str, ...]) -> list[str]:
 
 def _check(profile: Profile) -> None:
     """Raise ProfileError for what several keys together get wrong."""
-    for path, text in (
-        ('segmentor.name', profile.segmentor.name),
-        ('score.name', profile.score.name),
-    ):
-        if not text:
-            raise ProfileError(f'{path}: missing')
+    for stage in ('segmentor', 'score'):
+        if not getattr(profile, stage).name:
+            raise ProfileError(f'{stage}.name: missing')
     if profile.prompts.name and not profile.mask_model.name:
         raise ProfileError('mask_model.name: missing; boxes of `prompts` need one to become masks')
     if profile.mask_model.name and not profile.prompts.name:

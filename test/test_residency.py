@@ -19,7 +19,7 @@ from ood_perception.frames.colour import RawFrame
 from ood_perception.masks import MASK_MODELS, boxes, components
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model, dcnv3, efficientnet_lite
-from ood_perception.models.folding import fold
+from ood_perception.models.heads import fold
 from ood_perception.profile import StageConfig, profile_names
 
 from fake_gpu import fake_gpu

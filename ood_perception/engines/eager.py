@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +16,8 @@ MAX_SHAPES = 16
 """Shapes that torch.compile is let specialise on; torch itself gives up, silently, after 8."""
 
 
-@dataclass(slots=True)
-class _Graph:
-    """A captured CUDA graph with the memory that it reads and writes."""
-
-    graph: torch.cuda.CUDAGraph
-    images: Tensor
-    outputs: tuple[Tensor, ...]
+# a captured CUDA graph with the memory that it reads and writes
+Graph = tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]
 
 
 class EagerEngine:
@@ -85,7 +78,7 @@ class CompiledEngine:
         # fused operators round elsewhere than the eager engine
         self.rounded = self._half = device.type == 'cuda' and precision != torch.float32
         self._compiled = torch.compile(self._network, dynamic=False)
-        self._graphs: dict[Shape, _Graph] = {}
+        self._graphs: dict[Shape, Graph] = {}
         self._shapes: list[Shape] = []
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
@@ -95,12 +88,12 @@ class CompiledEngine:
             self.prepare(shape)
         if self._device.type != 'cuda':
             return self._network.restore(self._run(images))
-        graph = self._graphs.get(shape)
-        if graph is None:
-            graph = self._graphs[shape] = self._capture(shape)
-        graph.images.copy_(images)
-        graph.graph.replay()
-        return self._network.restore(graph.outputs)
+        if shape not in self._graphs:
+            self._graphs[shape] = self._capture(shape)
+        graph, inputs, outputs = self._graphs[shape]
+        inputs.copy_(images)
+        graph.replay()
+        return self._network.restore(outputs)
 
     def prepare(self, shape: Shape) -> None:
         """Compile for a shape. Raises RuntimeError where there are `MAX_SHAPES` already."""
@@ -132,7 +125,7 @@ class CompiledEngine:
             outputs: tuple[Tensor, ...] = self._compiled(images)
         return outputs
 
-    def _capture(self, shape: Shape) -> _Graph:
+    def _capture(self, shape: Shape) -> Graph:
         with torch.cuda.device(self._device):
             images = self._zeros(shape)
             stream = torch.cuda.Stream()
@@ -145,7 +138,7 @@ class CompiledEngine:
             # other threads (an upload, a second pipeline) may call CUDA during the capture
             with torch.cuda.graph(graph, capture_error_mode='thread_local'):
                 outputs = self._run(images)
-        return _Graph(graph, images, outputs)
+        return graph, images, outputs
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=self._precision, enabled=self._half)

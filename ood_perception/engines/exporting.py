@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import _symbolic_trace
 
-from ood_perception.models.folding import tables_kept
 from ood_perception.models.output import SegmentorOutput
 
 OPSET = 20  # the first with GELU as one operator; TensorRT reads it from version 10 on
@@ -92,6 +91,24 @@ def in_this_thread() -> Iterator[None]:
             yield
         finally:
             patcher.patch_method = patch_method  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def tables_kept(model: nn.Module) -> Iterator[None]:
+    """
+    Let layers with `tables` compute what depends on weights and size alone once while this runs.
+
+    What is exported after a first call then holds it as a constant: an engine has less to do, and
+    TensorRT lacks the operator that resamples the positions of DINOv2.
+    """
+    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, 'tables')]
+    for layer in layers:
+        layer.tables = {}
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.tables = None
 
 
 def export_onnx(

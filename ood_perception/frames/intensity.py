@@ -14,6 +14,7 @@ percentiles, so that a hot or dead pixel does not matter:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +52,6 @@ class Intensity:
         self.fixed = fixed
         self.range: tuple[float, float] | None = fixed
         self._kind: tuple[Any, ...] = ()  # of the images that the range was estimated from
-        self._table: tuple[Any, NDArray[np.uint8]] | None = None
 
     def __call__(
         self, values: NDArray[Any], name: str = 'image', warn: Warn = None
@@ -72,7 +72,9 @@ class Intensity:
                 self.range, self._kind = None, kind
             self._follow(values, name, warn)
         assert self.range is not None
-        return self._map(values, *self.range)
+        if values.dtype == np.uint16:
+            return np.asarray(_table(*self.range)[values])
+        return _scaled(values, *self.range)
 
     def _follow(self, values: NDArray[Any], name: str, warn: Warn) -> None:
         low, high, kind = estimate(values)
@@ -100,14 +102,6 @@ class Intensity:
         sample = _sample(values)
         inside = float(np.mean((sample >= old_low) & (sample <= old_high)))
         return inside < 0.5 or (old_low != 0 and old_high - old_low > 8 * (high - low))
-
-    def _map(self, values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-        if values.dtype == np.uint16:
-            key = (low, high)
-            if self._table is None or self._table[0] != key:
-                self._table = key, _table(low, high)
-            return np.asarray(self._table[1][values])
-        return _scaled(values, low, high)
 
 
 def estimate(values: NDArray[Any]) -> tuple[float, float, str]:
@@ -165,6 +159,7 @@ def _finite(values: NDArray[Any], name: str, warn: Warn) -> NDArray[Any]:
     return np.where(finite, values, values[finite].min())
 
 
+@functools.lru_cache(maxsize=16)
 def _table(low: float, high: float) -> NDArray[np.uint8]:
     """Value of each of 65536 counts; whole depths keep their upper bits, as cameras do."""
     counts = np.arange(65536)

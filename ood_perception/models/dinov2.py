@@ -76,7 +76,7 @@ class DINOv2(VisionTransformer):
 
     Attributes:
         spec: how images are to be normalised, and that their sides are multiples of 14.
-        tables: resampled position tables by size, see `folding.tables_kept`.
+        tables: resampled position tables by size, see `exporting.tables_kept`.
     """
 
     spec = InputSpec(multiple_of=PATCH)

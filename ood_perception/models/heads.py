@@ -21,8 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.models.folding import Foldable
-
 
 class LinearHead(nn.Module):
     """One linear layer per pixel; key `_head`."""
@@ -150,7 +148,7 @@ def multiply(enlarge: Any, project: Any) -> tuple[Tensor, Tensor]:
     return weight, F.linear(enlarge.bias, mix, project.bias)
 
 
-class FPN(Foldable):
+class FPN(nn.Module):
     """
     Four maps of one resolution and D = `in_channels` -> a pyramid -> one map at four times that.
 
@@ -212,7 +210,7 @@ class FPN(Foldable):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Multiply the kernels of the two enlarging levels once, see `multiply`."""
+        """Multiply the enlarging levels' kernels once, see `multiply`; some get other keys."""
         for level, name in enumerate(('fpn1', 'fpn2')):
             lateral = self.lateral_convs[level]
             if isinstance(lateral, nn.ConvTranspose2d):
@@ -225,3 +223,10 @@ class FPN(Foldable):
             folded.weight, folded.bias = nn.Parameter(weight), nn.Parameter(bias)
             setattr(self, name, stages[:-1])
             self.lateral_convs[level] = folded.train(self.training)
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Fold the decoder that a model may have for inference, in place; returns the model."""
+    for layer in [layer for layer in model.modules() if isinstance(layer, FPN)]:
+        layer.fold()
+    return model

@@ -20,7 +20,7 @@ from ood_perception.engines.exporting import OPSET, TupleOutput, export_onnx, ta
 from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model
-from ood_perception.models.folding import fold
+from ood_perception.models.heads import fold
 
 from small_models import UEM, SmallSegmentor, tiny_sam
 
