@@ -8,11 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-SPIN = '20000'
-"""Rounds: enough for the gap between two operations, not for that between two frames."""
-
-UNTUNED = 'OOD_UNTUNED'
-"""Set to 1, it leaves the C library's memory and OpenMP's waiting as they are."""
+SPIN = '20000'  # rounds: as long as from operation to operation, not from frame to frame
+UNTUNED = 'OOD_UNTUNED'  # 1 leaves the C library's memory and OpenMP's waiting as they are
 
 INSTRUCTION_SETS = {
     'avx2': (('avx2',), 'AVX2', 'avx2', 'AVX2'),

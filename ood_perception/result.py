@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NO_CLASS = 255  # value of `Result.semantic` where the segmentor gives no class
-
-SURROUNDINGS = ('none', 'on_road', 'beside', 'in_air')
-"""Names of the codes in `Result.surroundings`."""
+SURROUNDINGS = ('none', 'on_road', 'beside', 'in_air')  # of `Result.surroundings`
 
 
 @dataclass(slots=True)

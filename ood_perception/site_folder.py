@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from ood_perception.frames.picture import BadImage, decode_file, encode
 from ood_perception.labels import Truth
 
-KINDS = {'accepted': Truth.KNOWN, 'reported': Truth.UNKNOWN}
-"""What can be said of an object, and its value in the label."""
+KINDS = {'accepted': Truth.KNOWN, 'reported': Truth.UNKNOWN}  # value in the label
 
 
 def keep(

@@ -33,9 +33,7 @@ SAMPLE = 1024  # tokens that k-means++ starts from
 STARTS = 2  # number of starts, of which the best is kept
 START_ITERATIONS = 12  # Lloyd steps after a start; later frames need few
 START_MOVES = 12  # bound of the merge-and-split moves after a start; two Lloyd steps follow each
-
-MOVE_EVERY = 8
-"""Frames between attempts at a merge-and-split move, without which a poor start would stay."""
+MOVE_EVERY = 8  # frames between tries to merge and split: a poor start would stay otherwise
 
 
 @dataclass(slots=True)

@@ -27,12 +27,8 @@ CALLS = 5  # calls over which a time is taken, as their median
 PROBE = 3  # calls in which the other choice is tried
 SLOWER = 1.3  # times the fastest median from which the cores count as shared
 BETTER = 0.9  # share of the present time that the other choice has to stay below
-
-FIRST_WAIT, LAST_WAIT = 4.0, 30.0
-"""Seconds until the other choice is tried again: doubled each time it was no better."""
-
-SUDDEN = 0.5
-"""Seconds after a decision from which a call that became much slower is reason to try again."""
+FIRST_WAIT, LAST_WAIT = 4.0, 30.0  # seconds until the other choice is tried again, doubled in vain
+SUDDEN = 0.5  # seconds after a decision from which a much slower call is reason to try again
 
 
 class ThreadChoice:

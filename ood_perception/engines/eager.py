@@ -12,8 +12,7 @@ from ood_perception.engines.base import Shape, shape_of
 from ood_perception.engines.exporting import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
-MAX_SHAPES = 16
-"""Shapes that torch.compile is let specialise on; torch itself gives up, silently, after 8."""
+MAX_SHAPES = 16  # shapes that are compiled; torch itself gives up, silently, after 8
 
 
 # a captured CUDA graph with the memory that it reads and writes

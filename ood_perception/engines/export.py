@@ -21,8 +21,7 @@ from ood_perception.engines.exporting import TupleOutput, export_onnx
 
 FORMATS = ('onnx', 'pt2', 'tensorrt-rtx')
 
-MODULES = ('tensorrt_rtx', 'tensorrt_rtx_bindings')
-"""NVIDIA's package of TensorRT for RTX, and the part of it that PyPI has as a wheel."""
+MODULES = ('tensorrt_rtx', 'tensorrt_rtx_bindings')  # NVIDIA's package, and its part on PyPI
 
 
 def export(

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 from ood_perception.engines.base import EngineEvent
 
-FIRST_RETRY = 1.0
-"""Seconds after which an engine that failed is tried again; doubled at each further failure."""
-
+FIRST_RETRY = 1.0  # seconds until what failed is tried again; doubled at each further failure
 LONGEST_RETRY = 300.0  # seconds between two trials at most
 STABLE = 600.0  # seconds without a failure after which an engine counts as sound again
 MAX_EVENTS = 32  # events that are remembered

@@ -30,12 +30,8 @@ from ood_perception.models.output import InputSpec, SegmentorOutput
 FOLDER = Path(__file__).parent / 'probe_frames'
 """JPEGs of 480x360, `ProvingGround(seed=1042, width=480, height=360)`, frames 0, 195 and 225."""
 
-EXACT_TOLERANCE = 0.01
-"""Largest difference to the reference over its range, for an engine that computes alike."""
-
-ROUNDED_TOLERANCE = 0.25
-"""Root mean square difference over the reference's deviation, for an engine that rounds."""
-
+EXACT_TOLERANCE = 0.01  # largest difference over the reference's range, of an exact engine
+ROUNDED_TOLERANCE = 0.25  # root mean square difference over its deviation, of one that rounds
 BUDGET = 1.0  # seconds that the timing of one engine takes at most, after its first run
 RUNS = (3, 10)  # timed runs: at least, whatever they take, and at most
 

@@ -32,8 +32,7 @@ log = logging.getLogger(__name__)
 
 _one_conversion = threading.Lock()
 
-MAX_COMPILED = 8
-"""Image sizes kept ready at a time; the one that was not used for longest goes first."""
+MAX_COMPILED = 8  # image sizes kept ready; the one that was not used for longest goes first
 
 
 class OpenVINOEngine:

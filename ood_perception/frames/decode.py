@@ -75,8 +75,7 @@ for _name, _kind in (
 # YUV planes: rows of luma, then rows of interleaved chroma, as multiples of the height.
 _SEMI_PLANAR = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3.0}
 
-ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)
-"""Encodings of sensor_msgs/Image that :func:`decode_raw` understands."""
+ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)  # that :func:`decode_raw` understands
 
 _PACKED_YUV = ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
 

@@ -23,13 +23,11 @@ from numpy.typing import NDArray
 COEFFICIENTS = {'plumb_bob': (4, 5), 'rational_polynomial': (8,), 'equidistant': (4,)}
 """Distortion models of sensor_msgs/distortion_models.hpp: possible numbers of coefficients."""
 
-STRAIGHT = ('', 'none')
-"""Names of 'no distortion', which come with coefficients that are absent or 0."""
+STRAIGHT = ('', 'none')  # names of 'no distortion', whose coefficients are absent or 0
 
 REMEDY = 'publish the camera_info of this image, with roi and binning as in REP 104'
 
-UNDISTORTED = 0.1
-"""Pixels by which an undistorted pixel may miss itself when it is distorted again."""
+UNDISTORTED = 0.1  # pixels by which a pixel may miss itself when it is distorted again
 
 
 class BadCameraInfo(ValueError):

@@ -23,14 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Warn = Callable[[str], None] | None  # is told what was odd about an image that can still be used
-
 DEPTHS = tuple(2.0**bits - 1 for bits in range(8, 17))  # largest values of 8 to 16 bits
 SAMPLES = 50_000  # values of a frame from which percentiles are taken, at most
 OUTLIERS = 1.0  # per cent of the values at each end that may be faulty pixels
-
-NARROWEST = 8.0
-"""Counts of an integer image; noise of a uniform scene is not stretched to full contrast."""
-
+NARROWEST = 8.0  # counts: noise of a uniform scene is not stretched to full contrast
 HELD = 0.25  # part of the range in use by which a new frame may leave it, or fall short, unnoticed
 STEP = 0.1  # part of the difference by which a range that no longer fits moves with each frame
 

@@ -25,12 +25,8 @@ from numpy.typing import NDArray
 from ood_perception.frames.intensity import Intensity, Warn
 
 MIN_SIDE = 16  # pixels; a smaller image cannot hold an object that the networks could see
-
-MAX_PIXELS = 16_000_000
-"""Default upper bound of the pixels of a topic's image (4K has 8.3 million)."""
-
-MAX_FILE_PIXELS = 250_000_000
-"""Upper bound of the pixels of a file's picture; phones have up to 200 million."""
+MAX_PIXELS = 16_000_000  # default upper bound of a topic's image (4K has 8.3 million)
+MAX_FILE_PIXELS = 250_000_000  # upper bound of a file's picture; phones have up to 200 million
 
 Rgb = NDArray[np.uint8]
 

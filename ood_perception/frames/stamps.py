@@ -18,14 +18,9 @@ from typing import Any
 
 from ood_perception.frames.decode import stamp_ns
 
-JUMP = 500_000_000
-"""Nanoseconds; a step back by less is jitter or a reordered message, not a new beginning."""
-
+JUMP = 500_000_000  # ns; a step back by less is jitter or a reordered message
 KEPT = 8  # depth messages that are kept for images which come later
-
-SAME_TIMELINE = 2_000_000_000
-"""Nanoseconds; a depth that is further ahead stems from before a bag began again."""
-
+SAME_TIMELINE = 2_000_000_000  # ns; a depth that is further ahead is of before a bag began again
 CALM = 1000  # frames without a step back after which two clocks are taken to be one again
 
 STEADY, ABSENT, JITTER, RESTART, MIXED = 'steady', 'absent', 'jitter', 'restart', 'mixed'
@@ -78,9 +73,7 @@ class StampWatch:
         return RESTART, -step
 
 
-Place = tuple[int, int]
-"""Epoch and nanoseconds; compares as the frames of one camera follow each other."""
-
+Place = tuple[int, int]  # epoch and ns; compares as a camera's frames follow each other
 NOWHERE: Place = (0, 0)  # place of a frame whose order was not looked at
 
 

@@ -23,9 +23,7 @@ from ood_perception.models.output import InputSpec, SegmentorOutput
 
 PATCH = 16  # side of a patch in pixels
 MOST_SIZES = 8  # sizes whose positions are kept
-
-VARIANTS = {'s': 'small', 'b': 'base', 'l': 'large'}
-"""Letter of the published name -> word in timm's."""
+VARIANTS = {'s': 'small', 'b': 'base', 'l': 'large'}  # letter of the published name -> timm's
 
 
 class KeptPositions(nn.Module):

@@ -22,8 +22,7 @@ from ood_perception.frames.resize import resize_like
 from ood_perception.models.internimage import VARIANTS, InternImage
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
-DEFAULT_CLASSES = 150
-"""Rows of the classifier in every released file, also of those trained on 19 classes."""
+DEFAULT_CLASSES = 150  # rows of every released file's classifier, also of those of 19 classes
 
 
 class ConvBNReLU(nn.Module):

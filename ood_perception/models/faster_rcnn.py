@@ -25,9 +25,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d, roi_align
 
-PIXEL_MEAN = (103.53, 116.28, 123.675)
-"""Subtracted from the three copies of the score map, in its own unit: S2M does not rescale it."""
-
+PIXEL_MEAN = (103.53, 116.28, 123.675)  # of the raw score map, thrice: S2M does not rescale it
 STRIDES = (4, 8, 16, 32, 64)  # pixels per cell of p2 .. p6
 CLASSES = 2  # foreground classes; both name an unknown object, and both are used
 

@@ -31,8 +31,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
 }
 """Published windows, windows that overlap by half, or one pass over the whole image."""
 
-GPU_BATCH = 4
-"""Windows that go through a network together on a GPU, unless another number is asked for."""
+GPU_BATCH = 4  # windows that go through a network together on a GPU, unless told otherwise
 
 
 class Backbone(nn.Module):

@@ -25,12 +25,8 @@ from torch import Tensor
 from ood_perception.frames.flow import Grey, flow_between, grid
 from ood_perception.frames.resize import resize
 
-SCALE = 8
-"""Pixels of the score for one of what is mixed, along each side; 4 is no better, and slower."""
-
-FORGOTTEN = 0.02
-"""Weight below which an earlier score does not count: it is not worth the optical flow."""
-
+SCALE = 8  # pixels of the score for one of what is mixed; 4 is no better, and slower
+FORGOTTEN = 0.02  # weight below which an earlier score is not worth the optical flow
 LEAST_SIDE = 16  # pixels that the optical flow needs
 LIKENESS = 24  # grey levels by which a pixel and where it comes from may differ
 
