@@ -30,14 +30,7 @@ from ood_perception.building import (
     model_identity,
 )
 from ood_perception.engines import create_engine
-from ood_perception.engines.base import (
-    EngineEvent,
-    Shape,
-    concatenate,
-    copied,
-    is_out_of_memory,
-    release_memory,
-)
+from ood_perception.engines.base import EngineEvent, Shape, is_out_of_memory, release_memory
 from ood_perception.engines.crowding import TorchThreads
 from ood_perception.engines.measure import probe_frame
 from ood_perception.frames.colour import RawFrame
@@ -47,7 +40,7 @@ from ood_perception.host_memory import return_freed_memory
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.fusion import Instances
 from ood_perception.masks.tracking import Glance, glance
-from ood_perception.models.output import InputSpec, SegmentorOutput
+from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate, copied
 from ood_perception.outlining import Outliner, attempt
 from ood_perception.profile import Profile, ProfileError
 from ood_perception.result import FramesFailed, Result

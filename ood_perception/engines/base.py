@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ood_perception.models.output import SegmentorOutput
+from ood_perception.models.output import SegmentorOutput, concatenate, copied
 
 Shape = tuple[int, int, int, int]  # (B, 3, h, w) of a batch of images
 
@@ -124,25 +124,6 @@ def run_at_ready_shape(engine: Engine, images: Tensor) -> SegmentorOutput | None
         # the next call overwrites what this one returns
         parts.append(copied(engine(part), length - missing))
     return parts[0] if len(parts) == 1 else concatenate(parts)
-
-
-def concatenate(outputs: list[SegmentorOutput]) -> SegmentorOutput:
-    """Join the outputs of parts of a batch."""
-    features = [torch.cat(maps) for maps in zip(*(o.features for o in outputs), strict=True)]
-    logits = [o.logits for o in outputs if o.logits is not None]
-    ood = [o.ood for o in outputs if o.ood is not None]
-    return SegmentorOutput(
-        features, torch.cat(logits) if logits else None, torch.cat(ood) if ood else None
-    )
-
-
-def copied(output: SegmentorOutput, count: int | None = None) -> SegmentorOutput:
-    """Copy an output, or its first `count` rows, out of the memory of the engine."""
-    return SegmentorOutput(
-        [maps[:count].clone() for maps in output.features],
-        None if output.logits is None else output.logits[:count].clone(),
-        None if output.ood is None else output.ood[:count].clone(),
-    )
 
 
 def _distance(size: tuple[int, ...], wanted: tuple[int, ...]) -> float:

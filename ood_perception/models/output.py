@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from ood_perception.frames.transfer import InputSpec
@@ -22,3 +23,22 @@ class SegmentorOutput:
     features: list[Tensor] = field(default_factory=list)
     logits: Tensor | None = None  # (B, K, h, w) class logits F_k at the head's resolution
     ood: Tensor | None = None  # (B, 2, h', w') UEM logits, 0 = inlier, 1 = outlier
+
+
+def concatenate(outputs: list[SegmentorOutput]) -> SegmentorOutput:
+    """Join the outputs of parts of a batch."""
+    features = [torch.cat(maps) for maps in zip(*(o.features for o in outputs), strict=True)]
+    logits = [o.logits for o in outputs if o.logits is not None]
+    ood = [o.ood for o in outputs if o.ood is not None]
+    return SegmentorOutput(
+        features, torch.cat(logits) if logits else None, torch.cat(ood) if ood else None
+    )
+
+
+def copied(output: SegmentorOutput, count: int | None = None) -> SegmentorOutput:
+    """Copy an output, or its first `count` rows, out of the memory of the engine."""
+    return SegmentorOutput(
+        [maps[:count].clone() for maps in output.features],
+        None if output.logits is None else output.logits[:count].clone(),
+        None if output.ood is None else output.ood[:count].clone(),
+    )
