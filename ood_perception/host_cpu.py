@@ -43,7 +43,7 @@ def instruction_sets() -> list[str]:
 
     Empty where it is not known (no Linux) or the CPU is no x86.
     """
-    flags = _flags().split()
+    flags = cpuinfo('flags').split()
     found = [n for n, (needs, *_) in INSTRUCTION_SETS.items() if all(f in flags for f in needs)]
     limits = [onednn for _, onednn, *_ in INSTRUCTION_SETS.values()]
     held_to = os.environ.get('ONEDNN_MAX_CPU_ISA', '').upper()
@@ -78,10 +78,10 @@ def held_to(name: str) -> dict[str, str]:
     }
 
 
-def _flags() -> str:
-    """Flags of the first processor, separated by blanks."""
+def cpuinfo(key: str) -> str:
+    """What Linux says of the first processor under a key, '' where it says nothing."""
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:
         return ''
-    return next((line.partition(':')[2] for line in lines if line.startswith('flags')), '')
+    return next((line.partition(':')[2].strip() for line in lines if line.startswith(key)), '')

@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import platform
-import re
 import tempfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 
 from ood_perception.engines.base import Shape
+from ood_perception.host_cpu import cpuinfo
 
 log = logging.getLogger(__name__)
 
@@ -75,15 +75,9 @@ def versions() -> str:
 
 def processor() -> str:
     """Model and instruction sets of this CPU, and what the environment leaves of them."""
-    try:
-        text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
-    except OSError:
-        text = ''
-    name = re.search(r'^model name\s*: (.*)$', text, re.M)
-    model = name[1] if name else platform.processor() or platform.machine()
-    flags = re.search(r'^(?:flags|Features)\s*:(.*)$', text, re.M)
-    digits = hashlib.sha256(flags[1].encode()).hexdigest()[:16] if flags else ''
-    return f'{model} {digits} {os.environ.get("ONEDNN_MAX_CPU_ISA", "")} {os.cpu_count()}'
+    model = cpuinfo('model name') or platform.processor() or platform.machine()
+    flags = hashlib.sha256((cpuinfo('flags') or cpuinfo('Features')).encode()).hexdigest()[:16]
+    return f'{model} {flags} {os.environ.get("ONEDNN_MAX_CPU_ISA", "")} {os.cpu_count()}'
 
 
 class Choices:
