@@ -50,22 +50,10 @@ class LearningScore(Score, Protocol):
     accepting: Tensor | None  # bool (H, W), what is normal in the next frame though it looks odd
     judges_untaught: bool  # whether it judges by something else while nothing was learnt
     frames: int  # that were learnt
-
-    @property
-    def size(self) -> int:
-        """Number of tokens in the memory, 0 = nothing was learnt."""
-
-    @property
-    def problem(self) -> str:
-        """Why the memory is not in use, with the remedy; '' where it is."""
-
-    @property
-    def doubt(self) -> str:
-        """Why what it says should be looked at, with the remedy; '' = nothing is odd."""
-
-    @property
-    def poor(self) -> str:
-        """Why what was learnt is too little to judge by; '' = it is enough."""
+    size: int  # tokens in the memory, 0 = nothing was learnt
+    problem: str  # why the memory is not in use, with the remedy; '' where it is
+    doubt: str  # why what it says should be looked at, with the remedy; '' = nothing is odd
+    poor: str  # why what was learnt is too little to judge by; '' = it is enough
 
     def forget(self) -> None:
         """Forget all."""

@@ -281,10 +281,3 @@ def _check_model(memory: TokenBank, model: str) -> None:
             f'score novelty: the state was learnt with the model {memory.model!r}, this one is '
             f'{model!r}; learn anew (`ood learn-normal`), or use the profile it was learnt with'
         )
-
-
-class KnnScore(NoveltyScore):
-    """Mean distance to the k nearest tokens of a memory of known data (k-NN, default k = 5)."""
-
-    def __init__(self, neighbours: int = 5, **options: object) -> None:
-        super().__init__(neighbours=neighbours, **options)  # type: ignore[arg-type]
