@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.checkpoints import read_checkpoint
-from ood_perception.models.compact import build_compact
+from ood_perception.models.compact import Compact
 from ood_perception.training.calibrate import fit
 from ood_perception.training.checkpointing import write_weights
 from ood_perception.training.finishing import write_card
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument('--how', default='', help='commands that made the weights, for the card')
     arguments = parser.parse_args()
     state = read_checkpoint(arguments.weights)
-    model = build_compact(len(robot7.VOCABULARY))
+    model = Compact(len(robot7.VOCABULARY))
     model.load_state_dict(state, strict=False)
     scores = real_sets.Scores(model.eval())
     drives = list(real_sets.drives(100_000, arguments.drives))

@@ -180,7 +180,7 @@ def merge(
     capacity: Annotated[int, typer.Option(help='Most tokens kept.', min=2)] = 1024,
 ) -> None:
     """Make one memory of those of several robots with the same profile."""
-    from ood_perception.scores.bank import TokenBank
+    from ood_perception.scores.tokens import TokenBank
 
     first, *others = [TokenBank.read(str(path), capacity) for path in memories]
     for other in others:

@@ -18,30 +18,22 @@ from ood_perception.engines.openvino import MAX_COMPILED, compile_network, conve
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = 0.01
-"""Root mean square difference to PyTorch's answer over that one's deviation."""
-
-ROUNDED_TOLERANCE = 0.1
-"""The same where the network computes in bfloat16."""
+TOLERANCE = 0.01  # root mean square difference to PyTorch's answer over that one's deviation
+ROUNDED_TOLERANCE = 0.1  # the same where the network computes in bfloat16
 
 
-Requests = dict[bool, Any]
-"""Whether on one thread -> inference request of OpenVINO."""
+Requests = dict[bool, Any]  # whether on one thread -> inference request of OpenVINO
 
 
 class SmallEngine(nn.Module):
     """
     Run a small network with OpenVINO on the CPU; where that does not work, with PyTorch.
 
-    It is converted once for each size, which takes seconds and is kept on disk, see
-    `choices.cache_folder`; its first answer is compared with PyTorch's. On one thread where torch
-    is held to one, see `engines.crowding`.
-
-    Args:
-        network: from float32 (N, ...) to float32 (N, ...), row by row, in evaluation mode.
-        bfloat16: compute in bfloat16.
-        live: no call waits for a conversion: PyTorch answers until it is done in the background.
-
+    It maps float32 (N, ...) to float32 (N, ...), row by row, in evaluation mode. It is converted
+    once for each size, which takes seconds and is kept on disk, see `choices.cache_folder`; its
+    first answer is compared with PyTorch's. On one thread where torch is held to one, see
+    `engines.crowding`. With `live` no call waits for a conversion: PyTorch answers until it is
+    done in the background.
     """
 
     def __init__(self, network: nn.Module, bfloat16: bool = False, live: bool = False) -> None:
@@ -92,10 +84,9 @@ class SmallEngine(nn.Module):
         try:
             key = f'{network_key(self.network)} {versions()}'
             network = converted(self.network, shape, key)
-            counts = {False: self._threads, True: 1}
             requests = {
-                single: compile_network(network, shape, count, self._bfloat16)
-                for single, count in counts.items()
+                single: compile_network(network, shape, threads, self._bfloat16)
+                for single, threads in ((False, self._threads), (True, 1))
             }
             expected, found = self._plain(row).float(), self._run(requests, row)
             gap = float((found - expected).pow(2).mean().sqrt() / expected.std().clamp(min=1e-6))

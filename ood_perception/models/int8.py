@@ -33,14 +33,9 @@ class Int8Conv(nn.Module):
     """
     A convolution whose input and weight are rounded to 8 bits.
 
-    Args:
-        conv: the convolution; TensorFlow's SAME padding is kept.
-        norm: batch normalisation behind it, folded into the weight; None for none.
-        low: smallest value of the input, taken as 0 if it is larger.
-        high: largest value of the input.
-
-    Raises:
-        ValueError: a range that is empty or not finite.
+    TensorFlow's SAME padding is kept; a batch normalisation behind it is folded into the weight.
+    The input's smallest value counts as 0 if it is larger. A range that is empty or not finite is
+    a ValueError.
     """
 
     range: Tensor
@@ -108,10 +103,7 @@ def quantised(network: nn.Module, ranges: Mapping[str, tuple[float, float]]) -> 
     Args:
         network: whose batch normalisations stand right behind their convolutions.
         ranges: name of a convolution -> smallest and largest value of its input; those without a
-            range stay in float32.
-
-    Raises:
-        ValueError: a range of a convolution that the network has not.
+            range stay in float32. One that the network has not is a ValueError.
     """
     left = set(ranges)
     int8_copy = copy.deepcopy(network).eval()
@@ -138,12 +130,9 @@ def observed_ranges(
     network: nn.Module, batches: Iterable[Tensor], names: Callable[[str], object] = bool
 ) -> dict[str, tuple[float, float]]:
     """
-    Smallest and largest input of convolutions.
+    Smallest and largest input of convolutions, those `names` says yes to, default all.
 
-    Args:
-        network: that is called with each batch.
-        batches: normalised images (B, 3, h, w).
-        names: whether a convolution of that name is looked at, default all.
+    The network is called with each batch, normalised images (B, 3, h, w).
     """
     ranges: dict[str, tuple[float, float]] = {}
 

@@ -21,8 +21,14 @@ import numpy as np
 
 from ood_perception.frames.decode import stamp_ns
 from ood_perception.frames.intensity import Intensity
-from ood_perception.frames.pairing import DepthPairing, Match
-from ood_perception.frames.stamps import NOWHERE, FrameOrder, Place, StampWatch
+from ood_perception.frames.stamps import (
+    NOWHERE,
+    DepthPairing,
+    FrameOrder,
+    Match,
+    Place,
+    StampWatch,
+)
 
 HISTORY = 300  # measured values that a percentile is taken over
 INTERVALS = 9  # newest gaps between images that tell a camera's usual rate

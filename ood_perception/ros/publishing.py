@@ -23,8 +23,7 @@ from ood_perception.frames import depth
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.decode import BadImage, Rgb, decode_raw
 from ood_perception.frames.geometry import BadCameraInfo, Camera, size_note
-from ood_perception.frames.pairing import KEPT, Match
-from ood_perception.frames.stamps import NOWHERE
+from ood_perception.frames.stamps import KEPT, NOWHERE, Match
 from ood_perception.result import Result
 from ood_perception.ros.alarms import Alarms
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame

@@ -19,7 +19,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from ood_perception.frames.geometry import is_rectified
-from ood_perception.frames.pairing import DepthPairing
+from ood_perception.frames.stamps import DepthPairing
 from ood_perception.ros import qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.settings import CameraSettings, Settings

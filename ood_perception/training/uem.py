@@ -24,7 +24,7 @@ from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.labels import Truth, truth_of
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import full
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import evenly
 from ood_perception.training.parts import Parts, normalise

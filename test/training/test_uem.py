@@ -15,7 +15,7 @@ pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.labels import truth_of
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.parts import normalise
 from ood_perception.training.presets import PRESETS, find_preset, override
