@@ -26,24 +26,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ood_perception.models import create_model, dcnv3
-from ood_perception.models.dcnv3 import Geometry, Implementation, centres
+from ood_perception.models.dcnv3 import POINTS, Implementation, pixels
 
 
-def sample_all_points(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
-    """One grid_sample over all K points: K feature maps at once, as the usual port does it."""
+def sample_all_points(
+    value: Tensor, offset: Tensor, mask: Tensor, groups: int, scale: float
+) -> Tensor:
+    """One grid_sample over all 9 points: 9 feature maps at once, as the usual port does it."""
     batch, height, width, channels = value.shape
-    rows, columns = at.output_size(height, width)
-    count = at.kernel_size**2
-    maps = value.view(batch, height, width, at.groups, -1).permute(0, 3, 4, 1, 2)
-    maps = maps.reshape(batch * at.groups, -1, height, width)
-    offset = offset.view(batch, rows * columns, at.groups, count, 2).transpose(1, 2).flatten(0, 1)
-    mask = mask.view(batch, rows * columns, at.groups, count).transpose(1, 2).flatten(0, 1)
-    centre = centres(rows, columns, at, value.device).view(1, rows * columns, 1, 2)
-    pixel = centre + at.offset_scale * (torch.tensor(at.points()) + offset)
+    maps = value.view(batch, height, width, groups, -1).permute(0, 3, 4, 1, 2)
+    maps = maps.reshape(batch * groups, -1, height, width)
+    offset = offset.view(batch, height * width, groups, 9, 2).transpose(1, 2).flatten(0, 1)
+    mask = mask.view(batch, height * width, groups, 9).transpose(1, 2).flatten(0, 1)
+    centre = pixels(height, width, value.device).view(1, height * width, 1, 2)
+    pixel = centre + scale * (torch.tensor(POINTS) + offset)
     grid = (2 * pixel + 1) / torch.tensor([width, height]) - 1
     sampled = F.grid_sample(maps, grid, 'bilinear', 'zeros', align_corners=False)
     out = (sampled * mask.unsqueeze(1)).sum(-1)
-    return out.view(batch, channels, rows, columns).permute(0, 2, 3, 1)
+    return out.view(batch, channels, height, width).permute(0, 2, 3, 1)
 
 
 def measure(model_name: str, size: tuple[int, int], way: str, repeats: int) -> dict[str, float]:

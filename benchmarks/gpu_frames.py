@@ -17,7 +17,7 @@ from gpu_common import FixedBoxes, Row, Setting, sam, uem
 from ood_perception.assembly import semantic_map
 from ood_perception.building import load_segmentor
 from ood_perception.engines import create_engine
-from ood_perception.engines.base import largest_difference
+from ood_perception.engines.measure import largest_difference
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, normalise

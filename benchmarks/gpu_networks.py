@@ -77,7 +77,7 @@ def sam_encoder(setting: Setting) -> list[Row]:
 @torch.inference_mode()
 def dcnv3(setting: Setting) -> list[Row]:
     """The Triton kernel against the operator in PyTorch, at InternImage-L's stages."""
-    from ood_perception.models.dcnv3 import Geometry, sample_point_by_point
+    from ood_perception.models.dcnv3 import sample_point_by_point
     from ood_perception.models.dcnv3_triton import sample_with_triton
 
     rows = []
@@ -86,12 +86,11 @@ def dcnv3(setting: Setting) -> list[Row]:
         ((3, 5, 16, 1),),
     )
     for height, width, channels, groups in stages:
-        at = Geometry(3, 1, 1, 1, groups, 1.0)
         for dtype in (torch.float32, torch.float16):
             value = setting.noise(1, height, width, channels).to(dtype)
             offset = setting.noise(1, height, width, groups * 18).to(dtype)
             mask = setting.noise(1, height, width, groups * 9).sigmoid().to(dtype)
-            data = (value, offset, mask, at)
+            data = (value, offset, mask, groups, 1.0)
             gap = sample_with_triton(*data).float() - sample_point_by_point(*data).float()
             ours = setting.milliseconds(lambda d=data: sample_with_triton(*d))  # type: ignore[misc]
             torchs = setting.milliseconds(lambda d=data: sample_point_by_point(*d))  # type: ignore[misc]
@@ -199,13 +198,14 @@ def peers(tokens: torch.Tensor, clusters: int) -> dict[str, Any]:
 def training(setting: Setting) -> list[Row]:
     """Stage 2 of training, the UEM on frozen DINOv2-B, at 518x1036: images per second."""
     from ood_perception.training.parts import split
+    from ood_perception.training.presets import Stage
     from ood_perception.training.uem import UemTask
 
     if not setting.matmul:
         matmul(setting)
     height, width = setting.choose((518, 1036), (56, 70))
     model = uem(setting)
-    task = UemTask(split(model)).train()
+    task = UemTask(split(model), Stage()).train()
     trained = [p for p in task.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
     flops = vit_flops(model.segmentor.backbone.dinov2, height, width)

@@ -39,7 +39,7 @@ from table import append
 from torch import Tensor, nn
 
 from ood_perception.building import load_segmentor
-from ood_perception.engines.probe import probe_frames, prober
+from ood_perception.engines.measure import probe_frames, prober
 from ood_perception.engines.tensorrt import in_precision
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.masks.sam import SamMaskModel

@@ -26,7 +26,7 @@ import torch
 
 from ood_perception.checkpoints import read_checkpoint, resolve
 from ood_perception.engines import create_engine
-from ood_perception.models.compact import build_compact
+from ood_perception.models.compact import Compact
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration
 from research.real_sets import (
@@ -46,7 +46,7 @@ FIELDS = ('set', 'ap', 'fpr95', 'auroc', 'frames')
 def load_model(weights: str) -> Any:
     """Build the compact network for weights of any number of classes."""
     state = read_checkpoint(resolve(weights))
-    model = build_compact(len(state['fpn.head.weight']))
+    model = Compact(len(state['fpn.head.weight']))
     model.load_state_dict(state, strict=False)
     return model.eval()
 

@@ -36,15 +36,14 @@ import torch
 from table import append
 from torch import Tensor, nn
 
-from ood_perception.engines import tensorrt_rtx
-from ood_perception.engines.onnx import export_onnx
+from ood_perception.engines.export import build_engine, library, target
+from ood_perception.engines.exporting import TupleOutput, export_onnx
 from ood_perception.engines.tensorrt import build, in_precision
-from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.masks import boxes, create_mask_model, create_prompts
 from ood_perception.masks.rcnn_slots import detect_in_slots
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model
-from ood_perception.models.folding import fold
+from ood_perception.models.heads import fold
 
 FIELDS = (
     'network', 'inputs', 'precision', 'operators', 'supported', 'share', 'engines', 'in_torch',
@@ -165,7 +164,7 @@ def ahead_of_time(
     source, path = folder / 'model.onnx', folder / 'model.engine'
     export_onnx(network, inputs, source, batch=False)
     start = time.perf_counter()
-    layers = tensorrt_rtx.build_engine(source, path, tensorrt_rtx.target(gpu))
+    layers = build_engine(source, path, target(gpu))
     seconds = time.perf_counter() - start
     return {'layers': layers, 'megabytes': path.stat().st_size / 2**20, 'seconds': seconds}
 
@@ -208,7 +207,7 @@ def main() -> None:
 
     about = {
         'versions': f'torch {torch.__version__}, torch-tensorrt-rtx {torch_tensorrt.__version__}, '
-        f'TensorRT for RTX {tensorrt_rtx.library().__version__}',
+        f'TensorRT for RTX {library().__version__}',
         'command': shlex.join(['python', *sys.argv]),
     }
     for name in names:

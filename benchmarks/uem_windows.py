@@ -37,10 +37,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.building import load_segmentor
-from ood_perception.models import create_model, fpn
+from ood_perception.models import create_model, heads
 from ood_perception.models.dinov2 import PATCH
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.models.windows import logits_over_windows, window_starts
+from ood_perception.models.uem import logits_over_windows, window_starts
 from ood_perception.profile import Profile
 from ood_perception.scores import log_likelihood_ratio
 
@@ -84,12 +84,12 @@ class CompactInWindows(nn.Module):
 @contextmanager
 def layer_by_layer() -> Iterator[None]:
     """Run the decoder as published: enlarge, then project; ours multiplies the kernels first."""
-    ours = fpn.FPN._enlarge
-    fpn.FPN._enlarge = lambda self, level, stages, x: self.lateral_convs[level](stages(x))
+    ours = heads.FPN._enlarge
+    heads.FPN._enlarge = lambda self, level, stages, x: self.lateral_convs[level](stages(x))
     try:
         yield
     finally:
-        fpn.FPN._enlarge = ours
+        heads.FPN._enlarge = ours
 
 
 def plain_loop(model: Any, images: Tensor, passes: int) -> Tensor:

@@ -8,6 +8,7 @@ Find, score and outline objects that no one taught the robot.
 place that imports rclpy.
 """
 
+import importlib
 from typing import Any
 
 __version__ = '0.1.0'
@@ -16,16 +17,6 @@ __all__ = ['Pipeline', 'Profile', 'Result', '__version__']
 
 def __getattr__(name: str) -> Any:
     """Import torch only when a name that needs it is used (PEP 562)."""
-    if name == 'Pipeline':
-        from ood_perception.pipeline import Pipeline
-
-        return Pipeline
-    if name == 'Profile':
-        from ood_perception.profile import Profile
-
-        return Profile
-    if name == 'Result':
-        from ood_perception.result import Result
-
-        return Result
+    if name in ('Pipeline', 'Profile', 'Result'):
+        return getattr(importlib.import_module(f'ood_perception.{name.lower()}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -27,34 +27,20 @@ from typing import Any
 
 import numpy as np
 
-BLOCK = 5.0
-"""Seconds of a block."""
-
-LOOKS = 3
-"""Looks in a row that make an alarm."""
-
-GAP = 1.0
-"""Seconds without a look that count as watched at most."""
-
-KEPT = 20_000
-"""Blocks kept, the newest: 28 hours."""
-
-TAIL = 5
-"""Least number of peaks from which a tail can be told."""
+BLOCK = 5.0  # seconds of a block
+LOOKS = 3  # looks in a row that make an alarm
+GAP = 1.0  # seconds without a look that count as watched at most
+KEPT = 20_000  # blocks kept, the newest: 28 hours
+TAIL = 5  # least number of peaks from which a tail can be told
 
 
 class Peaks:
-    """
-    Peaks of the blocks of an operation.
-
-    Attributes:
-        values: peak of each block, 0..1, the last one not over yet; 0 = nothing was held.
-        watched: seconds in which there were looks.
-    """
+    """Peaks of the blocks of an operation."""
 
     def __init__(self) -> None:
+        # of each block, 0..1, the last one not over yet; 0 = nothing was held
         self.values: list[float] = []
-        self.watched = 0.0
+        self.watched = 0.0  # seconds in which there were looks
         self._dropped = 0
         self._last = math.nan
         self._runs: dict[str, dict[int, tuple[int, tuple[float, ...]]]] = {}
@@ -63,13 +49,10 @@ class Peaks:
         self, stream: str, seconds: float, ids: Iterable[Any], confidences: Iterable[Any]
     ) -> None:
         """
-        Note the objects of a frame, those below the present threshold too.
+        Note the objects of a frame of a camera, those below the present threshold too.
 
-        Args:
-            stream: name of the camera.
-            seconds: of any clock that all cameras share.
-            ids: of the objects, that last from frame to frame.
-            confidences: 0..1 of each.
+        The seconds are of any clock that all cameras share; ids last from frame to frame;
+        confidences are 0..1.
         """
         step = seconds - self._last
         self._last = seconds
@@ -103,13 +86,7 @@ class Peaks:
 
 
 def load(path: Path, model: str) -> list[float]:
-    """
-    Read the peaks that :meth:`Peaks.save` wrote.
-
-    Raises:
-        OSError: there is no such file.
-        ValueError: it is damaged, or was measured with another model.
-    """
+    """Read the peaks that :meth:`Peaks.save` wrote; ValueError: damaged, or of another model."""
     try:
         tree = json.loads(path.read_text())
         peaks = [float(value) for value in tree['peaks']]
@@ -135,15 +112,10 @@ class Verdict:
 
 def threshold_for(peaks: Sequence[float], per_hour: float, least: float = 0.5) -> Verdict:
     """
-    Find the lowest threshold that keeps to a budget.
+    Find the lowest threshold that keeps to a budget of alarms an hour, above 0 (ValueError).
 
-    Args:
-        peaks: of finished blocks of normal operation, 0..1.
-        per_hour: alarms an hour that are accepted, above 0.
-        least: lower bound of a threshold that is only estimated.
-
-    Raises:
-        ValueError: a budget that is not above 0.
+    The peaks are of finished blocks of normal operation, 0..1; a threshold that is only estimated
+    is not below `least`.
     """
     if not per_hour > 0:
         raise ValueError(f'alarms per hour: expected more than 0, got {per_hour}')

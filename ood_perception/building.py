@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from ood_perception.checkpoints import load_checkpoint
-from ood_perception.checkpoints.store import resolve
+from ood_perception.checkpoints.store import WeightsMissing, resolve, sha256_of
 from ood_perception.engines.small import SmallEngine
 from ood_perception.frames.transfer import network_size
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks.layers import SmallNetwork
 from ood_perception.models import create_model
-from ood_perception.models.folding import fold
+from ood_perception.models.heads import fold
 from ood_perception.models.int8 import quantised
 from ood_perception.models.output import InputSpec
 from ood_perception.profile import Profile, ProfileError, StageConfig
@@ -50,6 +50,20 @@ def load_segmentor(profile: Profile) -> nn.Module:
             raise ProfileError(f'segmentor.weights: {error}') from error
         log.info('%s: %s', profile.segmentor.name, report)
     return fold(segmentor)
+
+
+def model_identity(profile: Profile) -> str:
+    """
+    Name the segmentor of a profile and its weights, for what is learnt with it.
+
+    The name, and the first 12 hex digits of the weight file's sha256 where there is one on this
+    machine, for example 'compact 5f70bf18a086'.
+    """
+    name, weights = profile.segmentor.name, profile.segmentor.weights
+    try:
+        return f'{name} {sha256_of(resolve(weights))[:12]}' if weights else name
+    except WeightsMissing:
+        return name
 
 
 def image_size(profile: Profile, segmentor: nn.Module, height: int, width: int) -> tuple[int, int]:

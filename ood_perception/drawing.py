@@ -42,7 +42,7 @@ def draw(
     colour: tuple[int, int, int] = OUTLINE,
 ) -> Image:
     """
-    Draw what was found into an image.
+    Draw what was found into an image: uint8 (H, W, 3) RGB, `out` where given.
 
     Args:
         image: uint8 (H, W, 3) RGB; left as it is.
@@ -53,9 +53,6 @@ def draw(
         colormap: an OpenCV colour map's name in lower case.
         out: uint8 (H, W, 3) that is written to, or None.
         colour: RGB of the outlines.
-
-    Returns:
-        uint8 (H, W, 3) RGB, `out` where given.
     """
     out = np.empty_like(image) if out is None else out
     if heatmap is None or not heatmap.any():

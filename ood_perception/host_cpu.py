@@ -8,11 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-SPIN = '20000'
-"""Rounds: enough for the gap between two operations, not for that between two frames."""
-
-UNTUNED = 'OOD_UNTUNED'
-"""Set to 1, it leaves the C library's memory and OpenMP's waiting as they are."""
+SPIN = '20000'  # rounds: as long as from operation to operation, not from frame to frame
+UNTUNED = 'OOD_UNTUNED'  # 1 leaves the C library's memory and OpenMP's waiting as they are
 
 INSTRUCTION_SETS = {
     'avx2': (('avx2',), 'AVX2', 'avx2', 'AVX2'),
@@ -46,14 +43,12 @@ def instruction_sets() -> list[str]:
 
     Empty where it is not known (no Linux) or the CPU is no x86.
     """
-    flags = _flags().split()
+    flags = cpuinfo('flags').split()
     found = [n for n, (needs, *_) in INSTRUCTION_SETS.items() if all(f in flags for f in needs)]
+    limits = [onednn for _, onednn, *_ in INSTRUCTION_SETS.values()]
     held_to = os.environ.get('ONEDNN_MAX_CPU_ISA', '').upper()
-    for name, (_, onednn, *_) in INSTRUCTION_SETS.items():
-        if held_to == onednn:
-            order = list(INSTRUCTION_SETS)
-            found = [n for n in found if order.index(n) <= order.index(name)]
-    return found
+    allowed = limits.index(held_to) + 1 if held_to in limits else None
+    return [name for name in list(INSTRUCTION_SETS)[:allowed] if name in found]
 
 
 def is_held() -> bool:
@@ -67,9 +62,7 @@ def held_to(name: str) -> dict[str, str]:
 
     oneDNN (in torch and in OpenVINO), ATen and MKL have switches for it. OpenVINO's own small
     kernels follow `OV_CPU_MAX_ISA` from the version on that reads it; ONNX Runtime has none.
-
-    Raises:
-        ValueError: an unknown name, or one that this CPU does not have.
+    A name that is unknown, or that this CPU has not, is a ValueError.
     """
     if name not in INSTRUCTION_SETS:
         known = ', '.join(INSTRUCTION_SETS)
@@ -85,10 +78,10 @@ def held_to(name: str) -> dict[str, str]:
     }
 
 
-def _flags() -> str:
-    """Flags of the first processor, separated by blanks."""
+def cpuinfo(key: str) -> str:
+    """What Linux says of the first processor under a key, '' where it says nothing."""
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:
         return ''
-    return next((line.partition(':')[2] for line in lines if line.startswith('flags')), '')
+    return next((line.partition(':')[2].strip() for line in lines if line.startswith(key)), '')

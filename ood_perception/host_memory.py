@@ -28,10 +28,8 @@ def keep_freed_memory() -> bool:
     Let the C library keep freed memory for the next frame, for the whole process.
 
     Called by the entry points (node, command line), never at import: it is the process's choice.
-
-    Returns:
-        False where nothing is changed: `OOD_UNTUNED=1` is in the environment, or the C library has
-        no `mallopt` or refuses (macOS, musl).
+    False where nothing is changed: `OOD_UNTUNED=1` is in the environment, or the C library has no
+    `mallopt` or refuses (macOS, musl).
     """
     if sys.platform != 'linux' or os.environ.get(UNTUNED) == '1':
         return False

@@ -34,13 +34,9 @@ class Truth(IntEnum):
 
 def truth_of(label: Map) -> Map:
     """
-    Turn a training label into an evaluation's truth.
+    Turn a training label, (..., H, W) class ids, 254 unknown, 255 void, into a truth.
 
-    Args:
-        label: integers (..., H, W): class ids, 254 unknown, 255 void.
-
-    Returns:
-        An array or tensor of the same type and shape: 0 known, 1 unknown, 255 ignored.
+    That is an array or tensor of the same type and shape: 0 known, 1 unknown, 255 ignored.
     """
     values: Any = label
     truth = values * 0

@@ -22,12 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.assembly import assemble, semantic_map, settle, to_host
-from ood_perception.building import choose_device, compile_parts, create_stage, load_segmentor
+from ood_perception.building import (
+    choose_device,
+    compile_parts,
+    create_stage,
+    load_segmentor,
+    model_identity,
+)
 from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineEvent, Shape, is_out_of_memory, release_memory
 from ood_perception.engines.crowding import TorchThreads
-from ood_perception.engines.probe import probe_frame
-from ood_perception.engines.resizing import concatenate, copied
+from ood_perception.engines.measure import probe_frame
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
@@ -35,13 +40,12 @@ from ood_perception.host_memory import return_freed_memory
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.fusion import Instances
 from ood_perception.masks.tracking import Glance, glance
-from ood_perception.models.output import InputSpec, SegmentorOutput
+from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate, copied
 from ood_perception.outlining import Outliner, attempt
 from ood_perception.profile import Profile, ProfileError
 from ood_perception.result import FramesFailed, Result
 from ood_perception.scores import Score, create_score, learns
 from ood_perception.scores.calibration import Calibration
-from ood_perception.scores.identity import model_identity
 from ood_perception.scores.memory import ScoreMemory
 
 WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})

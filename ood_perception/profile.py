@@ -15,7 +15,6 @@ import difflib
 import itertools
 import logging
 import os
-import re
 import sys
 from dataclasses import field
 from pathlib import Path
@@ -201,17 +200,6 @@ class Profile:
         _check(profile)
         return profile
 
-    @classmethod
-    def json_schema(cls) -> dict[str, Any]:
-        """JSON schema of a profile, for editors; what keys mean is read from the docstrings."""
-        schema = TypeAdapter(cls).json_schema()
-        for part in (schema, *schema['$defs'].values()):
-            text, _, attributes = part['description'].partition('\n\nAttributes:\n')
-            part['description'] = text
-            for name, meaning in re.findall(r'^ {4}(\w+): (.*(?:\n {8}.*)*)', attributes, re.M):
-                part['properties'][name]['description'] = ' '.join(meaning.split())
-        return schema
-
     def weight_names(self) -> list[str]:
         """What the stages name as weights, in order, each once."""
         stages = (self.segmentor, self.score, self.prompts, self.mask_model)
@@ -328,12 +316,9 @@ def _names_beside(location: tuple[int | str, ...]) -> list[str]:
 
 def _check(profile: Profile) -> None:
     """Raise ProfileError for what several keys together get wrong."""
-    for path, text in (
-        ('segmentor.name', profile.segmentor.name),
-        ('score.name', profile.score.name),
-    ):
-        if not text:
-            raise ProfileError(f'{path}: missing')
+    for stage in ('segmentor', 'score'):
+        if not getattr(profile, stage).name:
+            raise ProfileError(f'{stage}.name: missing')
     if profile.prompts.name and not profile.mask_model.name:
         raise ProfileError('mask_model.name: missing; boxes of `prompts` need one to become masks')
     if profile.mask_model.name and not profile.prompts.name:

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from ood_perception.frames.picture import BadImage, decode_file, encode
 from ood_perception.labels import Truth
 
-KINDS = {'accepted': Truth.KNOWN, 'reported': Truth.UNKNOWN}
-"""What can be said of an object, and its value in the label."""
+KINDS = {'accepted': Truth.KNOWN, 'reported': Truth.UNKNOWN}  # value in the label
 
 
 def keep(
@@ -35,21 +34,10 @@ def keep(
     mask: NDArray[np.bool_],
 ) -> str:
     """
-    Write what was said of an object.
+    Write what was said of an object, of a kind in `KINDS`, and return the entry's name.
 
-    Args:
-        folder: made where it does not exist.
-        kind: one of `KINDS`.
-        camera: its name.
-        number: id of the object.
-        image: uint8 (H, W, 3) RGB.
-        mask: bool (H, W), the object.
-
-    Returns:
-        The entry's name.
-
-    Raises:
-        OSError: the folder cannot be made or written.
+    The number is the object's id, the image uint8 (H, W, 3) RGB, the mask bool (H, W). OSError
+    where the folder cannot be made or written.
     """
     name = time.strftime('%Y%m%d-%H%M%S') + f'_{kind}_{camera or "camera"}_{number}'
     label = np.where(mask, np.uint8(KINDS[kind]), np.uint8(Truth.IGNORE))
@@ -69,8 +57,7 @@ def accepted(folder: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_
     """
     Give image uint8 (H, W, 3) RGB and mask bool (H, W) of each accepted object.
 
-    Raises:
-        ValueError: a picture that cannot be read, or of another size than its label.
+    A picture that cannot be read, or has another size than its label, is a ValueError.
     """
     for name in names(folder):
         if '_accepted_' not in name:

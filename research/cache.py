@@ -22,8 +22,8 @@ import torch
 from torch.utils.data import Dataset
 
 from ood_perception.training.checkpointing import TrainingError, check_space
+from ood_perception.training.data import StreamSampler, loader
 from ood_perception.training.parts import Parts, normalise
-from ood_perception.training.stream import StreamSampler, loader
 
 log = logging.getLogger(__name__)
 

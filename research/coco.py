@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import read_image
-from ood_perception.training.objects import Array, Objects
-from ood_perception.training.objects import open_objects as open_cut_outs
+from ood_perception.training.data import Array, Objects, read_image
+from ood_perception.training.data import open_objects as open_cut_outs
 
 COCO_EXCLUDED = (
     'person', 'bicycle', 'car', 'motorcycle', 'bus', 'truck', 'traffic light', 'stop sign',

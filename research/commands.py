@@ -5,14 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ood_perception.cli.train import Data, LabelMapOption, command_line, errors_in_one_line
+from ood_perception.cli.common import fail
+from ood_perception.cli.train import Data, LabelMapOption, command_line
+from ood_perception.profile import ProfileError
 from ood_perception.training import run
+from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.presets import find_preset, override
 from ood_perception.training.sources import open_frames
 from research.coco import open_objects
@@ -47,6 +53,16 @@ __all__ = [
 ]
 
 
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Turn what a user can put right into one red line; show the progress of the libraries."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    try:
+        yield
+    except (TrainingError, ProfileError) as error:
+        raise fail(error) from None
+
+
 def stage_job(
     preset: str,
     kind: str,
@@ -64,19 +80,12 @@ def stage_job(
     stage = override(getattr(chosen, kind), [*changes, *([f'cache={cache}'] if cache else [])])
     stages: dict[str, Any] = {kind: stage}
     chosen = dataclasses.replace(chosen, model=model or chosen.model, **stages)
-    frames = [open_frames(text, 'train', label_map) for text in data]
-    val_frames = open_frames(val, 'val', label_map) if val else None
-    sources = [run.describe(f, 'training') for f in frames]
-    sources += [run.describe(val_frames, 'validation')] if val_frames else []
-    if objects:
-        sources.append({'role': 'unknown objects', 'from': objects})
     return run.Job(
         preset=chosen,
         name=preset,
         folder=out,
-        frames=frames,
-        val_frames=val_frames,
+        frames=[open_frames(text, 'train', label_map) for text in data],
+        val_frames=open_frames(val, 'val', label_map) if val else None,
         objects=open_objects(objects) if objects else None,
         command=command_line(),
-        sources=sources,
     )

@@ -78,7 +78,6 @@ class _Frozen(nn.Module):
 
     def __init__(self, parts: Parts, logits: bool) -> None:
         super().__init__()
-        assert parts.backbone is not None
         self.backbone = parts.backbone
         self.head = parts.logits if logits else None
 

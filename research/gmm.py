@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.labels import Label
 from ood_perception.scores.base import full
-from ood_perception.training.losses import IGNORE, UNKNOWN
 from research.losses import cross_entropy
 
 NO_COMPONENT = -1
@@ -183,11 +183,11 @@ def gmm_training_step(
         scores = head.mask_norm(log_prob.amax(-1))
     logits = scores.reshape(b, h, w, k).permute(0, 3, 1, 2)
     small = F.interpolate(label[:, None].float(), (h, w), mode='nearest').long().reshape(-1)
-    small = small.masked_fill(small == UNKNOWN, IGNORE)
+    small = small.masked_fill(small == Label.UNKNOWN, Label.VOID)
     targets = _assign(memory, feature.detach(), log_prob.detach(), scores.detach(), small)
     interval = memory.settings.update_interval
     if int(memory.iteration_counter) % interval == 0:
-        present = small[small != IGNORE].unique()
+        present = small[small != Label.VOID].unique()
         memory.update(means, deviations, _union(present, k))
     memory.iteration_counter += 1
     return logits, (log_prob.reshape(-1, k * m), targets)
@@ -202,7 +202,7 @@ def _assign(
     correct = scores.argmax(-1) == label
     targets = torch.full_like(label, NO_COMPONENT)
     settings = memory.settings
-    for cls in label[label != IGNORE].unique().tolist():
+    for cls in label[label != Label.VOID].unique().tolist():
         rows = (label == cls).nonzero().squeeze(1)
         q = log_prob[rows, cls]
         q = q / q.abs().max().clamp(min=1e-12)

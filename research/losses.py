@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.labels import Label
 from ood_perception.scores.base import full
-from ood_perception.training.losses import IGNORE
 
 
 def cross_entropy(
-    logits: Tensor, target: Tensor, weight: Tensor | None = None, ignore: int = IGNORE
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, ignore: int = Label.VOID
 ) -> Tensor:
     """Mean cross entropy over targets but `ignore`; 0 (with a gradient) where there is none."""
     target = target.long()

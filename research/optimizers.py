@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.optimizers import OPTIMIZERS, SCHEDULES, warmed_up
-from ood_perception.training.settings import TrainSettings
+from ood_perception.training.settings import OPTIMIZERS, SCHEDULES, TrainSettings, warmed_up
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from ood_perception.labels import Label, truth_of
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import IGNORE as VOID
-from ood_perception.training.losses import UNKNOWN
-from ood_perception.training.paste import paste
+from ood_perception.training.recipes import paste
 from research.augment import random_view
 from research.cutouts import load_objects
 from research.photometric import change_camera, change_object, recolour_surface
@@ -74,7 +73,8 @@ class Exposure:
         self.frames, self.objects, self.drawn = frames, objects, drawn
         self.size, self.closer = size, closer
         self.things = cut_known(frames, most=most)
-        self.cut, self.unknown = cut, [rgba for rgba, _ in cut_known(frames, (UNKNOWN,), most)]
+        self.cut = cut
+        self.unknown = [rgba for rgba, _ in cut_known(frames, (Label.UNKNOWN,), most)]
 
     def known(self, rng: Rng, image: Array, label: Array) -> Pair:
         """Another view and camera of a frame, with a few known things pasted as known."""
@@ -97,7 +97,7 @@ class Exposure:
         if rng.random() < 0.15:
             self._patch(rng, image, label)
         for _ in range(int(rng.choice(5, p=[0.15, 0.35, 0.25, 0.15, 0.10]))):
-            paste(rng, image, label, self._object(rng), UNKNOWN)
+            paste(rng, image, label, self._object(rng), Label.UNKNOWN)
         if rng.random() < 0.4:
             self._thing(rng, image, label)
         return change_camera(rng, image), label
@@ -106,7 +106,7 @@ class Exposure:
         # Large near things that are known, cut off by the frame, are rare and hard.
         draw = rng.random()
         if self.unknown and draw < 0.4:
-            return UNKNOWN
+            return Label.UNKNOWN
         return int(rng.choice(MOVING, p=(0.6, 0.25, 0.15))) if draw < 0.7 else None
 
     def _object(self, rng: Rng) -> Array:
@@ -133,7 +133,7 @@ class Exposure:
         y = int(rng.integers(0, max(classes.shape[0] - height, 1)))
         box = slice(y, y + height), slice(x, x + width)
         value = int(np.bincount(classes[box].ravel(), minlength=256).argmax())
-        if value in (*MOVING, UNKNOWN, VOID):
+        if value in (*MOVING, Label.UNKNOWN, Label.VOID):
             return
         mask = np.where(classes[box] == value, 255, 0).astype(np.uint8)
         height, width = mask.shape
@@ -206,6 +206,6 @@ def validation_set(
         for _ in range(int(rng.integers(1, most + 1))):
             rgba = objects[int(rng.integers(len(objects)))]
             side = float(np.exp(rng.uniform(np.log(14), np.log(200))))
-            paste(rng, image, label, change_object(rng, rgba, strong=False), UNKNOWN, side)
-        samples.append((image, np.where(label == VOID, VOID, label == UNKNOWN).astype(np.uint8)))
+            paste(rng, image, label, change_object(rng, rgba, strong=False), Label.UNKNOWN, side)
+        samples.append((image, truth_of(label)))
     return samples

@@ -13,8 +13,8 @@ import torch
 import typer
 from torch import Tensor
 
+from ood_perception.labels import Truth
 from ood_perception.scores.base import upsample
-from ood_perception.training.losses import IGNORE
 from ood_perception.training.parts import Parts
 from ood_perception.training.uem import UemTask, Validate
 from research.coco import open_objects
@@ -34,6 +34,7 @@ from research.commands import (
 )
 from research.gmm import GmmSettings, GmmTraining, contrast_loss
 from research.losses import outlier_loss
+from research.presets import PaperStage
 from research.segmentor import FrozenMaps
 
 
@@ -43,32 +44,20 @@ class PaperUemTask(FrozenMaps, UemTask):
 
     Args:
         parts: of the model.
+        stage: weights of the loss, and what the papers need besides.
         validate: measures the parts, None = no validation.
-        paper: run the segmentor's decoder in training mode, without gradients, as the official
-            code does by accident: its BatchNorm uses batch statistics, and its running statistics
-            drift and are saved.
-        gmm: how a GMM head of the UEM learns.
-        object_least: pixels; unknown objects of fewer are void, see :func:`without_specks`.
-        alpha: weight of the cross entropy over the UEM's outputs, 0.5 for G-G, 0 otherwise.
-        options: more arguments of :class:`UemTask`.
 
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        validate: Validate | None = None,
-        paper: bool = False,
-        gmm: GmmSettings | None = None,
-        object_least: int = 0,
-        alpha: float = 0.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(parts, validate, **options)
-        self.paper, self.object_least, self.alpha = paper, object_least, alpha
-        self.gmm = GmmTraining.of(parts.model, 'ood_head', gmm or GmmSettings(update_interval=3))
+    def __init__(self, parts: Parts, stage: PaperStage, validate: Validate | None = None) -> None:
+        super().__init__(parts, stage, validate)
+        self.label_stride = stage.label_stride
+        self.object_area /= stage.label_stride**2
+        self.paper, self.object_least, self.alpha = stage.paper, stage.object_least, stage.alpha
+        gmm = GmmSettings(update_interval=stage.update_interval)
+        self.gmm = GmmTraining.of(parts.model, 'ood_head', gmm)
         self._drifting: tuple[str, ...] = ()
-        if paper:
+        if self.paper:
             self._drifting = tuple(
                 f'model.{prefix}{name}'
                 for module, prefix in zip(
@@ -132,7 +121,7 @@ def without_specks(target: Tensor, least: float) -> Tensor:
         speck = stats[:, cv2.CC_STAT_AREA] < least
         speck[0] = False
         if speck.any():
-            row[torch.from_numpy(speck[parts]).to(row.device)] = IGNORE
+            row[torch.from_numpy(speck[parts]).to(row.device)] = Truth.IGNORE
     return found
 
 

@@ -25,6 +25,8 @@ class PaperStage(Stage):
 
     Attributes:
         recipe: entry of `research.recipes.RECIPES`.
+        label_stride: the loss sees every n-th row and column of the label (1 in the papers). An
+            even one shifts what is learnt by half a pixel: no pixel lies in the middle of a cell.
         update_interval: steps between updates of a GMM head's statistics.
         paper: reproduce the official BatchNorm drift of stage 2.
         object_least: pixels; unknown objects of fewer are void, 0 = none is.
@@ -34,6 +36,7 @@ class PaperStage(Stage):
     """
 
     recipe: str = 'uem'
+    label_stride: int = 1
     update_interval: int = 5
     paper: bool = False
     object_least: int = 0

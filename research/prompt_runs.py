@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ import numpy as np
 import typer
 
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.objects import Objects
+from ood_perception.training.data import Objects
 from ood_perception.training.presets import Stage, find_preset, override
 from research.coco import open_objects
 from research.commands import Out, Set, Weights, errors_in_one_line
@@ -102,7 +103,7 @@ def train_s2m(
 
     from ood_perception.checkpoints import load_checkpoint, resolve
     from ood_perception.models.faster_rcnn import PromptRCNN
-    from ood_perception.training.cards import write_weights
+    from ood_perception.training.checkpointing import write_weights
     from ood_perception.training.trainer import Trainer
     from research.prompt_rcnn import PromptTask, ScoreMaps, write_score_maps
 
@@ -119,7 +120,8 @@ def train_s2m(
     if weights:
         load_checkpoint(model, resolve(weights))
     task = PromptTask(model)
-    Trainer(task, dataset, stage.trainer, folder / 'prompts', {'stage': stage.to_dict()}).fit()
+    record = {'stage': dataclasses.asdict(stage)}
+    Trainer(task, dataset, stage.trainer, folder / 'prompts', record).fit()
     output = folder / 's2m_prompt_rcnn.safetensors'
     write_weights(output, model.state_dict())
     return output

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from torchvision.transforms import v2
 
-from ood_perception.training.losses import IGNORE, UNKNOWN
-from ood_perception.training.objects import Objects
+from ood_perception.labels import Label
+from ood_perception.training.data import Objects
 from ood_perception.training.recipes import as_array, as_image, seeded
 
 Array = np.ndarray
@@ -95,7 +95,7 @@ def paste(rng: Rng, image: Array, label: Array, rgb: Array, mask: Array) -> tupl
     y, x = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
     image, label = image.copy(), label.copy()
     image[y : y + h, x : x + w][mask] = rgb[mask]
-    label[y : y + h, x : x + w][mask] = UNKNOWN
+    label[y : y + h, x : x + w][mask] = Label.UNKNOWN
     return image, label
 
 
@@ -131,7 +131,7 @@ class UemAugmentation:
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
         image, label = random_crop(rng, image, label, self.crop)
-        image, label = centre(image, self.pad, 0), centre(label, self.pad, IGNORE)
+        image, label = centre(image, self.pad, 0), centre(label, self.pad, Label.VOID)
         if rng.random() < 0.5:
             image, label = image[:, ::-1], label[:, ::-1]
         if rng.random() < self.jitter:
@@ -147,7 +147,7 @@ def random_crop(
     h, w = label.shape
     if h < height or w < width:
         grown = max(h, height), max(w, width)
-        image, label = centre(image, grown, 0), centre(label, grown, IGNORE)
+        image, label = centre(image, grown, 0), centre(label, grown, Label.VOID)
         h, w = grown
     y, x = int(rng.integers(h - height + 1)), int(rng.integers(w - width + 1))
     return image[y : y + height, x : x + width], label[y : y + height, x : x + width]

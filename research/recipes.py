@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Array, Recipe
-from ood_perception.training.objects import Objects
+from ood_perception.training.data import Array, Objects, Recipe
 from ood_perception.training.recipes import RECIPES as USER_RECIPES
 from research.published_exposure import UemAugmentation, anomaly_mix, rpl_mix
 

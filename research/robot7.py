@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from ood_perception.checkpoints import read_checkpoint, resolve
-from ood_perception.training import cards, run
-from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training import run
+from ood_perception.training.checkpointing import TrainingError, write_weights
 from ood_perception.training.data import Frames
 from ood_perception.training.label_maps import load_label_map
 from ood_perception.training.parts import Parts
@@ -221,7 +221,7 @@ def start_from(weights: str, target: Path) -> Path:
         for key in ('fpn.head.weight', 'fpn.head.bias'):
             rows = [torch.from_numpy(table == c) for c in range(len(VOCABULARY))]
             state[key] = torch.stack([state[key][row].mean(0) for row in rows])
-    cards.write_weights(target, state)
+    write_weights(target, state)
     return target
 
 

@@ -13,14 +13,13 @@ import typer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ood_perception.labels import Label
 from ood_perception.models.compact import channels_last
 from ood_perception.scores.base import full, upsample
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import evenly
-from ood_perception.training.losses import IGNORE, UNKNOWN
+from ood_perception.training.data import Array, evenly
 from ood_perception.training.parts import SPLITS, Maps, Parts
-from ood_perception.training.uem import StageTask, Validate
-from ood_perception.training.validation import Array, sample_features
+from ood_perception.training.uem import StageTask, Validate, sample_features
 from research.commands import (
     Backbone,
     Cache,
@@ -44,29 +43,35 @@ def _encoder_decoder(model: Any) -> Parts:
         out = model.decode_head(maps)
         return out if model.used_classes is None else out[:, : model.used_classes]
 
-    return Parts(
-        model,
-        model.spec,
-        model.backbone,
-        logits,
-        None,
-        [model.decode_head],
-        backbone=model.backbone,
-    )
+    net = model.backbone
+    return Parts(model, model.spec, net, logits, None, net, [model.decode_head])
 
 
 def _dinov2(model: Any) -> Parts:
     def features(images: Tensor) -> list[Tensor]:
         return model.patch_maps(images, model.out_indices)
 
-    return Parts(model, model.spec, features, None, None, backbone=model)
+    return Parts(model, model.spec, features, None, None, model)
 
 
 SPLITS |= {'EncoderDecoder': _encoder_decoder, 'DINOv2': _dinov2}
 
 
 class FrozenMaps(StageTask):
-    """A stage whose samples may carry the frozen maps, computed before or read from the cache."""
+    """
+    A stage whose samples may carry the frozen maps, computed before or read from the cache.
+
+    Attributes:
+        label_stride: the loss sees every n-th row and column of the label.
+
+    """
+
+    label_stride = 1
+
+    def label(self, batch: dict[str, Any]) -> Tensor:
+        """Label int64 (B, H, W) that the loss sees."""
+        n = self.label_stride
+        return batch['label'][:, n // 2 :: n, n // 2 :: n].long()
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Make a batch of samples; maps are laid out as CPUs convolve them fastest."""
@@ -94,7 +99,7 @@ class SegmentorTask(FrozenMaps):
         parts: of the model.
         validate: see :class:`StageTask`.
         gmm: how a GMM head learns.
-        label_stride: see :class:`StageTask`.
+        label_stride: see :class:`FrozenMaps`.
 
     """
 
@@ -109,7 +114,8 @@ class SegmentorTask(FrozenMaps):
             raise TrainingError(
                 f'{type(parts.model).__name__} has no class head; train a uem_* model for DINOv2'
             )
-        super().__init__(parts, parts.decoder, validate, label_stride)
+        super().__init__(parts, parts.decoder, validate)
+        self.label_stride = label_stride
         self.gmm = GmmTraining.of(parts.model, CLASS_HEAD, gmm or GmmSettings())
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
@@ -128,7 +134,7 @@ class SegmentorTask(FrozenMaps):
 
 def known_target(label: Tensor) -> Tensor:
     """Labels int64 for the class loss: unknown pixels are ignored as void is."""
-    return label.long().masked_fill(label == UNKNOWN, IGNORE)
+    return label.long().masked_fill(label == Label.UNKNOWN, Label.VOID)
 
 
 def segmentation_loss(logits: Tensor, label: Tensor, class_weight: Tensor | None = None) -> Tensor:

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from ood_perception.checkpoints import read_checkpoint
-from ood_perception.models.compact import build_compact
-from ood_perception.training import cards
+from ood_perception.models.compact import Compact
 from ood_perception.training.calibrate import fit
+from ood_perception.training.checkpointing import write_weights
+from ood_perception.training.finishing import write_card
 from research import photographs, real_sets, robot7
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument('--how', default='', help='commands that made the weights, for the card')
     arguments = parser.parse_args()
     state = read_checkpoint(arguments.weights)
-    model = build_compact(len(robot7.VOCABULARY))
+    model = Compact(len(robot7.VOCABULARY))
     model.load_state_dict(state, strict=False)
     scores = real_sets.Scores(model.eval())
     drives = list(real_sets.drives(100_000, arguments.drives))
@@ -115,13 +116,13 @@ def main() -> None:
         numbers |= {f'{name} {key}': value for key, value in values.items()}
     numbers |= {f'calibration {key}': value for key, value in quality.items()}
     target = ROOT / 'ood_perception' / 'weights' / f'{arguments.name}.safetensors'
-    digest = cards.write_weights(target, state)
+    digest = write_weights(target, state)
     write_calibration(
         ROOT / 'config' / 'profiles' / f'{arguments.name}.yaml',
         calibration.slope,
         calibration.offset,
     )
-    cards.write_card(
+    write_card(
         target.with_suffix('.md'),
         {
             'name': arguments.name,

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ood_perception.training.cards import write_weights
-from ood_perception.training.checkpointing import TrainingError
+from ood_perception.training.checkpointing import TrainingError, write_weights
 from ood_perception.training.settings import Task, TrainSettings
 from ood_perception.training.trainer import Trainer
 

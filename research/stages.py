@@ -81,12 +81,10 @@ def make_task(
     kind: str, parts: Parts, stage: PaperStage, validation: Validate | None = None
 ) -> StageTask:
     """Make the task of a stage."""
-    gmm = GmmSettings(update_interval=stage.update_interval)
     if kind == 'segmentor':
+        gmm = GmmSettings(update_interval=stage.update_interval)
         return SegmentorTask(parts, validation, gmm, stage.label_stride)
-    names = ('paper', 'object_least', 'alpha')
-    options = {'gmm': gmm, **{name: getattr(stage, name) for name in names}}
-    return run.uem_task(parts, stage, validation, PaperUemTask, **options)
+    return PaperUemTask(parts, stage, validation)
 
 
 def _validation(job: run.Job, kind: str) -> Validate | None:
@@ -107,7 +105,7 @@ def _fast(
             # with `paper` the class logits drift, so they are not frozen
             samples = FrozenFeatures(samples, parts, kind == 'uem' and not stage.paper)
             threads = max(1, threads - workers)
-        elif parts.backbone is not None:
+        else:
             example = normalise(samples[(0, 0)]['image'][None], parts.spec)
             with torch.inference_mode():
                 parts.features = fast_features(parts.backbone, example)

@@ -238,7 +238,7 @@ def test_engines_are_tried_and_not_only_found(monkeypatch: pytest.MonkeyPatch) -
     finding = by_name(engines.check_engines())['engine onnxruntime']
     assert 'not installed (no_such_module)' in finding.text
     monkeypatch.setitem(engines.NEEDS, 'openvino', ('openvino', 'no_such_module'))
-    monkeypatch.setattr(engines, 'machine', lambda: 'x86_64')
+    monkeypatch.setattr(engines.platform, 'machine', lambda: 'x86_64')
     (finding,) = engines.check_installed()
     assert (finding.level, finding.remedy) == (WARN, 'pip install no-such-module')
 

@@ -19,8 +19,7 @@ from ood_perception.frames.colour import RawFrame
 from ood_perception.masks import MASK_MODELS, boxes, components
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model, dcnv3, efficientnet_lite
-from ood_perception.models.dcnv3_geometry import Geometry
-from ood_perception.models.folding import fold
+from ood_perception.models.heads import fold
 from ood_perception.profile import StageConfig, profile_names
 
 from fake_gpu import fake_gpu
@@ -75,8 +74,7 @@ def check(
     monkeypatch.setattr(components, 'ROUNDS', 1)
     for name in ('STARTS', 'START_ITERATIONS', 'START_MOVES'):
         monkeypatch.setattr(streaming_kmeans, name, 1)
-    points = Geometry.points
-    monkeypatch.setattr(Geometry, 'points', lambda self: points(self)[:1])
+    monkeypatch.setattr(dcnv3, 'POINTS', dcnv3.POINTS[:1])
     shallow = tuple((*stage[:4], 1) for stage in efficientnet_lite.STAGES)
     monkeypatch.setattr(efficientnet_lite, 'STAGES', shallow)
     if profile.mask_model.name.startswith('sam'):

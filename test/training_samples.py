@@ -61,7 +61,7 @@ SETTINGS = TrainSettings(
 
 def stage(kind=Stage, **changes):
     """Stage of a kind with some values changed, those of its trainer too."""
-    own = {k: changes.pop(k) for k in list(changes) if k in SETTINGS.to_dict()}
+    own = {k: changes.pop(k) for k in list(changes) if k in vars(SETTINGS)}
     return kind(dataclasses.replace(SETTINGS, **own), **changes)
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import yaml
 
-from ood_perception.profile import Profile
 from ood_perception.ros.outputs import TOPICS
 from ood_perception.ros.services import SERVICES
 from ood_perception.ros.settings import (
@@ -32,6 +31,7 @@ from ood_perception.ros.settings import (
     fields,
 )
 from ood_perception.ros.subscriptions import INPUTS
+from tools.profile_schema import profile_schema
 
 PAGE = 'docs/topics_and_parameters.md'
 CONFIG = 'config/ood.yaml'
@@ -73,7 +73,7 @@ def schema_text() -> str:
         '$schema': 'https://json-schema.org/draft/2020-12/schema',
         '$comment': 'Written by python -m tools.reference',
     }
-    return json.dumps({**head, **Profile.json_schema()}, indent=2, ensure_ascii=False) + '\n'
+    return json.dumps({**head, **profile_schema()}, indent=2, ensure_ascii=False) + '\n'
 
 
 def tables() -> dict[str, str]:

@@ -77,21 +77,15 @@ class Bag:
     What metadata.yaml says is believed only where the files have nothing better to say: topics
     are told apart by name and type, whatever their QoS, and counts are those of the files.
 
-    Attributes:
-        connections: topics as rosbags' connections, one for each name and type.
-        start_time: of the first message, ns.
-        end_time: after the last message, ns.
-        damage: what is missing of the bag; '' = nothing.
-
     Raises:
         BagError: no such bag, or nothing of it can be read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.connections: list[Any] = []
-        self.damage = ''
-        self.start_time = self.end_time = 0
+        self.connections: list[Any] = []  # as of rosbags, one for each name and type
+        self.damage = ''  # what is missing of the bag; '' = nothing
+        self.start_time = self.end_time = 0  # of the first message, after the last one, ns
         self._reader: Any = None
         self._storages: list[Any] = []
 
@@ -108,14 +102,15 @@ class Bag:
                 )
         self.connections = list(merged.values())
         filled = [s for s in self._storages if any(c.msgcount for c in s.connections)]
-        times = [(getattr(s, 'metadata', s)) for s in filled]
+        times = [getattr(s, 'metadata', s) for s in filled]
         self.start_time = min((t.start_time for t in times), default=(1 << 63) - 1)
         self.end_time = max((t.end_time for t in times), default=0)
         self._compare_with_promise()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        for opened in [self._reader] if self._reader is not None else self._storages:
+            opened.close()
 
     def messages(
         self, connections: Collection[Any] = (), start: int | None = None, stop: int | None = None
@@ -209,12 +204,7 @@ class Bag:
     def _compare_with_promise(self) -> None:
         if self._reader is None:
             return
-        have: Counter[str] = Counter()
-        for c in self.connections:
-            have[c.topic] += c.msgcount
-        promised: Counter[str] = Counter()
-        for c in self._reader.connections:
-            promised[c.topic] += c.msgcount
+        have, promised = _counts(self.connections), _counts(self._reader.connections)
         for topic, count in promised.items():
             if count > have[topic]:
                 self._damaged(
@@ -226,14 +216,12 @@ class Bag:
         kept = [t for t in (self.damage, *texts) if t]
         self.damage = '; '.join(sorted(kept, key=lambda t: 'cut off' not in t))
 
-    def _close(self) -> None:
-        reader, self._reader = self._reader, None
-        storages, self._storages = self._storages, []
-        if reader is not None:
-            reader.close()
-            return
-        for storage in storages:
-            storage.close()
+
+def _counts(connections: list[Any]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for c in connections:
+        found[c.topic] += c.msgcount
+    return found
 
 
 def topics(path: str | Path) -> list[Topic]:

@@ -10,10 +10,12 @@ without), a webcam, or the proving ground. What a file is, its bytes say.
 
 from __future__ import annotations
 
+import itertools
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -142,8 +144,6 @@ def open_source(
 
 
 def _resized(source: Source, width: int, height: int) -> Source:
-    from dataclasses import replace
-
     def items() -> Iterator[Item]:
         for item in source.items():
             image = item.image
@@ -200,15 +200,14 @@ def _looks_like_picture(path: Path) -> bool:
 
 
 def _pictures(files: list[Path], name: str, intensity: tuple[float, float] | None) -> Source:
-    stems = [f.stem.lower() for f in files if f.is_file()]
+    stems = Counter(f.stem.lower() for f in files if f.is_file())
     notes: list[str] = []
 
     def items() -> Iterator[Item]:
         mapping = Intensity(intensity)
         for file in files:
             # Two files of one stem keep their suffixes in what is written about them.
-            unique = stems.count(file.stem.lower()) <= 1
-            label = file.stem if unique else file.name
+            label = file.stem if stems[file.stem.lower()] <= 1 else file.name
             image, reason = None, ''
             try:
                 if file.is_dir():
@@ -303,20 +302,18 @@ def _webcam(number: int, width: int, height: int) -> Source:
     def items() -> Iterator[Item]:
         capture = opened()
         try:
-            count = 0
-            while True:
+            for count in itertools.count():
                 good, image = capture.read()
                 if not good:
                     return
                 rgb = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
                 yield _numbered(count, rgb, None)
-                count += 1
         finally:
             capture.release()
 
-    probe_capture = opened()
-    rate = float(probe_capture.get(cv2.CAP_PROP_FPS) or 0.0)
-    probe_capture.release()
+    first = opened()
+    rate = float(first.get(cv2.CAP_PROP_FPS) or 0.0)
+    first.release()
     rate = rate if 0 < rate < 1000 else 0.0
     source = Source(name, rate, 0, 0.0, True, items, kind='webcam')
     return _resized(source, width, height) if width else source

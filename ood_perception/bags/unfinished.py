@@ -24,20 +24,13 @@ NOT_LESS = (1 << 63) - 1
 
 
 class UnfinishedMcap:
-    """
-    Reader with the methods of rosbags' storages that this package uses.
-
-    Attributes:
-        connections: topics as rosbags' connections, with the messages that are left.
-        start_time: of the first message left, ns.
-        end_time: after the last message left, ns.
-        damage: where the file ends; '' where nothing is missing.
-    """
+    """Reader with the methods of rosbags' storages that this package uses."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.connections: list[Any] = []
-        self.start_time, self.end_time, self.damage = NOT_LESS, 0, ''
+        self.connections: list[Any] = []  # as of rosbags, with the messages that are left
+        self.start_time, self.end_time = NOT_LESS, 0  # of the first message, after the last, ns
+        self.damage = ''  # where the file ends; '' where nothing is missing
 
     def open(self) -> None:
         """Read the file once, to count. Raises OSError."""

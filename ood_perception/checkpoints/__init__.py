@@ -3,10 +3,9 @@
 
 """Official checkpoints in, strict reports out; weights are data."""
 
-from ood_perception.checkpoints.loading import load_checkpoint
+from ood_perception.checkpoints.loading import LoadReport, load_checkpoint
 from ood_perception.checkpoints.reading import read_checkpoint
-from ood_perception.checkpoints.report import CheckpointError, LoadReport, WeightsMissing
-from ood_perception.checkpoints.store import resolve
+from ood_perception.checkpoints.store import CheckpointError, WeightsMissing, resolve
 
 __all__ = [
     'CheckpointError',

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.checkpoints.loading import match, parts
+from ood_perception.checkpoints.loading import LoadReport, match, parts
 from ood_perception.checkpoints.origins import detect_origin
 from ood_perception.checkpoints.reading import read_checkpoint
-from ood_perception.checkpoints.report import CheckpointError, LoadReport
+from ood_perception.checkpoints.store import CheckpointError
 
 FAMILIES: dict[str, str | tuple[str, ...]] = {
     'mmseg': 'internimage_',

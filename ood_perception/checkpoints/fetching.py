@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ood_perception.checkpoints.reading import check_kind
-from ood_perception.checkpoints.report import CheckpointError, WeightsMissing
-from ood_perception.checkpoints.store import Entry, cache_folder, wrong_sha256
+from ood_perception.checkpoints.store import (
+    CheckpointError,
+    Entry,
+    WeightsMissing,
+    cache_folder,
+    wrong_sha256,
+)
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60.0
@@ -48,15 +53,18 @@ def fetch(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if source is not None:
-            part.unlink(missing_ok=True)
-            _copy(_in_folder(entry, Path(source).expanduser()), part, progress)
+            _copy(entry, Path(source).expanduser(), part, progress)
         else:
             _download(entry, part, progress)
     except OSError as error:
         if isinstance(error, (CheckpointError, WeightsMissing)):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(entry, target.parent) from error
+            free = shutil.disk_usage(target.parent).free >> 20
+            raise CheckpointError(
+                f'{entry.name}: no space in {target.parent} ({free} MB free); make room or set '
+                f'OOD_WEIGHTS to a folder on another disk'
+            ) from error
         raise CheckpointError(f'{entry.name}: cannot fetch to {target}: {error}') from error
     try:
         with part.open('rb') as file:
@@ -70,17 +78,13 @@ def fetch(
     return target
 
 
-def _in_folder(entry: Entry, source: Path) -> Path:
+def _copy(entry: Entry, source: Path, part: Path, progress: Progress) -> None:
     path = source / entry.file if source.is_dir() else source
     if not path.is_file():
         raise WeightsMissing(f'{entry.name}: no file at {path} (the file is named {entry.file})')
-    return path
-
-
-def _copy(source: Path, part: Path, progress: Progress) -> None:
-    total = source.stat().st_size
+    total = path.stat().st_size
     _need_space(part, total)
-    with source.open('rb') as file, part.open('wb') as out:
+    with path.open('rb') as file, part.open('wb') as out:
         _pump(file, out, 0, total, progress)
 
 
@@ -140,11 +144,3 @@ def _pump(source: Any, out: BinaryIO, done: int, total: int, progress: Progress)
 def _need_space(part: Path, size: int) -> None:
     if size > shutil.disk_usage(part.parent).free:
         raise OSError(errno.ENOSPC, 'no space left on device', str(part))
-
-
-def _no_space(entry: Entry, folder: Path) -> CheckpointError:
-    free = shutil.disk_usage(folder).free >> 20
-    return CheckpointError(
-        f'{entry.name}: no space in {folder} ({free} MB free); make room or set OOD_WEIGHTS to a '
-        f'folder on another disk'
-    )

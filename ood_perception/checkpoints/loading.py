@@ -1,22 +1,70 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Load a checkpoint into a model: strict, all or nothing, with a report."""
+"""Load a checkpoint into a model: strict, all or nothing, with a report; and files of our own."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ood_perception.checkpoints.origins import ORIGINS, Converted, detect_origin
 from ood_perception.checkpoints.reading import read_checkpoint, tensors_of
-from ood_perception.checkpoints.report import CheckpointError, LoadReport
+from ood_perception.checkpoints.store import CheckpointError, resolve
 
 PREFIX_DEPTH = 4  # parts of a key that a wrapper may have put in front, at most
+
+
+@dataclass
+class LoadReport:
+    """Every key of a checkpoint, by what became of it."""
+
+    origin: str  # whose format it was: mmseg, dinov2, uem, detectron2, sam or ours
+    used: list[str] = field(default_factory=list)  # keys of the checkpoint that were loaded
+    # keys of the checkpoint that the model does not need -> why
+    ignored: dict[str, str] = field(default_factory=dict)
+    # parameters of the model that the checkpoint lacks
+    missing: list[str] = field(default_factory=list)
+    # parameter -> (shape in the checkpoint, shape in the model)
+    wrong_shape: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    # keys of the checkpoint that nothing accounts for
+    unexpected: list[str] = field(default_factory=list)
+    # parameters that the checkpoint lacks and that inference does not need
+    optional: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is missing, wrong-shaped or unexpected."""
+        return not (self.missing or self.wrong_shape or self.unexpected)
+
+    def __str__(self) -> str:
+        parts = [f'origin {self.origin}', f'{len(self.used)} keys used']
+        if self.ignored:
+            reasons = ', '.join(sorted(set(self.ignored.values())))
+            parts.append(f'{len(self.ignored)} ignored ({reasons})')
+        if self.optional:
+            parts.append(f'{len(self.optional)} optional ones absent')
+        if self.missing:
+            parts.append(f'{len(self.missing)} missing ({_some(self.missing)})')
+        if self.wrong_shape:
+            shapes = [f'{k} is {got}, expected {to}' for k, (got, to) in self.wrong_shape.items()]
+            parts.append(f'{len(shapes)} of the wrong shape ({_some(shapes)})')
+        if self.unexpected:
+            parts.append(f'{len(self.unexpected)} unexpected ({_some(self.unexpected)})')
+        return '; '.join(parts)
+
+
+def _some(names: Collection[str], limit: int = 3) -> str:
+    shown = list(names)[:limit]
+    return ', '.join(shown) + (', ...' if len(names) > limit else '')
 
 
 def load_checkpoint(
@@ -163,3 +211,52 @@ def _adapt_classes(model: nn.Module, converted: Converted, report: LoadReport) -
         return False
     set_num_classes(len(weight))
     return True
+
+
+def load_exactly(module: nn.Module, weights: str) -> None:
+    """
+    Load a safetensors file into a module, every key and shape equal.
+
+    Args:
+        weights: ``package:FILE`` for a file in ``ood_perception/weights``, a path, or a name of
+            the weights catalogue.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no safetensors file, or keys or shapes differ; the message names them.
+    """
+    path = resolve(weights)
+    try:
+        module.load_state_dict(load_file(path), strict=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f'weights {path}: {error}') from error
+
+
+def read_tensors(reference: str, keys: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """
+    Read tensors of learnt statistics and the text stored beside them.
+
+    Args:
+        reference: as `weights` of :func:`load_exactly`.
+        keys: tensors that the file must hold, all finite.
+
+    Returns:
+        Tensors by key, on the host, and the file's metadata.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no safetensors file, a tensor is missing, or one holds NaN or infinity.
+    """
+    path = resolve(reference)
+    try:
+        with safe_open(str(path), 'pt') as file:
+            metadata = dict(file.metadata() or {})
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+    except SafetensorError as error:
+        raise ValueError(f'{path} is no safetensors file: {error}') from error
+    missing = [key for key in keys if key not in state]
+    if missing:
+        raise ValueError(f'{path} lacks {", ".join(missing)}')
+    if not all(bool(torch.isfinite(state[key]).all()) for key in keys):
+        raise ValueError(f'{path} holds NaN or infinity')
+    return state, metadata

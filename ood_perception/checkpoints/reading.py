@@ -25,8 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ood_perception.checkpoints.report import CheckpointError, WeightsMissing
-from ood_perception.checkpoints.store import SUFFIXES
+from ood_perception.checkpoints.store import SUFFIXES, CheckpointError, WeightsMissing
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +144,13 @@ _RESTRICTED_PICKLE = SimpleNamespace(
 )
 
 
+_BROKEN = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError,
+    AttributeError, IndexError, ImportError, MemoryError,
+)  # fmt: skip
+"""What torch and pickle raise for a file that is damaged or no checkpoint."""
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """
     Read the tensors of a weight file, on the CPU, without running anything in it.
@@ -169,11 +175,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     with path.open('rb') as file:
         head = file.read(512)
     check_kind(path, head)
-    if _is_safetensors(head):
-        return _read_safetensors(path)
-    if path.suffix == '.safetensors':
-        if head.startswith((b'PK', b'\x80')):
-            raise CheckpointError(f'{path}: a file of torch.save, not safetensors; name it .pth')
+    named = path.suffix == '.safetensors'
+    if named and head.startswith((b'PK', b'\x80')) and not _is_safetensors(head):
+        raise CheckpointError(f'{path}: a file of torch.save, not safetensors; name it .pth')
+    if named or _is_safetensors(head):
         return _read_safetensors(path)
     return tensors_of(_read_pickled(path), str(path))
 
@@ -267,10 +272,7 @@ FOREIGN = {
     b'7z\xbc\xaf': 'a 7z archive; unpack it first',
     b'ustar': 'a tar archive; unpack it first',
     b'\x08\x03\x12': 'an ONNX network',
-    b'\x08\x07\x12': 'an ONNX network',
-    b'\x08\x08\x12': 'an ONNX network',
-    b'\x08\x09\x12': 'an ONNX network',
-    b'\x08\x0a\x12': 'an ONNX network',
+    **{bytes([8, version, 18]): 'an ONNX network' for version in range(7, 11)},
 }
 """First bytes of files that people mistake for weights -> what they are."""
 
@@ -317,35 +319,23 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> Any:
-    zipped = zipfile.is_zipfile(path)
-    options: dict[str, Any] = {'map_location': 'cpu', 'mmap': True} if zipped else {}
+    options: dict[str, Any] = {'map_location': 'cpu', 'mmap': zipfile.is_zipfile(path)}
     try:
         try:
             with warnings.catch_warnings():
                 # torch warns of pickle protocols above 2; what it cannot read is read below.
                 warnings.simplefilter('ignore')
-                return torch.load(path, weights_only=True, **{'map_location': 'cpu', **options})
+                return torch.load(path, weights_only=True, **options)
         except pickle.UnpicklingError:
             return torch.load(
-                path,
-                weights_only=False,
-                pickle_module=_RESTRICTED_PICKLE,
-                **{'map_location': 'cpu', **options},
+                path, weights_only=False, pickle_module=_RESTRICTED_PICKLE, **options
             )
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        if 'is not data' in reason:
+    except _BROKEN as error:
+        reason = next(iter(str(error).splitlines()), 'end')
+        if isinstance(error, pickle.UnpicklingError) and 'is not data' in reason:
             raise CheckpointError(f'{path}: refused, nothing of it was run: {reason}') from error
-        raise _unreadable(path, reason) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
-        raise _unreadable(path, str(error).splitlines()[0] if str(error) else 'end') from error
-    except (AttributeError, IndexError, ImportError, UnicodeDecodeError, MemoryError) as error:
-        raise _unreadable(path, str(error)) from error
-
-
-def _unreadable(path: Path, reason: str) -> CheckpointError:
-    reason = reason.partition('. ')[0]  # what torch advises behind it does not apply here
-    return CheckpointError(
-        f'{path}: truncated or not a checkpoint ({path.stat().st_size} bytes: {reason}); '
-        f'fetch it again'
-    )
+        reason = reason.partition('. ')[0]  # what torch advises behind it does not apply here
+        raise CheckpointError(
+            f'{path}: truncated or not a checkpoint ({path.stat().st_size} bytes: {reason}); '
+            f'fetch it again'
+        ) from error

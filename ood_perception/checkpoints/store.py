@@ -14,13 +14,29 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ood_perception.checkpoints.report import WeightsMissing
+
+class CheckpointError(ValueError):
+    """
+    A checkpoint cannot be used; the message is one line that says why and what to do.
+
+    Attributes:
+        report: the `loading.LoadReport`, None where the file could not even be read.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class WeightsMissing(FileNotFoundError, ValueError):
+    """A weight file is not on this machine; the message says which command gets it."""
+
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent / 'weights'
 """Files shipped with the package, named `package:FILE` in profiles."""
@@ -52,13 +68,7 @@ class Entry:
 def catalogue() -> dict[str, Entry]:
     """Every known file by name, in the order of catalogue.yaml."""
     text = (Path(__file__).parent / 'catalogue.yaml').read_text(encoding='utf-8')
-    known = {f.name for f in fields(Entry)}
-    entries = {}
-    for name, values in yaml.safe_load(text).items():
-        if unknown := set(values) - known:
-            raise ValueError(f'catalogue.yaml: {name}: unknown keys {sorted(unknown)}')
-        entries[name] = Entry(name=name, **values)
-    return entries
+    return {name: Entry(name=name, **values) for name, values in yaml.safe_load(text).items()}
 
 
 def find_entry(name: str, others: Iterable[str] = ()) -> Entry:
@@ -79,11 +89,8 @@ def cache_folder() -> Path:
 
 def cached_path(entry: Entry) -> Path | None:
     """Path of an entry's file in the cache, a converted one first; None if it is not there."""
-    for name in (f'{entry.name}.safetensors', entry.file):
-        path = cache_folder() / name
-        if path.is_file():
-            return path
-    return None
+    paths = (cache_folder() / name for name in (f'{entry.name}.safetensors', entry.file))
+    return next(filter(Path.is_file, paths), None)
 
 
 def resolve(reference: str | Path) -> Path:

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from ood_perception.cli.common import CONSOLE, bar, parse_size, stopped_by_signals, told
+
 Port = Annotated[int, typer.Option(help='Port of the page on this machine, 0 = any.')]
 
 
@@ -43,48 +45,42 @@ def camera(
 
     Topics: /camera/image_raw, /camera/image_raw/compressed and /camera/camera_info.
     """
-    from ood_perception.cli import progress
 
-    width, height = progress.parse_size(size, empty=True)
-    try:
-        from ood_perception.bags.sources import open_source
-        from ood_perception.ros.tools.camera import run_camera
+    width, height = parse_size(size, empty=True)
+    from ood_perception.bags.sources import open_source
+    from ood_perception.ros.tools.camera import run_camera
 
-        opened = open_source(source, width, height)
-        total = min(frames or opened.length, opened.length or frames) if not loop else frames
-        with contextlib.ExitStack() as stack:
-            stop = stack.enter_context(progress.stopped_by_signals())
-            if view:
-                from ood_perception.ros.tools.live import node_process
-                from ood_perception.ros.tools.view import serve
+    opened = open_source(source, width, height)
+    total = min(frames or opened.length, opened.length or frames) if not loop else frames
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stopped_by_signals())
+        if view:
+            from ood_perception.ros.tools.live import node_process
+            from ood_perception.ros.tools.view import serve
 
-                base = f'{"/" + namespace.strip("/")}/image_raw'
-                log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / 'node.log'
-                stack.enter_context(node_process([f'profile:={profile}'], base, log))
-                address = stack.enter_context(serve(port=port))
-                progress.CONSOLE.print(
-                    f'open {address} (the first picture comes when the node is ready)'
-                )
-                namespace, wait = base.removesuffix('/image_raw'), wait or 120.0
-            show = stack.enter_context(progress.bar(f'camera {opened.name}', total or None))
-            sent = run_camera(
-                opened,
-                namespace=namespace,
-                rate=rate,
-                frames=frames,
-                loop=loop,
-                wait=wait,
-                stop=stop,
-                on_frame=show,
-                transport=transport,
-                frame_id=frame_id,
-                quality=quality,
-                qos_name=qos,
-            )
-    except (ValueError, ImportError) as error:
-        raise progress.fail(error) from None
-    progress.told(opened)
-    progress.CONSOLE.print(f'{sent} frames sent')
+            base = f'{"/" + namespace.strip("/")}/image_raw'
+            log = Path(stack.enter_context(tempfile.TemporaryDirectory())) / 'node.log'
+            stack.enter_context(node_process([f'profile:={profile}'], base, log))
+            address = stack.enter_context(serve(port=port))
+            CONSOLE.print(f'open {address} (the first picture comes when the node is ready)')
+            namespace, wait = base.removesuffix('/image_raw'), wait or 120.0
+        show = stack.enter_context(bar(f'camera {opened.name}', total or None))
+        sent = run_camera(
+            opened,
+            namespace=namespace,
+            rate=rate,
+            frames=frames,
+            loop=loop,
+            wait=wait,
+            stop=stop,
+            on_frame=show,
+            transport=transport,
+            frame_id=frame_id,
+            quality=quality,
+            qos_name=qos,
+        )
+    told(opened)
+    CONSOLE.print(f'{sent} frames sent')
 
 
 def view(
@@ -94,13 +90,9 @@ def view(
     port: Port = 8080,
 ) -> None:
     """Show a topic of a running node in a browser on this machine, until Ctrl-C."""
-    from ood_perception.cli.progress import CONSOLE, fail, stopped_by_signals
 
-    try:
-        from ood_perception.ros.tools.view import serve
+    from ood_perception.ros.tools.view import serve
 
-        with stopped_by_signals() as stop, serve(topic, port) as address:
-            CONSOLE.print(f'open {address}')
-            stop.wait()
-    except (ValueError, ImportError) as error:
-        raise fail(error) from None
+    with stopped_by_signals() as stop, serve(topic, port) as address:
+        CONSOLE.print(f'open {address}')
+        stop.wait()

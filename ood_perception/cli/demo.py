@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from ood_perception.cli.options import IntensityRange, ProfileName
+from ood_perception.cli import common
 
 SEED = 1007
 """Of the rendered drive; training uses seeds below 1000."""
@@ -33,110 +35,92 @@ def demo(
     seconds: Annotated[float, typer.Option(help='Length of the drive.', min=1.0)] = 12.0,
     seed: Annotated[int, typer.Option(help='Seed of the rendered drive.')] = SEED,
     source: Annotated[
-        str,
-        typer.Option('--input', help='Your own pictures, video or rosbag2.'),
+        str, typer.Option('--input', help='Your own pictures, video or rosbag2.')
     ] = '',
     topic: Annotated[
         str, typer.Option(help="Image topic of your rosbag2; '' = the only one.")
     ] = '',
-    profile: ProfileName = 'compact',
+    profile: common.ProfileName = 'compact',
     rate: Annotated[
         float, typer.Option(help='Frames per second in the stamps of pictures.', min=0.01)
     ] = 10.0,
-    intensity_range: IntensityRange = '',
+    intensity_range: common.IntensityRange = '',
 ) -> None:
     """Play a drive (or your frames) to the node and write report.html and summary.json."""
-    from rich.console import Console
-
     from ood_perception.bags import reading as bags
-    from ood_perception.cli.progress import bar, fail, note, parse_range, printable
-    from ood_perception.ros.tools.live import LiveError, run_live
+    from ood_perception.bags import writing
+    from ood_perception.ros.tools.live import run_live
+    from ood_simulation import ProvingGround
 
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
-    intensity, parameters = parse_range(intensity_range), []
+    intensity, parameters = common.parse_range(intensity_range), []
     if intensity is not None:
         parameters = [f'intensity_range:=[{intensity[0]}, {intensity[1]}]']
     lockstep = False
-    try:
-        given = Path(source).expanduser()
-        for name in ('drive', 'run'):
-            _make_room(output / name, given if source else None)
-        if source and given.exists() and bags.is_bag(given):
-            bag, image_topic = given, bags.image_topic(given, topic)
-        else:
-            bag, image_topic = output / 'drive', '/camera/image_raw'
-            lockstep = write_bag(bag, source, seconds, seed, rate, intensity)
-        console.print(f'Starting the node with profile {profile} (loads and warms up)')
-        with bar('playing to the node', None) as show:
-            run = run_live(
-                bag,
-                output / 'run',
-                profile=profile,
-                image_topic=image_topic,
-                on_progress=lambda done, total: show(round(done)),
-                parameters=parameters,
-                lockstep=lockstep,
-            )
-    except (LiveError, ValueError) as error:
-        raise fail(error) from None
+    given = Path(source).expanduser()
+    for name in ('drive', 'run'):
+        _make_room(output / name, given if source else None)
+    bag, image_topic = output / 'drive', '/camera/image_raw'
+    if not source:
+        ground = ProvingGround(seed, unknowns=UNKNOWNS, weather=DAYLIGHT[seed % len(DAYLIGHT)])
+        what, length = f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)
+        with common.bar(what, length) as show:
+            writing.write_drive(bag, ground.drive(seconds), focal=ground.focal, on_frame=show)
+    elif given.exists() and bags.is_bag(given):
+        bag, image_topic = given, bags.image_topic(given, topic)
+    else:
+        lockstep = write_pictures(bag, source, rate, intensity)
+    console.print(f'Starting the node with profile {profile} (loads and warms up)')
+    with common.bar('playing to the node', None) as show:
+        run = run_live(
+            bag,
+            output / 'run',
+            profile=profile,
+            image_topic=image_topic,
+            on_progress=lambda done, total: show(round(done)),
+            parameters=parameters,
+            lockstep=lockstep,
+        )
     from ood_perception.evaluation.joining import Recording, Topics
+    from ood_perception.evaluation.pictures import photograph_panels
     from ood_perception.evaluation.replay import evaluate_live
     from ood_perception.evaluation.report import write_report
+    from ood_perception.pipeline import Pipeline
 
-    with bar('scoring', None):
+    with common.bar('scoring', None):
         played = Recording(bag, Topics(image=image_topic))
         evaluated = evaluate_live(run, played, profile)
-        beside = [] if source else _photographs(profile)
+        beside = (
+            [] if source else photograph_panels(Pipeline.from_profile(profile, engine='eager'))
+        )
         write_report(output / 'report.html', [evaluated], photographs=beside)
     (output / 'summary.json').write_text(json.dumps(evaluated.summary, indent=2) + '\n')
     show_table(console, evaluated.summary)
     for problem, count in evaluated.problems.items():
-        note(f'{problem} ({count}x)')
+        common.note(f'{problem} ({count}x)')
     dropped = run.frames_in - int(evaluated.summary['frames_out'])
     if dropped > 0:
         why = 'they came faster than the node takes them; ood run processes every frame'
-        note(f'{dropped} of {run.frames_in} frames were dropped: {why}')
-    text = printable(f'Open {output / "report.html"}; numbers: {output}/summary.json')
+        common.note(f'{dropped} of {run.frames_in} frames were dropped: {why}')
+    text = common.printable(f'Open {output / "report.html"}; numbers: {output}/summary.json')
     console.print(text, markup=False)
 
 
-def _photographs(profile: str) -> list[tuple[str, Any]]:
-    from ood_perception.evaluation.photographs import panels
-    from ood_perception.pipeline import Pipeline
-
-    return panels(Pipeline.from_profile(profile, engine='eager'))
-
-
-def write_bag(
-    path: Path,
-    source: str,
-    seconds: float,
-    seed: int,
-    rate: float,
-    intensity: tuple[float, float] | None = None,
+def write_pictures(
+    path: Path, source: str, rate: float, intensity: tuple[float, float] | None
 ) -> bool:
     """
-    Write the rendered drive with labels, or somebody's pictures without, as a rosbag2.
-
-    Returns:
-        True where the source has no rate of its own, so that no frame need be dropped.
+    Write somebody's pictures as a rosbag2; True where they have no rate, so that none need drop.
 
     Raises:
         SourceError: the source cannot be opened, or yields nothing.
     """
     from ood_perception.bags import writing
     from ood_perception.bags.sources import nothing, open_source
-    from ood_perception.cli.progress import bar, note, told
     from ood_perception.frames.picture import MIN_SIDE
-    from ood_simulation import ProvingGround, SimulatedFrame
+    from ood_simulation import SimulatedFrame
 
-    if not source:
-        weather = DAYLIGHT[seed % len(DAYLIGHT)]
-        ground = ProvingGround(seed, unknowns=UNKNOWNS, weather=weather)
-        with bar(f'rendering a drive of {seconds:g} s', round(seconds * ground.rate)) as show:
-            writing.write_drive(path, ground.drive(seconds), focal=ground.focal, on_frame=show)
-        return False
     opened = open_source(source, intensity=intensity)
     step = 1 / (opened.rate or rate)
 
@@ -144,7 +128,7 @@ def write_bag(
         index = 0
         for item in opened.items():
             if index == MOST:
-                note(f'only the first {MOST} frames of {opened.name} are taken')
+                common.note(f'only the first {MOST} frames of {opened.name} are taken')
                 return
             image, reason = item.image, item.reason
             if image is not None and min(image.shape[:2]) < MIN_SIDE:
@@ -156,9 +140,9 @@ def write_bag(
             yield SimulatedFrame(image, None, None, None, index * step)  # type: ignore[arg-type]
             index += 1
 
-    with bar(f'reading {opened.name}', opened.length or None) as show:
+    with common.bar(f'reading {opened.name}', opened.length or None) as show:
         count = writing.write_drive(path, frames(), labels='', on_frame=show)
-    told(opened)
+    common.told(opened)
     if not count:
         raise nothing(opened)
     return not opened.rate
@@ -181,7 +165,6 @@ def _within(image: Any, name: str) -> Any:
     """Picture of no more pixels than the node takes."""
     import cv2
 
-    from ood_perception.cli.progress import note
     from ood_perception.frames.picture import MAX_PIXELS
 
     height, width = image.shape[:2]
@@ -189,14 +172,12 @@ def _within(image: Any, name: str) -> Any:
         return image
     scale = (MAX_PIXELS / (height * width)) ** 0.5
     size = (max(1, int(width * scale)), max(1, int(height * scale)))
-    note(f'{name}: {width}x{height} is scaled to {size[0]}x{size[1]} for the node')
+    common.note(f'{name}: {width}x{height} is scaled to {size[0]}x{size[1]} for the node')
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def show_table(console: Any, summary: dict[str, Any]) -> None:
     """Print what a person asks first; all figures are in summary.json."""
-    from rich.table import Table
-
     from ood_perception.evaluation.report import objects_found
 
     table = Table(show_header=False)

@@ -1,7 +1,11 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""`ood evaluate`: a bag, a benchmark's folder, or the proving ground; one report for all."""
+"""
+`ood evaluate`: a bag, a benchmark's folder, or the proving ground; one report for all.
+
+`ood compare` puts several such reports side by side.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from ood_perception.cli.options import Device, IntensityRange, ProfileName
+from ood_perception.cli import common
 
 if TYPE_CHECKING:
     from ood_perception.evaluation.evaluator import Evaluation, Evaluator
     from ood_perception.evaluation.joining import Recording, Topics
 
-app = typer.Typer(no_args_is_help=True, help='Measure a profile on bags, folders or drives.')
+app = common.group('Measure a profile on bags, folders or drives.')
 
 Output = Annotated[Path, typer.Option(help='Folder of report.html, report.json, report.csv.')]
 Mode = Annotated[str, typer.Option(help='Pixel metrics: streaming, exact, smiyc or uem.')]
@@ -70,8 +76,7 @@ class BagWork:
     def recording(self, bag: Path, folder: Path) -> Recording:
         """Bag with its labels: of the folder, where one is given, else its own."""
         from ood_perception.evaluation.joining import Recording
-        from ood_perception.evaluation.label_folder import LabelFolder
-        from ood_perception.evaluation.labels import LabelValues
+        from ood_perception.evaluation.labels import LabelFolder, LabelValues
 
         values = LabelValues(more=self.values)
         labels = LabelFolder(folder, values) if self.labels else None
@@ -96,8 +101,8 @@ class BagWork:
 def bag(
     bags: Annotated[list[Path], typer.Argument(help='rosbag2 folders or files.')],
     output: Output = Path('evaluation'),
-    profile: ProfileName = 'compact',
-    device: Device = 'auto',
+    profile: common.ProfileName = 'compact',
+    device: common.Device = 'auto',
     live: Annotated[bool, typer.Option(help='Play it over DDS to a node at its rate.')] = False,
     rate: Annotated[float, typer.Option(help='Speed of the live replay.')] = 1.0,
     image: Annotated[str, typer.Option(help='Topic of the images.')] = '/camera/image_raw',
@@ -110,63 +115,59 @@ def bag(
     track: Track = '',
     write: Annotated[bool, typer.Option(help='Write the outputs as a bag, too.')] = False,
     workers: Workers = 1,
-    intensity_range: IntensityRange = '',
+    intensity_range: common.IntensityRange = '',
     ignore_zone: Zones = None,
     require: Required = None,
 ) -> None:
     """Evaluate bags: every frame in this process, or live over DDS."""
-    from ood_perception.cli.progress import bar, fail, parse_range
     from ood_perception.evaluation.joining import Topics
     from ood_perception.evaluation.labels import parse_values
 
-    intensity = parse_range(intensity_range)
+    intensity = common.parse_range(intensity_range)
     zones, required = _zones(ignore_zone), _required(require)
     topics = Topics(image, anomaly, instances, depth=depth)
-    try:
-        meaning = parse_values(values)
-        work = BagWork(profile, device, mode, track, zones, topics, labels, meaning, intensity)
-        if live:
-            if len(bags) != 1:
-                raise ValueError(f'live: expected one bag, got {len(bags)}')
-            from ood_perception.evaluation.replay import evaluate_live
-            from ood_perception.ros.tools.live import run_live
+    meaning = parse_values(values)
+    work = BagWork(profile, device, mode, track, zones, topics, labels, meaning, intensity)
+    if live:
+        if len(bags) != 1:
+            raise ValueError(f'live: expected one bag, got {len(bags)}')
+        from ood_perception.evaluation.replay import evaluate_live
+        from ood_perception.ros.tools.live import run_live
 
-            source = work.recording(bags[0], Path(labels))
-            with bar('playing to the node', None) as show:
-                run = run_live(
-                    bags[0],
-                    output / 'run',
-                    profile=profile,
-                    device=device,
-                    image_topic=image,
-                    rate=rate,
-                    on_progress=lambda done, total: show(round(done)),
-                )
-            found = evaluate_live(run, source, profile, track=track, zones=zones)
-        elif len(bags) == 1:
-            from ood_perception.evaluation.replay import evaluate_bag
-            from ood_perception.pipeline import Pipeline
+        source = work.recording(bags[0], Path(labels))
+        with common.bar('playing to the node', None) as show:
+            run = run_live(
+                bags[0],
+                output / 'run',
+                profile=profile,
+                device=device,
+                image_topic=image,
+                rate=rate,
+                on_progress=lambda done, total: show(round(done)),
+            )
+        found = evaluate_live(run, source, profile, track=track, zones=zones)
+    elif len(bags) == 1:
+        from ood_perception.evaluation.replay import evaluate_bag
+        from ood_perception.pipeline import Pipeline
 
-            source = work.recording(bags[0], Path(labels))
-            pipeline = Pipeline.from_profile(profile, device)
-            with bar('evaluating frames', None) as show:
-                found = evaluate_bag(
-                    pipeline,
-                    source,
-                    track=track,
-                    mode=mode,
-                    write=output / 'outputs' if write else None,
-                    zones=zones,
-                    on_progress=show,
-                )
-        else:
-            from ood_perception.evaluation.distributed import evaluate_shards
+        source = work.recording(bags[0], Path(labels))
+        pipeline = Pipeline.from_profile(profile, device)
+        with common.bar('evaluating frames', None) as show:
+            found = evaluate_bag(
+                pipeline,
+                source,
+                track=track,
+                mode=mode,
+                write=output / 'outputs' if write else None,
+                zones=zones,
+                on_progress=show,
+            )
+    else:
+        from ood_perception.evaluation.replay import evaluate_shards
 
-            with bar('evaluating bags', len(bags)) as show:
-                merged = evaluate_shards(bags, work, workers, on_progress=show)
-            found = merged.compute(profile=profile, bags=len(bags))
-    except (RuntimeError, ValueError, ImportError) as error:
-        raise fail(error) from None
+        with common.bar('evaluating bags', len(bags)) as show:
+            merged = evaluate_shards(bags, work, workers, on_progress=show)
+        found = merged.compute(profile=profile, bags=len(bags))
     _report(output, found, required)
 
 
@@ -175,43 +176,39 @@ def folder(
     root: Annotated[Path, typer.Argument(help='Folder of the data set.')],
     dataset: Annotated[str, typer.Option(help='Layout; `ood evaluate list` shows all.')] = 'pairs',
     output: Output = Path('evaluation'),
-    profile: ProfileName = 'compact',
-    device: Device = 'auto',
+    profile: common.ProfileName = 'compact',
+    device: common.Device = 'auto',
     mode: Mode = 'smiyc',
     values: Values = '',
-    intensity_range: IntensityRange = '',
+    intensity_range: common.IntensityRange = '',
     ignore_zone: Zones = None,
     require: Required = None,
 ) -> None:
     """Evaluate a benchmark or a folder of images and labels."""
-    from ood_perception.cli.progress import bar, fail, parse_range
     from ood_perception.evaluation.datasets import open_dataset
     from ood_perception.evaluation.evaluator import Evaluator
     from ood_perception.evaluation.labels import LabelValues, parse_values
     from ood_perception.evaluation.replay import predicted
     from ood_perception.pipeline import Pipeline
 
-    intensity = parse_range(intensity_range)
+    intensity = common.parse_range(intensity_range)
     zones, required = _zones(ignore_zone), _required(require)
-    try:
-        more = parse_values(values)
-        data = open_dataset(dataset, root)
-        pipeline = Pipeline.from_profile(profile, device)
-        evaluator = Evaluator(pipeline.profile.name, mode, data.layout.track, zones=zones)
-        with bar('evaluating images', len(data)) as show:
-            meaning = LabelValues(data.layout.values, more)
-            frames = data.frames(evaluator.problems, meaning, intensity)
-            for number, frame in enumerate(frames):
-                if predicted(pipeline, frame, evaluator.problems):
-                    evaluator.update(frame)
-                pipeline.reset(frame.stream)
-                show(number + 1)
-        if not evaluator.frames:
-            raise ValueError(f'{root}: not one image could be used: {_problems(evaluator)}')
-        if not evaluator.labelled:
-            raise ValueError(f'{root}: not one label could be used: {_problems(evaluator)}')
-    except (RuntimeError, ValueError) as error:
-        raise fail(error) from None
+    more = parse_values(values)
+    data = open_dataset(dataset, root)
+    pipeline = Pipeline.from_profile(profile, device)
+    evaluator = Evaluator(pipeline.profile.name, mode, data.layout.track, zones=zones)
+    with common.bar('evaluating images', len(data)) as show:
+        meaning = LabelValues(data.layout.values, more)
+        frames = data.frames(evaluator.problems, meaning, intensity)
+        for number, frame in enumerate(frames):
+            if predicted(pipeline, frame, evaluator.problems):
+                evaluator.update(frame)
+            pipeline.reset(frame.stream)
+            show(number + 1)
+    if not evaluator.frames:
+        raise ValueError(f'{root}: not one image could be used: {_problems(evaluator)}')
+    if not evaluator.labelled:
+        raise ValueError(f'{root}: not one label could be used: {_problems(evaluator)}')
     _report(output, evaluator.compute(profile=profile, dataset=dataset), required)
 
 
@@ -221,36 +218,32 @@ def drive(
     seconds: Annotated[float, typer.Option(help='Length.', min=0.1)] = 10.0,
     rate: Annotated[float, typer.Option(help='Frames per second.', min=0.1)] = 10.0,
     output: Output = Path('evaluation'),
-    profile: ProfileName = 'compact',
-    device: Device = 'auto',
+    profile: common.ProfileName = 'compact',
+    device: common.Device = 'auto',
     mode: Mode = 'streaming',
     track: Track = 'obstacle',
     ignore_zone: Zones = None,
     require: Required = None,
 ) -> None:
     """Evaluate on a rendered drive of the proving ground."""
-    from ood_perception.cli.progress import bar, fail
     from ood_perception.evaluation.evaluator import Evaluator, Frame
     from ood_perception.evaluation.replay import predicted
     from ood_perception.pipeline import Pipeline
     from ood_simulation import ProvingGround
 
     zones, required = _zones(ignore_zone), _required(require)
-    try:
-        pipeline = Pipeline.from_profile(profile, device)
-        evaluator = Evaluator(pipeline.profile.name, mode, track, zones=zones)
-        ground = ProvingGround(seed, rate=rate)
-        with bar('evaluating frames', round(seconds * rate)) as show:
-            for number, shot in enumerate(ground.drive(seconds)):
-                frame = Frame(round(shot.stamp * 1e9), f'drive {seed}')
-                frame.image = lambda shot=shot: shot.image  # type: ignore[misc]
-                frame.anomaly, frame.truth = shot.anomaly, shot.instances
-                frame.distances = shot.distances
-                if predicted(pipeline, frame, Counter()):
-                    evaluator.update(frame)
-                show(number + 1)
-    except (RuntimeError, ValueError) as error:
-        raise fail(error) from None
+    pipeline = Pipeline.from_profile(profile, device)
+    evaluator = Evaluator(pipeline.profile.name, mode, track, zones=zones)
+    ground = ProvingGround(seed, rate=rate)
+    with common.bar('evaluating frames', round(seconds * rate)) as show:
+        for number, shot in enumerate(ground.drive(seconds)):
+            frame = Frame(round(shot.stamp * 1e9), f'drive {seed}')
+            frame.image = lambda shot=shot: shot.image  # type: ignore[misc]
+            frame.anomaly, frame.truth = shot.anomaly, shot.instances
+            frame.distances = shot.distances
+            if predicted(pipeline, frame, Counter()):
+                evaluator.update(frame)
+            show(number + 1)
     _report(output, evaluator.compute(profile=profile, drive=seed), required)
 
 
@@ -261,6 +254,29 @@ def list_datasets() -> None:
 
     for name, layout in DATASETS.items():
         typer.echo(f'{name}: {layout.title}\n  labels {layout.labels}\n  from {layout.where}')
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help='Folders or report.json of runs.')],
+    output: Annotated[Path, typer.Option(help='Report to write.')] = Path('comparison.html'),
+) -> None:
+    """Put evaluated runs into one table and one report."""
+    from ood_perception.evaluation.report import read_numbers, summary_rows, write_report
+
+    if len(runs) < 2:
+        raise ValueError(f'runs: expected two or more, got {len(runs)}')
+    found = []
+    for path in runs:
+        for run in read_numbers(path):
+            # The same profile in two folders needs two names.
+            run.name = f'{run.name} ({path.stem if path.suffix else path.name})'
+            found.append(run)
+    table = Table('figure', *(run.name for run in found))
+    for key, values in summary_rows(found):
+        table.add_row(key, *values)
+    Console().print(table)
+    write_report(output, found, 'Unknown objects: comparison of runs')
+    typer.echo(f'report: {output}')
 
 
 def _problems(evaluator: Evaluator) -> str:
@@ -279,7 +295,7 @@ def _zones(texts: list[str] | None) -> tuple[str, ...]:
 
 
 def _required(texts: list[str] | None) -> dict[str, float]:
-    from ood_perception.evaluation.requirements import parse_requirements
+    from ood_perception.evaluation.report import parse_requirements
 
     try:
         return parse_requirements(texts or ())
@@ -288,17 +304,15 @@ def _required(texts: list[str] | None) -> dict[str, float]:
 
 
 def _report(output: Path, found: Evaluation, required: dict[str, float]) -> None:
-    from ood_perception.cli.progress import fail, printable
-    from ood_perception.evaluation.report import text, write_report
-    from ood_perception.evaluation.requirements import missed
+    from ood_perception.evaluation.report import missed, text, write_report
 
     path = write_report(output / 'report.html', [found])
     chosen: dict[str, Any] = {k: v for k, v in found.summary.items() if v is not None}
     for key, value in chosen.items():
         typer.echo(f'{key:24} {text(value)}')
     for problem, count in found.problems.items():
-        text_of = printable(f'problem ({count}x): {problem}')
+        text_of = common.printable(f'problem ({count}x): {problem}')
         typer.secho(text_of, fg='yellow', err=True)
     typer.echo(f'report: {path}')
     if lines := missed(found.summary, required):
-        raise fail('required figures are missed: ' + '; '.join(lines))
+        raise common.fail('required figures are missed: ' + '; '.join(lines))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command `ood`: one file a command, listed in one table."""
+"""The command `ood`; `COMMANDS` lists its commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ood_perception import __version__
+from ood_perception.cli.common import Commands
 from ood_perception.host_cpu import spin_briefly
 from ood_perception.host_memory import keep_freed_memory
 
@@ -21,19 +22,19 @@ COMMANDS = {
     'run': ('run', 'run'),
     'camera': ('camera', 'camera'),
     'view': ('camera', 'view'),
-    'play': ('play', 'play'),
-    'record': ('record', 'record'),
-    'drive': ('drive', 'drive'),
+    'play': ('bag', 'play'),
+    'record': ('bag', 'record'),
+    'drive': ('bag', 'drive'),
     'weights': ('weights', 'app'),
     'train': ('train', 'app'),
     'evaluate': ('evaluate', 'app'),
-    'compare': ('compare', 'compare'),
-    'learn-normal': ('learn_normal', 'learn_normal'),
-    'calibrate-site': ('calibrate_site', 'calibrate_site'),
+    'compare': ('evaluate', 'compare'),
+    'learn-normal': ('site', 'learn_normal'),
+    'calibrate-site': ('site', 'calibrate_site'),
     'site': ('site', 'app'),
-    'bench': ('bench', 'bench'),
-    'export': ('export', 'export'),
-    'doctor': ('doctor', 'doctor'),
+    'bench': ('machine', 'bench'),
+    'export': ('machine', 'export'),
+    'doctor': ('machine', 'doctor'),
 }
 """Command -> (module of ood_perception.cli, function or typer.Typer in it)."""
 
@@ -41,6 +42,7 @@ COMMANDS = {
 def build(only: str | None = None) -> typer.Typer:
     """Put the commands together; with `only`, import just the one that is called."""
     app = typer.Typer(
+        cls=Commands,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -102,38 +104,6 @@ def main() -> None:
         build(arguments[0] if arguments else None)(args=arguments, prog_name='ood')
     except KeyboardInterrupt:  # while the libraries are still being loaded
         sys.exit(130)
-    except expected_errors() as error:
-        from ood_perception.cli.progress import fail
-
-        fail(one_line(error))
-        sys.exit(1)
-
-
-def expected_errors() -> tuple[type[Exception], ...]:
-    """Errors of the outer world: files, disks, data bases, names. Each becomes one line."""
-    import sqlite3
-
-    from safetensors import SafetensorError
-
-    # Only what has loaded them can fail because of a name of ROS, or of a bag's data base.
-    loaded = (
-        ('rclpy.exceptions', 'NameValidationException'),
-        ('rclpy._rclpy_pybind11', 'RCLError'),
-        ('apsw', 'Error'),
-    )
-    more = [getattr(sys.modules[module], name) for module, name in loaded if module in sys.modules]
-    return OSError, sqlite3.Error, SafetensorError, *more
-
-
-def one_line(error: Exception) -> str:
-    """What happened, and to which file."""
-    if isinstance(error, OSError) and error.strerror:
-        names = [str(n) for n in (error.filename, error.filename2) if n is not None]
-        return ': '.join([*names, error.strerror])
-    if type(error).__module__ == 'rclpy.exceptions':  # the name is on a line of its own
-        return ' '.join(str(error).rstrip(' ^\n').split())
-    text = f'{type(error).__name__}: {error}'.splitlines()[0]
-    return text.partition(', at /')[0]  # the line of ROS's source
 
 
 if __name__ == '__main__':

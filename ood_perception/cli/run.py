@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ood_perception.cli.options import Device, IntensityRange, ProfileName
+from ood_perception.cli import common
 
 if TYPE_CHECKING:
     from ood_perception.bags.sources import Item
@@ -27,11 +27,11 @@ def run(
         str, typer.Argument(help='Folder of pictures, picture, video, rosbag2, webcam number.')
     ],
     output: Annotated[Path, typer.Argument(help='Folder of the results.')] = Path('ood_output'),
-    profile: ProfileName = 'compact',
-    device: Device = 'auto',
+    profile: common.ProfileName = 'compact',
+    device: common.Device = 'auto',
     engine: Annotated[str, typer.Option(help='auto or an engine.')] = 'auto',
     limit: Annotated[int, typer.Option(help='Most frames, 0 = all.', min=0)] = 0,
-    topic: Annotated[str, typer.Option(help="Image topic of a bag; '' = the only one.")] = '',
+    topic: common.Topic = '',
     video: Annotated[
         bool, typer.Option('--video', help=f'Write the overlays as a video too, {VIDEO}.')
     ] = False,
@@ -39,7 +39,7 @@ def run(
     rate: Annotated[
         float, typer.Option(help="Frames per second of that video, 0 = the source's.", min=0)
     ] = 0.0,
-    intensity_range: IntensityRange = '',
+    intensity_range: common.IntensityRange = '',
 ) -> None:
     """
     Find unknown objects in every picture of a source.
@@ -50,17 +50,13 @@ def run(
     """
     from ood_perception.bags.sources import SourceError, nothing, open_source
     from ood_perception.bags.video import VideoWriter
-    from ood_perception.cli import progress
     from ood_perception.drawing import draw
     from ood_perception.pipeline import Pipeline
 
-    try:
-        opened = open_source(source, topic=topic, intensity=progress.parse_range(intensity_range))
-        if Path(source).is_dir() and output.resolve() == Path(source).resolve():
-            raise SourceError(f'{output}: results need another folder than the pictures')
-        pipeline = Pipeline.from_profile(profile, device, engine)
-    except ValueError as error:
-        raise progress.fail(error) from None
+    opened = open_source(source, topic=topic, intensity=common.parse_range(intensity_range))
+    if Path(source).is_dir() and output.resolve() == Path(source).resolve():
+        raise SourceError(f'{output}: results need another folder than the pictures')
+    pipeline = Pipeline.from_profile(profile, device, engine)
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     count = 0
@@ -68,8 +64,8 @@ def run(
         film = None
         if video:
             film = stack.enter_context(VideoWriter(output / VIDEO, rate or opened.rate or 10.0))
-        stop = stack.enter_context(progress.stopped_by_signals())
-        show = stack.enter_context(progress.bar(opened.name, limit or opened.length or None))
+        stop = stack.enter_context(common.stopped_by_signals())
+        show = stack.enter_context(common.bar(opened.name, limit or opened.length or None))
         for item in opened.items():
             if item.image is None:
                 opened.skipped.append((item.file, item.reason))
@@ -92,11 +88,11 @@ def run(
             if count == limit or stop.is_set():
                 break
     _index(output / INDEX, opened.name, profile, rows, opened.notes)
-    progress.told(opened)
+    common.told(opened)
     if not count:
-        raise progress.fail(nothing(opened))
-    text = progress.printable(f'{count} frames in {output} (list: {INDEX})')
-    progress.CONSOLE.print(text, markup=False)
+        raise common.fail(nothing(opened))
+    text = common.printable(f'{count} frames in {output} (list: {INDEX})')
+    common.CONSOLE.print(text, markup=False)
 
 
 def _row(item: Item, status: str, objects: int = 0) -> dict[str, Any]:

@@ -5,22 +5,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ood_perception.cli.options import Device
+from ood_perception.cli.common import Device, group
 
-app = typer.Typer(
-    no_args_is_help=True, help="Train on your own robot's frames; resume by the same command."
-)
+app = group("Train on your own robot's frames; resume by the same command.")
 
 Data = Annotated[
     list[str],
@@ -32,6 +28,12 @@ Data = Annotated[
 LabelMapOption = Annotated[
     str, typer.Option('--label-map', help='Shipped label map or YAML file, for all frames.')
 ]
+
+
+@app.callback()
+def show_progress() -> None:
+    """Let the libraries tell how far they are."""
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
 
 
 @app.command()
@@ -59,37 +61,29 @@ def uem(
     ] = [],  # noqa: B006
 ) -> None:
     """Train the UEM of a trained network on your frames, with pasted unknown objects."""
-    with errors_in_one_line():
-        from ood_perception.training import finishing, run
-        from ood_perception.training.objects import open_objects
-        from ood_perception.training.presets import Preset, find_preset, override
-        from ood_perception.training.sources import open_frames
+    from ood_perception.training import finishing, run
+    from ood_perception.training.data import open_objects
+    from ood_perception.training.presets import Preset, find_preset, override
+    from ood_perception.training.sources import open_frames
 
-        chosen: Preset = find_preset(preset)
-        chosen = dataclasses.replace(
-            chosen, model=model or chosen.model, uem=override(chosen.uem, set_)
-        )
-        frames = [open_frames(text, 'train', label_map) for text in data]
-        val_frames = open_frames(val, 'val', label_map) if val else None
-        job = run.Job(
-            preset=chosen,
-            name=preset,
-            folder=out,
-            frames=frames,
-            val_frames=val_frames,
-            objects=open_objects(objects),
-            val_objects=open_objects(val_objects) if val_objects else None,
-            weights=weights or chosen.weights,
-            backbone=backbone,
-            command=command_line(),
-            sources=[
-                *(run.describe(f, 'training') for f in frames),
-                *([run.describe(val_frames, 'validation')] if val_frames else []),
-                {'role': 'unknown objects', 'from': objects},
-            ],
-        )
-        path, numbers = run.train_uem(job)
-        typer.echo(f'{path}\n{finishing.finish_uem(job, path, numbers)}')
+    chosen: Preset = find_preset(preset)
+    chosen = dataclasses.replace(
+        chosen, model=model or chosen.model, uem=override(chosen.uem, set_)
+    )
+    job = run.Job(
+        preset=chosen,
+        name=preset,
+        folder=out,
+        frames=[open_frames(text, 'train', label_map) for text in data],
+        val_frames=open_frames(val, 'val', label_map) if val else None,
+        objects=open_objects(objects),
+        val_objects=open_objects(val_objects) if val_objects else None,
+        weights=weights or chosen.weights,
+        backbone=backbone,
+        command=command_line(),
+    )
+    path, numbers = run.train_uem(job)
+    typer.echo(f'{path}\n{finishing.finish_uem(job, path, numbers)}')
 
 
 @app.command()
@@ -106,33 +100,18 @@ def calibrate(
     device: Device = 'auto',
 ) -> None:
     """Fit the map from score to probability on labelled frames (254, or 1 with --label-map)."""
-    with errors_in_one_line():
-        from ood_perception.profile import Profile, find_profile
-        from ood_perception.training import calibrate as calibration
-        from ood_perception.training.data import evenly
-        from ood_perception.training.sources import open_frames
+    from ood_perception.profile import Profile, find_profile
+    from ood_perception.training import calibrate as calibration
+    from ood_perception.training.data import evenly
+    from ood_perception.training.sources import open_frames
 
-        path = find_profile(profile)
-        frames = [open_frames(text, 'val', label_map) for text in data]
-        chosen = [f.load(i) for f in frames for i in evenly(len(f), limit)]
-        scores, labels = calibration.profile_scores(Profile.load(path), chosen, device)
-        config, numbers = calibration.fit(scores, labels, kind, prevalence=prevalence)
-        calibration.write_calibration(path, out, config)
-        typer.echo(f'{out}: ' + ', '.join(f'{k} {v:.4g}' for k, v in numbers.items()))
-
-
-@contextlib.contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """Turn what a user can put right into one red line; show the progress of the libraries."""
-    from ood_perception.cli.progress import fail
-    from ood_perception.profile import ProfileError
-    from ood_perception.training.checkpointing import TrainingError
-
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
-    try:
-        yield
-    except (TrainingError, ProfileError) as error:
-        raise fail(error) from None
+    path = find_profile(profile)
+    frames = [open_frames(text, 'val', label_map) for text in data]
+    chosen = [f.load(i) for f in frames for i in evenly(len(f), limit)]
+    scores, labels = calibration.profile_scores(Profile.load(path), chosen, device)
+    config, numbers = calibration.fit(scores, labels, kind, prevalence=prevalence)
+    calibration.write_calibration(path, out, config)
+    typer.echo(f'{out}: ' + ', '.join(f'{k} {v:.4g}' for k, v in numbers.items()))
 
 
 def command_line() -> str:

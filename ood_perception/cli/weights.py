@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import progress
+from rich.console import Console
 
-from ood_perception.cli.progress import fail
+from ood_perception.cli.common import group
 
 if TYPE_CHECKING:
     from ood_perception.checkpoints.store import Entry
 
-app = typer.Typer(no_args_is_help=True, help='List, fetch, check and convert weight files.')
+app = group('List, fetch, check and convert weight files.')
 
 
 @app.command('list')
@@ -26,8 +28,6 @@ def list_weights(
     match: Annotated[str, typer.Argument(help='Only names that contain this.')] = '',
 ) -> None:
     """List the official files: name, origin, licence, size, what for, published numbers."""
-    from rich.console import Console
-
     from ood_perception.checkpoints.store import cache_folder, cached_path, catalogue
     from ood_perception.profile import Profile, profile_names
 
@@ -62,39 +62,34 @@ def fetch(
     ] = '',
 ) -> None:
     """Bring files to the cache; an interrupted download goes on where it stopped."""
-    from rich import progress
-
     from ood_perception.checkpoints import fetching
 
-    try:
-        entries = [entry for name in names for entry in _entries(name)]
-        if source and len(entries) > 1 and not Path(source).expanduser().is_dir():
-            raise ValueError(
-                f'--from {source}: expected a folder with {", ".join(e.file for e in entries)}'
-            )
-        missing: list[str] = []
-        amount = progress.DownloadColumn(), progress.TransferSpeedColumn()
-        columns = progress.TextColumn('{task.description}'), progress.BarColumn(), *amount
-        with progress.Progress(*columns, progress.TimeRemainingColumn()) as bar:
-            for entry in entries:
-                task = bar.add_task(entry.name, total=None)
+    entries = [entry for name in names for entry in _entries(name)]
+    if source and len(entries) > 1 and not Path(source).expanduser().is_dir():
+        raise ValueError(
+            f'--from {source}: expected a folder with {", ".join(e.file for e in entries)}'
+        )
+    missing: list[str] = []
+    amount = progress.DownloadColumn(), progress.TransferSpeedColumn()
+    columns = progress.TextColumn('{task.description}'), progress.BarColumn(), *amount
+    with progress.Progress(*columns, progress.TimeRemainingColumn()) as bar:
+        for entry in entries:
+            task = bar.add_task(entry.name, total=None)
 
-                def show(done: int, total: int, task: int = task) -> None:
-                    bar.update(task, completed=done, total=total or None)  # type: ignore[arg-type]
+            def show(done: int, total: int, task: int = task) -> None:
+                bar.update(task, completed=done, total=total or None)  # type: ignore[arg-type]
 
-                try:
-                    path = fetching.fetch(entry, source or None, show)
-                except (OSError, ValueError) as error:
-                    bar.remove_task(task)  # type: ignore[arg-type]
-                    missing.append(str(error))
-                    continue
-                checked = 'sha256 as published' if entry.sha256 or entry.sha256_prefix else ''
-                bar.console.print(f'{entry.name}: {path} {checked}', soft_wrap=True)
-                bar.console.print(f'  licence: {entry.licence}', soft_wrap=True)
-        if missing:
-            raise ValueError('\nerror: '.join(missing))
-    except (OSError, ValueError) as error:
-        raise fail(error) from None
+            try:
+                path = fetching.fetch(entry, source or None, show)
+            except (OSError, ValueError) as error:
+                bar.remove_task(task)  # type: ignore[arg-type]
+                missing.append(str(error))
+                continue
+            checked = 'sha256 as published' if entry.sha256 or entry.sha256_prefix else ''
+            bar.console.print(f'{entry.name}: {path} {checked}', soft_wrap=True)
+            bar.console.print(f'  licence: {entry.licence}', soft_wrap=True)
+    if missing:
+        raise ValueError('\nerror: '.join(missing))
 
 
 def _entries(name: str) -> list[Entry]:
@@ -122,24 +117,21 @@ def check(
     from ood_perception.checkpoints.loading import match
     from ood_perception.checkpoints.store import catalogue, sha256_of, wrong_sha256
 
-    try:
-        state = read_checkpoint(file)
-        count = sum(value.numel() for value in state.values())
-        typer.echo(f'{file}: {len(state)} tensors, {count:,} values, sha256 {sha256_of(file)}')
-        for entry in catalogue().values():
-            if entry.file == file.name:
-                typer.echo(f'named like {entry.name}: {entry.purpose}; {entry.licence}')
-                if wrong := wrong_sha256(entry, file):
-                    raise ValueError(wrong)
-        floats = {n: v for n, v in state.items() if v.is_floating_point()}
-        bad = [name for name, value in floats.items() if not value.isfinite().all()]
-        if bad:
-            raise ValueError(f'{file}: {bad[0]} holds values that are not finite')
-        name = model or identify(state, str(file))
-        _, report = match(build_network(name), state, name=str(file))
-        typer.echo(f'fits {name}: {report}')
-    except (ImportError, OSError, ValueError) as error:
-        raise fail(error) from None
+    state = read_checkpoint(file)
+    count = sum(value.numel() for value in state.values())
+    typer.echo(f'{file}: {len(state)} tensors, {count:,} values, sha256 {sha256_of(file)}')
+    for entry in catalogue().values():
+        if entry.file == file.name:
+            typer.echo(f'named like {entry.name}: {entry.purpose}; {entry.licence}')
+            if wrong := wrong_sha256(entry, file):
+                raise ValueError(wrong)
+    floats = {n: v for n, v in state.items() if v.is_floating_point()}
+    bad = [name for name, value in floats.items() if not value.isfinite().all()]
+    if bad:
+        raise ValueError(f'{file}: {bad[0]} holds values that are not finite')
+    name = model or identify(state, str(file))
+    _, report = match(build_network(name), state, name=str(file))
+    typer.echo(f'fits {name}: {report}')
 
 
 @app.command()
@@ -155,8 +147,5 @@ def convert(
     from ood_perception.checkpoints.converting import convert_file
 
     target = target or file.with_suffix('.safetensors')
-    try:
-        report = convert_file(file, target, model, half)
-    except (OSError, ValueError) as error:
-        raise fail(error) from None
+    report = convert_file(file, target, model, half)
     typer.echo(f'{target}: {target.stat().st_size >> 20} MB; {report}')

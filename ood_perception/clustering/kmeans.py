@@ -4,7 +4,10 @@
 """
 K-means as pure tensor functions: batched, static shapes, nothing leaves the device.
 
-Tokens are (B, N, D), centers (B, K, D). Sums are float32 whatever the tokens' dtype.
+All take what :func:`clean` gives: `tokens` float32 (B, N, D), `weights` float32 (B, N), 0 or 1,
+those of weight 0 being 0, and `squares` float32 (B, N), the tokens' squared lengths. `centers` are
+float32 (B, K, D), `ids` int64 (B, N) the nearest center of each token, `distances` float32 (B, N)
+the squared distance to it, and `counts` float32 (B, K) the tokens of each cluster.
 """
 
 from __future__ import annotations
@@ -14,20 +17,14 @@ import math
 import torch
 from torch import Tensor
 
+MARGIN = 2e-3  # share of the sum of distances that a move has to save, so that ids rest
 
-def clean(tokens: Tensor, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """
-    Make tokens finite.
+Data = tuple[Tensor, Tensor, Tensor]  # tokens, weights, squares
+Clustered = tuple[Tensor, Tensor, Tensor, Tensor]  # ids, centers, counts, distances
 
-    Args:
-        tokens: float (B, N, D), may hold NaN or infinity.
-        cosine: scale each token to length 1.
 
-    Returns:
-        float32 (B, N, D), float32 (B, N) weights: 0 for tokens that were not finite, and float32
-        (B, N) squared lengths.
-
-    """
+def clean(tokens: Tensor) -> Data:
+    """Make tokens float (B, N, D), which may hold NaN or infinity, finite: see the module."""
     tokens = tokens.float()
     # the square of the length tells whether all values, and the square itself, are finite
     squares = torch.linalg.vector_norm(tokens, dim=-1).square()
@@ -35,25 +32,11 @@ def clean(tokens: Tensor, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
     if tokens.is_cuda or not bool(finite.all()):
         tokens = torch.where(finite[..., None], tokens, 0.0)
         squares = torch.where(finite, squares, 0.0)
-    if cosine:
-        tokens = torch.nn.functional.normalize(tokens, dim=-1)
-        squares = torch.linalg.vector_norm(tokens, dim=-1).square()
     return tokens, finite.float(), squares
 
 
 def assign(tokens: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """
-    Find the nearest center of each token.
-
-    Args:
-        tokens: float32 (B, N, D).
-        centers: float32 (B, K, D).
-
-    Returns:
-        ids int64 (B, N), and squared distances to the nearest center without the token's own
-        square: float32 (B, N).
-
-    """
+    """Ids, and the squared distances without the token's own square: float32 (B, N)."""
     offset = centers.square().sum(-1)[:, None]
     partial = torch.baddbmm(offset, tokens, centers.transpose(1, 2), alpha=-2)
     nearest, ids = partial.min(-1)
@@ -61,19 +44,7 @@ def assign(tokens: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sums(tokens: Tensor, weights: Tensor, ids: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
-    """
-    Sum and count the tokens of each cluster.
-
-    Args:
-        tokens: float32 (B, N, D); those of weight 0 are 0.
-        weights: float32 (B, N), 0 or 1.
-        ids: int64 (B, N).
-        clusters: K.
-
-    Returns:
-        float32 (B, K, D) and (B, K).
-
-    """
+    """Sum and count the tokens of each of K clusters: float32 (B, K, D) and (B, K)."""
     if tokens.is_cuda or not tokens.is_contiguous():
         # a matmul is fast there, and its sum has the same order every time
         one_hot = torch.zeros(*ids.shape, clusters, device=tokens.device)
@@ -89,17 +60,7 @@ def sums(tokens: Tensor, weights: Tensor, ids: Tensor, clusters: int) -> tuple[T
 def revive(
     centers: Tensor, counts: Tensor, tokens: Tensor, weights: Tensor, distances: Tensor
 ) -> Tensor:
-    """
-    Move clusters without a token to the tokens that are farthest from every center.
-
-    Args:
-        centers: float32 (B, K, D).
-        counts: float32 (B, K), tokens of each cluster in this frame.
-        tokens: float32 (B, N, D).
-        weights: float32 (B, N).
-        distances: float32 (B, N), squared distance of each token to its center.
-
-    """
+    """Move clusters without a token to the tokens that are farthest from every center."""
     clusters, number = centers.shape[1], tokens.shape[1]
     dead = counts < 0.5
     if not tokens.is_cuda and not bool(dead.any()):
@@ -112,35 +73,15 @@ def revive(
     return torch.where(dead[..., None], chosen, centers)
 
 
-def lloyd(
-    tokens: Tensor,
-    weights: Tensor,
-    squares: Tensor,
-    centers: Tensor,
-    prior: Tensor,
-    iterations: int,
-    cosine: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def lloyd(data: Data, centers: Tensor, prior: Tensor, iterations: int) -> Clustered:
     """
     Lloyd steps that start from, and are held by, the last frame's centers.
 
-    A center becomes (prior * old + sum of its tokens) / (prior + number of its tokens).
-
-    Args:
-        tokens: float32 (B, N, D), from :func:`clean`.
-        weights: float32 (B, N), from :func:`clean`.
-        squares: float32 (B, N), from :func:`clean`.
-        centers: float32 (B, K, D), of the last frame.
-        prior: float32 (B, K), how many tokens each old center is worth.
-        iterations: Lloyd steps, at least 1.
-        cosine: keep centers at length 1.
-
-    Returns:
-        ids int64 (B, N) of the last assignment, the new centers, counts of this frame float32
-        (B, K), squared distance of each token to its center float32 (B, N), 0 for weight 0.
-
+    A center becomes (prior * old + sum of its tokens) / (prior + number of its tokens); the prior,
+    float32 (B, K), is how many tokens each old center is worth. The distances that are returned
+    are 0 where the weight is 0.
     """
-    old = centers
+    (tokens, weights, squares), old = data, centers
     ids, nearest = assign(tokens, centers)
     for _ in range(iterations):
         total, counts = sums(tokens, weights, ids, centers.shape[1])
@@ -150,8 +91,6 @@ def lloyd(
         centers = torch.where(mass[..., None] > 1e-6, moved, centers)
         distances = (nearest + squares).clamp_min(0)
         centers = revive(centers, counts, tokens, weights, distances)
-        if cosine:
-            centers = torch.nn.functional.normalize(centers, dim=-1)
         ids, nearest = assign(tokens, centers)
     counts = torch.zeros_like(prior).scatter_add_(1, ids, weights)
     return ids, centers, counts, (nearest + squares).clamp_min(0) * weights
@@ -162,15 +101,7 @@ def mean_distance(distances: Tensor, weights: Tensor) -> Tensor:
     return distances.sum(1) / weights.sum(1).clamp_min(1)
 
 
-def relocate(
-    tokens: Tensor,
-    weights: Tensor,
-    squares: Tensor,
-    centers: Tensor,
-    ids: Tensor,
-    distances: Tensor,
-    margin: float = 2e-3,
-) -> tuple[Tensor, Tensor]:
+def relocate(data: Data, centers: Tensor, ids: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
     """
     Merge the two clusters cheapest to merge and split the one that gains most, if it pays.
 
@@ -179,20 +110,10 @@ def relocate(
     algorithm for VQ codebook generation", Optical Engineering 1998. Cost and gain are exact for
     the partition: Ward's n_i n_j / (n_i + n_j) * |m_i - m_j|^2.
 
-    Args:
-        tokens: float32 (B, N, D), from :func:`clean`.
-        weights: float32 (B, N).
-        squares: float32 (B, N).
-        centers: float32 (B, K, D).
-        ids: int64 (B, N), nearest centers.
-        distances: float32 (B, N), squared, as :func:`lloyd` gives them.
-        margin: share of the sum of distances that a move has to save, so that ids rest.
-
-    Returns:
-        float32 (B, K, D) centers, of which at most three differ and one changed its place; bool
-        (B,) whether there was a move.
-
+    Returns centers, of which at most three differ and one changed its place; and bool (B,) whether
+    there was a move.
     """
+    tokens, weights, squares = data
     batch, clusters, width = centers.shape
     rows = torch.arange(batch, device=tokens.device)
     total, counts = sums(tokens, weights, ids, clusters)
@@ -230,7 +151,7 @@ def relocate(
     )
     moved[rows, leaving] = half_means[rows, split]
     moved[rows, split] = rest_means[rows, split]
-    pays = best - least > margin * distances.sum(1)
+    pays = best - least > MARGIN * distances.sum(1)
     pays &= torch.isfinite(least)
     return torch.where(pays[:, None, None], moved, centers), pays
 
@@ -242,17 +163,8 @@ def plus_plus(
     Choose starting centers by greedy k-means++ (Arthur & Vassilvitskii, SODA 2007).
 
     Each center is the best of 2 + log K candidates that are drawn with probability proportional to
-    the squared distance to the centers so far.
-
-    Args:
-        tokens: float32 (B, S, D), a sample.
-        weights: float32 (B, S).
-        clusters: K.
-        generator: of random numbers, on the host.
-
-    Returns:
-        float32 (B, K, D); where there are fewer distinct tokens than K, some centers coincide.
-
+    the squared distance to the centers so far. The generator is the host's. Where there are fewer
+    distinct tokens than K, some centers coincide.
     """
     batch, number, width = tokens.shape
     trials = 2 + int(math.log(clusters))

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ood_perception.clustering.kmeans import (
+    Clustered,
+    Data,
     assign,
     clean,
     lloyd,
@@ -26,26 +29,22 @@ from ood_perception.clustering.kmeans import (
     relocate,
 )
 
-STARTS = 2
-"""Number of starts, of which the best is kept."""
-
-START_ITERATIONS = 12
-"""Lloyd steps after a start; later frames need few."""
-
-START_MOVES = 12
-"""Bound of the merge-and-split moves after a start; two Lloyd steps follow each."""
-
-MOVE_EVERY = 8
-"""Frames between attempts at a merge-and-split move, without which a poor start would stay."""
+SAMPLE = 1024  # tokens that k-means++ starts from
+STARTS = 2  # number of starts, of which the best is kept
+START_ITERATIONS = 12  # Lloyd steps after a start; later frames need few
+START_MOVES = 12  # bound of the merge-and-split moves after a start; two Lloyd steps follow each
+MOVE_EVERY = 8  # frames between tries to merge and split: a poor start would stay otherwise
 
 
+@dataclass(slots=True)
 class _State:
     """State of one stream: centers (K, D), counts (K,), usual mean distance (), age in frames."""
 
-    def __init__(self, centers: Tensor, counts: Tensor, usual: Tensor) -> None:
-        self.centers, self.counts, self.usual = centers, counts, usual
-        self.cut: Tensor | None = None
-        self.age = 0
+    centers: Tensor
+    counts: Tensor
+    usual: Tensor
+    cut: Tensor | None = None
+    age: int = 0
 
     def cut_seen(self) -> bool:
         """Whether the last frame was a cut; never waits for a GPU, so it may report a cut late."""
@@ -60,8 +59,6 @@ class StreamingKMeans:
         n_clusters: K.
         iterations: Lloyd steps a frame, 1 to 3.
         decay: share of the past counts that holds the centers, 0 = only this frame counts.
-        metric: 'l2' or 'cosine'.
-        sample: tokens that k-means++ starts from.
         cut_ratio: a frame whose mean distance exceeds this many times the usual one is a scene
             cut; 0 = never.
         max_streams: streams remembered; the one not seen for longest is forgotten first.
@@ -71,7 +68,6 @@ class StreamingKMeans:
         centers: float32 (B, K, D) of the streams of the last step, None before.
 
     Memory: max_streams * K * (D + 1) float32.
-
     """
 
     def __init__(
@@ -79,8 +75,6 @@ class StreamingKMeans:
         n_clusters: int,
         iterations: int = 1,
         decay: float = 0.1,
-        metric: str = 'l2',
-        sample: int = 1024,
         cut_ratio: float = 2.5,
         max_streams: int = 16,
         seed: int = 0,
@@ -91,59 +85,43 @@ class StreamingKMeans:
             raise ValueError(f'iterations: expected 1 or more, got {iterations}')
         if not 0 <= decay < 1:
             raise ValueError(f'decay: expected 0 <= decay < 1, got {decay}')
-        if metric not in ('l2', 'cosine'):
-            raise ValueError(f'metric: expected l2 or cosine, got {metric!r}')
-        if max_streams < 1 or sample < 1:
-            raise ValueError(
-                f'max_streams, sample: expected 1 or more, got {max_streams}, {sample}'
-            )
+        if max_streams < 1:
+            raise ValueError(f'max_streams: expected 1 or more, got {max_streams}')
         self.n_clusters, self.iterations, self.decay = n_clusters, iterations, decay
-        self.metric, self.sample, self.cut_ratio = metric, sample, cut_ratio
-        self.max_streams, self.seed = max_streams, seed
+        self.cut_ratio, self.max_streams, self.seed = cut_ratio, max_streams, seed
         self.centers: Tensor | None = None
         self._states: OrderedDict[str, _State] = OrderedDict()
 
     @torch.no_grad()
     def step(self, tokens: Tensor, streams: Sequence[str] | None = None) -> Tensor:
         """
-        Take one frame of each stream.
+        Take one frame of each stream: int64 (B, N) cluster ids 0..K-1.
 
         Args:
             tokens: float (B, N, D), any float dtype; tokens with NaN or infinity take no part but
                 get an id.
             streams: name of each row, default '0', '1', ...; streams may come and go.
 
-        Returns:
-            int64 (B, N) cluster ids 0..K-1.
-
         Raises:
             ValueError: not (B, N, D), no tokens, or names that do not fit.
-
         """
         if tokens.ndim != 3 or 0 in tokens.shape:
             raise ValueError(f'tokens: expected (B, N, D), got {tuple(tokens.shape)}')
         names = list(streams) if streams is not None else [str(i) for i in range(len(tokens))]
         if len(names) != len(tokens) or len(set(names)) != len(names):
             raise ValueError(f'streams: expected {len(tokens)} different names, got {names}')
-        values, weights, squares = clean(tokens, self.metric == 'cosine')
-        fresh = [i for i, name in enumerate(names) if self._is_new(name, values)]
-        if fresh:
-            rows = (values[fresh], weights[fresh], squares[fresh])
-            self._start(*rows, [names[i] for i in fresh])
+        data = values, weights, _ = clean(tokens)
+        self._start(data, [i for i, name in enumerate(names) if self._is_new(name, values)], names)
         states = [self._states[name] for name in names]
         centers = torch.stack([state.centers for state in states])
         prior = self.decay * torch.stack([state.counts for state in states])
         usual = torch.stack([state.usual for state in states])
-        cosine = self.metric == 'cosine'
-        ids, centers, counts, distances = lloyd(
-            values, weights, squares, centers, prior, self.iterations, cosine
-        )
+        ids, centers, counts, distances = lloyd(data, centers, prior, self.iterations)
         mean = mean_distance(distances, weights)
         after = centers
         if self.n_clusters > 2 and any((s.age + 1) % MOVE_EVERY == 0 for s in states):
             # felt from the next frame on
-            after, _ = relocate(values, weights, squares, centers, ids, distances)
-            after = torch.nn.functional.normalize(after, dim=-1) if cosine else after
+            after, _ = relocate(data, centers, ids, distances)
         cut = mean > self.cut_ratio * usual + 1e-6 if self.cut_ratio else None
         for i, (name, state) in enumerate(zip(names, states, strict=True)):
             state.centers, state.counts = after[i].clone(), prior[i] + counts[i]
@@ -158,8 +136,7 @@ class StreamingKMeans:
             # on the host the cut is known at once, so this frame is clustered anew already
             again = [i for i in range(len(names)) if bool(cut[i])]
             if again:
-                rows = (values[again], weights[again], squares[again])
-                self._start(*rows, [names[i] for i in again])
+                self._start(data, again, names)
                 self.centers = centers.clone()
                 for i in again:
                     self.centers[i] = self._states[names[i]].centers
@@ -184,49 +161,47 @@ class StreamingKMeans:
             return True
         return state.centers.device != tokens.device
 
-    def _start(
-        self, tokens: Tensor, weights: Tensor, squares: Tensor, names: Sequence[str]
-    ) -> None:
-        """Start streams with new centers that have converged on this frame."""
+    def _start(self, batch: Data, rows: list[int], names: Sequence[str]) -> None:
+        """Start the streams of some rows with new centers that have converged on this frame."""
+        if not rows:
+            return
+        tokens, weights, squares = (part[rows] for part in batch)
+        data = tokens, weights, squares
         generator = torch.Generator().manual_seed(self.seed)
-        take = torch.randperm(tokens.shape[1], generator=generator)[: self.sample]
+        take = torch.randperm(tokens.shape[1], generator=generator)[:SAMPLE]
         take = take.to(tokens.device)
         nothing = torch.zeros(len(tokens), self.n_clusters, device=tokens.device)
-        cosine = self.metric == 'cosine'
 
-        def settle(centers: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            return lloyd(tokens, weights, squares, centers, nothing, iterations, cosine)
+        def settle(centers: Tensor, iterations: int) -> Clustered:
+            return lloyd(data, centers, nothing, iterations)
 
-        best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        best: Clustered | None = None
         for _ in range(STARTS):
             chosen = plus_plus(tokens[:, take], weights[:, take], self.n_clusters, generator)
             best = _better(settle(chosen, START_ITERATIONS), best)
         assert best is not None
         for _ in range(START_MOVES if self.n_clusters > 2 else 0):
             ids, centers, _, distances = best
-            moved, pays = relocate(tokens, weights, squares, centers, ids, distances)
+            moved, pays = relocate(data, centers, ids, distances)
             if not tokens.is_cuda and not bool(pays.any()):
                 break
             best = _better(settle(moved, 2), best)
         _, centers, counts, distances = best
         mean = mean_distance(distances, weights)
-        for i, name in enumerate(names):
-            self._states[name] = _State(centers[i], counts[i], mean[i])
+        for i, row in enumerate(rows):
+            self._states[names[row]] = _State(centers[i], counts[i], mean[i])
 
 
-def _better(
-    new: tuple[Tensor, Tensor, Tensor, Tensor],
-    old: tuple[Tensor, Tensor, Tensor, Tensor] | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _better(new: Clustered, old: Clustered | None) -> Clustered:
     """Keep for each row the result of `lloyd` with the smaller sum of distances."""
     if old is None:
         return new
     better = new[3].sum(1) < old[3].sum(1)
-    rows = [
+    best = (
         torch.where(better.view(-1, *[1] * (a.ndim - 1)), a, b)
         for a, b in zip(new, old, strict=True)
-    ]
-    return rows[0], rows[1], rows[2], rows[3]
+    )
+    return tuple(best)  # type: ignore[return-value]
 
 
 def _to_host(flag: Tensor) -> Tensor:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 from ood_perception.diagnosis import engines, hardware, middleware, software
-from ood_perception.diagnosis.finding import ERROR, OK, WARN, Finding
+from ood_perception.diagnosis.software import ERROR, OK, WARN, Finding
 
 __all__ = ['ERROR', 'OK', 'WARN', 'Finding', 'cheap_checks', 'thorough_checks']
 
@@ -53,13 +54,8 @@ def thorough_checks(
         profile: name or path of the profile that will run.
         size: (height, width) of the camera's image in pixels.
     """
-    return _run(
-        [
-            software.check_imports,
-            engines.check_engines,
-            lambda: engines.check_choice(profile, size),
-        ]
-    )
+    choice = functools.partial(engines.check_choice, profile, size)
+    return _run([software.check_imports, engines.check_engines, choice])
 
 
 def _run(checks: Iterable[Check]) -> list[Finding]:

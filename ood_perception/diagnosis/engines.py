@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 from collections.abc import Iterator
 from typing import Any
 
-from ood_perception.diagnosis.finding import ERROR, OK, WARN, Finding
-from ood_perception.diagnosis.hardware import machine
-from ood_perception.diagnosis.software import version
+from ood_perception.diagnosis.software import ERROR, OK, WARN, Finding, version
 
 NEEDS = {
     'openvino': ('openvino',),
@@ -26,10 +25,9 @@ def check_installed() -> Iterator[Finding]:
     import torch
 
     wanted = 'tensorrt' if torch.cuda.is_available() else 'openvino'
-    if wanted == 'openvino' and machine() not in ('x86_64', 'amd64'):
+    if wanted == 'openvino' and platform.machine().lower() not in ('x86_64', 'amd64'):
         wanted = 'onnxruntime'
-    missing = _missing(wanted)
-    if missing:
+    if missing := _missing(wanted):
         text = f'engine {wanted} lacks {", ".join(missing)}; slower ones run instead'
         yield Finding(wanted, WARN, text, _install(missing))
 

@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ood_perception.diagnosis.finding import ERROR, OK, WARN, Finding
-from ood_perception.diagnosis.software import version
+from ood_perception.diagnosis.software import ERROR, OK, WARN, Finding, version
 
 ROOT = Path('/')
 """Where the system's files lie."""
@@ -53,11 +51,7 @@ def check_device() -> Iterator[Finding]:
 
 def board() -> str:
     """Name of the Jetson that this is, '' on any other machine."""
-    model = ROOT / 'proc/device-tree/model'
-    try:
-        name = model.read_text(encoding='utf-8', errors='replace').strip('\0 \n')
-    except OSError:
-        name = ''
+    name = _text(ROOT / 'proc/device-tree/model')
     if 'jetson' in name.lower() or 'nvidia' in name.lower():
         return name
     return 'Jetson' if (ROOT / 'etc/nv_tegra_release').is_file() else ''
@@ -70,7 +64,7 @@ def check_jetson() -> Iterator[Finding]:
         return
     import torch
 
-    release = _first_line(ROOT / 'etc/nv_tegra_release')
+    release = _text(ROOT / 'etc/nv_tegra_release').partition('\n')[0].strip('# ')
     # JetPack 7 is L4T 38; 6 is 36.
     index = f'{JETSON_INDEX}/{"sbsa/cu130" if release.startswith("R38") else "jp6/cu126"}'
     yield Finding('jetson', OK, f'{name}; {release or "L4T unknown"}')
@@ -92,8 +86,7 @@ def check_jetson() -> Iterator[Finding]:
     else:
         remedy = 'sudo apt install nvidia-jetpack'
         yield Finding('jetson tensorrt', WARN, 'TensorRT is not installed', remedy)
-    mode = _power_mode()
-    if mode:
+    if mode := _power_mode():
         fast = 'MAXN' in mode.upper()
         remedy = '' if fast else 'sudo nvpmodel -m 0 && sudo jetson_clocks'
         yield Finding('jetson power', OK if fast else WARN, f'power mode {mode}', remedy)
@@ -123,14 +116,8 @@ def _power_mode() -> str:
     return lines[0].partition(':')[2].strip() if lines else ''
 
 
-def _first_line(path: Path) -> str:
+def _text(path: Path) -> str:
     try:
-        lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
+        return path.read_text(encoding='utf-8', errors='replace').strip('\0 \n')
     except OSError:
         return ''
-    return lines[0].strip('# ') if lines else ''
-
-
-def machine() -> str:
-    """Architecture of this machine in lower case, as 'x86_64' or 'aarch64'."""
-    return platform.machine().lower()

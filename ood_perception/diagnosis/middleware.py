@@ -12,8 +12,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from ood_perception.diagnosis.finding import ERROR, OK, WARN, Finding
-from ood_perception.diagnosis.software import version
+from ood_perception.diagnosis.software import ERROR, OK, WARN, Finding, version
 from ood_perception.transport import profile_variables, transport_profile
 
 FAST, CYCLONE, ZENOH = 'rmw_fastrtps_cpp', 'rmw_cyclonedds_cpp', 'rmw_zenoh_cpp'
@@ -106,36 +105,32 @@ def check_transport(image_bytes: int) -> Iterator[Finding]:
 def _fast(image_bytes: int) -> Iterator[Finding]:
     used, other = profile_variables()
     profile, shipped = os.environ.get(used, ''), transport_profile() or 'PATH/config/fastdds.xml'
+    level, text, remedy = OK, profile, ''
     if not profile and os.environ.get(other):
-        text = f'{other} is set, but this Fast DDS reads {used}'
-        yield Finding('fast dds profile', WARN, text, f'export {used}="${other}"')
+        level, text = WARN, f'{other} is set, but this Fast DDS reads {used}'
+        remedy = f'export {used}="${other}"'
     elif not profile:
-        yield Finding(
-            'fast dds profile',
-            WARN,
+        level, remedy = WARN, f'export {used}={shipped}, also where the camera driver starts'
+        text = (
             'none set: our node takes its own, but other processes have the stock segment of '
-            '512 KB, which most large images do not fit in',
-            f'export {used}={shipped}, also where the camera driver starts',
+            '512 KB, which most large images do not fit in'
         )
     elif not Path(profile).is_file():
-        text, remedy = f'{used}: {profile} does not exist', f'export {used}={shipped}'
-        yield Finding('fast dds profile', ERROR, text, remedy)
-    else:
-        yield Finding('fast dds profile', OK, profile)
+        level, text = ERROR, f'{used}: {profile} does not exist'
+        remedy = f'export {used}={shipped}'
+    yield Finding('fast dds profile', level, text, remedy)
     memory = Path('/dev/shm')
     if not memory.is_dir():
         return
     free = shutil.disk_usage(memory).free
-    text = f'{free / 2**20:.0f} MB free in /dev/shm'
+    level, text, remedy = OK, f'{free / 2**20:.0f} MB free in /dev/shm', ''
     if free < 64 * 2**20 + 8 * image_bytes:
+        level = ERROR
         remedy = 'docker run --shm-size=1g (or --ipc=host); sudo mount -o remount,size=1g /dev/shm'
-        yield Finding('shared memory', ERROR, text, remedy)
     elif left := left_behind(memory):
-        text = f'{text}; {left / 2**20:.0f} MB are of processes that were killed'
+        level, text = WARN, f'{text}; {left / 2**20:.0f} MB are of processes that were killed'
         remedy = 'fastdds shm clean (or, while no node runs, rm /dev/shm/fastdds_*)'
-        yield Finding('shared memory', WARN, text, remedy)
-    else:
-        yield Finding('shared memory', OK, text)
+    yield Finding('shared memory', level, text, remedy)
 
 
 def left_behind(folder: Path) -> int:
@@ -156,12 +151,8 @@ def left_behind(folder: Path) -> int:
 
 def _cyclone(image_bytes: int) -> Iterator[Finding]:
     uri = os.environ.get('CYCLONEDDS_URI', '')
-    missing = [
-        part
-        for part in uri.split(',')
-        if part.startswith('file://') and not Path(part.removeprefix('file://')).is_file()
-    ]
-    if missing:
+    files = [part for part in uri.split(',') if part.startswith('file://')]
+    if missing := [f for f in files if not Path(f.removeprefix('file://')).is_file()]:
         text = f'CYCLONEDDS_URI: {missing[0]} does not exist'
         yield Finding('cyclone dds', ERROR, text, 'correct the path, or unset CYCLONEDDS_URI')
     elif not uri:

@@ -12,17 +12,27 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from ood_perception.diagnosis.finding import ERROR, OK, WARN, Finding
 from ood_perception.profile import Profile, ProfileError, profile_names
 
+OK, WARN, ERROR = 'ok', 'warn', 'error'
+
 OPENCV = (
-    'opencv-python-headless',
-    'opencv-python',
-    'opencv-contrib-python',
+    'opencv-python-headless', 'opencv-python', 'opencv-contrib-python',
     'opencv-contrib-python-headless',
-)
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str  # what was looked at
+    level: str  # 'ok', 'warn' or 'error'
+    text: str  # what was found
+    remedy: str = ''  # what to do about it, a command where there is one; '' = nothing is wrong
 
 
 def version(distribution: str) -> str | None:
@@ -40,7 +50,7 @@ def check_python() -> Iterator[Finding]:
     remedy = '' if tested else 'use Python 3.10 to 3.13, which are tested'
     yield Finding('python', OK if tested else WARN, f'{found} at {sys.executable}', remedy)
     environment = os.environ.get('VIRTUAL_ENV', '')
-    if environment and not _same(sys.prefix, environment):
+    if environment and Path(sys.prefix).resolve() != Path(environment).resolve():
         yield Finding(
             'virtual environment',
             WARN,
@@ -100,22 +110,16 @@ def check_duplicates() -> Iterator[Finding]:
 
 
 def check_imports() -> Iterator[Finding]:
-    """Modules with compiled parts that may be broken though they are found."""
-    for name in ('cv_bridge',):
-        if importlib.util.find_spec(name) is None:
-            continue
-        # In a process of its own: what was built for another numpy can end this one.
-        done = subprocess.run(
-            [sys.executable, '-c', f'import {name}'],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f'exit {done.returncode}'])[-1]
-            remedy = 'pip install "numpy<2", or the numpy that it was built with'
-            yield Finding(name, WARN, f'cannot be imported: {last}', remedy)
+    """Whether cv_bridge, which has compiled parts, is broken though it is found."""
+    if importlib.util.find_spec('cv_bridge') is None:
+        return
+    # In a process of its own: what was built for another numpy can end this one.
+    command = [sys.executable, '-c', 'import cv_bridge']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f'exit {done.returncode}'])[-1]
+        remedy = 'pip install "numpy<2", or the numpy that it was built with'
+        yield Finding('cv_bridge', WARN, f'cannot be imported: {last}', remedy)
 
 
 def distributions(name: str) -> list[tuple[str, str]]:
@@ -157,13 +161,6 @@ def check_profile(name: str) -> Iterator[Finding]:
         else:
             size = path.stat().st_size / 2**20
             yield Finding(f'{stage}.weights', OK, f'{path.name}, {size:.1f} MB')
-
-
-def _same(a: str, b: str) -> bool:
-    try:
-        return Path(a).samefile(b)
-    except OSError:
-        return False
 
 
 def _copy(found: tuple[str, str]) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 
@@ -14,15 +15,10 @@ from torch import nn
 from ood_perception.engines.adaptive import AdaptiveEngine
 from ood_perception.engines.base import Engine, EngineEvent
 from ood_perception.engines.choices import Choices, network_key, processor, versions
-from ood_perception.engines.compiled import CompiledEngine
-from ood_perception.engines.eager import EagerEngine
+from ood_perception.engines.eager import CompiledEngine, EagerEngine
+from ood_perception.engines.measure import prober
 from ood_perception.engines.onnx import OnnxRuntimeEngine
-from ood_perception.engines.openvino import (
-    OpenVINOBfloat16Engine,
-    OpenVINOEngine,
-    OpenVINOInt8Engine,
-)
-from ood_perception.engines.probe import prober
+from ood_perception.engines.openvino import OpenVINOEngine
 from ood_perception.engines.tensorrt import TensorRTEngine
 from ood_perception.host_cpu import is_held
 from ood_perception.models.output import InputSpec
@@ -35,8 +31,8 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine
     'tensorrt': TensorRTEngine,
     'onnxruntime': OnnxRuntimeEngine,
     'openvino': OpenVINOEngine,
-    'openvino_bf16': OpenVINOBfloat16Engine,
-    'openvino_int8': OpenVINOInt8Engine,
+    'openvino_bf16': functools.partial(OpenVINOEngine, form='bfloat16'),
+    'openvino_int8': functools.partial(OpenVINOEngine, form='int8'),
 }
 """One table of engines: ``factory(model, device, precision, features) -> Engine``."""
 
@@ -54,14 +50,10 @@ def candidates(device: torch.device, rounded: bool = False, live: bool = False) 
     """
     Engines that 'auto' measures on `device`: all that are installed, but torch.compile on a CPU.
 
-    That one takes a minute and a C++ compiler, and was never the fastest there.
-
-    Args:
-        device: to run on.
-        rounded: whether the segmentor may be run in bfloat16 and in its int8 form, on a CPU.
-        live: whether frames are computed meanwhile: then what needs torch.export, which takes the
-            interpreter for seconds, is left out where there is OpenVINO.
-
+    That one takes a minute and a C++ compiler, and was never the fastest there. On a CPU,
+    `rounded` says whether the segmentor may be run in bfloat16 and in its int8 form. While frames
+    are computed (`live`), what needs torch.export, which takes the interpreter for seconds, is
+    left out where there is OpenVINO.
     """
 
     def installed(*modules: str) -> bool:
@@ -93,18 +85,14 @@ def create_engine(
     Put a segmentor on the device behind an engine.
 
     Args:
-        name: entry of `ENGINES`, or 'auto' for the fastest of :func:`candidates`.
+        name: entry of `ENGINES` (ValueError: another), or 'auto' for the fastest of
+            :func:`candidates`.
         model: segmentor, a module from images to SegmentorOutput.
         device: where to run.
         precision: float32, float16 or bfloat16, on a GPU; on a CPU the engine's name says it.
         features: False when nobody reads the features.
         note: told one line whenever something is decided.
-        live: never keep a frame waiting for the preparation of an engine or of a new shape, see
-            :class:`AdaptiveEngine`.
-
-    Raises:
-        ValueError: unknown engine.
-
+        live: never keep a frame waiting for the preparation of an engine or of a new shape.
     """
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')
@@ -115,33 +103,27 @@ def create_engine(
     inference = any(tensor.is_inference() for tensor in model.parameters())
     threads = torch.get_num_threads()
 
-    def maker(entry: str) -> tuple[str, Callable[[], Engine]]:
-        def make() -> Engine:
-            # a frame may have put torch on one thread, see `engines.crowding`
-            torch.set_num_threads(threads)
-            with torch.inference_mode(inference):
-                return ENGINES[entry](model, device, precision, features)
-
-        return entry, make
+    def make(entry: str) -> Engine:
+        # a frame may have put torch on one thread, see `engines.crowding`
+        torch.set_num_threads(threads)
+        with torch.inference_mode(inference):
+            return ENGINES[entry](model, device, precision, features)
 
     if name != 'auto':
         names, choices = [name, *SIMPLER.get(name, ['eager'])], None
     else:
         # Features feed memories that another engine may have filled: those stay in float32.
         names = candidates(device, hasattr(model, 'int8') and not features, live)
-        what = (network_key(model), f'{features} {precision}', processor(), _device(device))
+        gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)
+        what = (network_key(model), f'{features} {precision}', processor(), gpu)
         about = '; '.join((*what, f'{threads} threads', versions(), *names))
         choices = Choices(about) if len(names) > 1 else None
     spec = getattr(model, 'spec', InputSpec())
     return AdaptiveEngine(
-        [maker(entry) for entry in names],
+        [(entry, functools.partial(make, entry)) for entry in names],
         prober(spec, device),
         measure=name == 'auto',
         live=live,
         choices=choices,
         note=note,
     )
-
-
-def _device(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)

@@ -23,17 +23,17 @@ from ood_perception.engines.base import (
     is_out_of_memory,
     is_ready,
     release_memory,
+    run_at_ready_shape,
+    shape_of,
 )
 from ood_perception.engines.choices import Choices
 from ood_perception.engines.faults import Faults
 from ood_perception.engines.measure import check_agreement, measure_engines
-from ood_perception.engines.resizing import run_at_ready_shape
 from ood_perception.models.output import SegmentorOutput
 
 log = logging.getLogger(__name__)
 
-MEMORY_PAUSE = 0.1
-"""Seconds that a single image waits for memory before it is tried again."""
+MEMORY_PAUSE = 0.1  # seconds that a single image waits for memory before it is tried again
 
 
 class AdaptiveEngine:
@@ -62,10 +62,6 @@ class AdaptiveEngine:
         choices: where measured choices are kept from one run to the next; None keeps none.
         note: told one line whenever something is decided.
         clock: seconds, for tests.
-
-    Attributes:
-        live: as the argument; may be changed at any time.
-
     """
 
     def __init__(
@@ -79,7 +75,7 @@ class AdaptiveEngine:
         note: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.live = live
+        self.live = live  # may be changed at any time
         self._makers = dict(makers)
         self._order = [name for name, _ in makers]
         self._probe = probe
@@ -122,22 +118,18 @@ class AdaptiveEngine:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """
-        Run the network, with a simpler engine where this one fails.
-
-        Args:
-            images: float32 (B, 3, h, w), normalised RGB, on the device.
+        Run the network on float32 (B, 3, h, w), with a simpler engine where this one fails.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for a batch of several images; the
                 caller halves it.
             Exception: what the engine raised, when all of them failed on these images.
-
         """
         if self._current is None:
-            self.prepare([_shape(images)], wait=not self.live)
+            self.prepare([shape_of(images)], wait=not self.live)
         engine = self._current
         assert engine is not None
-        self._climb_later(_shape(images))
+        self._climb_later(shape_of(images))
         with self._alone:
             try:
                 return self._run(engine, images)
@@ -149,16 +141,11 @@ class AdaptiveEngine:
     @torch.inference_mode()
     def prepare(self, shapes: Iterable[Shape], wait: bool = True) -> None:
         """
-        Choose an engine if there is none yet and make it ready for `shapes`, now.
+        Choose an engine if there is none yet and make it ready for `shapes` of images, now.
 
-        Args:
-            shapes: of the images that will come.
-            wait: False runs the simplest engine until the others were measured in the background,
-                or, if `live`, until the one that was asked for is ready.
-
-        Raises:
-            Exception: what the simplest engine raised, when none can be built.
-
+        Without `wait` the simplest runs until the others were measured in the background, or, if
+        `live`, until the one that was asked for is ready. Raises what the simplest engine raised,
+        when none can be built.
         """
         for shape in dict.fromkeys(shapes):
             if self._current is None:
@@ -178,11 +165,11 @@ class AdaptiveEngine:
         return self._faults.events
 
     def faults(self) -> list[EngineEvent]:
-        """Events of level 'warn' that are not over."""
+        """Events that are not over."""
         return self._faults.lasting()
 
     def wait(self, timeout: float = 60.0) -> bool:
-        """Wait for the background to finish; False when it did not within `timeout` seconds."""
+        """Wait for the background; False when it took longer than `timeout` seconds."""
         return self._background.wait(timeout)
 
     def close(self) -> None:
@@ -196,7 +183,7 @@ class AdaptiveEngine:
     # ---- running ---------------------------------------------------------------------------
 
     def _run(self, engine: Engine, images: Tensor) -> SegmentorOutput:
-        shape = _shape(images)
+        shape = shape_of(images)
         if is_ready(engine, shape):
             return engine(images)
         if not self.live:
@@ -226,7 +213,7 @@ class AdaptiveEngine:
         for name in self._order[self._order.index(engine.name) + 1 :]:
             try:
                 simpler = self._build(name)
-                if self.live and not is_ready(simpler, _shape(images)):
+                if self.live and not is_ready(simpler, shape_of(images)):
                     continue  # it would keep the camera waiting; the background prepares it
                 output = self._run(simpler, images)
             except Exception as failure:
@@ -259,21 +246,19 @@ class AdaptiveEngine:
             self._current = self._reference()
             self._climb_later(shape)
             return
-        for name in self._order:
+        for name, simpler in zip(self._order, [*self._order[1:], ''], strict=True):
             try:
                 engine = self._build(name)
                 _prepare(engine, shape)
                 engine(self._probe(shape))
+                self._current = engine
+                return
             except Exception as error:
                 self._engines.pop(name, None)
-                if name == self._order[-1]:
+                if not simpler:
                     raise
-                simpler = self._order[self._order.index(name) + 1]
                 reason = f'engine {name} failed ({first_line(error)}); using {simpler} instead'
                 self._faults.suspend(name, reason, error)
-                continue
-            self._current = engine
-            return
 
     def _choose(self, shape: Shape) -> None:
         """Take the fastest engine whose answers agree with the reference on real frames."""
@@ -381,10 +366,6 @@ class AdaptiveEngine:
 def _prepare(engine: Engine, shape: Shape) -> None:
     if not is_ready(engine, shape):
         engine.prepare(shape)
-
-
-def _shape(images: Tensor) -> Shape:
-    return tuple(images.shape)  # type: ignore[return-value]
 
 
 def _size(shape: Shape) -> str:

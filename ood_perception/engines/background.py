@@ -16,13 +16,10 @@ from ood_perception.host_memory import return_freed_memory
 
 log = logging.getLogger(__name__)
 
+# Seconds after which Python hands over between threads while a job runs. An export is Python code
+# for seconds. At the default of 0.005 s a frame, which asks for the interpreter some two hundred
+# times, would take a second beside it.
 SWITCH_INTERVAL = 0.0005
-"""
-Seconds after which Python hands over between threads while a job runs.
-
-An export is Python code for seconds. At the default of 0.005 s a frame, which asks for the
-interpreter some two hundred times, would take a second beside it.
-"""
 
 
 class Background:

@@ -1,21 +1,21 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an engine is, what it reports, and how the answers of two engines are compared."""
+"""What an engine is, what it reports, and how it runs images of another shape than it has."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ood_perception.models.output import SegmentorOutput
+from ood_perception.models.output import SegmentorOutput, concatenate, copied
 
-Shape = tuple[int, int, int, int]
-"""(B, 3, h, w) of a batch of images."""
+Shape = tuple[int, int, int, int]  # (B, 3, h, w) of a batch of images
 
 
 class Engine(Protocol):
@@ -25,28 +25,23 @@ class Engine(Protocol):
     The images belong to the caller and are not changed. The tensors of the output belong to the
     engine and are valid until its next call: a caller that keeps them longer copies them. An
     engine is built and prepared in any thread; only one thread at a time calls it.
+
+    It is built as ``engine(model, device, precision, features)``: the segmentor, where to run,
+    float32, float16 or bfloat16 on a GPU (a CPU computes in what the engine's name says), and
+    False to leave the features out of the output. Raises ValueError for a device that it does not
+    run on and ImportError where its runtime is not installed.
     """
 
-    name: str
-    """Its key in the table of engines, which whoever builds it sets."""
-
-    rounded: bool
-    """Whether it computes in fewer bits than the reference, so its answers differ a little."""
-
-    channels_last: bool
-    """Whether it wants the pixels channels-last; others are laid out anew at each call."""
+    name: str  # its key in the table of engines, which whoever builds it sets
+    rounded: bool  # whether it computes in fewer bits than the reference: its answers differ a bit
+    channels_last: bool  # whether it wants the pixels so; others are laid out anew at each call
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """
-        Run the network.
+        Run the network on float32 (B, 3, h, w), normalised RGB, on the engine's device.
 
-        Args:
-            images: float32 (B, 3, h, w), normalised RGB, on the engine's device.
-
-        Raises:
-            torch.OutOfMemoryError: the device has no room for this batch.
-            Exception: whatever the runtime raises.
-
+        Raises torch.OutOfMemoryError, for want of room for this batch, or whatever the runtime
+        raises.
         """
 
     def prepare(self, shape: Shape) -> None:
@@ -58,29 +53,21 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class EngineEvent:
-    """
-    Something about the engine that an operator should know.
+    """Something about the engine that an operator should know."""
 
-    Attributes:
-        engine: name of the engine that it is about.
-        reason: what happened, one line.
-        remedy: what to do about it, '' when the pipeline has dealt with it.
-        level: 'warn' for a fault, 'info' for advice.
-        since: seconds since the epoch when it began.
-        until: seconds since the epoch when it was over; None while it lasts.
-
-    """
-
-    engine: str
-    reason: str
-    remedy: str = ''
-    level: str = 'warn'
-    since: float = field(default_factory=time.time)
-    until: float | None = None
+    engine: str  # name of the engine that it is about
+    reason: str  # what happened, one line
+    remedy: str = ''  # what to do about it, '' when the pipeline has dealt with it
+    until: float | None = None  # seconds since the epoch when it was over; None while it lasts
 
     def __str__(self) -> str:
         """One line for a log."""
         return f'{self.reason}; {self.remedy}' if self.remedy else self.reason
+
+
+def shape_of(images: Tensor) -> Shape:
+    """Shape of a batch of images."""
+    return tuple(images.shape)  # type: ignore[return-value]
 
 
 def is_ready(engine: Engine, shape: Shape) -> bool:
@@ -111,41 +98,35 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def largest_difference(output: SegmentorOutput, reference: SegmentorOutput) -> float:
+def run_at_ready_shape(engine: Engine, images: Tensor) -> SegmentorOutput | None:
     """
-    Largest absolute difference of outputs, over the range of the reference.
+    Run float32 (B, 3, h, w) normalised images at the nearest shape that needs no preparation.
 
-    Returns:
-        0 for equal outputs, infinity where one lacks an output, differs in shape or is not finite.
-
+    A batch of another length is padded or cut, which changes no answer. Images of another size
+    are resized, and the outputs have the maps' sizes of that size: whatever reads them enlarges
+    them to the frame anyway, so these answers are right but for the resampling. None comes where
+    the engine has nothing ready.
     """
-    return max(
-        _relative((a - b).abs().max(), b.max() - b.min()) for a, b in _pairs(output, reference)
-    )
+    shapes = engine.shapes()
+    if not shapes:
+        return None
+    size = min((s[2:] for s in shapes), key=lambda s: _distance(s, images.shape[2:]))
+    lengths = sorted(s[0] for s in shapes if s[2:] == size)
+    if images.shape[2:] != size:
+        images = F.interpolate(images, size, mode='bilinear', align_corners=False, antialias=True)
+    length = next((n for n in lengths if n >= len(images)), lengths[-1])
+    parts = []
+    for start in range(0, len(images), length):
+        part = images[start : start + length]
+        missing = length - len(part)
+        if missing:
+            part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
+        # the next call overwrites what this one returns
+        parts.append(copied(engine(part), length - missing))
+    return parts[0] if len(parts) == 1 else concatenate(parts)
 
 
-def mean_difference(output: SegmentorOutput, reference: SegmentorOutput) -> float:
-    """Root mean square difference of the same outputs, over the reference's deviation."""
-    return max(
-        _relative((a - b).square().mean().sqrt(), b.std()) for a, b in _pairs(output, reference)
-    )
-
-
-def _pairs(output: SegmentorOutput, reference: SegmentorOutput) -> list[tuple[Tensor, Tensor]]:
-    outputs = (output.logits, output.ood), (reference.logits, reference.ood)
-    pairs = []
-    for got, want in zip(*outputs, strict=True):
-        if got is None and want is None:
-            continue
-        if got is None or want is None or got.shape != want.shape:
-            return [(torch.tensor([torch.inf, 0.0]), torch.zeros(2))]
-        pairs.append((got.float(), want.float()))
-    pairs += [
-        (a.float(), b.float()) for a, b in zip(output.features, reference.features, strict=False)
-    ]
-    return pairs or [(torch.zeros(2), torch.zeros(2))]
-
-
-def _relative(gap: Tensor, scale: Tensor) -> float:
-    value = float(gap / scale.clamp_min(1e-6))
-    return value if value == value else float('inf')
+def _distance(size: tuple[int, ...], wanted: tuple[int, ...]) -> float:
+    """How much two sizes differ in area and in proportion."""
+    down, across = (math.log(a / b) for a, b in zip(size, wanted, strict=True))
+    return abs(down + across) + abs(down - across)

@@ -22,14 +22,12 @@ import torch
 from torch import nn
 
 from ood_perception.engines.base import Shape
+from ood_perception.host_cpu import cpuinfo
 
 log = logging.getLogger(__name__)
 
-VARIABLE = 'OOD_ENGINE_CACHE'
-"""Environment variable that names the folder."""
-
-MAX_FILES = 48
-"""Files that the folder holds; the oldest go first."""
+VARIABLE = 'OOD_ENGINE_CACHE'  # environment variable that names the folder
+MAX_FILES = 48  # files that the folder holds; the oldest go first
 
 RUNTIMES = ('torch', 'openvino', 'onnxruntime', 'torch-tensorrt')
 
@@ -46,13 +44,7 @@ def cache_folder() -> Path:
 
 
 def network_key(model: nn.Module) -> str:
-    """
-    Name of a network: another class, other weights or other code of the models give another name.
-
-    Returns:
-        64 hexadecimal digits.
-
-    """
+    """Name of a network, 64 digits: of its class, its weights and the code of the models."""
     digest = hashlib.sha256(f'{type(model).__qualname__} {_code()}'.encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f'{name} {tuple(tensor.shape)} {tensor.dtype}'.encode())
@@ -83,37 +75,20 @@ def versions() -> str:
 
 def processor() -> str:
     """Model and instruction sets of this CPU, and what the environment leaves of them."""
-    model = platform.processor() or platform.machine()
-    flags = ''
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(':')
-        if key.strip() == 'model name':
-            model = value.strip()
-        elif key.strip() in ('flags', 'Features'):
-            flags = hashlib.sha256(value.encode()).hexdigest()[:16]
-    held_to = os.environ.get('ONEDNN_MAX_CPU_ISA', '')
-    return f'{model} {flags} {held_to} {os.cpu_count()}'
+    model = cpuinfo('model name') or platform.processor() or platform.machine()
+    flags = hashlib.sha256((cpuinfo('flags') or cpuinfo('Features')).encode()).hexdigest()[:16]
+    return f'{model} {flags} {os.environ.get("ONEDNN_MAX_CPU_ISA", "")} {os.cpu_count()}'
 
 
 class Choices:
     """
-    Measured choices of an engine, one JSON file each.
+    Measured choices of an engine, one JSON file each, for a name that says all but the shape.
 
     Nothing here ever raises: what cannot be read or written costs a measurement and one line.
-
-    Args:
-        name: what the choice is for, all that it depends on but the shape.
-        folder: of the files, default :func:`cache_folder`.
-
     """
 
-    def __init__(self, name: str, folder: Path | None = None) -> None:
-        self._name = name
-        self._folder = cache_folder() if folder is None else folder
+    def __init__(self, name: str) -> None:
+        self._name, self._folder = name, cache_folder()
 
     def read(self, shape: Shape) -> dict[str, float] | None:
         """Milliseconds by engine that were measured at this shape, or None."""
@@ -145,41 +120,29 @@ class Choices:
         return self._folder / f'choice-{digest[:32]}.json'
 
 
-def keep(path: Path, data: bytes) -> bool:
+def keep(path: Path, data: bytes) -> None:
     """
     Write a file at once, so that another process sees all of it or nothing, and delete old ones.
 
-    Returns:
-        False when it cannot be written; one line says so, once for each folder.
-
+    Where it cannot be written, one line says so, once for each folder.
     """
     partial = path.with_name(f'{path.name}.{os.getpid()}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
         os.replace(partial, path)
-        _prune(path.parent)
+        kept = [p for p in path.parent.iterdir() if p.name.startswith(('network-', 'choice-'))]
+        for old in sorted(kept, key=lambda p: p.stat().st_mtime)[:-MAX_FILES]:
+            old.unlink(missing_ok=True)
     except OSError as error:
         _cannot_keep(path.parent, str(error.strerror or error))
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        return False
-    return True
 
 
 @functools.cache
 def _cannot_keep(folder: Path, reason: str) -> None:
     log.warning(
-        '%s cannot be written (%s): each start converts and measures again; '
-        'set %s to a folder that can be',
-        folder,
-        reason,
-        VARIABLE,
+        f'{folder} cannot be written ({reason}): each start converts and measures again; '
+        f'set {VARIABLE} to a folder that can be'
     )
-
-
-def _prune(folder: Path) -> None:
-    files = [p for p in folder.iterdir() if p.name.startswith(('network-', 'choice-'))]
-    files.sort(key=lambda path: path.stat().st_mtime)
-    for path in files[:-MAX_FILES]:
-        path.unlink(missing_ok=True)

@@ -23,40 +23,19 @@ import torch
 
 log = logging.getLogger(__name__)
 
-CALLS = 5
-"""Calls over which a time is taken, as their median."""
-
-PROBE = 3
-"""Calls in which the other choice is tried."""
-
-SLOWER = 1.3
-"""Times the fastest median from which the cores count as shared."""
-
-BETTER = 0.9
-"""Share of the present time that the other choice has to stay below."""
-
-FIRST_WAIT, LAST_WAIT = 4.0, 30.0
-"""Seconds until the other choice is tried again: doubled each time it was no better."""
-
-SUDDEN = 0.5
-"""Seconds after a decision from which a call that became much slower is reason to try again."""
+CALLS = 5  # calls over which a time is taken, as their median
+PROBE = 3  # calls in which the other choice is tried
+SLOWER = 1.3  # times the fastest median from which the cores count as shared
+BETTER = 0.9  # share of the present time that the other choice has to stay below
+FIRST_WAIT, LAST_WAIT = 4.0, 30.0  # seconds until the other choice is tried again, doubled in vain
+SUDDEN = 0.5  # seconds after a decision from which a much slower call is reason to try again
 
 
 class ThreadChoice:
-    """
-    Decides before each call whether it runs on one thread or on all.
-
-    Args:
-        what: it decides about, for the log.
-        clock: seconds of a steady clock.
-
-    Attributes:
-        single: whether calls run on one thread at present.
-
-    """
+    """Decides before each call of `what` (for the log) whether it runs on one thread or on all."""
 
     def __init__(self, what: str = 'network', clock: Callable[[], float] = time.monotonic) -> None:
-        self.single = False
+        self.single = False  # whether calls run on one thread at present
         self._what = what
         self._clock = clock
         self._times: dict[bool, deque[float]] = {s: deque(maxlen=CALLS) for s in (False, True)}
@@ -107,14 +86,7 @@ class ThreadChoice:
 
 
 class CrowdedRequest:
-    """
-    An inference request of OpenVINO that keeps off the cores that others use.
-
-    Args:
-        everywhere: request that uses all threads.
-        single: request of the same network on one thread.
-
-    """
+    """Two inference requests of OpenVINO, on all threads and on one: the one that suits runs."""
 
     def __init__(self, everywhere: Any, single: Any) -> None:
         self.choice = ThreadChoice()
@@ -130,13 +102,7 @@ class CrowdedRequest:
 
 
 class TorchThreads:
-    """
-    While it is entered, torch computes on one thread if others take the cores.
-
-    Args:
-        device: of the pipeline; on another than the CPU nothing is changed.
-
-    """
+    """While it is entered, torch computes on one thread if others take the cores of the CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._all = torch.get_num_threads()

@@ -11,17 +11,10 @@ from dataclasses import dataclass
 
 from ood_perception.engines.base import EngineEvent
 
-FIRST_RETRY = 1.0
-"""Seconds after which an engine that failed is tried again; doubled at each further failure."""
-
-LONGEST_RETRY = 300.0
-"""Seconds between two trials at most."""
-
-STABLE = 600.0
-"""Seconds without a failure after which an engine counts as sound again."""
-
-MAX_EVENTS = 32
-"""Events that are remembered."""
+FIRST_RETRY = 1.0  # seconds until what failed is tried again; doubled at each further failure
+LONGEST_RETRY = 300.0  # seconds between two trials at most
+STABLE = 600.0  # seconds without a failure after which an engine counts as sound again
+MAX_EVENTS = 32  # events that are remembered
 
 
 @dataclass(slots=True)
@@ -34,32 +27,20 @@ class _Fault:
 
 
 class Faults:
-    """
-    Faults of engines, and of single shapes of them.
-
-    Args:
-        say: told one line whenever something is new.
-        clock: seconds.
-
-    Attributes:
-        events: what an operator should know, oldest first, at most `MAX_EVENTS`.
-
-    """
+    """Faults of engines, and of single shapes of them; `say` is told a line of whatever is new."""
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float]) -> None:
-        self.events: list[EngineEvent] = []
+        self.events: list[EngineEvent] = []  # oldest first, at most `MAX_EVENTS`
         self._say, self._clock = say, clock
         self._known: dict[str, _Fault] = {}
 
     def lasting(self) -> list[EngineEvent]:
-        """Events of level 'warn' that are not over."""
-        return [e for e in self.events if e.until is None and e.level == 'warn']
+        """Events that are not over."""
+        return [e for e in self.events if e.until is None]
 
     def passed(self, engine: str, reason: str) -> None:
         """Record what failed once and worked when it was done again."""
-        event = EngineEvent(engine, reason)
-        event.until = event.since
-        self._tell(event)
+        self._tell(EngineEvent(engine, reason, until=time.time()))
 
     def stands(self, key: str) -> bool:
         """Whether something failed before, be it over or not."""

@@ -21,53 +21,54 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.engines.base import Shape
+from ood_perception.engines.base import Shape, shape_of
 from ood_perception.engines.choices import cache_folder, keep, network_key, versions
 from ood_perception.engines.crowding import CrowdedRequest
-from ood_perception.engines.probe import prober
-from ood_perception.engines.tuple_output import TupleOutput
+from ood_perception.engines.exporting import TupleOutput
+from ood_perception.engines.measure import prober
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
 log = logging.getLogger(__name__)
 
 _one_conversion = threading.Lock()
 
-MAX_COMPILED = 8
-"""Image sizes kept ready at a time; the one that was not used for longest goes first."""
+MAX_COMPILED = 8  # image sizes kept ready; the one that was not used for longest goes first
 
 
 class OpenVINOEngine:
     """
-    Run a segmentor with OpenVINO on the CPU, in float32.
+    Run a segmentor with OpenVINO on the CPU, in float32, bfloat16 or int8, as `form` says.
+
+    Bfloat16 is worth it on CPUs with matrix units for it (AMX), see `benchmarks/int8.py`; a CPU
+    that does not compute in it, and a segmentor without an int8 form, are a ValueError. Images and
+    outputs are float32 in all forms.
 
     A network is converted (seconds) and compiled (part of a second) for each
     image size. What was converted is kept in the folder of :func:`cache_folder`, so the next start
     only compiles. The images of a batch run one after the other: on a few cores that takes as long
     as together, and no batch needs a network of its own.
-
-    Args:
-        model: segmentor.
-        device: has to be a CPU.
-        precision: not used; the class says it.
-        features: False leaves them out of the output.
-
-    Raises:
-        ValueError: a device that is not the CPU.
-        ImportError: openvino is not installed.
-
     """
 
     name = 'openvino'
-    rounded = False
     channels_last = False
-    bfloat16 = False
 
     def __init__(
-        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: torch.dtype,
+        features: bool = True,
+        form: str = 'float32',
     ) -> None:
         if device.type != 'cpu':
-            raise ValueError(f'{self.name} runs on the CPU, got device {device}')
-        _core()
+            raise ValueError(f'openvino runs on the CPU, got device {device}')
+        if form == 'int8' and not hasattr(model, 'int8'):
+            raise ValueError(f'{type(model).__name__} has no int8 form')
+        self.rounded, self._bfloat16 = form != 'float32', form == 'bfloat16'
+        able = _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+        if self._bfloat16 and 'BF16' not in able:
+            raise ValueError('this CPU has no instructions for bfloat16')
+        model = int8_form(model) if form == 'int8' else model
         if any(tensor.is_inference() for tensor in model.parameters()):
             with torch.inference_mode(False):
                 model = copy.deepcopy(model)  # weights of inference mode cannot be exported
@@ -78,8 +79,8 @@ class OpenVINOEngine:
         self._prepared: list[Shape] = []
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
-        """From float32 (B, 3, h, w) normalised images to the segmentor's output."""
-        self.prepare(tuple(images.shape))  # type: ignore[arg-type]
+        """Run the network, see `base.Engine`."""
+        self.prepare(shape_of(images))
         size = (int(images.shape[2]), int(images.shape[3]))
         self._requests.move_to_end(size)
         request = self._requests[size]
@@ -115,54 +116,10 @@ class OpenVINOEngine:
         if not self._key:
             self._key = f'{network_key(self._network)} {self._network.features} {versions()}'
         network = converted(self._network, shape, self._key)
-        threads = self._threads
-        request = compile_network(network, shape, threads, self.bfloat16)
-        if threads == 1:
+        request = compile_network(network, shape, self._threads, self._bfloat16)
+        if self._threads == 1:
             return request
-        return CrowdedRequest(request, compile_network(network, shape, 1, self.bfloat16))
-
-
-class OpenVINOBfloat16Engine(OpenVINOEngine):
-    """
-    Run a segmentor with OpenVINO in bfloat16; images and outputs are float32.
-
-    Worth it on CPUs with matrix units for it (AMX), see `benchmarks/int8.py`.
-
-    Raises:
-        ValueError: this CPU does not compute in bfloat16, or the device is not the CPU.
-
-    """
-
-    name = 'openvino_bf16'
-    rounded = True
-    bfloat16 = True
-
-    def __init__(
-        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
-    ) -> None:
-        super().__init__(model, device, precision, features)
-        if 'BF16' not in _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-            raise ValueError('this CPU has no instructions for bfloat16')
-
-
-class OpenVINOInt8Engine(OpenVINOEngine):
-    """
-    Run the int8 form of a segmentor, which it makes itself, with OpenVINO.
-
-    Raises:
-        ValueError: a device that is not the CPU, or a segmentor without an int8 form.
-
-    """
-
-    name = 'openvino_int8'
-    rounded = True
-
-    def __init__(
-        self, model: nn.Module, device: torch.device, precision: torch.dtype, features: bool = True
-    ) -> None:
-        if not hasattr(model, 'int8'):
-            raise ValueError(f'{type(model).__name__} has no int8 form')
-        super().__init__(int8_form(model), device, precision, features)
+        return CrowdedRequest(request, compile_network(network, shape, 1, self._bfloat16))
 
 
 def int8_form(model: nn.Module) -> nn.Module:
@@ -173,15 +130,7 @@ def int8_form(model: nn.Module) -> nn.Module:
 
 
 def converted(network: nn.Module, shape: tuple[int, ...], key: str) -> Any:
-    """
-    Read the kept OpenVINO form of a network, or convert it and keep that.
-
-    Args:
-        network: see :func:`convert`.
-        shape: of the input.
-        key: tells this network from all others.
-
-    """
+    """Read the OpenVINO form of a network that is kept under a key, or convert and keep it."""
     name = hashlib.sha256(f'{key} {shape}'.encode()).hexdigest()[:32]
     path = cache_folder() / f'network-{name}.ov'
     found = read_network(path)
@@ -193,17 +142,10 @@ def converted(network: nn.Module, shape: tuple[int, ...], key: str) -> Any:
 
 def convert(network: nn.Module, shape: tuple[int, ...]) -> Any:
     """
-    Convert a network of tensors to OpenVINO, for one shape.
+    Convert a network to OpenVINO, for one shape of its input, as an openvino.Model.
 
     By torch's own tracing, which keeps to its thread: a node computes frames while it converts.
-
-    Args:
-        network: from one tensor to a tuple of tensors, in evaluation mode on the CPU.
-        shape: of the input.
-
-    Returns:
-        openvino.Model
-
+    It maps one tensor to a tuple of tensors, in evaluation mode on the CPU.
     """
     _core()
     import openvino
@@ -252,17 +194,10 @@ def compile_network(
     network: Any, shape: tuple[int, ...], threads: int, bfloat16: bool = False
 ) -> Any:
     """
-    Compile a network with one input for the CPU.
+    Compile a network with one input of a shape (B, 3, h, w) for so many threads of the CPU.
 
-    Args:
-        network: openvino.Model, or the path or content of an ONNX file.
-        shape: of the input, (B, 3, h, w).
-        threads: to use.
-        bfloat16: compute in bfloat16, not float32; inputs and outputs are float32 either way.
-
-    Returns:
-        An inference request of OpenVINO.
-
+    The network is an openvino.Model, or the path or content of an ONNX file; an inference request
+    of OpenVINO is returned. With `bfloat16` it computes in that; inputs and outputs are float32.
     """
     if isinstance(network, (str, bytes, Path)):
         network = _core().read_model(network)
@@ -279,11 +214,9 @@ def compile_network(
 
 def _core() -> Any:
     """
-    Return OpenVINO's one core of this process.
+    OpenVINO's one core of this process.
 
-    Raises:
-        RuntimeError: the process that this one was forked from has it; its threads stayed there.
-
+    RuntimeError in a process that was forked from one that has it: its threads stayed there.
     """
     core, process = _started()
     if process != os.getpid():

@@ -18,31 +18,22 @@ from ood_perception.engines.openvino import MAX_COMPILED, compile_network, conve
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = 0.01
-"""Root mean square difference to PyTorch's answer over that one's deviation."""
-
-ROUNDED_TOLERANCE = 0.1
-"""The same where the network computes in bfloat16 or int8."""
+TOLERANCE = 0.01  # root mean square difference to PyTorch's answer over that one's deviation
+ROUNDED_TOLERANCE = 0.1  # the same where the network computes in bfloat16 or int8
 
 
-Requests = dict[bool, Any]
-"""Whether on one thread -> inference request of OpenVINO."""
+Requests = dict[bool, Any]  # whether on one thread -> inference request of OpenVINO
 
 
 class SmallEngine(nn.Module):
     """
     Run a small network with OpenVINO on the CPU; where that does not work, with PyTorch.
 
-    It is converted once for each size, which takes seconds and is kept on disk, see
-    `choices.cache_folder`; its first answer is compared with PyTorch's. On one thread where torch
-    is held to one, see `engines.crowding`.
-
-    Args:
-        network: from float32 (N, ...) to float32 (N, ...), row by row, in evaluation mode.
-        bfloat16: compute in bfloat16.
-        live: no call waits for a conversion: PyTorch answers until it is done in the background.
-        int8: rounded form of the network, which runs in its place where it agrees with it.
-
+    It maps float32 (N, ...) to float32 (N, ...), row by row, in evaluation mode. It is converted
+    once for each size, which takes seconds and is kept on disk, see `choices.cache_folder`; its
+    first answer is compared with PyTorch's. On one thread where torch is held to one, see
+    `engines.crowding`. With `live` no call waits for a conversion: PyTorch answers until it is
+    done in the background. `int8` is a rounded form, which runs instead where it agrees.
     """
 
     def __init__(
@@ -117,10 +108,9 @@ class SmallEngine(nn.Module):
         """Requests of a network for the size of a row; an error where its answers differ."""
         shape = tuple(row.shape)
         found = converted(network, shape, f'{network_key(network)} {versions()}')
-        counts = {False: self._threads, True: 1}
         requests = {
-            single: compile_network(found, shape, count, self._bfloat16)
-            for single, count in counts.items()
+            single: compile_network(found, shape, threads, self._bfloat16)
+            for single, threads in ((False, self._threads), (True, 1))
         }
         expected, answer = self._plain(row).float(), self._run(requests, row)
         gap = float((answer - expected).pow(2).mean().sqrt() / expected.std().clamp(min=1e-6))

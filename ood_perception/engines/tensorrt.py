@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.engines.base import Shape
+from ood_perception.engines.base import Shape, shape_of
 from ood_perception.engines.choices import cache_folder, network_key
-from ood_perception.engines.exporting import in_this_thread, twin
-from ood_perception.engines.tuple_output import TupleOutput
+from ood_perception.engines.exporting import TupleOutput, in_this_thread, twin
 from ood_perception.models.output import SegmentorOutput
 
 log = logging.getLogger(__name__)
@@ -33,17 +32,6 @@ class TensorRTEngine:
 
     Its precision is that of the module that is exported, since torch-tensorrt types explicitly: a
     float16 engine is built from a float16 copy of the segmentor.
-
-    Args:
-        model: segmentor; its weights are copied where it is to run in another precision.
-        device: a GPU.
-        precision: float32, float16 or bfloat16.
-        features: False leaves them out of the output.
-
-    Raises:
-        ImportError: torch-tensorrt is not installed.
-        ValueError: the device is not a GPU.
-
     """
 
     name = 'tensorrt'
@@ -69,8 +57,8 @@ class TensorRTEngine:
         self._engines: dict[Shape, Any] = {}
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
-        """From float (B, 3, h, w) normalised images to the segmentor's output, in float32."""
-        shape: Shape = tuple(images.shape)  # type: ignore[assignment]
+        """Run the network, see `base.Engine`."""
+        shape = shape_of(images)
         self.prepare(shape)
         images = images.to(self._precision, memory_format=torch.contiguous_format)
         outputs = self._engines[shape](images)
@@ -126,16 +114,9 @@ def in_precision(model: nn.Module, precision: torch.dtype) -> nn.Module:
 
 def build(network: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any:
     """
-    Compile a network for the shapes, the types and the device of its example inputs.
+    Compile a network in evaluation mode for shapes, types and device of its example inputs.
 
-    Args:
-        network: in evaluation mode.
-        inputs: as the network is called with.
-        **options: of `torch_tensorrt.dynamo.compile`.
-
-    Returns:
-        A module that is called as the network is.
-
+    `options` are those of `torch_tensorrt.dynamo.compile`; the module that comes is called alike.
     """
     import torch_tensorrt
 

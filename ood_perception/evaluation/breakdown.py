@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Figures by condition: distance, size and place in the image of what is unknown, and named tracks.
+Figures by condition: distance, size and place in the image of what is unknown.
 
 Distances come from a depth image or, for a rendered drive, from the renderer. Without them the row
 of the image stands in for the distance, and the report's rows say so.
@@ -10,33 +10,38 @@ of the image stands in for the distance, and the report's rows say so.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.evaluation.frame import Frame
 from ood_perception.evaluation.pixel_metrics import IGNORE, PixelMetrics
 
-if TYPE_CHECKING:
-    from ood_perception.evaluation.frame import Frame
+SIZES = ('below 32x32', '32x32 to 96x96', 'larger')
+PIXELS = (32**2, 96**2)
+"""From which a true object is of the second and the third size."""
 
-SIZES = ((0, 32**2, 'below 32x32'), (32**2, 96**2, '32x32 to 96x96'), (96**2, 1 << 62, 'larger'))
-"""Pixels from, pixels below, name: the breakdown by size of the true object."""
+DISTANCES = ('nearer than 10 m', '10 to 20 m', '20 to 40 m', '40 m and farther')
+METRES = (10.0, 20.0, 40.0)
+"""From which the second distance and the following begin."""
 
-DISTANCES = (
-    (0.0, 10.0, 'nearer than 10 m'),
-    (10.0, 20.0, '10 to 20 m'),
-    (20.0, 40.0, '20 to 40 m'),
-    (40.0, float('inf'), '40 m and farther'),
+THIRDS = ('upper', 'middle', 'lower')
+"""Of the image, where no distance is known: on flat ground, lower is nearer."""
+
+PIXELS_IN = 'pixels in the {} third of the image'
+FOOT_IN = 'objects whose foot is in the {} third of the image'
+FAR = 'objects, distance unknown'
+
+PIXEL_ROWS = (*(f'pixels {name}' for name in DISTANCES), *map(PIXELS_IN.format, THIRDS))
+OBJECT_ROWS = (
+    *(f'objects {name}' for name in (*DISTANCES, *SIZES)),
+    FAR,
+    *map(FOOT_IN.format, THIRDS),
 )
-"""Metres from, metres below, name."""
-
-ROWS = ('upper', 'middle', 'lower')
-"""Thirds of the image, where no distance is known: on flat ground, lower is nearer."""
-
-FAR = 'distance unknown'
 
 
 class Breakdown:
@@ -56,53 +61,46 @@ class Breakdown:
 
     def add_pixels(self, score: Any, label: Any, frame: Frame) -> None:
         """Add the pixels of a frame whose score and label are known to fit together."""
-        if frame.condition:
-            self._part(frame.condition).update(score, label)
-        label = np.asarray(label)
+        score, label = np.asarray(score), np.asarray(label)
         if frame.distance is not None and frame.distance.shape == label.shape:
-            for low, high, name in DISTANCES:
-                # 0 and nan mean that it is unknown.
-                inside = (frame.distance >= low) & (frame.distance < high) & (frame.distance > 0)
+            known = np.isfinite(frame.distance) & (frame.distance > 0)
+            bins = np.digitize(frame.distance, METRES)
+            for number, name in enumerate(DISTANCES):
+                inside = known & (bins == number)
                 if inside.any():
-                    self._part(f'pixels {name}').update(np.asarray(score)[inside], label[inside])
+                    self._part(f'pixels {name}').update(score[inside], label[inside])
         elif frame.truth is None and not frame.distances:
             # With ids, objects tell more than pixels.
-            edges = np.linspace(0, len(label), len(ROWS) + 1).round().astype(int)
-            for name, low, high in zip(ROWS, edges[:-1], edges[1:], strict=True):
-                part = self._part(f'pixels in the {name} third of the image')
-                part.update(np.asarray(score)[low:high], label[low:high])
+            edges = np.linspace(0, len(label), len(THIRDS) + 1).round().astype(int)
+            for name, low, high in zip(THIRDS, edges[:-1], edges[1:], strict=True):
+                self._part(PIXELS_IN.format(name)).update(score[low:high], label[low:high])
 
     def _part(self, name: str) -> PixelMetrics:
         return self.pixels.setdefault(name, PixelMetrics(self.mode))
 
-    def add_objects(self, frame: Frame, found: Iterable[int]) -> None:
+    def add_objects(self, frame: Frame, found: Container[int]) -> None:
         """Add the true objects of a frame; `found` holds the ids of those that were matched."""
         truth = np.asarray(frame.truth)
         if frame.anomaly is not None:
             truth = np.where(frame.anomaly == IGNORE, 0, truth)
-        hits = set(found)
         pixels = np.flatnonzero(truth)
-        if not pixels.size:
-            return
         ids, where, sizes = np.unique(
             truth.ravel()[pixels], return_inverse=True, return_counts=True
         )
         feet = np.zeros(len(ids), np.int64)
         np.maximum.at(feet, where, pixels // truth.shape[1])
-        distances = object_distances(frame, truth, ids)
-        for n, (identity, size) in enumerate(zip(ids.tolist(), sizes.tolist(), strict=True)):
+        for identity, size, foot in zip(ids.tolist(), sizes.tolist(), feet.tolist(), strict=True):
             if size < self.smallest:
                 continue
-            hit = identity in hits
-            self.objects[f'objects {_bin(SIZES, size)}', hit] += 1
-            if distances is None:
-                third = ROWS[int(feet[n] * len(ROWS) // len(truth))]
-                row = f'objects whose foot is in the {third} third of the image'
-            elif np.isfinite(distances[n]):
-                row = f'objects {_bin(DISTANCES, distances[n])}'
+            metres = _distance(frame, truth, identity)
+            if metres is None:
+                row = FOOT_IN.format(THIRDS[foot * len(THIRDS) // len(truth)])
+            elif np.isfinite(metres):
+                row = f'objects {DISTANCES[bisect_right(METRES, metres)]}'
             else:
-                row = f'objects, {FAR}'
-            self.objects[row, hit] += 1
+                row = FAR
+            for name in (f'objects {SIZES[bisect_right(PIXELS, size)]}', row):
+                self.objects[name, identity in found] += 1
 
     def merge(self, other: Breakdown) -> Breakdown:
         """Add what another has collected; returns self."""
@@ -112,50 +110,32 @@ class Breakdown:
         return self
 
     def rows(self) -> list[tuple[str, dict[str, Any]]]:
-        """(Condition, figures) for the report: tracks, then pixels, then objects."""
+        """(Condition, figures) for the report: pixels, then objects."""
         made: list[tuple[str, dict[str, Any]]] = []
-        order = [f'pixels {name}' for *_, name in DISTANCES]
-        order += [f'pixels in the {name} third of the image' for name in ROWS]
-        tracks = sorted(set(self.pixels) - set(order))
-        for name in [*tracks, *(n for n in order if n in self.pixels)]:
-            figures: dict[str, Any] = self.pixels[name].compute()
-            if not figures['positives']:
-                figures['ap'] = float('nan')  # nothing to be found is no failure to find it
-            chosen = ('ap', 'fpr95', 'auroc', 'frames')
-            made.append((name, {key: figures[key] for key in chosen}))
-        order = [f'objects {name}' for *_, name in (*DISTANCES, *SIZES)]
-        order += [f'objects, {FAR}']
-        order += [f'objects whose foot is in the {name} third of the image' for name in ROWS]
-        for name in order:
+        for name in PIXEL_ROWS:
+            if name in self.pixels:
+                figures: dict[str, Any] = self.pixels[name].compute()
+                if not figures['positives']:
+                    figures['ap'] = float('nan')  # nothing to be found is no failure to find it
+                made.append((name, {k: figures[k] for k in ('ap', 'fpr95', 'auroc', 'frames')}))
+        for name in OBJECT_ROWS:
             hit, missed = self.objects[name, True], self.objects[name, False]
             if hit + missed:
                 made.append((name, {'objects': hit + missed, 'recall': hit / (hit + missed)}))
         return made
 
 
-def object_distances(
-    frame: Frame, truth: NDArray[Any], ids: NDArray[Any]
-) -> NDArray[np.float64] | None:
+def _distance(frame: Frame, truth: NDArray[Any], identity: int) -> float | None:
     """
-    Distance of each true object: the renderer's, else the median of the depth image on it.
+    Distance of a true object: the renderer's, else the median of the depth image on it.
 
     Returns:
-        Metres (N,), nan where unknown; None where the frame has neither.
+        Metres, nan where unknown; None where the frame has neither.
     """
     if frame.distances:
-        known = frame.distances
-        return np.array([known.get(int(i), float('nan')) for i in ids])
-    depth = frame.distance
-    if depth is None or depth.shape != truth.shape:
+        return frame.distances.get(identity, float('nan'))
+    if frame.distance is None or frame.distance.shape != truth.shape:
         return None
-    found = np.full(len(ids), np.nan)
-    for n, identity in enumerate(ids):
-        values = depth[truth == identity]
-        values = values[np.isfinite(values) & (values > 0)]
-        if values.size:
-            found[n] = np.median(values)
-    return found
-
-
-def _bin(bins: Iterable[tuple[float, float, str]], value: float) -> str:
-    return next(name for low, high, name in bins if low <= value < high)
+    values = frame.distance[truth == identity]
+    values = values[np.isfinite(values) & (values > 0)]
+    return float(np.median(values)) if values.size else float('nan')

@@ -6,10 +6,6 @@ Component metrics sIoU, PPV and F1* of SegmentMeIfYouCan (code of 2023-08-24).
 
 Chan et al., "SegmentMeIfYouCan: A Benchmark for Anomaly Segmentation", NeurIPS 2021, eq. 3-5.
 One count over pairs (true component, predicted component) gives every figure of a frame.
-
-    metrics = ComponentMetrics('anomaly')                  # waits for the dataset's threshold
-    metrics = ComponentMetrics('anomaly', threshold=0.37)  # or is told: prediction = score > 0.37
-    metrics.update(score, label)                           # or (mask, label) with a boolean mask
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,9 +33,6 @@ TAUS = np.linspace(0.25, 0.75, 11, endpoint=True)
 
 IN_MEMORY = 128 << 20
 """Bytes of frames that wait for a threshold before they go to a temporary file."""
-
-TABLE = 1 << 21
-"""Most pairs of components that are counted in a full table; more are sorted."""
 
 
 @dataclass(frozen=True)
@@ -137,30 +130,27 @@ class ComponentMetrics:
             ``ppv``, ``f1_star``; ``f1``, ``tp``, ``fn``, ``fp`` (lists of 11, for `TAUS`),
             ``truths``, ``predictions`` (components), ``threshold``. Means over nothing are nan.
         """
-        siou, ppv = list(self._siou), list(self._ppv)
-        threshold = self.threshold
+        siou, ppv, threshold = list(self._siou), list(self._ppv), self.threshold
         if len(self._waiting):
             threshold = self._pixels.compute()['best_f1_threshold']
-            for score, label in self._waiting:
-                a, b = component_figures(score > threshold, label, TRACKS[self.track])
-                siou += a
-                ppv += b
+        for score, label in self._waiting:
+            a, b = component_figures(score > threshold, label, TRACKS[self.track])
+            siou += a
+            ppv += b
         found = np.array(siou)[:, None] >= TAUS
         tp, fn = found.sum(0), (~found).sum(0)
         fp = (np.array(ppv)[:, None] < TAUS).sum(0)
         total = 2 * tp + fn + fp
         f1 = np.divide(2 * tp, total, out=np.full(len(TAUS), np.nan), where=total > 0)
         # fsum rounds once, so the order in which shards arrive cannot show.
-        mean_siou = math.fsum(siou) / len(siou) if siou else float('nan')
-        mean_ppv = math.fsum(ppv) / len(ppv) if ppv else 0.0
-        f1_star = float(np.mean(f1))
+        means = {
+            'sIoU': math.fsum(siou) / len(siou) if siou else float('nan'),
+            'PPV': math.fsum(ppv) / len(ppv) if ppv else 0.0,
+            'F1_star': float(np.mean(f1)),
+        }
         return {
-            'siou': mean_siou,
-            'ppv': mean_ppv,
-            'f1_star': f1_star,
-            'sIoU': mean_siou,
-            'PPV': mean_ppv,
-            'F1_star': f1_star,
+            **{name.lower(): value for name, value in means.items()},
+            **means,
             'f1': f1.tolist(),
             'tp': tp.tolist(),
             'fn': fn.tolist(),
@@ -192,7 +182,8 @@ def component_figures(
     (truths, truth), (guesses, predicted) = (
         _components(mask, chosen) for mask in (unknown, found)
     )
-    k, p, shared = _pairs(truth, predicted, truths, guesses)
+    pairs, shared = np.unique(truth.astype(np.int64) * guesses + predicted, return_counts=True)
+    k, p = pairs // guesses, pairs % guesses
     raw = np.bincount(k, shared, truths)
     # The background is component 0 and ignored as well where it has too few pixels.
     raw[0] = label.size - raw.sum() + raw[0]
@@ -228,53 +219,31 @@ def _components(
     return count, np.asarray(labels, np.int32).ravel()[chosen]
 
 
-def _pairs(
-    truth: NDArray[np.int32], predicted: NDArray[np.int32], truths: int, guesses: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of labels that share a pixel, in ascending order, and how many they share."""
-    key = truth.astype(np.int64) * guesses + predicted
-    if truths * guesses <= TABLE:
-        counts = np.bincount(key, minlength=truths * guesses)
-        pairs = np.flatnonzero(counts)
-        counts = counts[pairs]
-    else:
-        pairs, counts = np.unique(key, return_counts=True)
-    return pairs // guesses, pairs % guesses, counts
-
-
 class _Frames:
     """Frames that wait: in memory first, beyond that in a temporary file."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] | None = None
-        self._index: list[tuple[tuple[int, ...], str]] = []
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - lives on
+        self._count = 0
 
     def append(self, score: NDArray[Any], label: NDArray[Any]) -> None:
-        if self._file is None:
-            self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - lives on
         self._file.seek(0, 2)
-        self._file.write(score.tobytes())
-        self._file.write(label.astype(np.uint8).tobytes())
-        self._index.append((score.shape, score.dtype.str))
+        np.save(self._file, score)
+        np.save(self._file, label.astype(np.uint8))
+        self._count += 1
 
     def __len__(self) -> int:
-        return len(self._index)
+        return self._count
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
-        at = 0
-        for shape, kind in list(self._index):
-            assert self._file is not None
-            count, dtype = math.prod(shape), np.dtype(kind)
-            self._file.seek(at)
-            data = self._file.read(count * (dtype.itemsize + 1))
-            at += len(data)
-            label = np.frombuffer(data, np.uint8, count, count * dtype.itemsize)
-            yield np.frombuffer(data, dtype, count).reshape(shape), label.reshape(shape)
+        self._file.seek(0)
+        for _ in range(self._count):
+            yield np.load(self._file), np.load(self._file)
 
     def __getstate__(self) -> list[Any]:
         return list(self)
 
     def __setstate__(self, frames: list[Any]) -> None:
-        self._file, self._index = None, []
+        self.__init__()  # type: ignore[misc]
         for score, label in frames:
             self.append(score, label)

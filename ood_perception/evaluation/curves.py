@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import fsum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +44,6 @@ class Curve:
         """FP / negatives, float64 (N,); nan without negatives."""
         return self.fp / self.negatives if self.negatives else np.full(len(self.fp), np.nan)
 
-    @property
-    def f1(self) -> NDArray[np.float64]:
-        """2 TP / (2 TP + FP + FN), float64 (N,); 0 where that is 0 / 0."""
-        both = self.tp + self.fp + self.positives
-        return np.divide(2 * self.tp, both, out=np.zeros(len(both)), where=both > 0)
-
     def figures(self) -> dict[str, float]:
         """
         Read the figures off.
@@ -61,13 +56,21 @@ class Curve:
         """
         if not len(self.thresholds):
             return dict.fromkeys(FIGURES, float('nan'))
-        best = int(np.argmax(self.f1))
-        both = self.positives > 0 and self.negatives > 0
+        recall, fpr, both = self.recall, self.fpr, self.positives > 0 and self.negatives > 0
+        # 2 TP / (2 TP + FP + FN); no threshold is above every score, so nothing is divided by 0
+        f1 = 2 * self.tp / (self.tp + self.fp + self.positives)
+        ap = np.sum(np.diff(recall, prepend=0.0) * self.precision) if self.positives else 0.0
+        auroc = fpr95 = float('nan')
+        if both:
+            tpr = np.concatenate([[0.0], recall])
+            auroc = float(np.sum(np.diff(fpr, prepend=0.0) * (tpr[1:] + tpr[:-1]) / 2))
+            fpr95 = float(fpr[np.searchsorted(recall, 0.95)])
+        best = int(np.argmax(f1))
         return {
-            'ap': self._ap(),
-            'fpr95': self._fpr_at(0.95) if both else float('nan'),
-            'auroc': self._auroc() if both else float('nan'),
-            'best_f1': float(self.f1[best]),
+            'ap': float(ap),
+            'fpr95': fpr95,
+            'auroc': auroc,
+            'best_f1': float(f1[best]),
             'best_f1_threshold': float(self.thresholds[best]) if self.positives else float('nan'),
         }
 
@@ -89,7 +92,6 @@ class Curve:
         high = _harmonic_ap(self.tp - found, found, before) / self.positives
         low = _harmonic_ap(self.tp - found, found, self.fp) / self.positives
         at = int(np.searchsorted(self.recall, 0.95))
-        at = min(at, len(self.fp) - 1)
         fprs = float(before[at] / self.negatives), float(self.fp[at] / self.negatives)
         return dict(zip(names, (low, high, *fprs), strict=True))
 
@@ -105,53 +107,25 @@ class Curve:
             self.thresholds[keep], self.tp[keep], self.fp[keep], self.positives, self.negatives
         )
 
-    def _ap(self) -> float:
-        if not self.positives:
-            return 0.0
-        return float(np.sum(np.diff(self.recall, prepend=0.0) * self.precision))
-
-    def _fpr_at(self, recall: float) -> float:
-        index = int(np.searchsorted(self.recall, recall))
-        return float(self.fpr[index]) if index < len(self.fpr) else 1.0
-
-    def _auroc(self) -> float:
-        tpr = np.concatenate([[0.0], self.recall])
-        fpr = np.concatenate([[0.0], self.fpr])
-        return float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
-
 
 def curve_of(
-    thresholds: NDArray[np.floating], positive: NDArray[np.int64], negative: NDArray[np.int64]
+    thresholds: NDArray[np.floating], positive: NDArray[Any], negative: NDArray[Any]
 ) -> Curve:
     """
     Curve from counts per threshold in any order; counts of equal thresholds are added.
 
     Args:
-        thresholds: float (N,), lower edge of the scores counted there.
-        positive: int64 (N,), unknown pixels counted at each.
-        negative: int64 (N,), known pixels counted at each.
+        thresholds: float (N,), lower edge of the scores counted there, or single scores.
+        positive: int or bool (N,), unknown pixels counted at each.
+        negative: int or bool (N,), known pixels counted at each.
     """
-    order = np.argsort(thresholds, kind='stable')[::-1]
+    order = np.argsort(thresholds)[::-1]
     thresholds = thresholds[order]
-    tp = np.cumsum(positive[order], dtype=np.int64)
-    fp = np.cumsum(negative[order], dtype=np.int64)
     last = np.ones(len(thresholds), bool)
     last[:-1] = thresholds[1:] != thresholds[:-1]
+    tp, fp = (np.cumsum(n[order], dtype=np.int64)[last] for n in (positive, negative))
     positives, negatives = (int(tp[-1]), int(fp[-1])) if len(tp) else (0, 0)
-    return Curve(thresholds[last], tp[last], fp[last], positives, negatives)
-
-
-def ranked_curve(scores: NDArray[np.floating], unknown: NDArray[np.bool_]) -> Curve:
-    """Curve with every distinct score as a threshold, from scores (N,) and classes (N,)."""
-    order = np.argsort(scores)[::-1]
-    scores = scores[order]
-    last = np.ones(len(scores), bool)
-    last[:-1] = scores[1:] != scores[:-1]
-    ends = np.flatnonzero(last)
-    tp = np.cumsum(unknown[order], dtype=np.int64)[ends]
-    fp = ends + 1 - tp
-    positives, negatives = (int(tp[-1]), int(fp[-1])) if len(tp) else (0, 0)
-    return Curve(scores[ends], tp, fp, positives, negatives)
+    return Curve(thresholds[last], tp, fp, positives, negatives)
 
 
 def _harmonic_ap(

@@ -9,8 +9,9 @@ Nothing is ever downloaded; a folder that lacks what a layout needs is an error 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,14 +29,10 @@ from ood_perception.bags.files import (
     visible,
     with_any_suffix,
 )
-from ood_perception.evaluation.evaluator import Frame
-from ood_perception.evaluation.labels import PLAIN, LabelValues
+from ood_perception.evaluation.frame import Frame
+from ood_perception.evaluation.labels import PLAIN, DatasetError, LabelValues
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.picture import BadImage, orientation
-
-
-class DatasetError(ValueError):
-    """A folder is not the data set that it should be; the text says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -45,104 +42,74 @@ class Layout:
     title: str  # for people
     where: str  # from where it is obtained
     labels: str  # pattern of its label files below the root
-    # function of (root, label file) that gives the image's path without knowing whether it exists;
-    # any picture suffix is tried
-    image: Callable[[Path, Path], Path]
-    # label value in the file -> 0, 1 or 255; None = as it is, others become 255
-    values: Mapping[int, int] = field(default_factory=lambda: dict(PLAIN))
+    # regular expression in a label's path below the root, and what it is replaced by to give the
+    # image's; any picture suffix is tried, and * stands for folders that are not known
+    image: tuple[str, str]
+    # label value in the file -> 0, 1 or 255; others become 255
+    values: Mapping[int, int] = field(default_factory=lambda: PLAIN)
     track: str = 'anomaly'  # 'anomaly' or 'obstacle', sizes for its component metrics
     # whether labels may be of any kind of picture; of several of one name the one that fits the
     # pattern counts
     any_label: bool = False
 
 
-def _smiyc(root: Path, label: Path) -> Path:
-    return root / 'images' / label.name.replace('_labels_semantic.png', '.jpg')
-
-
-def _fishyscapes(root: Path, label: Path) -> Path:
-    # 0000_04_Maurener_Weg_8_000000_000030_labels.png: a number before, _labels.png behind.
-    name = label.name[5:-10] + 'leftImg8bit.png'
-    found = next(root.glob(f'**/leftImg8bit/**/{name}'), None)
-    return found or root / 'leftImg8bit' / name
-
-
-def _lost_and_found(root: Path, label: Path) -> Path:
-    name = label.name.replace('gtCoarse_labelIds', 'leftImg8bit')
-    return Path(str(label.parent).replace('gtCoarse', 'leftImg8bit')) / name
-
-
-def _cityscapes(root: Path, label: Path) -> Path:
-    name = label.name.replace('gtFine_labelIds', 'leftImg8bit')
-    return root / 'leftImg8bit' / label.parent.relative_to(root / 'gtFine') / name
-
-
-def _beside(folder: str, images: str) -> Callable[[Path, Path], Path]:
-    def image(root: Path, label: Path) -> Path:
-        relative = label.relative_to(root / folder)
-        return root / images / relative.with_suffix('.png')
-
-    return image
-
-
 SMIYC = 'https://segmentmeifyoucan.com/datasets'
+SMIYC_LABELS = 'labels_masks/*_labels_semantic.png'
+SMIYC_IMAGES = (r'labels_masks/(.*)_labels_semantic\.png', r'images/\1.jpg')
+ROAD_ANOMALY = 'https://www.epfl.ch/labs/cvlab/data/road-anomaly/'
+ROAD_ANOMALY_VALUES = {0: 0, 1: 1, 2: 1, 255: 255}
 
 DATASETS: dict[str, Layout] = {
     'pairs': Layout(
         'images/ and labels/ with the same names',
         'your own',
         'labels/**/*.png',
-        _beside('labels', 'images'),
+        (r'^labels/(.*)\.\w+$', r'images/\1.png'),
         any_label=True,
     ),
     'road_anomaly_jpg': Layout(
         'RoadAnomaly as RbA and others repack it: original/ and labels/ with the same names',
-        'https://www.epfl.ch/labs/cvlab/data/road-anomaly/',
+        ROAD_ANOMALY,
         'labels/**/*.png',
-        _beside('labels', 'original'),
-        {0: 0, 1: 1, 2: 1, 255: 255},
+        ('^labels/', 'original/'),
+        ROAD_ANOMALY_VALUES,
     ),
     'road_anomaly': Layout(
         'RoadAnomaly (Lis et al.)',
-        'https://www.epfl.ch/labs/cvlab/data/road-anomaly/',
+        ROAD_ANOMALY,
         'frames/*.labels/labels_semantic.png',
-        lambda root, label: root / 'frames' / (label.parent.name.removesuffix('.labels') + '.jpg'),
-        {0: 0, 1: 1, 2: 1, 255: 255},
+        (r'\.labels/labels_semantic\.png$', '.jpg'),
+        ROAD_ANOMALY_VALUES,
     ),
-    'smiyc_anomaly': Layout(
-        'SegmentMeIfYouCan AnomalyTrack', SMIYC, 'labels_masks/*_labels_semantic.png', _smiyc
-    ),
+    'smiyc_anomaly': Layout('SegmentMeIfYouCan AnomalyTrack', SMIYC, SMIYC_LABELS, SMIYC_IMAGES),
     'smiyc_obstacle': Layout(
-        'SegmentMeIfYouCan ObstacleTrack',
-        SMIYC,
-        'labels_masks/*_labels_semantic.png',
-        _smiyc,
-        track='obstacle',
+        'SegmentMeIfYouCan ObstacleTrack', SMIYC, SMIYC_LABELS, SMIYC_IMAGES, track='obstacle'
     ),
     'fishyscapes_laf': Layout(
         'Fishyscapes Lost and Found (labels) over Lost and Found (images in leftImg8bit/)',
         'https://fishyscapes.com/dataset and http://www.6d-vision.com/lostandfounddataset',
         '**/*_labels.png',
-        _fishyscapes,
+        # 0000_04_Maurener_Weg_8_000000_000030_labels.png: a number before the image's own name
+        (r'^(?:.*/)?.{5}([^/]*)labels\.png$', r'**/leftImg8bit/**/\1leftImg8bit.png'),
         track='obstacle',
     ),
     'fishyscapes_static': Layout(
         'Fishyscapes Static, made with its own tool: NAME_rgb.* beside NAME_labels.png',
         'https://fishyscapes.com/dataset',
         '**/*_labels.png',
-        lambda root, label: label.with_name(label.name.replace('_labels.png', '_rgb.png')),
+        (r'_labels\.png$', '_rgb.png'),
     ),
     'cityscapes': Layout(
         'Cityscapes layout with gtFine_labelIds of your own: 0 known, 1 unknown, 255 ignore',
         'your own',
         'gtFine/**/*_gtFine_labelIds.png',
-        _cityscapes,
+        ('^gtFine/(.*)gtFine_labelIds', r'leftImg8bit/\1leftImg8bit'),
     ),
     'lost_and_found': Layout(
         'Lost and Found test',
         'http://www.6d-vision.com/lostandfounddataset',
         'gtCoarse/test/**/*_gtCoarse_labelIds.png',
-        _lost_and_found,
+        ('^gtCoarse/(.*)gtCoarse_labelIds', r'leftImg8bit/\1leftImg8bit'),
         {0: 255, 1: 0, **dict.fromkeys(range(2, 201), 1)},
         'obstacle',
     ),
@@ -150,13 +117,13 @@ DATASETS: dict[str, Layout] = {
         'ADE-OoD: images/ and annotations/ with the same names',
         'https://ade-ood.github.io',
         'annotations/**/*.png',
-        _beside('annotations', 'images'),
+        ('^annotations/', 'images/'),
     ),
     'street_hazards': Layout(
         'StreetHazards test (label 14 = anomaly)',
         'https://github.com/hendrycks/anomaly-seg',
         'annotations/test/**/*.png',
-        _beside('annotations', 'images'),
+        ('^annotations/', 'images/'),
         {0: 255, **dict.fromkeys(range(1, 14), 0), 14: 1},
     ),
 }
@@ -235,7 +202,11 @@ def open_dataset(name: str, root: str | Path) -> Dataset:
         raise DatasetError(f'{root} has no {layout.labels}, but {inside or "nothing"} ({source})')
     pairs, missing = [], []
     for label in labels:
-        wanted = layout.image(root, label)
+        own, replacement = layout.image
+        path = re.sub(own, replacement, label.relative_to(root).as_posix(), flags=re.IGNORECASE)
+        wanted = root / path.replace('**/', '')
+        if '*' in replacement:
+            wanted = next(root.glob(path), wanted)
         image = with_any_suffix(wanted)
         if image is None:
             missing.append(wanted)

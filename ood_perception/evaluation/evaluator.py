@@ -12,25 +12,23 @@ Evaluator: frames in, one evaluation out; never stopped by a bad frame, mergeabl
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.alarms import Alarms
 from ood_perception.evaluation.breakdown import Breakdown
 from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
 from ood_perception.evaluation.component_metrics import ComponentMetrics
-from ood_perception.evaluation.curves import Curve, ranked_curve
+from ood_perception.evaluation.curves import Curve, curve_of
 from ood_perception.evaluation.frame import Frame, leave_out
 from ood_perception.evaluation.instance_metrics import InstanceMetrics
 from ood_perception.evaluation.pixel_metrics import InputError, PixelMetrics, valid_pixels
-from ood_perception.evaluation.time_metrics import TimeMetrics
+from ood_perception.evaluation.time_metrics import Alarms, TimeMetrics
 from ood_perception.frames.zones import named
 
 PICTURES = 6
@@ -96,7 +94,8 @@ class Evaluator:
         self.problems: Counter[str] = Counter()
         self.frames = self.labelled = self.compared = self.alarmed = 0
         self.latencies_ms: list[float] = []
-        self._shown: list[tuple[Any, ...]] = []
+        # (value, stream, stamp) -> what the value is, and the picture
+        self._shown: dict[tuple[float, str, int], tuple[str, NDArray[np.uint8]]] = {}
 
     def update(self, frame: Frame) -> None:
         """Add a frame; what is wrong with it is counted in `problems` and left out."""
@@ -118,14 +117,13 @@ class Evaluator:
             value, meaning = float(share), 'unknown'
         if frame.anomaly is not None and frame.instances is not None:
             self._attempt(lambda: self._alarms(frame))
-        pairs: Any = ((), ())
-        if frame.truth is not None and frame.instances is not None:
-            pairs = self._attempt(lambda: self._instances(frame)) or pairs
         truths: list[int] = []
+        matched: list[tuple[int, int]] = []
         if frame.truth is not None:
             ids, sizes = np.unique(frame.truth[frame.truth > 0], return_counts=True)
             truths = ids[sizes >= self.smallest].tolist()
-        matched = zip(*pairs[:2], strict=True)
+            if frame.instances is not None:
+                matched = self._attempt(lambda: self._instances(frame)) or []
         self.time.update(frame.stamp_ns, frame.heatmap, truths, matched, frame.stream)
         if value is not None and self.pictures and frame.image is not None:
             self._show(value, meaning, frame)
@@ -150,18 +148,18 @@ class Evaluator:
             return None
         # Every fourth pixel is enough to choose pictures by.
         thin, unknown, _ = valid_pixels(np.asarray(score)[::2, ::2], np.asarray(label)[::2, ::2])
-        return ranked_curve(thin, unknown).figures()['ap'] if unknown.any() else None
+        return curve_of(thin, unknown, ~unknown).figures()['ap'] if unknown.any() else None
 
     def _alarms(self, frame: Any) -> None:
         self.alarms.update(frame.stamp_ns, frame.instances, frame.anomaly, frame.stream)
         self.alarmed += 1
 
-    def _instances(self, frame: Any) -> Any:
+    def _instances(self, frame: Any) -> list[tuple[int, int]]:
         pairs = self.instances.update(
             frame.instances, frame.truth, frame.anomaly, frame.confidences
         )
         self.compared += 1
-        self.parts.add_objects(frame, pairs[1].tolist())
+        self.parts.add_objects(frame, {truth for _, truth in pairs})
         return pairs
 
     def _show(self, value: float, meaning: str, frame: Frame) -> None:
@@ -169,25 +167,22 @@ class Evaluator:
         from ood_perception.evaluation.pictures import panel
 
         key = (value, frame.stream, frame.stamp_ns)
-        ends = self.pictures if meaning == 'AP' else 2 * self.pictures
-        at = bisect.bisect_left([row[0] for row in self._shown], key)
-        worst = at < ends if meaning == 'AP' else False
-        if not worst and len(self._shown) - at >= ends:
+        ends = self._ends([*self._shown, key])
+        if key not in ends:
             return
         try:
-            picture = panel(frame)
+            self._shown[key] = meaning, panel(frame)
         except ValueError as error:
             self.problems[f'picture: {error}'] += 1
             return
-        self._shown.insert(at, (key, meaning, picture))
-        self._trim()
+        self._shown = {end: self._shown[end] for end in ends}
 
-    def _trim(self) -> None:
-        labelled = bool(self._shown) and self._shown[0][1] == 'AP'
-        if len(self._shown) > 2 * self.pictures:
-            keep = self.pictures
-            first = self._shown[:keep] if labelled else []
-            self._shown = first + self._shown[-(keep if labelled else 2 * keep) :]
+    def _ends(self, keys: Iterable[tuple[float, str, int]]) -> list[tuple[float, str, int]]:
+        """Keys of the worst and the best frames, ascending; without labels the most unknown."""
+        ordered, most = sorted(keys), self.pictures
+        if len(ordered) <= 2 * most:
+            return ordered
+        return ordered[:most] + ordered[-most:] if self.labelled else ordered[-2 * most :]
 
     def merge(self, other: Evaluator) -> Evaluator:
         """Add what another has collected from other streams; returns self."""
@@ -199,8 +194,8 @@ class Evaluator:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems.update(other.problems)
         self.latencies_ms += other.latencies_ms
-        self._shown = sorted(self._shown + other._shown, key=lambda row: row[:2])
-        self._trim()
+        both = self._shown | other._shown
+        self._shown = {key: both[key] for key in self._ends(both)}
         return self
 
     def compute(self, **more: Any) -> Evaluation:
@@ -244,12 +239,13 @@ class Evaluator:
         )
 
     def _pictures(self) -> list[tuple[str, NDArray[np.uint8]]]:
-        rows, ends = self._shown, self.pictures
+        best = min(self.pictures, (len(self._shown) + 1) // 2)
         shown = []
-        for number, ((value, stream, stamp), meaning, picture) in enumerate(reversed(rows)):
+        for number, (key, (meaning, picture)) in enumerate(reversed(self._shown.items())):
+            value, stream, stamp = key
             kind = 'most unknown'
             if meaning == 'AP':
-                kind = 'best' if number < min(ends, (len(rows) + 1) // 2) else 'worst'
+                kind = 'best' if number < best else 'worst'
             where = f'{stream} ' if stream else ''
             text = f'{kind}: {where}{stamp / 1e9:.3f} s, {meaning} {value:.3f}'
             shown.append((text, picture))

@@ -31,7 +31,6 @@ class Frame:
     latency_ms: float = float('nan')
     # function that reads the uint8 (H, W, 3) RGB image when it is to be shown
     image: Callable[[], NDArray[np.uint8]] | None = None
-    condition: str = ''  # name for the breakdown, for example of a track; '' = none
     # float (H, W), metres along the camera's axis, nan or 0 = unknown
     distance: NDArray[np.floating] | None = None
     # of true ids in metres, where no image of distances is needed
@@ -45,19 +44,11 @@ def leave_out(frame: Frame, zones: tuple[str, ...]) -> None:
     Raises:
         ValueError: a zone is no polygon or leaves the image.
     """
-    maps = (frame.heatmap, frame.score, frame.instances, frame.anomaly, frame.truth)
-    for shape in {m.shape for m in maps if m is not None}:
-        zone = inside(zones, *shape)
-        if frame.anomaly is not None and frame.anomaly.shape == shape:
-            frame.anomaly = np.where(zone, np.uint8(255), frame.anomaly)
-        if frame.heatmap is not None and frame.heatmap.shape == shape:
-            frame.heatmap = np.where(zone, np.uint8(0), frame.heatmap)
-        if frame.instances is not None and frame.instances.shape == shape:
-            frame.instances = _without(frame.instances, zone)
-        if frame.truth is not None and frame.truth.shape == shape:
-            frame.truth = _without(frame.truth, zone)
-
-
-def _without(ids: NDArray[Any], zone: NDArray[np.bool_]) -> NDArray[Any]:
-    gone = mostly_inside(ids, zone)
-    return np.where(np.isin(ids, gone), ids.dtype.type(0), ids) if len(gone) else ids
+    for name, void in (('anomaly', 255), ('heatmap', 0), ('instances', 0), ('truth', 0)):
+        pixels = getattr(frame, name)
+        if pixels is None:
+            continue
+        left_out = inside(zones, *pixels.shape)
+        if name in ('instances', 'truth'):
+            left_out = np.isin(pixels, mostly_inside(pixels, left_out))
+        setattr(frame, name, np.where(left_out, np.uint8(void), pixels))

@@ -13,6 +13,7 @@ under the precision-recall steps, without interpolation.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,6 @@ SMALL = 32 * 32
 
 IOUS = np.linspace(0.5, 0.95, 10)
 """IoU thresholds over which `ap` is the mean."""
-
-Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
 class InstanceMetrics:
@@ -50,7 +49,7 @@ class InstanceMetrics:
         truth: Any,
         ignore: Any = None,
         confidences: dict[int, float] | None = None,
-    ) -> Pairs:
+    ) -> list[tuple[int, int]]:
         """
         Add a frame.
 
@@ -61,7 +60,7 @@ class InstanceMetrics:
             confidences: of predicted ids, 0..1; 1 where missing.
 
         Returns:
-            Ids of matched predictions, ids of their true objects, their IoU: for the time metrics.
+            Matched (predicted id, true id).
 
         Raises:
             InputError: sizes differ.
@@ -79,17 +78,15 @@ class InstanceMetrics:
         tiny = ids[sizes < self.smallest_truth]
         if tiny.size:
             void = void | np.isin(truth, tiny)
-        pairs, true_sizes, guessed_sizes = match(predicted, truth, ~void)
-        found = dict(zip(pairs[1].tolist(), pairs[2].tolist(), strict=True))
+        matches, true_sizes, guessed_sizes = match(predicted, truth, ~void)
+        found = dict(matches.values())
         self._truths += [(size, found.get(k, 0.0)) for k, size in true_sizes.items()]
-        hits = dict(zip(pairs[0].tolist(), pairs[2].tolist(), strict=True))
         all_ids, whole = np.unique(predicted[predicted > 0], return_counts=True)
         for identity, size in zip(all_ids.tolist(), whole.tolist(), strict=True):
-            iou = hits.get(identity, 0.0)
-            if not iou and 2 * guessed_sizes.get(identity, 0) < size:
-                continue
-            self._predictions.append(((confidences or {}).get(identity, 1.0), iou))
-        return pairs
+            _, iou = matches.get(identity, (0, 0.0))
+            if iou or 2 * guessed_sizes.get(identity, 0) >= size:
+                self._predictions.append(((confidences or {}).get(identity, 1.0), iou))
+        return [(identity, true) for identity, (true, _) in matches.items()]
 
     def merge(self, other: InstanceMetrics) -> InstanceMetrics:
         """Add what another has counted; returns self. Raises ValueError: other sizes ignored."""
@@ -143,7 +140,7 @@ class InstanceMetrics:
 
 def match(
     predicted: NDArray[Any], truth: NDArray[Any], counted: NDArray[np.bool_]
-) -> tuple[Pairs, dict[int, int], dict[int, int]]:
+) -> tuple[dict[int, tuple[int, float]], Counter[int], Counter[int]]:
     """
     Match the objects of two id maps at IoU >= 0.5, best pairs first.
 
@@ -153,34 +150,28 @@ def match(
         counted: bool (H, W), pixels that count.
 
     Returns:
-        Matched pairs, and the pixels that count of every true and of every predicted id.
+        Predicted id -> (true id, IoU), and the pixels that count of every true and predicted id.
     """
     a, b = predicted[counted].astype(np.int64), truth[counted].astype(np.int64)
     any_object = (a > 0) | (b > 0)
     keys, counts = np.unique((a[any_object] << 32) | b[any_object], return_counts=True)
-    p, k = keys >> 32, keys & 0xFFFFFFFF
-    guessed: dict[int, int] = {}
-    true: dict[int, int] = {}
-    table = list(zip(p.tolist(), k.tolist(), counts.tolist(), strict=True))
-    for identity, other, count in table:
-        if identity:
-            guessed[identity] = guessed.get(identity, 0) + count
-        if other:
-            true[other] = true.get(other, 0) + count
-    rows = [(count / (guessed[i] + true[j] - count), i, j) for i, j, count in table if i and j]
-    taken: list[tuple[float, int, int]] = []
-    for row in sorted(rows, key=lambda row: (-row[0], row[1], row[2])):
-        if row[0] < IOUS[0]:
-            break
+    ids = (keys >> 32).tolist(), (keys & 0xFFFFFFFF).tolist()
+    table = list(zip(*ids, counts.tolist(), strict=True))
+    guessed: Counter[int] = Counter()
+    true: Counter[int] = Counter()
+    for i, k, count in table:
+        guessed[i] += count
+        true[k] += count
+    del guessed[0], true[0]
+    rows = [(-count / (guessed[i] + true[k] - count), i, k) for i, k, count in table if i and k]
+    matches: dict[int, tuple[int, float]] = {}
+    taken: set[int] = set()
+    for negative, i, k in sorted(rows):
         # Only at exactly 0.5 can an object have two partners.
-        if all(row[1] != t[1] and row[2] != t[2] for t in taken):
-            taken.append(row)
-    pairs = (
-        np.array([t[1] for t in taken], np.int64),
-        np.array([t[2] for t in taken], np.int64),
-        np.array([t[0] for t in taken], np.float64),
-    )
-    return pairs, true, guessed
+        if -negative >= IOUS[0] and i not in matches and k not in taken:
+            matches[i] = k, -negative
+            taken.add(k)
+    return matches, true, guessed
 
 
 def _ratio(a: float, b: float) -> float:

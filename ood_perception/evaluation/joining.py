@@ -14,9 +14,8 @@ from typing import Any
 
 from ood_perception.bags import reading as bags
 from ood_perception.detections import confidence_of
-from ood_perception.evaluation.evaluator import Frame
-from ood_perception.evaluation.label_folder import LabelFolder, name_stamps
-from ood_perception.evaluation.labels import LabelValues
+from ood_perception.evaluation.frame import Frame
+from ood_perception.evaluation.labels import LabelFolder, LabelValues, name_stamps
 from ood_perception.frames.decode import BadImage, decode, stamp_ns, stored_values
 from ood_perception.frames.depth import depth_metres
 from ood_perception.frames.intensity import Intensity
@@ -102,7 +101,6 @@ def grouped(
 
     Args:
         topics: which; those that the bag lacks are named in `problems`.
-        problems: what was wrong, and how often.
         image: the topic whose messages must all be kept, '' = none.
 
     Yields:
@@ -224,9 +222,8 @@ def _once(problems: Counter[str]) -> Callable[[str], None]:
 def _with_outputs(
     frame: Frame, found: dict[str, Any], topics: Topics, problems: Counter[str]
 ) -> Frame:
-    frame.heatmap = _read(stored_values, found.get(f'{topics.node}/heatmap'), problems)
-    frame.score = _read(stored_values, found.get(f'{topics.node}/score'), problems)
-    frame.instances = _read(stored_values, found.get(f'{topics.node}/instances'), problems)
+    for name in ('heatmap', 'score', 'instances'):
+        setattr(frame, name, _read(stored_values, found.get(f'{topics.node}/{name}'), problems))
     text = found.get(f'{topics.node}/detections_json')
     if text is not None:
         rows = json.loads(text.data)['detections']

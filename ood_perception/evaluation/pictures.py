@@ -5,17 +5,27 @@
 
 from __future__ import annotations
 
+import csv
+import functools
+from base64 import b64encode
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.bags.files import read_label, read_picture
 from ood_perception.drawing import draw
+from ood_perception.evaluation.frame import Frame
 from ood_perception.frames.picture import encode
+from ood_perception.labels import Label
 
 if TYPE_CHECKING:
-    from ood_perception.evaluation.frame import Frame
+    from ood_perception.pipeline import Pipeline
+
+PHOTOGRAPHS = Path(__file__).parents[1] / 'photographs'
+"""Free photographs of real unknown things, no shipped weights were trained on them."""
 
 WIDTH = 480
 """Pixels of each half of a panel."""
@@ -58,6 +68,25 @@ def _resized(pixels: NDArray[Any], height: int, how: int) -> NDArray[Any]:
 
 def jpeg_uri(picture: NDArray[np.uint8], quality: int = 82) -> str:
     """RGB picture as a data: address."""
-    from base64 import b64encode
-
     return 'data:image/jpeg;base64,' + b64encode(encode(picture, '.jpg', quality)).decode()
+
+
+def photograph_panels(pipeline: Pipeline) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Run a pipeline on the photographs: caption with the credit, and `panel`, of each."""
+    found = []
+    with (PHOTOGRAPHS / 'CREDITS.csv').open(newline='', encoding='utf-8') as file:
+        for row in csv.DictReader(file):
+            path = PHOTOGRAPHS / row['file']
+            image = read_picture(path).rgb
+            unknown = read_label(path.with_suffix('.png')) == Label.UNKNOWN
+            pipeline.reset()
+            (result,) = pipeline(image)
+            frame = Frame(
+                0,
+                heatmap=result.heatmap,
+                instances=result.instances,
+                truth=cv2.connectedComponents(unknown.astype(np.uint8))[1],
+                image=functools.partial(np.array, image),
+            )
+            found.append((f'{row["shows"]} ({row["credit"]}, {row["licence"]})', panel(frame)))
+    return found

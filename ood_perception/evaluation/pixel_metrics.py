@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.curves import Curve, curve_of, ranked_curve
+from ood_perception.evaluation.curves import Curve, curve_of
 from ood_perception.labels import Truth
 
 MODES = ('exact', 'smiyc', 'uem', 'streaming')
@@ -109,7 +109,7 @@ class PixelMetrics:
             raise ValueError(f'mode: expected one of {", ".join(MODES)}, got {mode!r}')
         self.mode = mode
         self.frames = self.void_frames = self.nan_pixels = 0
-        # exact, uem: per frame (scores, unknown); smiyc: per frame (thresholds, counts).
+        # per frame (thresholds, unknown, known pixels), in exact and uem one for each pixel
         self._parts: list[tuple[NDArray[Any], ...]] = []
         self._histogram: NDArray[np.int64] | None = None
         self._waiting: list[NDArray[np.uint32]] = []
@@ -131,7 +131,7 @@ class PixelMetrics:
         else:
             if self.mode == 'uem':
                 scores = saturating_sigmoid(scores)
-            self._parts.append((scores, unknown))
+            self._parts.append((scores, unknown, ~unknown))
 
     def merge(self, other: PixelMetrics) -> PixelMetrics:
         """Add what another of the same mode has counted, as if given here; returns self."""
@@ -147,17 +147,12 @@ class PixelMetrics:
         return self
 
     def curves(self) -> Curve:
-        """Counts, precision, recall, F1 and FPR at every threshold, from the highest down."""
+        """Counts, precision, recall and FPR at every threshold, from the highest down."""
         if self.mode == 'streaming':
             used, counts = _filled(self._flush())
             return curve_of(bin_floor(used.astype(np.uint32)), counts[:, 1], counts[:, 0])
-        if not self._parts:
-            empty = np.zeros(0, np.int64)
-            return curve_of(np.zeros(0), empty, empty)
-        columns = [np.concatenate(column) for column in zip(*self._parts, strict=True)]
-        if self.mode == 'smiyc':
-            return curve_of(columns[0], columns[1], columns[2])
-        return ranked_curve(*columns)
+        parts = self._parts or [(np.zeros(0),) * 3]
+        return curve_of(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def compute(self) -> dict[str, float]:
         """

@@ -8,18 +8,25 @@ Evaluation of bags.
 *Live*: the bag is played over DDS at its own rate to a node
 (:mod:`ood_perception.ros.tools.live`), with what that brings: drops, latency, age; the recorded
 outputs are joined to the labels by stamp.
+*Many*: shards (whole bags, since tracks and flicker live through time) in processes, their counts
+merged. Statistics are integer counts, and sums that are rounded once, so the figures do not depend
+on how many workers there were, which died, or which was first.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +40,8 @@ from ood_perception.frames.intensity import Intensity
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
+
+Shard = TypeVar('Shard')
 
 
 @dataclass
@@ -62,9 +71,7 @@ def evaluate_live(
     """
     Evaluate what a node published during a replay.
 
-    Args:
-        track: 'anomaly' or 'obstacle' for component metrics too.
-        zones: parts of the images that do not count, as in `frames.zones`.
+    `track` and `zones` are those of :func:`evaluate_bag`.
 
     Returns:
         Its summary begins with ``profile``, ``frames_in``, ``frames_out``, ``ap``, ``fpr95``,
@@ -75,14 +82,12 @@ def evaluate_live(
         BagError: a bag cannot be opened.
     """
     evaluator = Evaluator(profile, track=track, zones=zones)
-    frames = 0
     for frame in join(run.bag, source, evaluator.problems):
         if frame.stamp_ns in run.sent_ns and frame.stamp_ns in run.received_ns:
             lag = run.received_ns[frame.stamp_ns] - run.sent_ns[frame.stamp_ns]
             frame.latency_ms = lag / 1e6
         evaluator.update(frame)
-        frames += 1
-    found = _evaluation(evaluator, profile, run.frames_in, frames, run.seconds, 'live')
+    found = _evaluation(evaluator, profile, run.frames_in, run.seconds, 'live')
     if run.engine:
         found.summary.update(engine=run.engine, device=run.device)
     return found
@@ -97,7 +102,7 @@ def evaluate_bag(
     limit: int = 0,
     write: str | Path | None = None,
     zones: Sequence[str] = (),
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """
     Evaluate a pipeline on every frame of a bag, in this process; twice the same is the same twice.
@@ -121,15 +126,13 @@ def evaluate_bag(
         frames = itertools.islice(frames, limit)
     if write is not None:
         frames = written(write, frames)
-    begin, count = time.monotonic(), 0
+    begin = time.monotonic()
     for frame in frames:
         evaluator.update(frame)
-        count += 1
-        if on_progress is not None:
-            on_progress(count)
+        on_progress(evaluator.frames)
     seconds = time.monotonic() - begin
-    seen = count + evaluator.problems['frames without a usable image']
-    return _evaluation(evaluator, pipeline.profile.name, seen, count, seconds, 'offline')
+    seen = evaluator.frames + evaluator.problems['frames without a usable image']
+    return _evaluation(evaluator, pipeline.profile.name, seen, seconds, 'offline')
 
 
 def bag_frames(
@@ -221,10 +224,60 @@ def written(path: str | Path, frames: Iterator[Frame], node: str = '/ood') -> It
 
 
 def _evaluation(
-    evaluator: Evaluator, profile: str, sent: int, got: int, seconds: float, how: str
+    evaluator: Evaluator, profile: str, sent: int, seconds: float, how: str
 ) -> Evaluation:
+    got = evaluator.frames
     first: dict[str, Any] = {'profile': profile, 'frames_in': sent, 'frames_out': got}
     first |= dict.fromkeys(('ap', 'fpr95', 'instance_f1'))
     first['fps'] = got / seconds if seconds > 0 else None
     first |= dict.fromkeys(('latency_ms_p50', 'latency_ms_p95'))
     return evaluator.compute(**first, replay=how, dropped=sent - got)
+
+
+RETRIES = 2
+"""How often shards whose worker was killed are given to another."""
+
+
+class WorkerError(RuntimeError):
+    """A shard's worker died again and again; the text names the shard."""
+
+
+def evaluate_shards(
+    shards: Sequence[Shard],
+    work: Callable[[Shard], Evaluator],
+    workers: int = 2,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> Evaluator:
+    """
+    Evaluate every shard and merge in the order of the shards.
+
+    Args:
+        shards: what `work`, a function of a module, takes; one or more that can be pickled.
+        workers: processes; 1 = in this one.
+        on_progress: is told the number of shards done.
+
+    Raises:
+        WorkerError: workers died again and again.
+    """
+    done: dict[int, Evaluator] = {}
+    if workers == 1:
+        for number, shard in enumerate(shards):
+            done[number] = work(shard)
+            on_progress(len(done))
+    failures = 0
+    while left := [i for i in range(len(shards)) if i not in done]:
+        # A fresh interpreter: forking a process that has run torch can hang.
+        with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
+            jobs = {pool.submit(work, shards[i]): i for i in left}
+            try:
+                for job in as_completed(jobs):
+                    done[jobs[job]] = job.result()
+                    on_progress(len(done))
+            except BrokenProcessPool as error:
+                failures += 1
+                if failures > RETRIES:
+                    lost = [str(shards[i]) for i in left if i not in done]
+                    raise WorkerError(
+                        f'workers died {failures} times; not evaluated: {", ".join(lost[:5])}'
+                    ) from error
+    return functools.reduce(Evaluator.merge, (done[i] for i in range(len(shards))))

@@ -10,7 +10,9 @@ The report: one HTML file that works offline, light and dark, with JSON and CSV 
 from __future__ import annotations
 
 import csv
+import difflib
 import io
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.evaluation.curves import Curve
 from ood_perception.evaluation.evaluator import Evaluation, plain
 from ood_perception.evaluation.pictures import jpeg_uri
 
@@ -104,7 +107,7 @@ def write_numbers(path: Path, runs: Sequence[Evaluation]) -> None:
             'summary': run.summary,
             'breakdown': [{'condition': name, **figures} for name, figures in run.breakdown],
             'problems': run.problems,
-            'curve': _curve_json(run),
+            'curve': _curve_json(run.curve) if run.curve else None,
             'latencies_ms': [round(value, 3) for value in run.latencies_ms],
         }
         for run in runs
@@ -127,8 +130,6 @@ def read_numbers(path: str | Path) -> list[Evaluation]:
     Raises:
         ValueError: no such file, or another kind of JSON.
     """
-    from ood_perception.evaluation.curves import Curve
-
     path = Path(path)
     path = path / 'report.json' if path.is_dir() else path.with_suffix('.json')
     try:
@@ -173,16 +174,18 @@ def objects_found(summary: Mapping[str, Any]) -> str:
 
 def charts(runs: Sequence[Evaluation]) -> list[tuple[str, str]]:
     """(Caption, SVG) of every curve that the runs have data for."""
+    kinds = (
+        ('curve', 'Precision over recall', _precision_recall),
+        ('curve', 'ROC: found over false alarms (logarithmic)', _roc),
+        ('reliability', 'Calibration: share unknown over stated probability', _reliable),
+        ('latencies_ms', 'Latency in ms', _latency),
+    )
+    coloured = list(zip(runs, itertools.cycle(COLOURS), strict=False))
     found = []
-    if any(run.curve for run in runs):
-        found.append(('Precision over recall', _drawn(_precision_recall, runs)))
-        found.append(('ROC: found over false alarms (logarithmic)', _drawn(_roc, runs)))
-    if any(run.reliability for run in runs):
-        found.append(
-            ('Calibration: share unknown over stated probability', _drawn(_reliable, runs))
-        )
-    if any(run.latencies_ms for run in runs):
-        found.append(('Latency in ms', _drawn(_latency, runs)))
+    for data, caption, draw in kinds:
+        chosen = [(run, colour) for run, colour in coloured if getattr(run, data)]
+        if chosen:
+            found.append((caption, _drawn(draw, chosen, legend=len(runs) > 1)))
     return found
 
 
@@ -209,20 +212,19 @@ def _run(run: Evaluation) -> dict[str, Any]:
     }
 
 
-def _curve_json(run: Evaluation) -> dict[str, Any] | None:
-    if run.curve is None:
-        return None
-    values = vars(run.curve.thinned())
-    return {k: v.tolist() if k in CURVES else v for k, v in values.items()}
+def _curve_json(curve: Curve) -> dict[str, Any]:
+    return {k: v.tolist() if k in CURVES else v for k, v in vars(curve.thinned()).items()}
 
 
-def _drawn(draw: Callable[[Any, Evaluation, str], None], runs: Sequence[Evaluation]) -> str:
+def _drawn(
+    draw: Callable[[Any, Any, str], None], runs: Sequence[tuple[Evaluation, str]], legend: bool
+) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.4), layout='constrained')
     axes = figure.add_subplot()
-    for number, run in enumerate(runs):
-        draw(axes, run, COLOURS[number % len(COLOURS)])
+    for run, colour in runs:
+        draw(axes, run, colour)
     for side in ('top', 'right'):
         axes.spines[side].set_visible(False)
     for side in ('left', 'bottom'):
@@ -231,7 +233,7 @@ def _drawn(draw: Callable[[Any, Evaluation, str], None], runs: Sequence[Evaluati
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     axes.grid(color=INK, alpha=0.12)
-    if len(runs) > 1:
+    if legend:
         axes.legend(labelcolor=INK, frameon=False, fontsize='small')
     target = io.StringIO()
     figure.savefig(target, format='svg', transparent=True, metadata=NO_METADATA)
@@ -239,41 +241,79 @@ def _drawn(draw: Callable[[Any, Evaluation, str], None], runs: Sequence[Evaluati
     return svg[svg.index('<svg') :].replace(INK, 'currentColor')
 
 
-def _precision_recall(axes: Any, run: Evaluation, colour: str) -> None:
-    if run.curve is None or not run.curve.positives:
-        return
+def _precision_recall(axes: Any, run: Any, colour: str) -> None:
     curve = run.curve.thinned()
     axes.plot(curve.recall, curve.precision, color=colour, label=run.name)
     axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1.01), ylim=(0, 1.03))
 
 
-def _roc(axes: Any, run: Evaluation, colour: str) -> None:
-    if run.curve is None or not (run.curve.positives and run.curve.negatives):
-        return
+def _roc(axes: Any, run: Any, colour: str) -> None:
     curve = run.curve.thinned()
     axes.plot(np.maximum(curve.fpr, 1e-5), curve.recall, color=colour, label=run.name)
     axes.axhline(0.95, color=INK, alpha=0.4, linewidth=0.8, linestyle=':')
-    axes.set(
-        xlabel='false positive rate',
-        ylabel='true positive rate',
-        xscale='log',
-        xlim=(1e-5, 1),
-        ylim=(0, 1.03),
-    )
+    axes.set(xlabel='false positive rate', ylabel='true positive rate')
+    axes.set(xscale='log', xlim=(1e-5, 1), ylim=(0, 1.03))
 
 
-def _reliable(axes: Any, run: Evaluation, colour: str) -> None:
+def _reliable(axes: Any, run: Any, colour: str) -> None:
     axes.plot([0, 1], [0, 1], color=INK, alpha=0.4, linewidth=0.8, linestyle=':')
-    if run.reliability is None:
-        return
     axes.plot(*run.reliability[:2], color=colour, marker='o', markersize=4, label=run.name)
     axes.set(xlabel='probability said', ylabel='share unknown', xlim=(0, 1.01), ylim=(0, 1.03))
 
 
-def _latency(axes: Any, run: Evaluation, colour: str) -> None:
-    if run.latencies_ms:
-        # A few stragglers would squeeze the rest into one bar.
-        top = float(np.percentile(run.latencies_ms, 99.5))
-        shown = np.minimum(run.latencies_ms, top)
-        axes.hist(shown, bins=40, color=colour, alpha=0.7, label=run.name)
+def _latency(axes: Any, run: Any, colour: str) -> None:
+    # A few stragglers would squeeze the rest into one bar.
+    shown = np.minimum(run.latencies_ms, np.percentile(run.latencies_ms, 99.5))
+    axes.hist(shown, bins=40, color=colour, alpha=0.7, label=run.name)
     axes.set(xlabel='milliseconds', ylabel='frames')
+
+
+AT_LEAST = (
+    'frames', 'labelled', 'fps', 'ap', 'auroc', 'best_f1', 'siou', 'ppv', 'f1_star',
+    'instance_f1', 'instance_precision', 'instance_recall', 'instance_mean_iou',
+    'instance_recall_small', 'instance_recall_large', 'instance_ap50', 'instance_ap',
+)  # fmt: skip
+"""Figures of which more is better,"""
+
+AT_MOST = (
+    'dropped', 'fpr95', 'ece', 'mce', 'brier', 'false_alarms', 'alarms_per_minute', 'flicker',
+    'track_switches', 'switches_per_object', 'delay_frames', 'delay_s', 'delay_s_max',
+    'never_found', 'latency_ms_p50', 'latency_ms_p95', 'latency_ms_p99',
+)  # fmt: skip
+"""and of which less is."""
+
+
+def parse_requirements(texts: Sequence[str]) -> dict[str, float]:
+    """
+    Read ``NAME=NUMBER`` texts.
+
+    Raises:
+        ValueError: not of that form, or no such figure; names the nearest one.
+    """
+    found = {}
+    for text in texts:
+        name, _, value = text.partition('=')
+        name = name.strip()
+        if name not in AT_LEAST + AT_MOST:
+            near = difflib.get_close_matches(name, AT_LEAST + AT_MOST, 1, 0.3)
+            hint = (
+                f'did you mean {near[0]}?' if near else 'known: ' + ', '.join(AT_LEAST + AT_MOST)
+            )
+            raise ValueError(f'no figure is named {name!r}; {hint}')
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise ValueError(f'expected NAME=NUMBER such as ap=0.9, got {text!r}') from None
+    return found
+
+
+def missed(summary: Mapping[str, Any], required: Mapping[str, float]) -> list[str]:
+    """Say of each requirement that a summary does not meet what it is and what was measured."""
+    lines = []
+    for name, limit in required.items():
+        value, least = summary.get(name), name in AT_LEAST
+        if value is None:
+            lines.append(f'{name}: not measured (are there labels for it?)')
+        elif not (value >= limit if least else value <= limit):
+            lines.append(f'{name}: {value:.4g}, required {">=" if least else "<="} {limit:g}')
+    return lines

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Time metrics: flicker, track switches, and how long an object stays unnoticed."""
+"""Metrics over time: flicker, track switches, false alarms, how long nobody notices an object."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ood_perception.evaluation.pixel_metrics import InputError
 
 LEVEL = 128
 """Value 0..255 of the heatmap from which a pixel is taken for unknown."""
@@ -112,4 +114,60 @@ class TimeMetrics:
             'delay_s_max': max(seconds, default=nan),
             'objects': objects,
             'never_found': objects - found,
+        }
+
+
+class Alarms:
+    """
+    Count false alarms as a driver does: predicted ids that touch nothing unknown in any frame.
+
+    In a frame an object is false when no pixel of it is labelled unknown and less than half of it
+    is to be ignored. With tracking an id is one object, so that one that stays is one alarm.
+    """
+
+    def __init__(self) -> None:
+        self._true: set[tuple[str, int]] = set()
+        self._false: set[tuple[str, int]] = set()
+        self._spans: dict[str, tuple[int, int]] = {}
+
+    def update(
+        self, stamp_ns: int, instances: NDArray[Any], anomaly: NDArray[np.uint8], stream: str = ''
+    ) -> None:
+        """
+        Add a frame.
+
+        Args:
+            instances: (H, W) predicted ids, 0 = none.
+            anomaly: uint8 (H, W), 0 known, 1 unknown, 255 ignore.
+            stream: name of the sequence; ids of two are never the same object.
+
+        Raises:
+            InputError: the sizes differ.
+        """
+        if instances.shape != anomaly.shape:
+            raise InputError(f'instances are {instances.shape}, labels {anomaly.shape}')
+        first, last = self._spans.get(stream, (stamp_ns, stamp_ns))
+        self._spans[stream] = (min(first, stamp_ns), max(last, stamp_ns))
+        ids = instances.astype(np.int64).ravel()
+        label = anomaly.ravel()
+        total = np.bincount(ids)
+        unknown = np.bincount(ids[label == 1], minlength=len(total))
+        ignored = np.bincount(ids[label == 255], minlength=len(total))
+        false = (unknown == 0) & (2 * ignored < total)
+        for number in np.flatnonzero(total[1:]) + 1:
+            (self._false if false[number] else self._true).add((stream, int(number)))
+
+    def merge(self, other: Alarms) -> None:
+        """Add what another has counted in other streams."""
+        self._true |= other._true
+        self._false |= other._false
+        self._spans |= other._spans
+
+    def compute(self) -> dict[str, float]:
+        """Figures ``false_alarms`` (objects) and ``alarms_per_minute``; nan without time."""
+        count = len(self._false - self._true)
+        minutes = sum(last - first for first, last in self._spans.values()) / 60e9
+        return {
+            'false_alarms': count,
+            'alarms_per_minute': count / minutes if minutes else float('nan'),
         }

@@ -52,13 +52,9 @@ def bridge() -> Any:
 
 def to_rgb(message: Any) -> NDArray[np.uint8] | None:
     """
-    Convert a checked sensor_msgs/Image with cv_bridge.
+    Convert a sensor_msgs/Image, whose size, step and data fit each other, with cv_bridge.
 
-    Args:
-        message: the message, whose size, step and data fit each other.
-
-    Returns:
-        uint8 (H, W, 3) RGB; None where there is no cv_bridge, or this is not for it.
+    Returns uint8 (H, W, 3) RGB; None where there is no cv_bridge, or this is not for it.
     """
     row = message.width * ENCODINGS.get(message.encoding, 0)
     packed = message.step == row and len(message.data) == message.height * row

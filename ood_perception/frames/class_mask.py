@@ -28,13 +28,9 @@ Mask = NDArray[np.uint8]
 
 def class_names(classes: Sequence[str]) -> dict[int, str]:
     """
-    Name of each id in the mask.
+    Name of each id in the mask; without any classes, what is not unknown is 'known'.
 
-    Args:
-        classes: of the profile, by id; without any, what is not unknown is 'known'.
-
-    Raises:
-        ValueError: more classes than a mono8 image has room for.
+    More classes than a mono8 image has room for are a ValueError.
     """
     known = list(classes) or [KNOWN]
     if len(known) > NO_CLASS - 2:
@@ -63,7 +59,7 @@ def class_mask(
         ids: (N,) values of `instances`.
         surroundings: (N,) indices into `result.SURROUNDINGS`, of the same objects.
         threshold: probability 0..1 from which a pixel without an object is unknown.
-        size: (h, w) of the images that are returned, None = (H, W).
+        size: (h, w) of what is returned, None = (H, W).
 
     Returns:
         uint8 (h, w) ids as in :func:`class_names`, and uint8 (h, w) confidence in that class,

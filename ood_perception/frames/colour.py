@@ -48,8 +48,8 @@ def check_raw(raw: RawFrame) -> None:
         raise ValueError(f'encoding: expected one of {", ".join(ENCODINGS)}, got {raw.encoding!r}')
     if raw.height < 1 or raw.width < 1:
         raise ValueError(f'frame: expected at least 1x1 pixels, got {raw.width}x{raw.height}')
-    even = raw.encoding in ('nv12', 'nv21', 'yuyv', 'yuv422_yuy2', 'uyvy', 'yuv422')
-    if even and (raw.width % 2 or (raw.encoding.startswith('nv') and raw.height % 2)):
+    planar = raw.encoding in ('nv12', 'nv21')
+    if (raw.width % 2 and (planar or raw.encoding in _PACKED_YUV)) or (raw.height % 2 and planar):
         raise ValueError(f'{raw.encoding} needs even sides, got {raw.width}x{raw.height}')
     row = raw.width * _BYTES.get(raw.encoding, 1)
     if raw.step < row:
@@ -61,18 +61,14 @@ def check_raw(raw: RawFrame) -> None:
 
 def to_rgb(data: Tensor, raw: RawFrame) -> Tensor:
     """
-    Convert raw bytes to RGB where they lie.
+    Convert uint8 (n,) bytes to uint8 (3, H, W) RGB where they lie, on any device.
 
-    Args:
-        data: uint8 (n,), the bytes of `raw` on any device.
-        raw: says what they are; checked by :func:`check_raw` before.
-
-    Returns:
-        uint8 (3, H, W) RGB.
+    `raw` says what they are; :func:`check_raw` has looked at it before.
     """
     row = raw.width * _BYTES.get(raw.encoding, 1)
-    size = (raw.rows - 1) * raw.step + row
-    rows = torch.as_strided(data[:size], (raw.rows, row), (raw.step, 1))
+    rows = torch.as_strided(
+        data[: (raw.rows - 1) * raw.step + row], (raw.rows, row), (raw.step, 1)
+    )
     return _CONVERSIONS[raw.encoding](rows, raw.height, raw.width)
 
 
@@ -97,10 +93,8 @@ def _packed_yuv(y: int, u: int, v: int) -> Callable[[Tensor, int, int], Tensor]:
 def _semi_planar(u: int) -> Callable[[Tensor, int, int], Tensor]:
     def convert(rows: Tensor, height: int, width: int) -> Tensor:
         pairs = rows[height:].reshape(height // 2, width // 2, 2)
-        chroma = [
-            pairs[..., i].repeat_interleave(2, 0).repeat_interleave(2, 1) for i in (u, 1 - u)
-        ]
-        return _yuv_to_rgb(rows[:height], *chroma)
+        wide = pairs.repeat_interleave(2, 0).repeat_interleave(2, 1)
+        return _yuv_to_rgb(rows[:height], wide[..., u], wide[..., 1 - u])
 
     return convert
 
@@ -139,16 +133,8 @@ def _bayer(red_row: int, red_column: int) -> Callable[[Tensor, int, int], Tensor
     return convert
 
 
-_BYTES = {
-    'rgb8': 3,
-    'bgr8': 3,
-    'rgba8': 4,
-    'bgra8': 4,
-    'yuyv': 2,
-    'yuv422_yuy2': 2,
-    'uyvy': 2,
-    'yuv422': 2,
-}
+_PACKED_YUV = dict.fromkeys(('yuyv', 'yuv422_yuy2', 'uyvy', 'yuv422'), 2)
+_BYTES = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, **_PACKED_YUV}
 _CONVERSIONS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
     'rgb8': _channels(0, 1, 2),
     'bgr8': _channels(2, 1, 0),

@@ -75,8 +75,7 @@ for _name, _kind in (
 # YUV planes: rows of luma, then rows of interleaved chroma, as multiples of the height.
 _SEMI_PLANAR = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3.0}
 
-ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)
-"""Encodings of sensor_msgs/Image that :func:`decode_raw` understands."""
+ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)  # that :func:`decode_raw` understands
 
 _PACKED_YUV = ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
 
@@ -86,28 +85,22 @@ _VIDEO = ('h264', 'h265', 'hevc', 'av1', 'vp8', 'vp9', 'mpeg4', 'theora', 'ffmpe
 def decode(
     message: Any,
     max_pixels: int = MAX_PIXELS,
-    warn: Warn | None = None,
+    warn: Warn = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
-    """
-    Decode a sensor_msgs Image or CompressedImage; see :func:`decode_raw` and the other.
-
-    Raises:
-        BadImage: the message holds no usable image.
-    """
-    if hasattr(message, 'encoding'):
-        return decode_raw(message, max_pixels, warn, intensity)
-    return decode_compressed(message, max_pixels, warn, intensity)
+    """Decode an Image as :func:`decode_raw`, a CompressedImage as :func:`decode_compressed`."""
+    function = decode_raw if hasattr(message, 'encoding') else decode_compressed
+    return function(message, max_pixels, warn, intensity)
 
 
 def decode_raw(
     message: Any,
     max_pixels: int = MAX_PIXELS,
-    warn: Warn | None = None,
+    warn: Warn = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
     """
-    Decode a sensor_msgs/Image.
+    Decode a sensor_msgs/Image to uint8 (H, W, 3) RGB; of unpadded rgb8 a view, not a copy.
 
     Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured. How
     more than 8 bits become 8 is described in :mod:`ood_perception.frames.intensity`.
@@ -117,22 +110,18 @@ def decode_raw(
         warn: is told what was odd about an image that could still be used.
         intensity: mapping to 8 bits, one for each stream; None estimates it for this image alone.
 
-    Returns:
-        uint8 (H, W, 3) RGB. For unpadded rgb8 a view of the message's own bytes, not a copy.
-
     Raises:
         BadImage: unknown encoding, a size that cannot be, too few bytes, nothing finite.
     """
     height, width = int(message.height), int(message.width)
     name = _known(str(message.encoding).strip())
     check_size(height, width, max_pixels)
-    data = np.frombuffer(message.data, np.uint8)
     _check_even(name, height, width)
     if name in _SEMI_PLANAR:
-        rows = _rows(data, round(height * _SEMI_PLANAR[name]), width, int(message.step))
+        rows = _rows(message, round(height * _SEMI_PLANAR[name]), width)
         return _semi_planar(name, rows, height, width)
     kind, channels, conversion = _INTERLEAVED[name]
-    stored = _stored(message, name, data)
+    stored = _stored(message, name)
     if kind == 'u1':
         if (image := bridge.to_rgb(message)) is not None:
             return image
@@ -150,39 +139,29 @@ def stored_values(message: Any) -> NDArray[Any]:
     """
     Values of a sensor_msgs/Image as they are stored: of labels, of depth.
 
-    Returns:
-        (H, W) or (H, W, C) of the encoding's own type, in this machine's byte order.
-
-    Raises:
-        BadImage: unknown or planar encoding, too few bytes.
+    Returns (H, W) or (H, W, C) of the encoding's own type, in this machine's byte order. An
+    unknown or planar encoding and too few bytes are a BadImage.
     """
     name = _known(str(message.encoding).strip())
     if name in _SEMI_PLANAR or name in _PACKED_YUV:
         raise BadImage(f'{name} holds no values of pixels, but luma and shared chroma')
-    return _stored(message, name, np.frombuffer(message.data, np.uint8))
+    return _stored(message, name)
 
 
 def decode_compressed(
     message: Any,
     max_pixels: int = MAX_PIXELS,
-    warn: Warn | None = None,
+    warn: Warn = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
     """
-    Decode a sensor_msgs/CompressedImage that holds a picture file: JPEG, PNG, TIFF, ...
+    Decode a sensor_msgs/CompressedImage that holds a picture file (JPEG, PNG, TIFF, ...) likewise.
 
-    The file's own first bytes decide what it is, since drivers disagree about `format`
-    (``rgb8; jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``). What stands before its first
-    semicolon is heeded where it is a Bayer pattern and the file has one channel. Pixels stay as
-    they are stored, whatever EXIF says, since camera_info describes those.
-
-    Args:
-        max_pixels: larger images are refused before they are decoded.
-        warn: is told what was odd about an image that could still be used.
-        intensity: as for :func:`decode_raw`.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
+    The file's own first bytes decide what it is, since drivers disagree about `format` (``rgb8;
+    jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``). What stands before its first semicolon is
+    heeded where it is a Bayer pattern and the file has one channel. Pixels stay as they are
+    stored, whatever EXIF says, since camera_info describes those. Larger images are refused before
+    they are decoded.
 
     Raises:
         BadImage: no picture, cut off, damaged, or of a size that cannot be.
@@ -208,19 +187,13 @@ def decode_compressed(
         return _rgb(image, _BAYER[pattern[1]])
     if warn is not None and grey and original[:3] in ('rgb', 'bgr'):
         warn(f'format {form!r} says colour, the file is grey; a Bayer mosaic has to say bayer_*')
-    if image.dtype == np.uint8:
-        return to_rgb8(image)
-    image = _to_8_bit(image, form or 'compressed', warn, intensity)
+    if image.dtype != np.uint8:
+        image = _to_8_bit(image, form or 'compressed', warn, intensity)
     return to_rgb8(image)
 
 
 def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
-    """
-    View a sensor_msgs/Image as bytes that a GPU converts itself, or None where it cannot.
-
-    Raises:
-        BadImage: as :func:`decode_raw`.
-    """
+    """View a sensor_msgs/Image as bytes that a GPU converts itself, or None; else BadImage."""
     # Imported late: whoever only reads bags need not wait for torch.
     from ood_perception.frames.colour import ENCODINGS, RawFrame
 
@@ -230,10 +203,8 @@ def raw_frame(message: Any, max_pixels: int = MAX_PIXELS) -> RawFrame | None:
     height, width, step = int(message.height), int(message.width), int(message.step)
     check_size(height, width, max_pixels)
     _check_even(encoding, height, width)
-    data = np.frombuffer(message.data, np.uint8)
-    raw = RawFrame(data, height, width, step, encoding)
-    kind, channels, _ = _INTERLEAVED.get(encoding, ('u1', 1, None))
-    _rows(data, raw.rows, width * int(kind[1]) * channels, step)
+    raw = RawFrame(np.frombuffer(message.data, np.uint8), height, width, step, encoding)
+    _rows(message, raw.rows, width * _INTERLEAVED.get(encoding, ('u1', 1, None))[1])
     return raw
 
 
@@ -262,13 +233,14 @@ def _known(encoding: str) -> str:
     raise BadImage(f'{text}; this node reads {", ".join(ENCODINGS)}')
 
 
-def _stored(message: Any, name: str, data: NDArray[np.uint8]) -> NDArray[Any]:
+def _stored(message: Any, name: str) -> NDArray[Any]:
     height, width = int(message.height), int(message.width)
     kind, channels, _ = _INTERLEAVED[name]
-    rows = _rows(data, height, width * int(kind[1]) * channels, int(message.step))
+    rows = _rows(message, height, width * int(kind[1]) * channels)
     shape = (height, width, channels) if channels > 1 else (height, width)
-    if kind == 'u1':
-        return _split(rows, shape)
+    if kind == 'u1':  # a view, whatever the padding
+        strides = (rows.strides[0], channels, 1)[: len(shape)]
+        return np.lib.stride_tricks.as_strided(rows, shape, strides)
     order = '>' if message.is_bigendian else '<'
     values = np.ascontiguousarray(rows).view(order + kind).reshape(shape)
     return values.astype(values.dtype.newbyteorder('='), copy=False)
@@ -278,12 +250,9 @@ def _not_a_picture(data: bytes, form: str) -> str:
     """Why the bytes of a CompressedImage cannot be read, and what to do."""
     text = f'{len(data)} bytes of format {form!r}'
     named = next((v for v in _VIDEO if v in form.lower()), '')
-    if not named and data.startswith((b'\0\0\0\1', b'\0\0\1')):
-        named = 'h264'
-    if not named and data[:7] in (b'\x80theora', b'\x81theora', b'\x82theora'):
-        named = 'theora'
-    if named:
-        transport = 'theora' if named == 'theora' else 'ffmpeg'
+    is_theora = named == 'theora' or (not named and re.match(rb'[\x80-\x82]theora', data))
+    if named or is_theora or data.startswith((b'\0\0\0\1', b'\0\0\1')):
+        transport = 'theora' if is_theora else 'ffmpeg'
         return f'{text} are video, not pictures; turn them into images: {republish(transport)}'
     if data.startswith(b'\x28\xb5\x2f\xfd'):
         return f'{text} are zstd; turn them into images: {republish("zstd")}'
@@ -298,8 +267,9 @@ def _check_even(name: str, height: int, width: int) -> None:
         raise BadImage(f'{name} needs an even width, got {width}')
 
 
-def _rows(data: NDArray[np.uint8], count: int, row: int, step: int) -> NDArray[np.uint8]:
-    """View of `count` rows of `row` bytes that start every `step` bytes."""
+def _rows(message: Any, count: int, row: int) -> NDArray[np.uint8]:
+    """View of `count` rows of `row` bytes of a message's data."""
+    data, step = np.frombuffer(message.data, np.uint8), int(message.step)
     if step < row:
         raise BadImage(f'step {step} is smaller than a row of {row} bytes')
     # Some drivers leave out the padding of the last row.
@@ -325,20 +295,8 @@ def _rgb(image: NDArray[Any], conversion: int) -> Rgb:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), conversion), np.uint8)
 
 
-def _split(rows: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """View of (H, W*C) rows as (H, W, C) without a copy, whatever the padding."""
-    if len(shape) == 2:
-        return rows
-    strides = (rows.strides[0], shape[2], 1)
-    return np.lib.stride_tricks.as_strided(rows, shape, strides)
-
-
 def _to_8_bit(
-    values: NDArray[Any],
-    name: str,
-    warn: Warn | None,
-    intensity: Intensity | None,
-    colour: bool = False,
+    values: NDArray[Any], name: str, warn: Warn, intensity: Intensity | None, colour: bool = False
 ) -> NDArray[np.uint8]:
     """8 bits, without alpha; a mosaic's values are those of a colour image."""
     if values.ndim == 3 and values.shape[2] == 4:

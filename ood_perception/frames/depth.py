@@ -12,19 +12,22 @@ organised point cloud of the same size. Points are in the optical frame of the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.frames.decode import BadImage
+from ood_perception.frames.decode import BadImage, stored_values
 from ood_perception.frames.geometry import Camera
 
 POINT = np.dtype([('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('score', '<f4'), ('instance', '<u4')])
 """One point of ~/points: metres, probability 0..1 of being unknown, instance id (0 = none)."""
 
 Floats = NDArray[np.float32]
+Heatmap = NDArray[np.uint8] | None  # (H, W), 0..255 = probability of being unknown
+Instances = NDArray[np.uint16] | None  # (H, W) ids, 0 = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,8 @@ class Choice:
 class Place:
     """Where an object is, in the optical frame of the camera image."""
 
-    position: tuple[float, float, float]  # median x, y, z of its points in metres
-    # extent in x, y, z in metres, between the 5th and the 95th percentile
-    size: tuple[float, float, float]
+    position: Sequence[float]  # median x, y, z of its points in metres
+    size: Sequence[float]  # extent in x, y, z in metres, from the 5th to the 95th percentile
     distance: float  # from the camera to `position` in metres
 
 
@@ -52,21 +54,14 @@ def depth_metres(message: Any) -> Floats:
     """
     Read a sensor_msgs/Image of depth as float32 (H, W) in metres, NaN = no measurement.
 
-    Raises:
-        BadImage: not 32FC1, 16UC1 or mono16, or fewer bytes than it says.
+    BadImage where it is not 32FC1, 16UC1 or mono16, or has fewer bytes than it says.
     """
-    kinds = {'32FC1': ('f4', 1.0), '16UC1': ('u2', 0.001), 'mono16': ('u2', 0.001)}
-    if message.encoding not in kinds:
+    unit = {'32FC1': 1.0, '16UC1': 0.001, 'mono16': 0.001}.get(message.encoding)
+    if unit is None:
         raise BadImage(f'depth must be 32FC1 (m) or 16UC1 (mm), got {message.encoding[:40]!r}')
-    code, unit = kinds[message.encoding]
-    dtype = np.dtype(('>' if message.is_bigendian else '<') + code)
-    height, width, step = message.height, message.width, message.step
-    row = width * dtype.itemsize
-    data = np.frombuffer(message.data, np.uint8)
-    if not (height and width) or step < row or data.size < (height - 1) * step + row:
-        raise BadImage(f'depth of {width}x{height}, step {step}, holds {data.size} bytes')
-    rows = np.lib.stride_tricks.as_strided(data, (height, row), (step, 1), writeable=False)
-    depth = np.ascontiguousarray(rows).view(dtype).astype(np.float32) * np.float32(unit)
+    if not (message.height and message.width):
+        raise BadImage(f'depth of {message.width}x{message.height}')
+    depth = stored_values(message).astype(np.float32) * np.float32(unit)
     depth[~np.isfinite(depth) | (depth <= 0)] = np.nan
     return depth
 
@@ -75,8 +70,7 @@ def cloud_xyz(message: Any) -> Floats:
     """
     Read x, y, z of an organised sensor_msgs/PointCloud2 as float32 (H, W, 3) in metres.
 
-    Raises:
-        BadImage: no float32 fields x, y and z, or fewer bytes than it says.
+    BadImage where it has no float32 fields x, y and z, or fewer bytes than it says.
     """
     offsets = {f.name: f.offset for f in message.fields if f.datatype == 7}
     if not {'x', 'y', 'z'} <= offsets.keys():
@@ -89,31 +83,22 @@ def cloud_xyz(message: Any) -> Floats:
         raise BadImage(f'point cloud of {width}x{height} holds {data.size} bytes of {need}')
     strides = (message.row_step, message.point_step)
     order = '>' if message.is_bigendian else '<'
-    axes: list[Any] = [
-        np.ndarray((height, width), order + 'f4', data, offsets[axis], strides) for axis in 'xyz'
-    ]
+    shape, dtype = (height, width), order + 'f4'
+    axes: list[Any] = [np.ndarray(shape, dtype, data, offsets[axis], strides) for axis in 'xyz']
     xyz = np.stack(axes, axis=-1).astype(np.float32)
     xyz[~np.isfinite(xyz).all(-1)] = np.nan
     return np.asarray(xyz)
 
 
 def from_depth(
-    depth: Floats,
-    camera: Camera,
-    heatmap: NDArray[np.uint8] | None,
-    instances: NDArray[np.uint16] | None,
-    choice: Choice,
+    depth: Floats, camera: Camera, heatmap: Heatmap, instances: Instances, choice: Choice
 ) -> NDArray[Any]:
     """
-    Points of what is unknown, from a depth image.
+    Points of what is unknown, from a depth image: (N,) array of dtype `POINT`.
 
     Args:
         depth: float32 (H, W) metres along the optical axis, NaN = no measurement.
-        heatmap: uint8 (H, W), 0..255 = probability of being unknown; None: only instances count.
-        instances: uint16 (H, W) ids, 0 = none; or None.
-
-    Returns:
-        (N,) array of dtype `POINT`.
+        heatmap: None = only instances count.
     """
     v, u = _chosen(heatmap, instances, choice)
     z = depth[v, u]
@@ -125,10 +110,7 @@ def from_depth(
 
 
 def from_cloud(
-    xyz: Floats,
-    heatmap: NDArray[np.uint8] | None,
-    instances: NDArray[np.uint16] | None,
-    choice: Choice,
+    xyz: Floats, heatmap: Heatmap, instances: Instances, choice: Choice
 ) -> NDArray[Any]:
     """As :func:`from_depth`, from x, y, z of every pixel: float32 (H, W, 3) metres or NaN."""
     v, u = _chosen(heatmap, instances, choice)
@@ -144,18 +126,15 @@ def check_size(got: tuple[int, ...], size: tuple[int, ...]) -> None:
 
 
 def _chosen(
-    heatmap: NDArray[np.uint8] | None, instances: NDArray[np.uint16] | None, choice: Choice
+    heatmap: Heatmap, instances: Instances, choice: Choice
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns of the pixels on the grid that are unknown or of an object."""
     step = choice.stride
-    chosen: NDArray[np.bool_] | None = None
+    chosen = np.zeros((1, 1), bool)
     if heatmap is not None:
         chosen = heatmap[::step, ::step] >= np.ceil(choice.threshold * 255)
     if instances is not None:
-        ours = instances[::step, ::step] > 0
-        chosen = ours if chosen is None else chosen | ours
-    if chosen is None:
-        return np.empty(0, np.intp), np.empty(0, np.intp)
+        chosen = chosen | (instances[::step, ::step] > 0)
     v, u = np.nonzero(chosen)
     return v * step, u * step
 
@@ -164,8 +143,8 @@ def _cloud(
     xyz: NDArray[Any],
     v: NDArray[np.intp],
     u: NDArray[np.intp],
-    heatmap: NDArray[np.uint8] | None,
-    instances: NDArray[np.uint16] | None,
+    heatmap: Heatmap,
+    instances: Instances,
     choice: Choice,
 ) -> NDArray[Any]:
     distance = np.linalg.norm(xyz, axis=-1)
@@ -183,13 +162,9 @@ def _cloud(
 
 def places(cloud: NDArray[Any], ids: Any) -> dict[int, Place]:
     """
-    Where the objects are whose points are in the cloud; medians, so stray points do no harm.
+    Place of each object with at least three points in a cloud, (N,) of dtype `POINT`, by id.
 
-    Args:
-        cloud: (N,) array of dtype `POINT`.
-
-    Returns:
-        Place by id, for the ids that have at least three points.
+    Medians and percentiles, so stray points do no harm.
     """
     found = {}
     for identifier in ids:
@@ -199,9 +174,6 @@ def places(cloud: NDArray[Any], ids: Any) -> dict[int, Place]:
         xyz = np.stack([mine['x'], mine['y'], mine['z']], axis=-1).astype(np.float64)
         middle = np.median(xyz, axis=0)
         low, high = np.percentile(xyz, (5, 95), axis=0)
-        found[int(identifier)] = Place(
-            position=(float(middle[0]), float(middle[1]), float(middle[2])),
-            size=tuple((high - low).tolist()),
-            distance=float(np.linalg.norm(middle)),
-        )
+        distance = float(np.linalg.norm(middle))
+        found[int(identifier)] = Place(middle.tolist(), (high - low).tolist(), distance)
     return found

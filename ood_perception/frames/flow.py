@@ -14,14 +14,9 @@ from numpy.typing import NDArray
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 
-SCALE = 4
-"""Pixels of a frame for one of the flow, along each side."""
-
-TOLERANCE = 1.0
-"""Pixels of the flow by which a way there and back may miss its start."""
-
-RELATIVE_TOLERANCE = 0.05
-"""The same, as a share of the way's length."""
+SCALE = 4  # pixels of a frame for one of the flow, along each side
+TOLERANCE = 1.0  # pixels of the flow by which a way there and back may miss its start
+RELATIVE_TOLERANCE = 0.05  # the same, as a share of the way's length
 
 
 def small_grey(image: NDArray[np.uint8], scale: int = SCALE) -> Grey:
@@ -35,19 +30,15 @@ def flow_between(
     a: Grey, b: Grey, start: tuple[Flow, Flow] | None = None
 ) -> tuple[Flow, Flow, NDArray[np.bool_]]:
     """
-    Compute the optical flow of two grey pictures in both directions.
+    Compute the optical flow of two grey pictures, uint8 (h, w), in both directions.
 
-    Args:
-        a: uint8 (h, w).
-        b: uint8 (h, w).
-        start: the two flows from `a` to a frame shortly before `b` and back, to search from; a
-            small thing that has gone far is found only so.
+    `start` are the two flows from `a` to a frame shortly before `b` and back, to search from; a
+    small thing that has gone far is found only so.
 
     Returns:
         float32 (h, w, 2), (dx, dy) in pixels from each pixel of `a` to its place in `b`; the same
         from `b` to `a`; and bool (h, w), pixels of `a` whose way there and back ends where it
         began.
-
     """
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     dis.setFinestScale(0)  # the pictures are small already; a pixel of theirs is four of a frame

@@ -23,22 +23,15 @@ from numpy.typing import NDArray
 COEFFICIENTS = {'plumb_bob': (4, 5), 'rational_polynomial': (8,), 'equidistant': (4,)}
 """Distortion models of sensor_msgs/distortion_models.hpp: possible numbers of coefficients."""
 
-STRAIGHT = ('', 'none')
-"""Names of 'no distortion', which come with coefficients that are absent or 0."""
+STRAIGHT = ('', 'none')  # names of 'no distortion', whose coefficients are absent or 0
 
 REMEDY = 'publish the camera_info of this image, with roi and binning as in REP 104'
 
-UNDISTORTED = 0.1
-"""Pixels by which an undistorted pixel may miss itself when it is distorted again."""
+UNDISTORTED = 0.1  # pixels by which a pixel may miss itself when it is distorted again
 
 
 class BadCameraInfo(ValueError):
-    """
-    A camera_info that cannot describe the image.
-
-    Attributes:
-        remedy: what to do about it.
-    """
+    """A camera_info that cannot describe the image; `remedy` says what to do about it."""
 
     def __init__(self, text: str, remedy: str) -> None:
         super().__init__(text)
@@ -59,14 +52,10 @@ class Camera:
     @classmethod
     def from_info(cls, info: Any, height: int, width: int, rectified: bool = False) -> Camera:
         """
-        Camera of an image that a camera_info belongs to.
+        Camera of an image that a camera_info belongs to; of a rectified one P counts, undistorted.
 
-        Args:
-            rectified: True for an image that was rectified already: P counts, and no distortion.
-
-        Raises:
-            BadCameraInfo: no calibration, a size or window that cannot be that of the image, an
-                unknown distortion model, or the wrong number of coefficients for it.
+        BadCameraInfo: no calibration, a size or window that cannot be that of the image, an
+        unknown distortion model, or the wrong number of coefficients for it.
         """
         (sx, sy), (left, top), _ = _scale(info, height, width)
         matrix = [float(value) for value in (info.p if rectified else info.k)]
@@ -86,38 +75,22 @@ class Camera:
         """
         Directions of pixels, as x and y at a distance of 1 along the optical axis.
 
-        Args:
-            u: (N,) columns in pixels.
-            v: (N,) rows in pixels.
-
-        Returns:
-            float64 (N, 2) x / z (right) and y / z (down) in the optical frame (REP 103); NaN for a
-            pixel that lies beyond what the distortion model can explain.
+        From (N,) columns and rows in pixels to float64 (N, 2) x / z (right) and y / z (down) in
+        the optical frame (REP 103); NaN for a pixel beyond what the distortion model can explain.
         """
         pixels = np.stack([np.asarray(u, np.float64), np.asarray(v, np.float64)], -1)
         centre, focal = np.array([self.cx, self.cy]), np.array([self.fx, self.fy])
         seen = (pixels - centre) / focal
         if not self.model or not len(seen):
             return np.asarray(seen)
-        undo, redo = (
-            (_undo_fisheye, _redo_fisheye)
-            if self.model == 'equidistant'
-            else (_undo_polynomial, _redo_polynomial)
-        )
-        d = np.array(self.d)
-        rays = undo(seen, d)
-        miss = np.abs((redo(rays, d) - seen) * focal).max(-1)
+        rays, again = _undistorted(seen, np.array(self.d), self.model == 'equidistant')
+        miss = np.abs((again - seen) * focal).max(-1)
         rays[~(miss <= UNDISTORTED)] = np.nan
         return rays
 
 
 def size_note(info: Any, height: int, width: int) -> tuple[str, str]:
-    """
-    Say how a camera_info and an image differ in size.
-
-    Returns:
-        What differs and what to do about it; two empty texts where they fit.
-    """
+    """Say how a camera_info and an image differ in size, and what to do; '' and '' if they fit."""
     try:
         return _scale(info, height, width)[2]
     except BadCameraInfo as error:
@@ -193,26 +166,17 @@ def _distortion(info: Any) -> tuple[str, tuple[float, ...]]:
     return model, d
 
 
-def _undo_polynomial(seen: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
+def _undistorted(
+    seen: NDArray[np.float64], d: NDArray[np.float64], fisheye: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Rays (N, 2) of distorted ones, and those distorted again, to see whether that worked."""
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
-    points = seen.reshape(-1, 1, 2)
-    rays = cv2.undistortPointsIter(points, np.eye(3), d, np.eye(3), np.eye(3), criteria)
-    return np.asarray(rays, np.float64).reshape(-1, 2)
-
-
-def _redo_polynomial(rays: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
-    points = np.concatenate([rays, np.ones((len(rays), 1))], -1)
-    origin = np.zeros(3)
-    pixels, _ = cv2.projectPoints(points, origin, origin, np.eye(3), d)
-    return np.asarray(pixels, np.float64).reshape(-1, 2)
-
-
-def _undo_fisheye(seen: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
-    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
-    rays = cv2.fisheye.undistortPoints(seen.reshape(-1, 1, 2), np.eye(3), d, criteria=criteria)
-    return np.asarray(rays, np.float64).reshape(-1, 2)
-
-
-def _redo_fisheye(rays: NDArray[np.float64], d: NDArray[np.float64]) -> NDArray[np.float64]:
-    pixels = cv2.fisheye.distortPoints(rays.reshape(-1, 1, 2), np.eye(3), d)
-    return np.asarray(pixels, np.float64).reshape(-1, 2)
+    eye, origin, points = np.eye(3), np.zeros(3), seen.reshape(-1, 1, 2)
+    if fisheye:
+        rays = cv2.fisheye.undistortPoints(points, eye, d, criteria=criteria)
+        again = cv2.fisheye.distortPoints(rays, eye, d)
+    else:
+        rays = cv2.undistortPointsIter(points, eye, d, eye, eye, criteria)
+        ahead = np.concatenate([rays.reshape(-1, 2), np.ones((len(rays), 1))], -1)
+        again, _ = cv2.projectPoints(ahead, origin, origin, eye, d)
+    return np.asarray(rays).reshape(-1, 2), np.asarray(again).reshape(-1, 2)

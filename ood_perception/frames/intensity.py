@@ -14,6 +14,7 @@ percentiles, so that a hot or dead pixel does not matter:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,31 +22,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Warn = Callable[[str], None]
-
+Warn = Callable[[str], None] | None  # is told what was odd about an image that can still be used
 DEPTHS = tuple(2.0**bits - 1 for bits in range(8, 17))  # largest values of 8 to 16 bits
 SAMPLES = 50_000  # values of a frame from which percentiles are taken, at most
 OUTLIERS = 1.0  # per cent of the values at each end that may be faulty pixels
-
-NARROWEST = 8.0
-"""Counts of an integer image; noise of a uniform scene is not stretched to full contrast."""
-
+NARROWEST = 8.0  # counts: noise of a uniform scene is not stretched to full contrast
 HELD = 0.25  # part of the range in use by which a new frame may leave it, or fall short, unnoticed
 STEP = 0.1  # part of the difference by which a range that no longer fits moves with each frame
 
 
 class Intensity:
     """
-    Mapping of one stream's values to 0..255; it remembers the range that it uses.
+    Mapping of one stream's values to 0..255; it remembers the range (low, high) that it uses.
 
-    Args:
-        fixed: (low, high), mapped to 0 and 255 whatever comes; None estimates the range.
-
-    Attributes:
-        range: (low, high) in use, None before the first image.
-
-    Raises:
-        ValueError: `fixed` is not two finite numbers in ascending order.
+    `fixed` are two finite numbers, low < high (otherwise ValueError), that are mapped to 0 and 255
+    whatever comes; None estimates the range.
     """
 
     def __init__(self, fixed: tuple[float, float] | None = None) -> None:
@@ -57,24 +48,17 @@ class Intensity:
         self.fixed = fixed
         self.range: tuple[float, float] | None = fixed
         self._kind: tuple[Any, ...] = ()  # of the images that the range was estimated from
-        self._table: tuple[Any, NDArray[np.uint8]] | None = None
 
     def __call__(
-        self, values: NDArray[Any], name: str = 'image', warn: Warn | None = None
+        self, values: NDArray[Any], name: str = 'image', warn: Warn = None
     ) -> NDArray[np.uint8]:
         """
-        Map an image to 8 bits.
+        Map an image, (H, W) or (H, W, 3), to 8 bits of the same shape.
 
         Args:
-            values: (H, W) or (H, W, 3) of any integer or float type but uint8; the channels of a
-                colour image share one range that begins at 0.
+            values: of any integer or float type but uint8; the channels of a colour image share
+                one range that begins at 0. A float image without one finite value is a ValueError.
             warn: is told once which range is used, and again when it has to jump.
-
-        Returns:
-            uint8 of the same shape.
-
-        Raises:
-            ValueError: a float image without one finite value.
         """
         if values.dtype.kind == 'f':
             values = _finite(values, name, warn)
@@ -84,9 +68,11 @@ class Intensity:
                 self.range, self._kind = None, kind
             self._follow(values, name, warn)
         assert self.range is not None
-        return self._map(values, *self.range)
+        if values.dtype == np.uint16:
+            return np.asarray(_table(*self.range)[values])
+        return _scaled(values, *self.range)
 
-    def _follow(self, values: NDArray[Any], name: str, warn: Warn | None) -> None:
+    def _follow(self, values: NDArray[Any], name: str, warn: Warn) -> None:
         low, high, kind = estimate(values)
         if self.range is None or self._is_far(values, low, high):
             self.range = low, high
@@ -113,21 +99,10 @@ class Intensity:
         inside = float(np.mean((sample >= old_low) & (sample <= old_high)))
         return inside < 0.5 or (old_low != 0 and old_high - old_low > 8 * (high - low))
 
-    def _map(self, values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-        if values.dtype == np.uint16:
-            key = (low, high)
-            if self._table is None or self._table[0] != key:
-                self._table = key, _table(low, high)
-            return np.asarray(self._table[1][values])
-        return _scaled(values, low, high)
-
 
 def estimate(values: NDArray[Any]) -> tuple[float, float, str]:
     """
-    Range that an image uses.
-
-    Args:
-        values: finite, (H, W) or (H, W, 3).
+    Range that an image of finite values, (H, W) or (H, W, 3), uses.
 
     Returns:
         Low, high, and how they were found: '' = the whole type, 'depth' = the camera's bits,
@@ -168,7 +143,7 @@ def _sample(values: NDArray[Any]) -> NDArray[Any]:
     return values[::step, ::step].ravel()
 
 
-def _finite(values: NDArray[Any], name: str, warn: Warn | None) -> NDArray[Any]:
+def _finite(values: NDArray[Any], name: str, warn: Warn) -> NDArray[Any]:
     finite = np.isfinite(values)
     bad = values.size - int(np.count_nonzero(finite))
     if bad == values.size:
@@ -180,6 +155,7 @@ def _finite(values: NDArray[Any], name: str, warn: Warn | None) -> NDArray[Any]:
     return np.where(finite, values, values[finite].min())
 
 
+@functools.lru_cache(maxsize=16)
 def _table(low: float, high: float) -> NDArray[np.uint8]:
     """Value of each of 65536 counts; whole depths keep their upper bits, as cameras do."""
     counts = np.arange(65536)

@@ -11,8 +11,11 @@ are shown upright, as a person sees them (:func:`upright`).
 
 from __future__ import annotations
 
+import contextlib
 import io
+import struct
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -22,12 +25,8 @@ from numpy.typing import NDArray
 from ood_perception.frames.intensity import Intensity, Warn
 
 MIN_SIDE = 16  # pixels; a smaller image cannot hold an object that the networks could see
-
-MAX_PIXELS = 16_000_000
-"""Default upper bound of the pixels of a topic's image (4K has 8.3 million)."""
-
-MAX_FILE_PIXELS = 250_000_000
-"""Upper bound of the pixels of a file's picture; phones have up to 200 million."""
+MAX_PIXELS = 16_000_000  # default upper bound of a topic's image (4K has 8.3 million)
+MAX_FILE_PIXELS = 250_000_000  # upper bound of a file's picture; phones have up to 200 million
 
 Rgb = NDArray[np.uint8]
 
@@ -47,7 +46,6 @@ _MAGIC = (
     (b'\xff\x4f\xff\x51', 'JPEG 2000'),
 )
 _BRANDS = {b'avif': 'AVIF', b'avis': 'AVIF', b'heic': 'HEIC', b'heix': 'HEIC', b'mif1': 'HEIC'}
-_OPENCV = ('JPEG', 'PNG', 'TIFF', 'BMP', 'WebP', 'JPEG 2000', 'PNM')
 
 # OpenCV prints what arrives here as None, or as a webcam that does not open, and is then told.
 cv2.setLogLevel(0)
@@ -72,14 +70,10 @@ def kind_of(data: bytes) -> str:
 
 def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 1) -> NDArray[Any]:
     """
-    Decode a picture as it is stored.
+    Decode a picture as it is stored: (H, W) or (H, W, 3) RGB, uint8, uint16 or a float type.
 
-    Args:
-        max_pixels: larger pictures are refused before they are decoded.
-        min_side: pictures with a shorter side are refused.
-
-    Returns:
-        (H, W) or (H, W, 3) RGB, without alpha; uint8, uint16 or a float type.
+    Alpha is left out. Pictures of more pixels are refused before they are decoded, as are those
+    with a shorter side.
 
     Raises:
         BadImage: no picture, cut off, damaged, or of a size that cannot be.
@@ -93,7 +87,7 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
         data = complete_jpeg(data)
     elif kind == 'PNG' and data.rfind(b'IEND', 33) < 0:
         raise BadImage(f'PNG is cut off after {len(data)} bytes')
-    image = _opencv(data) if kind in _OPENCV else None
+    image = None if kind in ('AVIF', 'GIF') else _opencv(data)
     if image is None:
         image = _pillow(data, kind)
     elif kind == 'TIFF' and (turned := orientation(data)) != 1:
@@ -103,18 +97,12 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
     return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
 
 
-def to_rgb8(
-    image: NDArray[Any], intensity: Intensity | None = None, warn: Warn | None = None
-) -> Rgb:
+def to_rgb8(image: NDArray[Any], intensity: Intensity | None = None, warn: Warn = None) -> Rgb:
     """
-    Bring a decoded picture to 8 bits and three channels.
+    Bring a decoded picture, (H, W) or (H, W, 3) RGB of any number type, to uint8 (H, W, 3) RGB.
 
-    Args:
-        image: (H, W) or (H, W, 3) RGB of any number type.
-        intensity: mapping of the stream for more than 8 bits, None for one of its own.
-
-    Raises:
-        BadImage: nothing finite in it.
+    `intensity` is the stream's mapping of more than 8 bits, None for one of its own. A picture
+    with nothing finite in it is a BadImage.
     """
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * 255
@@ -130,37 +118,24 @@ def to_rgb8(
 
 def orientation(data: bytes) -> int:
     """EXIF orientation 1..8 of a picture's bytes; 1 = upright, also where nothing is said."""
-    from PIL import Image
-
     if kind_of(data[:32]) not in ('JPEG', 'PNG', 'WebP', 'TIFF'):
         return 1
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(data)) as image:
-                value = image.getexif().get(0x0112, 1)
+        with _opened(data) as image:
+            value = image.getexif().get(0x0112, 1)
         return int(value) if int(value) in _TURNS else 1
     except Exception:  # damaged EXIF says nothing of the pixels
         return 1
 
 
-# EXIF orientation -> (quarter turns counterclockwise, then mirrored left to right)
-_TURNS = {
-    1: (0, False),
-    2: (0, True),
-    3: (2, False),
-    4: (2, True),
-    5: (3, True),
-    6: (3, False),
-    7: (1, True),
-    8: (1, False),
-}
+# EXIF orientation -> (quarter turns counterclockwise, then whether mirrored left to right)
+_TURNS = {1: (0, 0), 2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
 
 
 def upright(image: NDArray[Any], exif: int) -> NDArray[Any]:
     """Turn stored pixels, (H, W) or (H, W, 3), as their EXIF orientation 1..8 says."""
     turns, mirrored = _TURNS[exif]
-    image = np.rot90(image, turns) if turns else image
+    image = np.rot90(image, turns)
     return np.ascontiguousarray(image[:, ::-1] if mirrored else image)
 
 
@@ -191,9 +166,10 @@ def complete_jpeg(data: bytes) -> bytes:
     Raises:
         BadImage: rows are missing.
     """
-    start = _scan_start(data)
+    cut_off = BadImage(f'JPEG is cut off after {len(data)} bytes')
+    start = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), -1)
     if start < 0:
-        raise BadImage(f'JPEG is cut off after {len(data)} bytes')
+        raise cut_off
     if data.rfind(b'\xff\xd9', start) >= 0:
         return data
     # Padding by zeros would be taken for rows; 0xff 0x00 is a byte of the picture.
@@ -203,21 +179,16 @@ def complete_jpeg(data: bytes) -> bytes:
     # By Pillow, whose libjpeg prints nothing.
     first, *others = (_pillow(body + t + b'\xff\xd9', 'JPEG') for t in (b'', bytes(4096), noise))
     if not all(np.array_equal(first, other) for other in others):
-        raise BadImage(f'JPEG is cut off after {len(data)} bytes')
+        raise cut_off
     return body + b'\xff\xd9'
 
 
 def encode(image: NDArray[Any], suffix: str, quality: int = 90) -> bytes:
     """
-    Encode a picture in memory.
+    Encode uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W), in memory as '.jpg' or '.png'.
 
-    Args:
-        image: uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W).
-        suffix: '.jpg' or '.png'.
-        quality: 1..100 of a JPEG.
-
-    Raises:
-        ValueError: the encoder refuses it (a JPEG's side is at most 65500 pixels).
+    `quality` is 1..100 of a JPEG. What the encoder refuses is a ValueError (a JPEG's side is at
+    most 65500 pixels).
     """
     if image.ndim == 3:
         image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
@@ -247,33 +218,36 @@ def _opencv(data: bytes) -> Any:
         return None
 
 
-def _pillow(data: bytes, kind: str) -> NDArray[Any]:
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Any]:
     from PIL import Image
 
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with Image.open(io.BytesIO(data)) as image:
+            yield image
+
+
+def _pillow(data: bytes, kind: str) -> NDArray[Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(data)) as image:
-                deep = image.mode in ('L', 'I', 'I;16', 'I;16B', 'F', 'RGB')
-                return np.array(image if deep else image.convert('RGB'))
+        with _opened(data) as image:
+            deep = image.mode in ('L', 'I', 'I;16', 'I;16B', 'F', 'RGB')
+            return np.array(image if deep else image.convert('RGB'))
     except Exception as error:  # each of its plugins has its own exceptions
         raise _damaged(data, kind, error) from error
 
 
 def _size(data: bytes, kind: str) -> tuple[int, int]:
     """Stored (height, width) by the file's header."""
-    from PIL import Image
-
     if kind == 'JPEG':
         return _jpeg_size(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            with Image.open(io.BytesIO(data)) as image:
-                return image.height, image.width
+        with _opened(data) as image:
+            return image.height, image.width
     except Exception as error:
-        if kind in ('TIFF', 'JPEG 2000'):  # kinds of pixels that Pillow does not know
-            return _decoded_size(data, kind)
+        # of these kinds Pillow does not know all that OpenCV reads
+        if kind in ('TIFF', 'JPEG 2000') and (image := _opencv(data)) is not None:
+            return image.shape[0], image.shape[1]
         raise _damaged(data, kind, error) from error
 
 
@@ -282,29 +256,14 @@ def _damaged(data: bytes, kind: str, error: Exception) -> BadImage:
     return BadImage(f'damaged {kind} ({len(data)} bytes): {why}')
 
 
-def _decoded_size(data: bytes, kind: str) -> tuple[int, int]:
-    image = _opencv(data)
-    if image is None:
-        raise BadImage(f'damaged {kind} ({len(data)} bytes)')
-    return image.shape[0], image.shape[1]
-
-
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     for marker, at in _jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):
-            size = (
-                int.from_bytes(data[at + 5 : at + 7], 'big'),
-                int.from_bytes(data[at + 7 : at + 9], 'big'),
-            )
-            if data[at + 4] != 8:
-                raise BadImage(f'JPEG of {data[at + 4]} bits a channel; 8 bits can be read')
-            return size
+            bits, height, width = struct.unpack_from('>BHH', data, at + 4)
+            if bits != 8:
+                raise BadImage(f'JPEG of {bits} bits a channel; 8 bits can be read')
+            return height, width
     raise BadImage(f'JPEG is cut off after {len(data)} bytes')
-
-
-def _scan_start(data: bytes) -> int:
-    """Offset of a JPEG's first scan, -1 where there is none."""
-    return next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), -1)
 
 
 def _jpeg_segments(data: bytes) -> Any:

@@ -13,13 +13,9 @@ from torch import Tensor
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     """
-    Resize maps bilinearly, with pixel centres at half coordinates (align_corners=False).
+    Resize float (B, C, h, w) bilinearly, with pixel centres at half coordinates.
 
-    Args:
-        maps: float (B, C, h, w).
-
-    Returns:
-        (B, C, H, W) of the same dtype; the maps themselves where they have that size already.
+    The dtype stays; maps that have the size already are returned as they are.
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
@@ -37,15 +33,10 @@ def resize_like(maps: Tensor, like: Tensor) -> Tensor:
 
 def resize_map(image: Tensor, size: Sequence[int], mode: str = 'bilinear') -> Tensor:
     """
-    Resize one (h, w) map of any dtype.
+    Resize one (h, w) map of any dtype to (H, W), which it keeps.
 
-    Args:
-        image: (h, w); integers go through float32, which is exact up to 2^24.
-        size: (H, W) wanted.
-        mode: 'bilinear' (align_corners=False) for measures, 'nearest' for labels.
-
-    Returns:
-        (H, W) of the same dtype.
+    Integers go through float32, which is exact up to 2^24. 'bilinear' (align_corners=False) is for
+    measures, 'nearest' for labels.
     """
     if tuple(image.shape) == tuple(size):
         return image

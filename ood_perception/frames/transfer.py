@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ood_perception.frames.colour import RawFrame, check_raw, to_rgb
-from ood_perception.frames.input_spec import InputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How a segmentor wants its image."""
+
+    # per channel (RGB), subtracted from the image scaled to 0..1; ImageNet's
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    # per channel (RGB), divides after the mean is subtracted
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    multiple_of: int = 1  # height and width must be multiples of this many pixels
 
 
 def as_frame(frame: Any) -> Tensor | RawFrame:
     """
-    Check one frame and view it as a tensor, without a copy.
+    View uint8 (H, W, 3) RGB, a numpy array or tensor, as a tensor without a copy; or a RawFrame.
 
-    Args:
-        frame: uint8 (H, W, 3) RGB numpy array or tensor, H and W at least 1, or a RawFrame.
-
-    Raises:
-        ValueError: another shape or dtype; the message says what was given.
+    H and W are at least 1. Another shape or dtype is a ValueError, which says what was given.
     """
     if isinstance(frame, RawFrame):
         check_raw(frame)
@@ -56,10 +63,8 @@ def network_size(
     """
     Size (h, w) at which a frame is processed: aspect ratio kept, sides rounded to the multiple.
 
-    Args:
-        short_side: wanted shorter side in pixels, 0 = the frame's own.
-        max_long_side: bound of the longer side in pixels, 0 = none.
-        multiple_of: both sides become multiples of it, at least one multiple.
+    The wanted shorter side and the bound of the longer one are in pixels, 0 = the frame's own,
+    none; both sides become at least one multiple.
     """
     scale = short_side / min(height, width) if short_side else 1.0
     if max_long_side:
@@ -86,15 +91,10 @@ class Uploader:
 
     def __call__(self, frames: Sequence[Tensor | RawFrame], size: tuple[int, int]) -> Tensor:
         """
-        Upload, convert and resize a batch.
+        Upload, convert and resize a batch of uint8 (H, W, 3) RGB tensors or raw frames.
 
-        Args:
-            frames: uint8 (H, W, 3) RGB tensors on the host or the device, or raw frames.
-            size: (h, w) of the batch in pixels.
-
-        Returns:
-            uint8 (B, 3, h, w) RGB; resized bilinearly with antialiasing. A single frame that has
-            the size already is a view of the caller's memory.
+        Returns uint8 (B, 3, h, w) RGB, resized bilinearly with antialiasing. A single frame that
+        has the size already is a view of the caller's memory.
         """
         images = [_fit(self._image(frame), size) for frame in frames]
         return images[0] if len(images) == 1 else torch.cat(images)
@@ -141,12 +141,7 @@ def normalise(images: Tensor, spec: InputSpec, channels_last: bool = True) -> Te
     """
     Scale to 0..1, subtract the mean and divide by the standard deviation of `spec`.
 
-    Args:
-        images: uint8 (B, 3, h, w) RGB.
-        channels_last: how the pixels lie afterwards.
-
-    Returns:
-        float32 (B, 3, h, w).
+    From uint8 to float32, both (B, 3, h, w) RGB; `channels_last` is how the pixels lie afterwards.
     """
     offset, factor = _constants(spec, images.device)
     layout = torch.channels_last if channels_last else torch.contiguous_format

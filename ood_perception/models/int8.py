@@ -37,14 +37,9 @@ class Int8Conv(nn.Module):
     """
     A convolution whose input and weight are rounded to 8 bits.
 
-    Args:
-        conv: the convolution; TensorFlow's SAME padding is kept.
-        norm: batch normalisation behind it, folded into the weight; None for none.
-        low: smallest value of the input, taken as 0 if it is larger.
-        high: largest value of the input.
-
-    Raises:
-        ValueError: a range that is empty or not finite.
+    TensorFlow's SAME padding is kept; a batch normalisation behind it is folded into the weight.
+    The input's smallest value counts as 0 if it is larger. A range that is empty or not finite is
+    a ValueError.
     """
 
     range: Tensor

@@ -17,47 +17,20 @@ from torch import Tensor, nn
 
 from ood_perception.models.dcnv3 import DCNv3, ToChannelsLast
 
+_L = {'post_norm': True, 'offset_scale': 2.0}
+_H = {'layer_scale': None, 'dw_kernel_size': 5, 'center_feature_scale': True}
+
 VARIANTS: dict[str, dict[str, Any]] = {
     't': {'channels': 64, 'depths': (4, 4, 18, 4), 'groups': (4, 8, 16, 32)},
     's': {'channels': 80, 'depths': (4, 4, 21, 4), 'groups': (5, 10, 20, 40), 'post_norm': True},
     'b': {'channels': 112, 'depths': (4, 4, 21, 4), 'groups': (7, 14, 28, 56), 'post_norm': True},
-    'l': {
-        'channels': 160,
-        'depths': (5, 5, 22, 5),
-        'groups': (10, 20, 40, 80),
-        'post_norm': True,
-        'offset_scale': 2.0,
-    },
-    'xl': {
-        'channels': 192,
-        'depths': (5, 5, 24, 5),
-        'groups': (12, 24, 48, 96),
-        'post_norm': True,
-        'offset_scale': 2.0,
-    },
-    'h': {
-        'channels': 320,
-        'depths': (6, 6, 32, 6),
-        'groups': (10, 20, 40, 80),
-        'layer_scale': None,
-        'dw_kernel_size': 5,
-        'res_post_norm': True,
-        'level2_post_norm': True,
-        'level2_post_norm_block_ids': (5, 11, 17, 23, 29),
-        'center_feature_scale': True,
-    },
-    'g': {
-        'channels': 512,
-        'depths': (2, 2, 48, 4),
-        'groups': (16, 32, 64, 128),
-        'layer_scale': None,
-        'post_norm': True,
-        'dw_kernel_size': 5,
-        'level2_post_norm': True,
-        'level2_post_norm_block_ids': (5, 11, 17, 23, 29, 35, 41, 47),
-        'center_feature_scale': True,
-    },
-}
+    'l': {'channels': 160, 'depths': (5, 5, 22, 5), 'groups': (10, 20, 40, 80), **_L},
+    'xl': {'channels': 192, 'depths': (5, 5, 24, 5), 'groups': (12, 24, 48, 96), **_L},
+    'h': {'channels': 320, 'depths': (6, 6, 32, 6), 'groups': (10, 20, 40, 80), **_H,
+          'res_post_norm': True, 'level2_post_norm_block_ids': (5, 11, 17, 23, 29)},
+    'g': {'channels': 512, 'depths': (2, 2, 48, 4), 'groups': (16, 32, 64, 128), **_H,
+          'post_norm': True, 'level2_post_norm_block_ids': (5, 11, 17, 23, 29, 35, 41, 47)},
+}  # fmt: skip
 """Arguments of :class:`InternImage` for each published size."""
 
 
@@ -151,27 +124,24 @@ class Block(nn.Module):
             self.res_post_norm1 = _norm(channels)
             self.res_post_norm2 = _norm(channels)
 
-    def _branch(self, x: Tensor, function: nn.Module, norm: nn.Module, index: int) -> Tensor:
+    def _branch(self, x: Tensor, function: nn.Module, index: int) -> Tensor:
+        norm, gamma = getattr(self, f'norm{index}'), getattr(self, f'gamma{index}')
         out = norm(function(x)) if self.post_norm else function(norm(x))
         if self.res_post_norm:
-            out = (self.res_post_norm1 if index == 1 else self.res_post_norm2)(out)
-        gamma = self.gamma1 if index == 1 else self.gamma2
+            out = getattr(self, f'res_post_norm{index}')(out)
         return out if gamma is None else gamma * out
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float (N, H, W, C) to float (N, H, W, C)."""
-        x = x + self._branch(x, self.dcn, self.norm1, 1)
-        return x + self._branch(x, self.mlp, self.norm2, 2)
+        x = x + self._branch(x, self.dcn, 1)
+        return x + self._branch(x, self.mlp, 2)
 
 
 class Level(nn.Module):
     """
     The blocks of one resolution, with the norms around them and the way down to the next.
 
-    Args:
-        final_norm: LayerNorm after the last block.
-        post_norm_ids: blocks after which x itself is normalised (level 2 of H and G).
-        downsample: whether another level follows.
+    `post_norm_ids` are the blocks after which x itself is normalised (level 2 of H and G).
     """
 
     def __init__(
@@ -211,8 +181,7 @@ class InternImage(nn.Module):
         post_norm: LayerNorm after instead of before each branch.
         dw_kernel_size: side of the depthwise convolutions in DCNv3.
         res_post_norm: further LayerNorms after each branch (H).
-        level2_post_norm: LayerNorms inside level 2 (H, G).
-        level2_post_norm_block_ids: after which of its blocks.
+        level2_post_norm_block_ids: blocks of level 2 that a LayerNorm follows (H, G).
     """
 
     def __init__(
@@ -226,7 +195,6 @@ class InternImage(nn.Module):
         post_norm: bool = False,
         dw_kernel_size: int = 3,
         res_post_norm: bool = False,
-        level2_post_norm: bool = False,
         level2_post_norm_block_ids: Sequence[int] = (),
         center_feature_scale: bool = False,
     ) -> None:
@@ -239,16 +207,14 @@ class InternImage(nn.Module):
             'offset_scale': offset_scale,
             'center_feature_scale': center_feature_scale,
         }
+        options = (mlp_ratio, post_norm, res_post_norm, layer_scale, dcn)
         self.patch_embed = Stem(channels)
         self.levels = nn.ModuleList(
             Level(
-                [
-                    Block(width, group, mlp_ratio, post_norm, res_post_norm, layer_scale, dcn)
-                    for _ in range(depth)
-                ],
+                [Block(width, group, *options) for _ in range(depth)],
                 width,
                 final_norm=not post_norm or center_feature_scale,
-                post_norm_ids=level2_post_norm_block_ids if level2_post_norm and i == 2 else (),
+                post_norm_ids=level2_post_norm_block_ids if i == 2 else (),
                 downsample=i < len(depths) - 1,
             )
             for i, (width, depth, group) in enumerate(

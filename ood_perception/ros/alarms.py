@@ -19,19 +19,12 @@ HOW = '~/calibrate: with true, then normal operation, then with false'
 
 
 class Alarms:
-    """
-    What one worker knows of alarms.
-
-    Attributes:
-        measuring: peaks of the normal operation that is being measured, or None.
-        verdict: what the budget leads to; None without a budget or a measurement.
-        problem: why there is none although there is a budget, or ''.
-    """
+    """What one worker knows of alarms."""
 
     def __init__(self) -> None:
-        self.measuring: Peaks | None = None
-        self.verdict: Verdict | None = None
-        self.problem = ''
+        self.measuring: Peaks | None = None  # of the normal operation that is being measured
+        self.verdict: Verdict | None = None  # of the budget; None without one or a measurement
+        self.problem = ''  # why there is no verdict although there is a budget
         self._live = Peaks()
         self._known: list[float] = []
         self._why = 'normal operation was not measured'

@@ -21,8 +21,14 @@ import numpy as np
 
 from ood_perception.frames.decode import stamp_ns
 from ood_perception.frames.intensity import Intensity
-from ood_perception.frames.pairing import DepthPairing, Match
-from ood_perception.frames.stamps import NOWHERE, FrameOrder, Place, StampWatch
+from ood_perception.frames.stamps import (
+    NOWHERE,
+    DepthPairing,
+    FrameOrder,
+    Match,
+    Place,
+    StampWatch,
+)
 
 HISTORY = 300  # measured values that a percentile is taken over
 INTERVALS = 9  # newest gaps between images that tell a camera's usual rate
@@ -46,9 +52,7 @@ class Counters:
     received: int = 0  # messages that arrived
     processed: int = 0  # frames that went through the pipeline and were published
     dropped: int = 0  # overtaken by a newer frame before the worker was free
-    # not even decoded: nobody subscribes to any output, the node is disabled, or there is no
-    # pipeline that could look
-    discarded: int = 0
+    discarded: int = 0  # not even decoded: nobody subscribes, disabled, or no pipeline looks
     bad: int = 0  # messages without a usable image
     failed: int = 0  # frames on which the pipeline failed
     jumps: int = 0  # stamps that went back to a new beginning
@@ -57,44 +61,39 @@ class Counters:
     propagated: int = 0  # frames that went out with what an earlier one showed, moved to them
 
 
+def _history() -> deque[float]:
+    return deque(maxlen=HISTORY)
+
+
 @dataclass
 class CameraStream:
     """One camera: what it is, the frame that waits, and its statistics."""
 
     name: str  # of the camera; '' for the only, unnamed one
     max_rate: float = 0.0  # frames per second to process at most, 0 = no limit
-    # frames per second to detect in, the others are propagated to; 0 = in all
-    detect_rate: float = 0.0
+    detect_rate: float = 0.0  # frames per second to detect in, the others follow; 0 = in all
     pending: PendingFrame | None = None  # newest frame that nobody took yet
-    # frame that the worker has taken, until it comes for the next
-    in_work: PendingFrame | None = None
+    in_work: PendingFrame | None = None  # that the worker took, until it comes for the next
     last_taken: float = 0.0  # steady time at which the worker last took a frame
     last_received: float = 0.0  # steady time of the last message, or 0
     subscribed_at: float = 0.0  # steady time at which its topic was subscribed, or 0
-    # steady time since which frames have come and no result has gone out, or 0
-    owed_since: float = 0.0
+    owed_since: float = 0.0  # steady time since which frames came and no result went out, or 0
     stamps: StampWatch = field(default_factory=StampWatch)  # what the stamps of the frames say
     counters: Counters = field(default_factory=Counters)  # what became of every message
-    # last measured milliseconds per stage
-    stages: dict[str, deque[float]] = field(default_factory=dict)
-    # steady times of the last messages
-    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    # steady times of the last frames that were detected in
-    finished: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    # steady times of the last frames that went out
-    published: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    stages: dict[str, deque[float]] = field(default_factory=dict)  # last milliseconds of each
+    # Steady times of the last messages, frames that were detected in, frames that went out.
+    arrivals: deque[float] = field(default_factory=_history)
+    finished: deque[float] = field(default_factory=_history)
+    published: deque[float] = field(default_factory=_history)
     order: FrameOrder = field(default_factory=FrameOrder)  # in which the frames come
     shown: Place = (-1, 0)  # place of the newest frame that went out
     measured: Place = (-1, 0)  # place of the newest one whose own detection did
-    # which depth belongs to which frame; None where no depth is read
-    depth: DepthPairing | None = None
+    depth: DepthPairing | None = None  # of which frame a depth is; None where none is read
     depth_topic: str = ''  # name of the topic that it comes from
     rectified: bool = False  # whether the topic's images are rectified already
     camera_info: Any = None  # newest sensor_msgs/CameraInfo
-    # last message that was processed and its result, for a snapshot
-    newest: tuple[Any, Any] | None = None
-    # mapping of its images of more than 8 bits
-    intensity: Intensity = field(default_factory=Intensity)
+    newest: tuple[Any, Any] | None = None  # last message processed and its result
+    intensity: Intensity = field(default_factory=Intensity)  # of images of more than 8 bits
 
     @property
     def label(self) -> str:
@@ -128,7 +127,7 @@ class CameraStream:
     def measure(self, timings: dict[str, float]) -> None:
         """Remember the milliseconds that the stages of one frame took."""
         for stage, value in timings.items():
-            self.stages.setdefault(stage, deque(maxlen=HISTORY)).append(float(value))
+            self.stages.setdefault(stage, _history()).append(float(value))
 
     def percentiles(self) -> dict[str, tuple[float, float]]:
         """Median and 95th percentile in milliseconds of every stage."""
@@ -161,7 +160,7 @@ def rate(times: deque[float], window: float = 5.0) -> float:
     recent = [t for t in list(times) if now - t <= window]
     if len(recent) < 2:
         return len(recent) / window
-    return (len(recent) - 1) / max(recent[-1] - recent[0], 1e-6) if recent else 0.0
+    return (len(recent) - 1) / max(recent[-1] - recent[0], 1e-6)
 
 
 class Mailbox:
@@ -170,13 +169,11 @@ class Mailbox:
 
     The camera that was served longest ago comes first, so a fast camera cannot starve a slow one;
     of each camera only the newest frame waits.
-
-    Attributes:
-        follow: is shown each frame of a camera with a `detect_rate` as it comes, or None.
     """
 
     def __init__(self, streams: list[CameraStream]) -> None:
         self.streams = streams
+        # Is shown each frame of a camera with a `detect_rate` as it comes.
         self.follow: Callable[[CameraStream, PendingFrame], None] | None = None
         self._changed = threading.Condition()
         self._woken = False
@@ -210,8 +207,7 @@ class Mailbox:
             self._nothing_in_work()
             taken: list[tuple[CameraStream, PendingFrame]] = []
             while not self._woken and not (taken := self._take_due(limit)):
-                now = time.monotonic()
-                if now >= end:
+                if (now := time.monotonic()) >= end:
                     break
                 waiting = [s for s in self.streams if s.pending is not None]
                 soonest = min([end, *(_due(s) for s in waiting)])

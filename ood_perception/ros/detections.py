@@ -1,19 +1,24 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which objects are published, and as vision_msgs/Detection2DArray and JSON."""
+"""Which objects are published, and they as messages: JSON, boxes, outlines, points."""
 
 from __future__ import annotations
 
+import array
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from ood_perception.detections import CLASS_ID, Detection
+from ood_perception.drawing import OUTLINE
 from ood_perception.frames import zones
+from ood_perception.frames.depth import POINT
 from ood_perception.result import Result
 
 
@@ -56,11 +61,8 @@ def chosen(result: Result, keep: Any) -> Result:
     """Leave out the objects for which bool (N,) `keep` is False, from rows and instances."""
     if keep.all():
         return result
-    rows = {
-        name: value[keep]
-        for name in ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
-        if (value := getattr(result, name)) is not None
-    }
+    names = ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
+    rows = {n: value[keep] for n in names if (value := getattr(result, n)) is not None}
     if result.instances is not None:
         table = np.zeros(1 << 16, np.uint16)
         kept = np.asarray(rows['ids']).astype(np.int64)
@@ -110,7 +112,7 @@ def to_vision(messages: Any, header: Any, found: list[Detection]) -> Any:
     `id` is the object's value in the instances image. Where depth is known,
     ``results[0].pose.pose.position`` is the object's place in metres in the frame of the header.
     """
-    array = messages.Detection2DArray(header=header)
+    message = messages.Detection2DArray(header=header)
     for item in found:
         detection = messages.Detection2D(header=header, id=str(item.id))
         x1, y1, x2, y2 = item.box
@@ -118,12 +120,84 @@ def to_vision(messages: Any, header: Any, found: list[Detection]) -> Any:
         detection.bbox.center.position.y = (y1 + y2) / 2
         detection.bbox.size_x = x2 - x1
         detection.bbox.size_y = y2 - y1
-        hypothesis = messages.ObjectHypothesisWithPose()
-        hypothesis.hypothesis.class_id = CLASS_ID
-        hypothesis.hypothesis.score = item.confidence
-        if item.place is not None:
-            point = hypothesis.pose.pose.position
-            point.x, point.y, point.z = item.place.position
-        detection.results = [hypothesis]
-        array.detections.append(detection)
-    return array
+        detection.results = [_hypothesis(messages, item)]
+        message.detections.append(detection)
+    return message
+
+
+def to_vision_3d(messages: Any, header: Any, found: Sequence[Detection]) -> Any:
+    """Objects that have a place as a vision_msgs/Detection3DArray, in the frame of the header."""
+    message = messages.Detection3DArray(header=header)
+    for item in found:
+        if item.place is None:
+            continue
+        detection = messages.Detection3D(header=header, id=str(item.id))
+        point, size = detection.bbox.center.position, detection.bbox.size
+        point.x, point.y, point.z = item.place.position
+        size.x, size.y, size.z = item.place.size
+        detection.results = [_hypothesis(messages, item)]
+        message.detections.append(detection)
+    return message
+
+
+def _hypothesis(messages: Any, item: Detection) -> Any:
+    found = messages.ObjectHypothesisWithPose()
+    found.hypothesis.class_id, found.hypothesis.score = CLASS_ID, item.confidence
+    if item.place is not None:
+        point = found.pose.pose.position
+        point.x, point.y, point.z = item.place.position
+    return found
+
+
+def to_annotations(messages: Any, header: Any, result: Result, found: Sequence[Detection]) -> Any:
+    """Outline, id and score of each object as a foxglove_msgs/ImageAnnotations."""
+    colour = {name: value / 255 for name, value in zip('rgb', OUTLINE, strict=True)}
+    drawn = messages.ImageAnnotations()
+    for item in found:
+        for outline in _outlines(result.instances, item.id):
+            points = messages.PointsAnnotation(
+                timestamp=header.stamp, type=messages.PointsAnnotation.LINE_LOOP, thickness=2.0
+            )
+            # Their origin is the corner of the first pixel, ours its centre.
+            points.points = [messages.Point2(x=x + 0.5, y=y + 0.5) for x, y in outline.tolist()]
+            points.outline_color = messages.Color(**colour, a=1.0)
+            drawn.points.append(points)
+        text = messages.TextAnnotation(timestamp=header.stamp, text=item.label)
+        text.position = messages.Point2(x=item.box[0], y=item.box[1])
+        text.font_size = 12.0
+        text.text_color = messages.Color(**colour, a=1.0)
+        drawn.texts.append(text)
+    return drawn
+
+
+def _outlines(instances: Any, number: int) -> list[np.ndarray]:
+    """Outer corners of an object's parts, each int (N, 2) of x, y in pixels."""
+    if instances is None:
+        return []
+    mask = (instances == number).astype(np.uint8)
+    parts, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return [cv2.approxPolyDP(part, 1.0, True)[:, 0] for part in parts]
+
+
+def point_cloud(header: Any, cloud: NDArray[Any]) -> Any:
+    """Build a sensor_msgs/PointCloud2 with the fields of `POINT`."""
+    from sensor_msgs.msg import PointCloud2, PointField
+
+    kinds = {'<f4': PointField.FLOAT32, '<u4': PointField.UINT32}
+    fields = [
+        PointField(name=name, offset=offset, datatype=kinds[dtype.str], count=1)
+        for name, (dtype, offset, *_) in (POINT.fields or {}).items()
+    ]
+    data = array.array('B')
+    data.frombytes(cloud.tobytes())
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(cloud),
+        fields=fields,
+        is_bigendian=False,
+        point_step=POINT.itemsize,
+        row_step=POINT.itemsize * len(cloud),
+        data=data,
+        is_dense=False,
+    )

@@ -29,16 +29,13 @@ from ood_perception.ros.settings import Settings
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
 
+COUNTED = ('received', 'processed', 'dropped', 'discarded', 'bad', 'failed')
+
 
 def node_status(
     node: str, state: str, health: Health, doing: str, values: Mapping[str, Any]
 ) -> DiagnosticStatus:
-    """
-    Describe the node as a whole.
-
-    Args:
-        doing: what keeps it from working at the moment ('loading ...'), or ''.
-    """
+    """Describe the node; `doing` is what keeps it from working ('loading ...'), or ''."""
     level, text = health.verdict()
     if doing and level < Level.ERROR:
         level, text = Level.WARN, doing
@@ -85,12 +82,7 @@ def camera_status(
         'topic': topic,
         'fps_in': f'{rate(stream.arrivals):.2f}',
         'fps': f'{rate(stream.finished):.2f}',
-        'received': counters.received,
-        'processed': counters.processed,
-        'dropped': counters.dropped,
-        'discarded': counters.discarded,
-        'bad': counters.bad,
-        'failed': counters.failed,
+        **{name: getattr(counters, name) for name in COUNTED},
         'stamp_jumps': counters.jumps,
         'stamp_jitters': counters.jitters,
         **({'frames_without_depth': counters.no_depth} if stream.depth is not None else {}),

@@ -44,31 +44,17 @@ def steps(engine: str, device: str, on_gpu: bool) -> list[Step]:
 
 
 class Fallback:
-    """
-    Which of several steps to run on.
-
-    All times are seconds of one steady clock, given by the caller.
-
-    Attributes:
-        steps: the wanted one first.
-        current: index of the step in use.
-        reason: of the last change, '' while the wanted step is in use.
-        failures: calls in a row that have failed.
-    """
+    """Which of several steps to run on; all times are seconds of the caller's steady clock."""
 
     def __init__(self, steps: list[Step]) -> None:
-        self.steps = steps
-        self.current = 0
-        self.reason = ''
-        self.failures = 0
-        self._first_failure = 0.0
-        self._last_failure = 0.0
+        self.steps = steps  # the wanted one first
+        self.current = 0  # index of the step in use
+        self.reason = ''  # of the last change, '' while the wanted step is in use
+        self.failures = 0  # calls in a row that have failed
+        self._first_failure = self._last_failure = 0.0
         self._refused = 0
-        self._retry_at = 0.0
-        self._retry = RETRY[0]
-        self._climb_at = 0.0
-        self._climb = CLIMB[0]
-        self._since = 0.0
+        self._retry_at = self._climb_at = self._since = 0.0
+        self._retry, self._climb = RETRY[0], CLIMB[0]
         self._climbed = False
 
     def succeeded(self, now: float) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import rclpy
 
@@ -24,11 +24,8 @@ from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.stamps import NOWHERE, Place
 from ood_perception.masks.propagation import Propagator
 from ood_perception.result import Result
-from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame, mapping
-from ood_perception.ros.health import MOMENT, Health
-from ood_perception.ros.outputs import CameraOutputs
-from ood_perception.ros.publishing import FramePublisher
-from ood_perception.ros.settings import Settings
+from ood_perception.ros.camera_stream import MISSED, CameraStream, PendingFrame, mapping
+from ood_perception.ros.health import MOMENT, describe
 
 LOOK_AGAIN = 0.01  # seconds after which frames that wait for their depth are looked at again
 
@@ -48,27 +45,14 @@ class _Track:
     size: tuple[int, int] = (0, 0)  # (H, W) of that frame
     has: frozenset[str] = frozenset()  # fields of its result
     due: float = 0.0  # steady time from which the next frame may go out (max_rate)
-    # mapping of images of more than 8 bits
-    intensity: Intensity = field(default_factory=Intensity)
-
-
-class Processor(Protocol):
-    """What the frames are published with; see `frame_processor.FrameProcessor`."""
-
-    mailbox: Mailbox
-    outputs: dict[str, CameraOutputs]
-    settings: Settings
-    publisher: FramePublisher
-    publishing: threading.Lock
-    health: Health
-    enabled: bool
+    intensity: Intensity = field(default_factory=Intensity)  # of images of more than 8 bits
 
 
 class Follower:
     """Publish every frame of the cameras with a `detect_rate`."""
 
-    def __init__(self, processor: Processor) -> None:
-        self._processor = processor
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor  # the FrameProcessor that the frames are published with
         self._tracks: dict[str, _Track] = {}
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -117,10 +101,7 @@ class Follower:
                 except Exception as error:
                     if stop.is_set() or not rclpy.ok():
                         return
-                    text = f'frame not propagated: {type(error).__name__}: {error}'
-                    self._processor.health.error(
-                        'propagation', text, camera=track.stream.name, lasts=MOMENT
-                    )
+                    self._error(track, 'propagation', f'frame not propagated: {describe(error)}')
             processor = self._processor
             if processor.publisher.waits and not stop.is_set():
                 with processor.publishing:
@@ -219,7 +200,8 @@ class Follower:
             return decode(frame.message, limit, intensity=track.intensity)
         except BadImage as error:
             # The worker counts those that it takes; nobody else sees the others.
-            text = f'bad image: {error}'
-            camera = track.stream.name
-            self._processor.health.error('image', text, camera=camera, lasts=MOMENT)
+            self._error(track, 'image', f'bad image: {error}')
             return None
+
+    def _error(self, track: _Track, key: str, text: str) -> None:
+        self._processor.health.error(key, text, camera=track.stream.name, lasts=MOMENT)

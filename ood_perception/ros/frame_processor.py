@@ -26,7 +26,7 @@ from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame, mapping
 from ood_perception.ros.fallback import Fallback
 from ood_perception.ros.follower import Follower
-from ood_perception.ros.health import MOMENT, Health
+from ood_perception.ros.health import MOMENT, Health, describe
 from ood_perception.ros.loading import Size
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.publishing import FramePublisher
@@ -54,22 +54,7 @@ class Batch:
 
 
 class FrameProcessor:
-    """
-    Process batches of frames with a pipeline.
-
-    Attributes:
-        settings: the node's parameters, replaced when one changes.
-        pipeline: what processes frames, or None while there is none.
-        enabled: False discards frames.
-        learning: whether the pipeline's memory of normal learns from the frames.
-        doing: what a user waits for meanwhile ('loading ...', 'warming up ...'), or ''.
-        busy_since: steady time since which one call is in work, or 0.
-        patience: seconds that a frame may take before any was timed: as long as warming up took.
-        sizes: (height, width) of each camera's last image, by the camera's name.
-        publishing: held while messages are written and sent.
-        publisher: sends results.
-        follower: sends what was found with the frames that come after.
-    """
+    """Process batches of frames with a pipeline."""
 
     def __init__(
         self,
@@ -81,18 +66,19 @@ class FrameProcessor:
     ) -> None:
         self.mailbox = mailbox
         self.outputs = outputs
-        self.settings = settings
+        self.settings = settings  # the node's parameters, replaced when one changes
         self.health = health
         self.fallback = fallback
-        self.pipeline: Any = None
-        self.enabled = True
-        self.learning = False
-        self.doing = ''
-        self.busy_since = 0.0
+        self.pipeline: Any = None  # what processes frames, or None while there is none
+        self.enabled = True  # False discards frames
+        self.learning = False  # whether the pipeline's memory of normal learns from the frames
+        self.doing = ''  # what a user waits for ('loading ...', 'warming up ...'), or ''
+        self.busy_since = 0.0  # steady time since which one call is in work, or 0
+        # Seconds that a frame may take before any was timed: as long as warming up took.
         self.patience = 0.0
-        self.sizes: dict[str, Size] = {}
-        self.publishing = threading.Lock()
-        self.publisher = FramePublisher(outputs, self._standing, self._unpublished)
+        self.sizes: dict[str, Size] = {}  # of each camera's last image, by the camera's name
+        self.publishing = threading.Lock()  # held while messages are written and sent
+        self.publisher = FramePublisher(outputs, self._standing, self._fail)
         self.follower = Follower(self)
         mailbox.follow = self.follower.put
         self._warm: set[Any] = set()
@@ -131,13 +117,7 @@ class FrameProcessor:
         self._prepare(
             pipeline, {f.stream.name: (f.image.shape[0], f.image.shape[1]) for f in frames}
         )
-        results = self._infer(
-            pipeline,
-            [f.image for f in frames],
-            [f.stream for f in frames],
-            [stamp_ns(f.pending.message.header) or None for f in frames],
-            batch.wants,
-        )
+        results = self._infer(pipeline, frames, batch.wants)
         batch.blind = self.learning or bool(loading.unlearnt(pipeline))
         return results
 
@@ -162,7 +142,7 @@ class FrameProcessor:
             except Exception as error:
                 if not rclpy.ok():  # a signal ended the context under our hands
                     return
-                self._unpublished(stream, error)
+                self._fail(stream, 'publishing', error)
                 continue
             now = time.monotonic()
             stream.answered()
@@ -248,35 +228,27 @@ class FrameProcessor:
             self.health.report('info', f'ready for {size[1]}x{size[0]}: {runs}')
 
     def _infer(
-        self,
-        pipeline: Any,
-        images: list[Rgb | RawFrame],
-        streams: list[CameraStream],
-        stamps: list[int | None],
-        wants: set[str],
+        self, pipeline: Any, frames: list[DecodedFrame], wants: set[str]
     ) -> list[Result | None]:
         """One call for all; None for a frame that failed, so one camera harms only itself."""
-        errors: list[Exception | None]
+        errors: list[Exception | None] = [None] * len(frames)
+        results: list[Result | None]
+        names = [f.stream.name for f in frames]
+        stamps = [stamp_ns(f.pending.message.header) or None for f in frames]
         try:
-            names = [s.name for s in streams]
-            results = list(pipeline(images, names, wants=wants, stamps=stamps))
-            errors = [None] * len(images)
+            results = list(pipeline([f.image for f in frames], names, wants=wants, stamps=stamps))
         except FramesFailed as failure:
             # Tracks, clusters and a memory that learns had these frames: none is tried again.
             results, errors = failure.results, failure.errors
         except Exception as error:
-            if len(images) > 1:  # refused before any frame was looked at
-                text = f'batch of {len(images)} frames failed, trying one by one: {error}'
+            if len(frames) > 1:  # refused before any frame was looked at
+                text = f'batch of {len(frames)} frames failed, trying one by one: {error}'
                 self.health.report('warn', text)
-                singles = zip(images, streams, stamps, strict=True)
-                return [
-                    r for i, s, t in singles for r in self._infer(pipeline, [i], [s], [t], wants)
-                ]
+                return [r for frame in frames for r in self._infer(pipeline, [frame], wants)]
             results, errors = [None], [error]
-        for stream, failed in zip(streams, errors, strict=True):
+        for frame, failed in zip(frames, errors, strict=True):
             if failed is not None:
-                stream.counters.failed += 1
-                self._error(stream, 'pipeline', f'pipeline: {describe(failed)}')
+                self._fail(frame.stream, 'pipeline', failed)
         first = next((failed for failed in errors if failed is not None), None)
         if first is None or None in errors:
             self.fallback.succeeded(time.monotonic())
@@ -285,9 +257,9 @@ class FrameProcessor:
             self.fallback.failed(time.monotonic(), describe(first))
         return results
 
-    def _unpublished(self, stream: CameraStream, error: Exception) -> None:
+    def _fail(self, stream: CameraStream, key: str, error: Exception) -> None:
         stream.counters.failed += 1
-        self._error(stream, 'publishing', f'publishing: {describe(error)}')
+        self._error(stream, key, f'{key}: {describe(error)}')
 
     def _standing(self, stream: CameraStream, key: str, text: str, remedy: str) -> None:
         """Raise a warning of a camera that lasts; an empty text takes it back."""
@@ -303,9 +275,3 @@ class FrameProcessor:
     def _warn(self, stream: CameraStream, key: str, text: str, remedy: str = '') -> None:
         with contextlib.suppress(Exception):
             self.health.warn(key, text, remedy, camera=stream.name, lasts=MOMENT)
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line: its type, unless the text says it all, and its text."""
-    text = ' '.join(str(error).split()) or 'no further text'
-    return text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'

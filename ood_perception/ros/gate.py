@@ -23,12 +23,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus
 
 from ood_perception.frames.decode import stamp_ns
 from ood_perception.frames.zones import inside
 from ood_perception.result import SURROUNDINGS, Result
-from ood_perception.ros import qos
 from ood_perception.ros.diagnostics import status
 from ood_perception.ros.health import Health, Level
 from ood_perception.ros.image_topic import heard
@@ -101,20 +99,16 @@ class StateTopic:
     ``~/state`` of one camera.
 
     Args:
-        create: create(type, topic, qos) makes a publisher that is there in every lifecycle state.
+        publisher: of the topic, there in every lifecycle state.
         name: fully qualified name of the node, and the camera.
         why_blind: tells why nothing can be seen at the moment, or ''.
         details: further words for a result that stays out, or ''.
     """
 
     def __init__(
-        self,
-        create: Callable[[Any, str, Any], Any],
-        name: str,
-        why_blind: Callable[[], str],
-        details: Callable[[], str],
+        self, publisher: Any, name: str, why_blind: Callable[[], str], details: Callable[[], str]
     ) -> None:
-        self.publisher = create(DiagnosticStatus, 'state', qos.profile('latched'))
+        self.publisher = publisher
         self._name, self._why_blind, self._details = name, why_blind, details
         self._gate, self._stamp, self._no_objects = Gate(), 0, False
         self._lock = threading.Lock()
@@ -137,25 +131,24 @@ class StateTopic:
         """Send the state of now."""
         with self._lock:
             blind = self._why_blind()
-            level, text = self._gate.verdict(
-                time.monotonic(), settings.gate_hold, settings.gate_timeout, blind
-            )
+            hold, timeout = settings.gate_hold, settings.gate_timeout
+            level, text = self._gate.verdict(time.monotonic(), hold, timeout, blind)
             if level == Level.ERROR and not blind and (more := self._excuse()):
                 text = f'{text}: {more}'
-            values = {'state': STATES[level], 'stamp_ns': self._stamp}
-            self._send(level, text, values)
+            self._send(level, text, stamp_ns=self._stamp)
 
     def end(self, text: str) -> None:
         """Say for the last time that nothing is seen."""
         with self._lock:
-            self._send(Level.ERROR, text, {'state': STATES[Level.ERROR]})
+            self._send(Level.ERROR, text)
 
     def _excuse(self) -> str:
         if not self.wanted:
             return 'nobody subscribes to it, so nothing is looked for'
         return 'the profile outlines no objects' if self._no_objects else self._details()
 
-    def _send(self, level: Level, text: str, values: dict[str, Any]) -> None:
+    def _send(self, level: Level, text: str, **more: Any) -> None:
+        values = {'state': STATES[level], **more}
         self.publisher.publish(status(self._name, level, text, 'ood_perception', values))
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The health of the node: everything that is wrong now, in one place.
+The health of the node: everything that is wrong now, in one place, and the log's lines.
 
 Whoever meets a problem calls :meth:`Health.warn` or :meth:`Health.error`, whoever sees that it is
 over calls :meth:`Health.clear`. The log gets a line of both; the diagnostics show what stands.
@@ -13,14 +13,20 @@ from __future__ import annotations
 
 import enum
 import functools
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from ood_perception.diagnosis import OK, cheap_checks
 
 MOMENT = 5.0  # seconds for which a problem of a single frame is shown
 REMIND = 300.0  # seconds after which the log is told again of an issue that stands
+LOG_PERIOD = 5.0  # seconds for which a log line of the same kind is not repeated
+KINDS_KEPT = 256
 
 Report = Callable[[str, str], None]
 
@@ -143,3 +149,86 @@ class Health:
 
 def _prefix(camera: str | None) -> str:
     return '' if camera is None else f'{camera or "camera"}: '
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type, unless the text says it all, and its text."""
+    text = ' '.join(str(error).split()) or 'no further text'
+    return text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'
+
+
+class Reporter:
+    """Log lines, at most one of its kind (its text without digits) every `LOG_PERIOD` seconds."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._said: dict[str, tuple[float, int]] = {}
+        self._checked = False
+
+    def __call__(self, level: str, text: str) -> None:
+        """Log `text` with `level` ('info', 'warn', 'error'), or count it as said already."""
+        kind = ''.join(c for c in text if not c.isdigit())[:60]
+        now = time.monotonic()
+        last, hidden = self._said.get(kind, (-LOG_PERIOD, 0))
+        if now - last < LOG_PERIOD:
+            self._said[kind] = (last, hidden + 1)
+            return
+        if len(self._said) > KINDS_KEPT:
+            self._said.clear()
+        self._said[kind] = (now, 0)
+        text += f' ({hidden} more like it)' if hidden else ''
+        # One call site a level: rclpy ties a severity to the place a line is logged from.
+        if level == 'error':
+            self._logger.error(text)
+        elif level == 'warn':
+            self._logger.warn(text)
+        else:
+            self._logger.info(text)
+
+    def check_installation(self, profile: str) -> None:
+        """Say once what the quick checks of `ood doctor` find, with the remedy."""
+        if self._checked:
+            return
+        self._checked = True
+        for finding in cheap_checks(profile):
+            remedy = f' -> {finding.remedy}' if finding.remedy else ''
+            text = f'{finding.name}: {finding.text}{remedy}'
+            if finding.level != OK:
+                self._logger.warn(text)
+            elif remedy and finding.name == 'messages':
+                self._logger.info(text)
+
+
+class LoggingBridge(logging.Handler):
+    """Hands the lines of the package's `logging` (engine choice, weights) to the node's log."""
+
+    LOGGER = 'ood_perception'
+
+    def __init__(self, report: Reporter) -> None:
+        super().__init__(logging.INFO)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Report one record; a line that cannot be made is dropped, as `logging` does."""
+        try:
+            text = record.getMessage()
+            if record.exc_info and record.exc_info[1] is not None:
+                text += f' ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})'
+        except Exception:
+            self.handleError(record)
+            return
+        level = 'info'
+        if record.levelno >= logging.WARNING:
+            level = 'error' if record.levelno >= logging.ERROR else 'warn'
+        self._report(level, text)
+
+    def install(self) -> None:
+        """Start to listen."""
+        logger = logging.getLogger(self.LOGGER)
+        logger.addHandler(self)
+        if logger.getEffectiveLevel() > logging.INFO:
+            logger.setLevel(logging.INFO)
+
+    def remove(self) -> None:
+        """Stop to listen."""
+        logging.getLogger(self.LOGGER).removeHandler(self)

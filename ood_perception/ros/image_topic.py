@@ -1,21 +1,81 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An image topic, raw and compressed, with one message that is written in place and reused."""
+"""Image messages that are written in place and reused, and topics, raw and compressed, of them."""
 
 from __future__ import annotations
 
 import array
+import sys
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from ood_perception.frames.picture import encode
-from ood_perception.ros.image_message import ImageMessage
 
 JPEG = {'rgb8': 'bgr8', 'mono8': 'mono8'}
 """Encodings that are compressed as JPEG, and what it holds; others become PNG."""
+
+_DTYPES = {
+    'mono8': (np.uint8, ()),
+    'rgb8': (np.uint8, (3,)),
+    'bgr8': (np.uint8, (3,)),
+    'mono16': (np.uint16, ()),
+    '32FC1': (np.float32, ()),
+}
+
+
+class ImageMessage:
+    """
+    A sensor_msgs/Image that is allocated once and written in place.
+
+    Assigning a numpy array to ``Image.data`` converts byte by byte and takes a second at 1080p; a
+    view of the array that the message owns costs one copy. `publish` serialises before it returns,
+    so the same message serves the next frame.
+
+    Args:
+        encoding: mono8, rgb8, bgr8, mono16 or 32FC1.
+
+    Attributes:
+        message: the sensor_msgs/Image.
+        pixels: writable view (H, W) or (H, W, C) of its data.
+
+    Raises:
+        ValueError: encoding without a fixed layout, or a size below 1.
+    """
+
+    def __init__(self, height: int, width: int, encoding: str) -> None:
+        if encoding not in _DTYPES:
+            raise ValueError(f'encoding: expected one of {", ".join(_DTYPES)}, got {encoding!r}')
+        if height < 1 or width < 1:
+            raise ValueError(f'size: expected at least 1x1, got {width}x{height}')
+        kind, channels = _DTYPES[encoding]
+        dtype = np.dtype(kind)
+        step = width * dtype.itemsize * int(np.prod(channels, dtype=int))
+        self.message = Image(
+            height=height,
+            width=width,
+            encoding=encoding,
+            step=step,
+            is_bigendian=sys.byteorder == 'big',
+            data=array.array('B', b'\0') * (height * step),
+        )
+        self.pixels: NDArray[Any] = np.frombuffer(self.message.data, dtype).reshape(
+            height, width, *channels
+        )
+
+    def write(self, pixels: NDArray[Any], header: Any) -> Image:
+        """
+        Copy pixels in, set the header, and return the message to publish.
+
+        Nothing is copied where `pixels` are those of the message itself.
+        """
+        if pixels is not self.pixels:
+            np.copyto(self.pixels, pixels)
+        self.message.header = header
+        return self.message
 
 
 def heard(publisher: Any) -> bool:
@@ -24,18 +84,12 @@ def heard(publisher: Any) -> bool:
 
 
 class ImageTopic:
-    """
-    An image topic with one message that is written in place and reused.
-
-    Attributes:
-        publisher: of the raw topic.
-        compressed: publisher of the ``/compressed`` sibling, or None.
-    """
+    """An image topic with one message that is written in place and reused."""
 
     def __init__(self, encoding: str, publisher: Any, compressed: Any = None) -> None:
         self.encoding = encoding
-        self.publisher = publisher
-        self.compressed = compressed
+        self.publisher = publisher  # of the raw topic, or None
+        self.compressed = compressed  # of the ``/compressed`` sibling, or None
         self._message: ImageMessage | None = None
 
     @property
@@ -56,7 +110,11 @@ class ImageTopic:
             quality: 1..100 of the JPEG.
         """
         if heard(self.compressed):
-            self.compressed.publish(self._encode(header, pixels, quality))
+            kind = JPEG.get(self.encoding)
+            form = f'jpeg compressed {kind}' if kind else f'png compressed {self.encoding}'
+            data = array.array('B', encode(pixels, '.jpg' if kind else '.png', quality))
+            text = f'{self.encoding}; {form}'
+            self.compressed.publish(CompressedImage(header=header, format=text, data=data))
         if heard(self.publisher):
             self.publisher.publish(self._sized(*pixels.shape[:2]).write(pixels, header))
 
@@ -65,12 +123,3 @@ class ImageTopic:
         if message is None or message.pixels.shape[:2] != (height, width):
             message = self._message = ImageMessage(height, width, self.encoding)
         return message
-
-    def _encode(self, header: Any, pixels: NDArray[Any], quality: int) -> CompressedImage:
-        kind = JPEG.get(self.encoding)
-        form = f'jpeg compressed {kind}' if kind else f'png compressed {self.encoding}'
-        return CompressedImage(
-            header=header,
-            format=f'{self.encoding}; {form}',
-            data=array.array('B', encode(pixels, '.jpg' if kind else '.png', quality)),
-        )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ood_perception.ros.fallback import Step
-from ood_perception.ros.reporting import Reporter
+from ood_perception.ros.health import Reporter, describe
 from ood_perception.ros.settings import Settings
 from ood_perception.site_folder import accepted
 
@@ -76,7 +76,7 @@ def build(
         pipeline.close()
         raise
     seconds = time.monotonic() - started
-    report('info', f'{settings.profile!r} is loaded: {describe(pipeline)} ({seconds:.1f} s)')
+    report('info', f'{settings.profile!r} is loaded: {_runs(pipeline)} ({seconds:.1f} s)')
     return pipeline
 
 
@@ -91,7 +91,7 @@ def warm_up(pipeline: Pipeline, sizes: Collection[Size], batch: int, wait: bool 
             pipeline.warm_up([size], count, wait)
 
 
-def describe(pipeline: Pipeline) -> str:
+def _runs(pipeline: Pipeline) -> str:
     """Engine and device that run, and the licence of the weights, for the log."""
     text = f'engine {pipeline.engine.name or "not chosen before the first frame"}'
     text += f' on {pipeline.device}'
@@ -172,3 +172,31 @@ def _remember(score: LearningScore, file: str, memory: bytes) -> None:
             score.load(os.path.expanduser(file))
         except (OSError, ValueError) as error:
             raise ValueError(f'memory_file: {error}; name another file or remove it') from error
+
+
+class Learnt:
+    """The memory of normal of a pipeline that was given back."""
+
+    def __init__(self, report: Reporter) -> None:
+        self.kept = b''  # what `learnt` returned last, empty for nothing
+        self._report = report
+
+    def of(self, pipeline: Pipeline | None) -> bytes:
+        """What a pipeline has learnt, or, where it has nothing, what is kept."""
+        try:
+            return (pipeline is not None and learnt(pipeline)) or self.kept
+        except Exception as error:  # a device that is lost takes it along
+            self._lost(describe(error))
+            return self.kept
+
+    def keep(self, worker: Any) -> None:
+        """Keep what the worker's pipeline has learnt, before it is given back."""
+        if worker.pipeline is None or memory_of(worker.pipeline) is None:
+            return
+        try:
+            self.kept = worker.call(lambda: self.of(worker.pipeline))
+        except TimeoutError as error:
+            self._lost(str(error))
+
+    def _lost(self, reason: str) -> None:
+        self._report('warn', f'the memory of normal is lost: {reason}')

@@ -1,16 +1,29 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The process `ood_node`: one `OodNode`, spun until a signal comes."""
+"""
+The process `ood_node`: one `OodNode`, spun until a signal comes.
+
+It says what is wrong with the parameter files of its command line, of which rcl says little.
+"""
 
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import re
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+KEY = 'ros__parameters'
+UNREADABLE = (OSError, ValueError, yaml.YAMLError)
 
 SETTLE = 0.1
 """Seconds in which acknowledgements of the last answers arrive before what they are for is gone.
@@ -21,23 +34,18 @@ right after one of them had answered.
 
 
 def main(args: list[str] | None = None) -> int:
-    """
-    Run the node until it is told to stop.
-
-    Returns:
-        0 when a signal or a shutdown ended it, 1 when it could not start.
-    """
+    """Run the node until it is told to stop; 0 when it was, 1 when it could not start."""
     import rclpy
     from rclpy.exceptions import ParameterException
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
-    from ood_perception.ros import parameter_files, process
+    from ood_perception.ros.process import prepare
 
-    process.prepare()
+    prepare()
     try:
         rclpy.init(args=args)
     except Exception as error:
-        why = parameter_files.unreadable(sys.argv if args is None else args)
+        why = unreadable(sys.argv if args is None else args)
         return _refuse(error, *why)
     node: Any = None
     executor = SingleThreadedExecutor()
@@ -46,7 +54,7 @@ def main(args: list[str] | None = None) -> int:
 
         node = OodNode()
         name = node.get_fully_qualified_name()
-        for line in parameter_files.problems(sys.argv if args is None else args, name):
+        for line in problems(sys.argv if args is None else args, name):
             node.report('warn', line)
         executor.add_node(node)
         if node.settings.autostart and not node.start() and rclpy.ok():
@@ -96,6 +104,70 @@ def _refuse(error: Exception, *why: str) -> int:
         text += f' -> {folder} cannot be written: set ROS_LOG_DIR to a folder that can'
     print(f'ood_node: {text}', file=sys.stderr)
     return 1
+
+
+def problems(arguments: Sequence[str], node: str) -> list[str]:
+    """Name the parameter files without an entry for a node, one line each."""
+    lines = unreadable(arguments)
+    for path in files(arguments):
+        try:
+            patterns = list(entries(_tree(path)))
+        except UNREADABLE:
+            continue
+        if not any(matches(pattern, node) for pattern in patterns):
+            found = ', '.join(patterns) or 'nothing'
+            lines.append(
+                f'{path} has no entry for {node}, it is ignored; it has one for {found}. Write '
+                f'/**: or {node}: above {KEY}:'
+            )
+    return lines
+
+
+def unreadable(arguments: Sequence[str]) -> list[str]:
+    """Say why parameter files cannot be read, one line each; rcl itself names a line at most."""
+    lines = []
+    for path in files(arguments):
+        try:
+            _tree(path)
+        except UNREADABLE as error:
+            why = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+            lines.append(f'{path}: {why}')
+    return lines
+
+
+class _Keys(yaml.SafeLoader):
+    """Passes over tags as rcl does: launch_ros writes lists as ``!!python/tuple``."""
+
+
+_Keys.add_constructor(None, lambda loader, node: None)
+
+
+def _tree(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding='utf-8'), _Keys)
+
+
+def files(arguments: Sequence[str]) -> list[Path]:
+    """Files that follow ``--params-file``."""
+    pairs = itertools.pairwise(arguments)
+    return [Path(value) for option, value in pairs if option == '--params-file']
+
+
+def entries(tree: Any, prefix: str = '') -> Iterator[str]:
+    """Names and patterns of nodes that have an entry in a parsed parameter file."""
+    if not isinstance(tree, dict):
+        return
+    for key, value in tree.items():
+        if key == KEY:
+            yield prefix or '/'
+        elif isinstance(value, dict):
+            yield from entries(value, f'{prefix}/{str(key).strip("/")}')
+
+
+def matches(pattern: str, node: str) -> bool:
+    """Whether a pattern as ``/**``, ``/*/ood`` or ``/robot/ood`` means a node."""
+    parts = re.split(r'(/\*\*|\*)', '/' + pattern.strip('/'))
+    words = {'/**': r'(/[^/]+)*', '*': '[^/]+'}
+    return re.fullmatch(''.join(words.get(p, re.escape(p)) for p in parts), node) is not None
 
 
 def run() -> None:

@@ -16,20 +16,17 @@ import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from ood_perception.ros import diagnostics, gate, loading, parameters, qos
+from ood_perception.ros import diagnostics, gate, loading, parameters
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.fallback import Fallback, steps
-from ood_perception.ros.health import Health
-from ood_perception.ros.learnt import Learnt
+from ood_perception.ros.health import Health, LoggingBridge, Reporter, describe
 from ood_perception.ros.outputs import CameraOutputs
-from ood_perception.ros.parameter_node import ParameterNode
-from ood_perception.ros.reporting import LoggingBridge, Reporter
+from ood_perception.ros.parameters import ParameterNode
 from ood_perception.ros.services import Services
 from ood_perception.ros.subscriptions import (
     CameraSubscriptions,
@@ -38,7 +35,7 @@ from ood_perception.ros.subscriptions import (
     type_name,
 )
 from ood_perception.ros.watchdog import Watchdog
-from ood_perception.ros.worker import Worker, describe
+from ood_perception.ros.worker import Worker
 from ood_perception.transport import profile_variables
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -50,10 +47,6 @@ class OodNode(ParameterNode):
 
     configure loads the pipeline, activate subscribes, deactivate unsubscribes (and with
     `release_on_deactivate` gives the networks back), cleanup gives everything back.
-
-    Attributes:
-        worker: the thread that processes frames, while configured.
-        enabled: False discards frames (service ~/enable).
     """
 
     def __init__(self, name: str = 'ood', **options: Any) -> None:
@@ -66,11 +59,11 @@ class OodNode(ParameterNode):
         self._bridge.install()
         self._overrides = parameters.take_overrides(self)
         self.settings = parameters.declare(self, self._overrides)
-        self.worker: Worker | None = None
-        self._enabled = True
+        self.worker: Worker | None = None  # the thread that processes frames, while configured
+        self.enabled = True  # False discards frames (service ~/enable)
         self._watchdog = Watchdog(self.health)
         self._check_outputs_soon = False
-        self._learnt = Learnt(self.report)
+        self._learnt = loading.Learnt(self.report)
         self._inputs: dict[str, CameraSubscriptions] = {}
         self._outputs: dict[str, CameraOutputs] = {}
         self._streams: list[CameraStream] = []
@@ -80,7 +73,7 @@ class OodNode(ParameterNode):
         self._timer = self.create_timer(1.0, self._every_second, clock=self._steady)
         self._gate_timer = self.create_timer(gate.HEARTBEAT, self._tell_states, clock=self._steady)
         self._own_services = Services(self)
-        self.watch_parameters()
+        self.watch_parameters(lambda: self.worker is not None, self.apply_parameters)
 
     @property
     def state(self) -> str:
@@ -112,22 +105,20 @@ class OodNode(ParameterNode):
                 self.health.forget(stream.name)
                 if stream.name:
                     parameters.declare_camera(self, stream.name, self._overrides)
-                camera = parameters.read_camera(self, stream.name, self.settings)
-                stream.max_rate = camera.max_rate
-                stream.detect_rate = self.settings.detect_rate
+            self._set_rates()
             for line in parameters.unknown(self._overrides, self.settings.camera_names()):
                 self.report('warn', line)
-            output_qos = qos.profile(self.settings.output_qos)
             options = {
                 'event_callbacks': output_events(self._ask_for_output_check),
                 'qos_overriding_options': QoSOverridingOptions.with_default_policies(),
             }
-            self._outputs = {
-                s.name: CameraOutputs(self, s.name, self.settings, output_qos, options)
-                for s in self._streams
-            }
-            self._load()
-            self._read_alarms()
+            names = [stream.name for stream in self._streams]
+            self._outputs = {n: CameraOutputs(self, n, self.settings, options) for n in names}
+            worker = self._load()
+            if file := self.settings.alarms_file:
+                identity = worker.call(lambda: worker.pipeline.identity)
+                worker.publisher.alarms.read(file, identity)
+            self.apply_budget()
         except Exception as error:
             self._fail('configure', error)
             self._release()
@@ -184,7 +175,7 @@ class OodNode(ParameterNode):
         self._release(timeout)
         self._bridge.remove()
 
-    def _load(self) -> None:
+    def _load(self) -> Worker:
         """Start the worker and wait for its pipeline. Raises what the pipeline raises."""
         if self.worker is None:
             self.worker = self._make_worker()
@@ -201,28 +192,25 @@ class OodNode(ParameterNode):
                 told = time.monotonic()
                 self._publish_diagnostics()
             time.sleep(0.02)
+        return worker
 
     def _make_worker(self) -> Worker:
         from ood_perception.building import choose_device  # imports torch
 
-        settings = self.settings
+        settings, mailbox = self.settings, Mailbox(self._streams)
         on_gpu = choose_device(settings.device).type == 'cuda'
         fallback = Fallback(steps(settings.engine, settings.device, on_gpu))
         width, height = settings.warm_up_size
         hint = {(height, width)} if width else set()
-        count = min(len(self._streams), max(settings.max_batch, 1))
+        count = min(len(self._streams), settings.max_batch)
 
         def build(step: int) -> Any:
-            sizes = set(worker.sizes.values()) or hint
-            memory = self._learnt.of(worker.pipeline)
-            return loading.build(
-                self.settings, fallback.steps[step], sizes, count, self.report, memory
-            )
+            sizes, memory = set(worker.sizes.values()) or hint, self._learnt.of(worker.pipeline)
+            wanted = fallback.steps[step]
+            return loading.build(self.settings, wanted, sizes, count, self.report, memory)
 
-        worker = Worker(
-            Mailbox(self._streams), self._outputs, settings, self.health, build, fallback
-        )
-        worker.enabled = self._enabled
+        worker = Worker(mailbox, self._outputs, settings, self.health, build, fallback)
+        worker.enabled = self.enabled
         return worker
 
     def _unsubscribe(self) -> None:
@@ -248,21 +236,6 @@ class OodNode(ParameterNode):
 
     # ---- parameters ------------------------------------------------------------------------
 
-    @property
-    def enabled(self) -> bool:
-        """Whether frames are processed."""
-        return self._enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self._enabled = value
-        if self.worker is not None:
-            self.worker.enabled = value
-
-    def check_parameters(self, changes: list[Any]) -> SetParametersResult:
-        """Whether parameters may change so, see `parameters.check_changes`."""
-        return parameters.check_changes(changes, self.worker is not None)
-
     def apply_budget(self) -> None:
         """Read the parameters; the budget of alarms sets the threshold, where it can."""
         settings = parameters.read(self)
@@ -271,12 +244,10 @@ class OodNode(ParameterNode):
             self.worker.settings = settings
         self.settings = settings
 
-    def _read_alarms(self) -> None:
-        worker, file = self.worker, self.settings.alarms_file
-        if worker is not None and file:
-            identity = worker.call(lambda: worker.pipeline.identity)
-            worker.publisher.alarms.read(file, identity)
-        self.apply_budget()
+    def _set_rates(self) -> None:
+        for stream in self._streams:
+            camera = parameters.read_camera(self, stream.name, self.settings)
+            stream.max_rate, stream.detect_rate = camera.max_rate, self.settings.detect_rate
 
     def apply_parameters(self) -> None:
         """Do as the parameters say now: budget, rates, and what is published."""
@@ -284,9 +255,7 @@ class OodNode(ParameterNode):
         settings, worker = self.settings, self.worker
         if worker is None:
             return
-        for stream in self._streams:
-            stream.max_rate = parameters.read_camera(self, stream.name, settings).max_rate
-            stream.detect_rate = settings.detect_rate
+        self._set_rates()
         if not worker.publishing.acquire(timeout=1.0):
             self.report('warn', 'publish_score changes with the next parameter: publishing hangs')
             return
@@ -349,7 +318,7 @@ class OodNode(ParameterNode):
         values = {
             'profile': self.settings.profile,
             'engine_asked_for': self.settings.engine,
-            'enabled': self._enabled,
+            'enabled': self.enabled,
             'transport_profile': os.environ.get(profile_variables()[0], ''),
         }
         doing = ''

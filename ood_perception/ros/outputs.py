@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
@@ -22,9 +23,8 @@ from std_msgs.msg import String
 from ood_perception.detections import Detection, rows
 from ood_perception.drawing import draw
 from ood_perception.result import Result
-from ood_perception.ros import detections, extra_topics, gate, planner_topics
+from ood_perception.ros import detections, extra_topics, gate, qos
 from ood_perception.ros.image_topic import ImageTopic, heard
-from ood_perception.ros.planner_topics import PlannerTopics
 from ood_perception.ros.settings import Settings
 
 TOPICS: dict[str, tuple[str, str]] = {
@@ -68,7 +68,6 @@ TOPICS: dict[str, tuple[str, str]] = {
         'sensor_msgs/msg/CameraInfo',
         'the camera_info that belongs to the images above, with the stamp of the frame',
     ),
-    **planner_topics.TOPICS,
     **gate.TOPICS,
     **extra_topics.TOPICS,
 }
@@ -79,10 +78,11 @@ class CameraOutputs:
     """All output topics of one camera."""
 
     def __init__(
-        self, node: Any, camera: str, settings: Settings, qos: Any, options: dict[str, Any]
+        self, node: Any, camera: str, settings: Settings, options: dict[str, Any]
     ) -> None:
         self.camera = camera
-        self._node, self._qos, self._options = node, qos, options
+        self._node, self._options = node, options
+        self._qos = qos.profile(settings.output_qos)
         self._publishers: list[Any] = []
         self._vision = detections.vision_msgs()
 
@@ -92,22 +92,24 @@ class CameraOutputs:
                 sibling = self._create(CompressedImage, f'{name}/compressed')
             return ImageTopic(encoding, self._create(Image, name), sibling)
 
+        metres = settings.depth != 'none'
         self.heatmap = image('heatmap', 'mono8')
         self.instances = image('instances', 'mono16')
         self.overlay = image('overlay', 'rgb8')
         self.score: ImageTopic | None = None
         self.detections_json = self._create(String, 'detections_json')
-        self.detections: Any = (
-            self._create(self._vision.Detection2DArray, 'detections') if self._vision else None
-        )
-        self.points = self._create(PointCloud2, 'points') if settings.depth != 'none' else None
+        self.detections: Any = None
+        if self._vision:
+            self.detections = self._create(self._vision.Detection2DArray, 'detections')
+        self.points = self._create(PointCloud2, 'points') if metres else None
         self.camera_info = self._create(CameraInfo, 'camera_info')
-        self.planner = PlannerTopics(self._create, self._vision, node.report)
-        self.extra = extra_topics.ExtraTopics(
-            self._create, self._vision, extra_topics.foxglove_msgs(), settings.depth != 'none'
-        )
+        self.planner = extra_topics.PlannerTopics(self._create, self._vision, node.report)
+        foxglove = extra_topics.foxglove_msgs()
+        self.extra = extra_topics.ExtraTopics(self._create, self._vision, foxglove, metres)
         self.state = gate.StateTopic(
-            self._create_plain,
+            node.create_publisher(
+                DiagnosticStatus, self._topic('state'), qos.profile('latched'), **options
+            ),
             f'{node.get_fully_qualified_name()}: {camera or "camera"}',
             node.why_blind,
             lambda: '; '.join(str(issue) for issue in node.health.issues(camera)),
@@ -258,9 +260,7 @@ class CameraOutputs:
         settings: Settings,
         found: list[Detection],
     ) -> None:
-        labels = None
-        if settings.overlay_labels:
-            labels = [item.label for item in found]
+        labels = [item.label for item in found] if settings.overlay_labels else None
         pixels = draw(
             image,
             result.heatmap,
@@ -279,9 +279,6 @@ class CameraOutputs:
         )
         self._publishers.append(publisher)
         return publisher
-
-    def _create_plain(self, kind: Any, name: str, profile: Any) -> Any:
-        return self._node.create_publisher(kind, self._topic(name), profile, **self._options)
 
     def _topic(self, name: str) -> str:
         return f'~/{self.camera}/{name}' if self.camera else f'~/{name}'

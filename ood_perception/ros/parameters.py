@@ -1,7 +1,12 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Declaring, reading and checking the node's parameters, which `settings` describes."""
+"""
+Declaring, reading, checking and changing the node's parameters, which `settings` describes.
+
+They are taken as people write them: integers do for doubles, and a wrong name is answered with
+hints.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 
 from ood_perception.frames import zones
@@ -38,12 +44,50 @@ RCLPY_PARAMETERS = ('use_sim_time', 'start_type_description_service')
 QOS_OVERRIDES = 'qos_overrides.'
 
 _KINDS = {
-    bool: 'true or false,',
-    int: 'an integer',
-    float: 'a number',
-    str: 'a text',
-    list: 'a list',
-}
+    bool: 'true or false,', int: 'an integer', float: 'a number', str: 'a text', list: 'a list',
+}  # fmt: skip
+
+
+class ParameterNode(LifecycleNode):
+    """A lifecycle node that takes parameters as people write them."""
+
+    settings: Settings  # the parameters as last read
+
+    def watch_parameters(self, configured: Callable[[], bool], apply: Callable[[], None]) -> None:
+        """Check every change before it is made, and call `apply` afterwards."""
+        humble = not hasattr(self, 'add_post_set_parameters_callback')
+
+        def checked(changes: list[Any]) -> SetParametersResult:
+            verdict = check_changes(changes, configured())
+            if verdict.successful and humble and self.executor is not None:
+                self.executor.create_task(apply)  # it has no callback for afterwards
+            return verdict
+
+        self.add_on_set_parameters_callback(checked)
+        if not humble:
+            self.add_post_set_parameters_callback(lambda changed: apply())
+
+    def parameter_values(self) -> dict[str, Any]:
+        """Values of all parameters by name."""
+        found = self.get_parameters_by_prefix('')
+        return {name: plain(found[name].value) for name in sorted(found)}
+
+    def set_parameters(self, parameter_list: list[Any]) -> list[SetParametersResult]:
+        """Set parameters one by one; integers do for doubles, and what is set already may stay."""
+        return [self.set_parameters_atomically([parameter]) for parameter in parameter_list]
+
+    def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
+        """Set all or none; integers do for doubles, and what is set already may stay."""
+        wanted = changes(self, parameter_list)
+        if not wanted:
+            return SetParametersResult(successful=True)
+        # rclpy would refuse them as well, but names none.
+        absent = [p.name for p in wanted if not self.has_parameter(p.name)]
+        if absent:
+            lines = unknown(absent, self.settings.camera_names())
+            reason = '; '.join(lines) or f'{", ".join(absent)}: not before configure'
+            return SetParametersResult(successful=False, reason=reason)
+        return super().set_parameters_atomically(wanted)
 
 
 def describe(field: dataclasses.Field[Any]) -> ParameterDescriptor:
@@ -55,13 +99,12 @@ def describe(field: dataclasses.Field[Any]) -> ParameterDescriptor:
         additional_constraints=constraint(field) + when[meta['change']],
         read_only=meta['change'] == START,
     )
-    low, high = meta['low'], meta['high']
-    if low is not None and isinstance(default(field), int):
-        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
-    elif low is not None:
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
-        ]
+    if meta['within'] and isinstance(default(field), int):
+        low, high = map(int, meta['within'])
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+    elif meta['within']:
+        least, most = map(float, meta['within'])
+        descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
     return descriptor
 
 
@@ -132,9 +175,7 @@ def converted(name: str, field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def unknown(overrides: Iterable[str], cameras: Iterable[str]) -> list[str]:
-    """
-    Say which start parameters no one reads, one line each, with the nearest name that exists.
-    """
+    """Say which start parameters no one reads, a line each, with the nearest name there is."""
     own = list(fields(Settings))
     names = [c for c in cameras if c]
     known = own + [f'{camera}.{name}' for camera in names for name in fields(CameraSettings)]
@@ -191,14 +232,12 @@ def read_camera(node: Any, camera: str, settings: Settings) -> CameraSettings:
     """Read a camera's parameters with 'as for all' resolved. The unnamed camera has none."""
     if not camera:
         return CameraSettings(settings.image_transport, settings.input_qos, settings.max_rate)
-    values = {
-        name: node.get_parameter(f'{camera}.{name}').value for name in fields(CameraSettings)
-    }
-    rate = values['max_rate']
+    names = fields(CameraSettings)
+    own = CameraSettings(**{n: node.get_parameter(f'{camera}.{n}').value for n in names})
     return CameraSettings(
-        values['image_transport'] or settings.image_transport,
-        values['input_qos'] or settings.input_qos,
-        settings.max_rate if rate < 0 else rate,
+        own.image_transport or settings.image_transport,
+        own.input_qos or settings.input_qos,
+        settings.max_rate if own.max_rate < 0 else own.max_rate,
     )
 
 
@@ -259,22 +298,17 @@ def _problem(name: str, field: dataclasses.Field[Any], value: Any) -> str:
     if name == 'intensity_range' and not _is_range(value):
         return f'intensity_range: expected low < high, or [0, 0] for automatic, got {value}'
     if name in ('gate_zone', 'ignore_zones'):
-        texts = [value] if name == 'gate_zone' else zones.named(value)
-        return next(filter(None, (_zone_problem(name, text) for text in texts)), '')
+        try:
+            for text in [value] if name == 'gate_zone' else zones.named(value):
+                zones.corners(text)
+        except ValueError as error:
+            return f'{name}: {error}'
     if name == 'device' and not re.fullmatch(r'auto|cpu|cuda(:\d+)?', value):
         return f'device: expected auto, cpu, cuda or cuda:N, got {value!r}'
     if name == 'profile' and not value.strip():
         return 'profile: expected a name or a path, got an empty text'
     if name == 'memory_file' and value and Path(value).expanduser().is_dir():
         return f'memory_file: expected a file, got the folder {value!r}'
-    return ''
-
-
-def _zone_problem(name: str, text: str) -> str:
-    try:
-        zones.corners(text)
-    except ValueError as error:
-        return f'{name}: {error}'
     return ''
 
 

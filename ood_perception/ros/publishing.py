@@ -23,14 +23,12 @@ from ood_perception.frames import depth
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.decode import BadImage, Rgb, decode_raw
 from ood_perception.frames.geometry import BadCameraInfo, Camera, size_note
-from ood_perception.frames.pairing import KEPT, Match
-from ood_perception.frames.stamps import NOWHERE
+from ood_perception.frames.stamps import KEPT, NOWHERE, Match
 from ood_perception.result import Result
 from ood_perception.ros.alarms import Alarms
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame
-from ood_perception.ros.detections import outside, select
+from ood_perception.ros.detections import outside, point_cloud, select
 from ood_perception.ros.outputs import CameraOutputs
-from ood_perception.ros.points import point_cloud
 from ood_perception.ros.settings import Settings
 
 DEPTH_WAIT = 0.1
@@ -61,14 +59,14 @@ class FramePublisher:
 
     Args:
         warn: is told what stands in the way of metres, and when it is over.
-        fail: fail(stream, error) is told of objects that could not be published.
+        fail: fail(stream, key, error) is told of objects that could not be published.
     """
 
     def __init__(
         self,
         outputs: Mapping[str, CameraOutputs],
         warn: Warn,
-        fail: Callable[[CameraStream, Exception], None],
+        fail: Callable[[CameraStream, str, Exception], None],
     ) -> None:
         self._outputs, self._warn, self._fail = outputs, warn, fail
         self._held: list[_Held] = []
@@ -122,22 +120,19 @@ class FramePublisher:
         self._held = []
         for held in waiting:
             match, outputs = held.frame.depth, self._outputs[held.stream.name]
-            metres = match is not None and (
-                (held.measured and outputs.points_wanted) or (held.shown and outputs.rows_wanted)
-            )
+            if not (held.measured and outputs.points_wanted) and not (
+                held.shown and outputs.rows_wanted
+            ):
+                match = None  # nobody asks for metres
             others = sum(other.stream is held.stream for other in self._held)
             in_time = now < held.frame.received + wait and others < KEPT
-            if metres and match is not None and not match.settled and in_time:
+            if match is not None and not match.settled and in_time:
                 self._held.append(held)
                 continue
             try:
-                self._publish_objects(held, match if metres else None, settings)
+                self._publish_objects(held, match, settings)
             except Exception as error:
-                self._fail(held.stream, error)
-
-    def clear(self) -> None:
-        """Drop what is held back."""
-        self._held = []
+                self._fail(held.stream, 'publishing', error)
 
     def _publish_objects(self, held: _Held, match: Match | None, settings: Settings) -> None:
         message, image, outputs = held.frame.message, held.image, self._outputs[held.stream.name]
@@ -163,12 +158,8 @@ class FramePublisher:
             stream.counters.no_depth += 1
             self._warn(stream, 'depth', *why_no_depth(match, stream, settings.depth_slop))
             return None
-        choice = depth.Choice(
-            settings.points_threshold,
-            settings.points_stride,
-            settings.min_range,
-            settings.max_range,
-        )
+        s = settings
+        choice = depth.Choice(s.points_threshold, s.points_stride, s.min_range, s.max_range)
         try:
             if settings.depth == 'cloud':
                 xyz = depth.cloud_xyz(match.message)
@@ -214,7 +205,5 @@ def why_no_depth(match: Match, stream: CameraStream, slop: float) -> tuple[str, 
         return text, 'let one clock stamp both, image and depth'
     if match.stamp - newest > 1_000_000_000:
         return text, f'{stream.depth_topic} has fallen silent: look at its driver'
-    return (
-        f'{text}; depth_slop is {slop:g} s',
-        'synchronise them in the driver or raise depth_slop',
-    )
+    text += f'; depth_slop is {slop:g} s'
+    return text, 'synchronise them in the driver or raise depth_slop'

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 from rclpy.qos import (
     DurabilityPolicy,
@@ -27,16 +26,15 @@ def make(reliable: bool, depth: int, latched: bool = False) -> QoSProfile:
     )
 
 
-PROFILES: dict[str, Callable[[], QoSProfile]] = {
-    'latest': lambda: make(reliable=False, depth=1),
-    'best_effort': lambda: make(reliable=False, depth=5),
-    'reliable': lambda: make(reliable=True, depth=5),
-    'sensor_data': lambda: make(reliable=False, depth=5),
-    'system_default': lambda: copy.copy(qos_profile_system_default),
-    'latched': lambda: make(reliable=True, depth=1, latched=True),
-    'default': lambda: make(reliable=True, depth=10),
+PROFILES: dict[str, QoSProfile] = {
+    'latest': make(reliable=False, depth=1),  # for cameras
+    'best_effort': make(reliable=False, depth=5),
+    'reliable': make(reliable=True, depth=5),
+    'sensor_data': make(reliable=False, depth=5),
+    'system_default': qos_profile_system_default,
+    'latched': make(reliable=True, depth=1, latched=True),
+    'default': make(reliable=True, depth=10),
 }
-"""Name -> function that makes the profile. 'latest' is for cameras: best effort, depth 1."""
 
 
 def profile(name: str, depth: int | None = None) -> QoSProfile:
@@ -53,7 +51,7 @@ def profile(name: str, depth: int | None = None) -> QoSProfile:
         raise ValueError(f'qos: expected one of {", ".join(PROFILES)}, got {name!r}')
     if depth is not None and depth < 1:
         raise ValueError(f'qos depth: expected 1 or more, got {depth}')
-    made = PROFILES[name]()
+    made = copy.copy(PROFILES[name])
     if depth is not None:
         made.depth = depth
     return made
@@ -61,10 +59,7 @@ def profile(name: str, depth: int | None = None) -> QoSProfile:
 
 def describe(qos: QoSProfile) -> str:
     """Say a profile in words, for example ``best effort, volatile, depth 1``."""
-    words = [
-        qos.reliability.name.lower().replace('_', ' '),
-        qos.durability.name.lower().replace('_', ' '),
-    ]
+    words = [kind.name.lower().replace('_', ' ') for kind in (qos.reliability, qos.durability)]
     if qos.history == HistoryPolicy.KEEP_ALL:
         words.append('keep all')
     elif qos.depth:

@@ -6,16 +6,24 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import platform
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from std_srvs.srv import SetBool, Trigger
 
 from ood_perception import site_folder
 from ood_perception.alarm_budget import Peaks
+from ood_perception.detections import rows
+from ood_perception.drawing import draw
 from ood_perception.frames.decode import decode
-from ood_perception.ros import loading, snapshot
+from ood_perception.frames.picture import encode
+from ood_perception.ros import detections, loading
 
 SERVICES: dict[str, tuple[Any, str]] = {
     'enable': (
@@ -81,13 +89,13 @@ class Services:
     def enable(self, request: Any) -> tuple[bool, str]:
         """Go on or pause."""
         self._node.enabled = bool(request.data)
+        if self._node.worker is not None:
+            self._node.worker.enabled = self._node.enabled
         return True, 'enabled' if request.data else 'disabled: frames are discarded'
 
     def reset(self, request: Any) -> tuple[bool, str]:
         """Forget the past of all cameras."""
-        worker = self._node.worker
-        if worker is None or worker.pipeline is None:
-            return False, 'nothing to reset: the node is not configured'
+        worker = self._worker()
 
         def reset() -> None:
             worker.pipeline.reset()
@@ -100,11 +108,10 @@ class Services:
 
     def learn_normal(self, request: Any) -> tuple[bool, str]:
         """Start or stop learning what is normal here."""
-        pipeline = self._pipeline()
-        if loading.memory_of(pipeline) is None:
+        if loading.memory_of(self._worker().pipeline) is None:
             name = self._node.settings.profile
             return False, f'the score of profile {name!r} does not learn; use compact_site'
-        return self._switch(request, self._start_learning, self._stop_learning)
+        return self._call(self._start_learning if request.data else self._stop_learning)
 
     def _start_learning(self, worker: Any) -> tuple[bool, str]:
         if not worker.learning:
@@ -138,49 +145,42 @@ class Services:
 
     def accept(self, request: Any) -> tuple[bool, str]:
         """Take an object as normal here."""
-        memory = loading.memory_of(self._pipeline())
+        memory = loading.memory_of(self._worker().pipeline)
         if memory is None or not memory.size or memory.problem:
             return False, 'there is no memory of the site to take it in: teach it first'
-        return self._judge('accepted')
+        return self._call(lambda worker: self._keep_object(worker, 'accepted'))
 
     def report(self, request: Any) -> tuple[bool, str]:
         """Keep an object that was a real one."""
-        return self._judge('reported')
+        return self._call(lambda worker: self._keep_object(worker, 'reported'))
 
-    def _judge(self, kind: str) -> tuple[bool, str]:
-        self._pipeline()
-        if not self._node.settings.site_folder:
+    def _keep_object(self, worker: Any, kind: str) -> tuple[bool, str]:
+        settings, seen = self._node.settings, []
+        if not settings.site_folder:
             return False, 'the parameter site_folder is empty'
-        worker = self._node.worker
-        name: str = worker.call(lambda: self._keep_object(worker, kind))
-        return True, name
-
-    def _keep_object(self, worker: Any, kind: str) -> str:
-        folder = Path(self._node.settings.site_folder).expanduser()
-        wanted, seen = self._node.settings.object_id, []
         for stream in worker.mailbox.streams:
             message, result = stream.newest or (None, None)
             if result is None or result.ids is None:
                 continue
             for number in map(int, result.ids):
                 seen.append(f'{stream.name}/{number}' if stream.name else str(number))
-                if wanted not in (seen[-1], str(number)):
+                if settings.object_id not in (seen[-1], str(number)):
                     continue
                 image = decode(message, sys.maxsize, intensity=stream.intensity)
                 mask = result.instances == number
                 if kind == 'accepted':
                     loading.accept(worker.pipeline, image, mask)
-                return site_folder.keep(folder, kind, stream.name, number, image, mask)
-        raise ValueError(
-            f'object_id: {wanted!r} is not in sight, {", ".join(seen) or "nothing"} is'
-        )
+                folder = Path(settings.site_folder).expanduser()
+                return True, site_folder.keep(folder, kind, stream.name, number, image, mask)
+        there = ', '.join(seen) or 'nothing'
+        raise ValueError(f'object_id: {settings.object_id!r} is not in sight, {there} is')
 
     def calibrate(self, request: Any) -> tuple[bool, str]:
         """Start or stop measuring normal operation for the budget of alarms."""
-        profile = self._pipeline().profile
+        profile = self._worker().pipeline.profile
         if not (profile.prompts.name and profile.tracking.enabled):
             return False, f'profile {profile.name!r} does not track objects'
-        return self._switch(request, self._start_measuring, self._stop_measuring)
+        return self._call(self._start_measuring if request.data else self._stop_measuring)
 
     def _start_measuring(self, worker: Any) -> tuple[bool, str]:
         worker.publisher.alarms.measuring = Peaks()
@@ -195,54 +195,75 @@ class Services:
         threshold = alarms.verdict.threshold
         return True, f'{alarms.verdict.text}; detection threshold {threshold:.4f}; {kept}'
 
-    def _pipeline(self) -> Any:
+    def save_snapshot(self, request: Any) -> tuple[bool, str]:
+        """Write the newest frame of each camera."""
+        return self._call(self._save_snapshots)
+
+    def _save_snapshots(self, worker: Any) -> tuple[bool, str]:
+        seen = [stream for stream in worker.mailbox.streams if stream.newest is not None]
+        if not seen:
+            return False, 'no frame has been processed yet (does anybody subscribe to an output?)'
+        return True, '\n'.join(str(self._save_snapshot(worker, stream)) for stream in seen)
+
+    def _save_snapshot(self, worker: Any, stream: Any) -> Path:
+        """Write a frame, all outputs and parameters, for a bug report, into a new folder."""
+        import torch
+
+        message, result = stream.newest
+        image = decode(message, sys.maxsize, intensity=stream.intensity)
+        missing = [n for n in ('score', 'heatmap', 'instances') if getattr(result, n) is None]
+        if missing or result.semantic is None:
+            # A stream of its own, so that the camera's tracks do not see a frame twice.
+            (full,) = worker.pipeline([image], streams=['snapshot'])
+            worker.pipeline.reset('snapshot')
+            absent = [f.name for f in dataclasses.fields(full) if getattr(result, f.name) is None]
+            result = dataclasses.replace(result, **{name: getattr(full, name) for name in absent})
+        stamp, camera = message.header.stamp, stream.name or 'camera'
+        name = f'{time.strftime("%Y%m%d-%H%M%S")}_{camera}_{stamp.sec}.{stamp.nanosec:09d}'
+        target = Path(self._node.settings.snapshot_folder).expanduser() / name
+        number = 1
+        while target.exists():
+            number += 1
+            target = target.with_name(f'{name}_{number}')
+        target.mkdir(parents=True)
+        found = rows(result)
+        text = detections.to_json(message.header, stream.name, image.shape[:2], found)
+        about = {
+            'frame': json.loads(text),
+            'timings_ms': result.timings,
+            'versions': {
+                'python': platform.python_version(),
+                'machine': platform.machine(),
+                'torch': torch.__version__,
+                'opencv': cv2.__version__,
+                'numpy': np.__version__,
+            },
+            'camera': stream.name,
+            'computed_for_the_snapshot': missing,
+            'parameters': self._node.parameter_values(),
+            'counters': dataclasses.asdict(stream.counters),
+            'last_error': self._node.health.last_error(stream.name),
+            'profile': worker.pipeline.profile.to_dict(),
+        }
+        text = json.dumps(about, indent=2, default=str)
+        (target / 'snapshot.json').write_text(text, encoding='utf-8')
+        labels = [item.label for item in found]
+        overlay = draw(image, result.heatmap, result.instances, result.boxes, labels)
+        maps = {name: getattr(result, name) for name in ('heatmap', 'instances', 'semantic')}
+        for name, pixels in {'image': image, 'overlay': overlay, **maps}.items():
+            if pixels is not None:
+                (target / f'{name}.png').write_bytes(encode(pixels, '.png'))
+        if result.score is not None:
+            np.save(target / 'score.npy', result.score, allow_pickle=False)
+        return target
+
+    def _worker(self) -> Any:
         worker = self._node.worker
         if worker is None or worker.pipeline is None:
             raise RuntimeError('the node is not configured')
-        return worker.pipeline
+        return worker
 
-    def _switch(self, request: Any, start: Any, stop: Any) -> tuple[bool, str]:
-        worker = self._node.worker
-        answer: tuple[bool, str] = worker.call(lambda: (start if request.data else stop)(worker))
+    def _call(self, function: Any) -> tuple[bool, str]:
+        worker = self._worker()
+        answer: tuple[bool, str] = worker.call(lambda: function(worker))
         return answer
-
-    def save_snapshot(self, request: Any) -> tuple[bool, str]:
-        """Write the newest frame of each camera."""
-        worker = self._node.worker
-        if worker is None or worker.pipeline is None:
-            return False, 'the node is not configured'
-        folders: list[str] = worker.call(lambda: self._snapshots(worker))
-        if not folders:
-            return False, 'no frame has been processed yet (does anybody subscribe to an output?)'
-        return True, '\n'.join(folders)
-
-    def _snapshots(self, worker: Any) -> list[str]:
-        folders = []
-        for stream in worker.mailbox.streams:
-            if stream.newest is None:
-                continue
-            message, result = stream.newest
-            image = decode(message, sys.maxsize, intensity=stream.intensity)
-            missing = [n for n in ('score', 'heatmap', 'instances') if getattr(result, n) is None]
-            if missing or result.semantic is None:
-                # A stream of its own, so that the camera's tracks do not see a frame twice.
-                (full,) = worker.pipeline([image], streams=['snapshot'])
-                worker.pipeline.reset('snapshot')
-                filled = {
-                    f.name: getattr(full, f.name)
-                    for f in dataclasses.fields(full)
-                    if getattr(result, f.name) is None
-                }
-                result = dataclasses.replace(result, **filled)
-            about = {
-                'camera': stream.name,
-                'computed_for_the_snapshot': missing,
-                'parameters': self._node.parameter_values(),
-                'counters': dataclasses.asdict(stream.counters),
-                'last_error': self._node.health.last_error(stream.name),
-                'profile': worker.pipeline.profile.to_dict(),
-            }
-            folder = self._node.settings.snapshot_folder
-            path = snapshot.save(folder, stream.name, message.header, image, result, about)
-            folders.append(str(path))
-        return folders

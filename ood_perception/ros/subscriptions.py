@@ -19,7 +19,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from ood_perception.frames.geometry import is_rectified
-from ood_perception.frames.pairing import DepthPairing
+from ood_perception.frames.stamps import DepthPairing
 from ood_perception.ros import qos
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.settings import CameraSettings, Settings
@@ -68,12 +68,7 @@ INPUTS = {
 
 
 class CameraSubscriptions:
-    """
-    Subscriptions of one camera; they exist while the node is active.
-
-    Attributes:
-        topic: resolved name of the image topic in use.
-    """
+    """Subscriptions of one camera, to `topic` and beside it; they exist while it is active."""
 
     def __init__(
         self,
@@ -85,7 +80,6 @@ class CameraSubscriptions:
     ) -> None:
         self._node, self._stream = node, stream
         self._input_qos = camera.input_qos
-        self._qos = qos.profile(camera.input_qos)
         self._subscriptions: list[Any] = []
         given, _ = _resolve(node, 'image', stream.name)
         # Who remaps to .../compressed means that topic, whatever image_transport says.
@@ -118,7 +112,7 @@ class CameraSubscriptions:
 
     def mismatch(self) -> str:
         """Why no publisher of the image topic can reach us; '' when one can or none is there."""
-        own = self._subscriptions[0].qos_profile if self._subscriptions else self._qos
+        own = self._subscriptions[0].qos_profile
         ends = self._node.get_publishers_info_by_topic(self.topic)
         sibling = input_topic('image/compressed', self._stream.name)
         problems = mismatches(ends, self.topic, type_name(self._type), own, sibling=sibling)
@@ -127,15 +121,13 @@ class CameraSubscriptions:
     def _create(
         self, kind: Any, topic: str, callback: Callable[[Any], Any], queue: int | None = None
     ) -> None:
-        # The check that runs every second says more than rclpy's own line would.
-        events = SubscriptionEventCallbacks(use_default_callbacks=False)
-        profile = qos.profile(self._input_qos, queue)
         subscription = self._node.create_subscription(
             kind,
             topic,
             callback,
-            profile,
-            event_callbacks=events,
+            qos.profile(self._input_qos, queue),
+            # The check that runs every second says more than rclpy's own line would.
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._subscriptions.append(subscription)

@@ -9,11 +9,13 @@ Each rule raises an issue of the node's `Health` while it holds and clears it wh
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import deque
 from typing import Any
 
+from ood_perception.bags.reading import IMAGE_TYPES
 from ood_perception.ros import loading
 from ood_perception.ros.alarms import HOW
 from ood_perception.ros.camera_stream import MISSED, CameraStream, rate
@@ -31,8 +33,6 @@ KEYS = (
 )  # fmt: skip
 """Issues of the pipeline, which end with it."""
 
-IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-
 
 class Watchdog:
     """The rules for one configured node."""
@@ -46,8 +46,7 @@ class Watchdog:
         """Look for another node of the same name, which would take our services' calls."""
         own = (node.get_name(), node.get_namespace())
         twins = node.get_node_names_and_namespaces().count(own) - 1
-        self._hold(
-            Level.WARN,
+        self._warn(
             'name',
             twins > 0,
             f'{twins + 1} nodes are named {node.get_fully_qualified_name()}: topics, services '
@@ -62,15 +61,13 @@ class Watchdog:
             for key in KEYS:
                 health.clear(key)
             return
-        self._hold(
-            Level.ERROR,
+        self._error(
             'no pipeline',
             not worker.doing and not (worker.alive and worker.pipeline is not None),
             'active without a pipeline: nothing is looked at',
             'deactivate, clean up and configure the node anew',
         )
-        self._hold(
-            Level.WARN,
+        self._warn(
             'enabled',
             not worker.enabled,
             'disabled by ~/enable: frames are discarded',
@@ -82,8 +79,7 @@ class Watchdog:
         busy = time.monotonic() - worker.busy_since if worker.busy_since else 0.0
         limit = max(worker.settings.stale_after, worker.delay_limit())
         hung = busy > limit and not worker.doing
-        self._hold(
-            Level.ERROR,
+        self._error(
             'hung',
             hung,
             f'the pipeline has not come back from a frame for {busy:.0f} s',
@@ -104,50 +100,34 @@ class Watchdog:
             mismatch: why its publishers do not reach us, '' when they do.
         """
         camera, settings = stream.name, worker.settings
-        self._hold(Level.ERROR, 'input', bool(mismatch), mismatch, camera=camera)
+        self._error('input', bool(mismatch), mismatch, '', camera)
         names = publishers(node, topic) if node.count_publishers(topic) > 1 else []
-        self._hold(
-            Level.WARN,
+        self._warn(
             'publishers',
             len(names) > 1,
             f'{topic} has {len(names)} publishers, {", ".join(names)}: their frames mix',
             'stop all but one, or remap them',
             camera,
         )
-        now = time.monotonic()
-        age = now - stream.last_received if stream.last_received else None
-        limit = max(settings.stale_after, MISSED * stream.usual_interval())
-        if age is None:
+        now, text = time.monotonic(), ''
+        age = now - stream.last_received
+        if not stream.last_received:
             text = f'no image on {topic} yet'
-        else:
-            text = f'no image on {topic} for {age:.1f} s' if age > limit else ''
+        elif age > max(settings.stale_after, MISSED * stream.usual_interval()):
+            text = f'no image on {topic} for {age:.1f} s'
         if text:
-            self._silence(node, stream, topic, text, mismatch, settings.stale_after)
+            self.health.warn('silent', text, camera=camera, quiet=True)
+            waited = now - max(stream.last_received, stream.subscribed_at)
+            if not mismatch and camera not in self._silent and waited >= settings.stale_after:
+                self._silent.add(camera)  # the log is told once what there is instead
+                self.health.report('warn', f'{text}: {self._instead(node, topic)}')
         else:
             self._silent.discard(camera)
             self.health.clear('silent', camera)
         self._watch_results(stream, worker, now)
         self._watch_drops(stream, settings)
 
-    def _silence(
-        self,
-        node: Any,
-        stream: CameraStream,
-        topic: str,
-        text: str,
-        mismatch: str,
-        patience: float,
-    ) -> None:
-        """Show it at once, and say once, when nothing came for `patience` s, what there is."""
-        self.health.warn('silent', text, camera=stream.name, quiet=True)
-        waited = time.monotonic() - max(stream.last_received, stream.subscribed_at)
-        if mismatch or stream.name in self._silent or waited < patience:
-            return
-        self._silent.add(stream.name)
-        self.health.report('warn', f'{text}: {self._instead(node, topic)}')
-
     def _instead(self, node: Any, topic: str) -> str:
-        publishers = node.count_publishers(topic)
         own = node.get_fully_qualified_name() + '/'
         others = [
             f'{name} ({kinds[0].rpartition("/")[2]})'
@@ -157,8 +137,8 @@ class Watchdog:
             and not name.startswith(own)
             and node.count_publishers(name)
         ]
-        if publishers:
-            return f'{publishers} publisher(s) are there but send nothing'
+        if count := node.count_publishers(topic):
+            return f'{count} publisher(s) are there but send nothing'
         if not others:
             return (
                 'nobody publishes it, nor any other image topic; is the camera running, with the '
@@ -171,11 +151,10 @@ class Watchdog:
         faults = [] if worker.pipeline is None else worker.pipeline.faults()
         text = '; '.join(fault.reason for fault in faults)
         remedy = '; '.join(dict.fromkeys(fault.remedy for fault in faults if fault.remedy))
-        self._hold(Level.WARN, 'engine', bool(faults), text, remedy)
+        self._warn('engine', bool(faults), text, remedy)
 
     def _watch_memory(self, worker: Worker) -> None:
-        self._hold(
-            Level.WARN,
+        self._warn(
             'learning',
             worker.learning,
             'learning what is normal; no results meanwhile',
@@ -194,27 +173,22 @@ class Watchdog:
         text = f'no results: {text}' if why else 'not taught'
         text += f' and memory_file {file!r} does not exist' if absent else ''
         how = '~/learn_normal: with true, then drive where all is normal, then with false'
-        self._hold(Level.ERROR, 'memory', bool(why) or absent, text, f'{remedy} ({how})'.strip())
+        self._error('memory', bool(why) or absent, text, f'{remedy} ({how})'.strip())
         doubt = '' if memory is None or why or absent else memory.doubt
         if memory is not None and not memory.size and memory.judges_untaught:
             doubt = 'not taught: judges as without a memory of the site; teach it'
         text, _, remedy = doubt.partition('; ')
-        self._hold(Level.WARN, 'site', bool(doubt), text, f'{remedy} ({how})')
+        self._warn('site', bool(doubt), text, f'{remedy} ({how})')
 
     def _watch_alarms(self, worker: Worker) -> None:
         alarms, settings = worker.publisher.alarms, worker.settings
-        self._hold(
-            Level.WARN,
-            'budget',
-            bool(alarms.problem) or alarms.measuring is not None,
-            'measuring normal operation' if alarms.measuring is not None else alarms.problem,
-            'call ~/calibrate with false when enough was seen'
-            if alarms.measuring is not None
-            else HOW,
-        )
+        text, remedy = alarms.problem, HOW
+        if alarms.measuring is not None:
+            text = 'measuring normal operation'
+            remedy = 'call ~/calibrate with false when enough was seen'
+        self._warn('budget', bool(text), text, remedy)
         count, hours, broken = alarms.rate(settings)
-        self._hold(
-            Level.WARN,
+        self._warn(
             'alarms',
             broken and alarms.verdict is not None,
             f'{count} alarms in the last {hours:.2f} h, the budget is '
@@ -229,8 +203,7 @@ class Watchdog:
         if stream.rate_limit:
             limit += MISSED / stream.rate_limit
         wanted = worker.enabled and (worker.learning or worker.outputs[stream.name].wants())
-        self._hold(
-            Level.ERROR,
+        self._error(
             'result',
             owed > limit and bool(wanted) and not worker.doing,
             f'images arrive, but there has been no result for {owed:.0f} s',
@@ -248,8 +221,7 @@ class Watchdog:
         asked = float(received)  # frames that max_rate lets through
         if stream.rate_limit:
             asked = min(received, stream.rate_limit * (len(counts) - 1))
-        self._hold(
-            Level.WARN,
+        self._warn(
             'drops',
             received >= DROP_FRAMES and received - dropped < asked / 2,
             f'{dropped / max(received, 1):.0%} of the frames are dropped: the camera sends '
@@ -258,16 +230,12 @@ class Watchdog:
             stream.name,
         )
 
-    def _hold(
-        self,
-        level: Level,
-        key: str,
-        holds: bool,
-        text: str,
-        remedy: str = '',
-        camera: str | None = None,
-    ) -> None:
+    def _hold(self, level: Level, key: str, holds: bool, *issue: Any) -> None:
+        """Raise an issue (text, remedy, camera) while it holds, clear it when it is over."""
         if holds:
-            self.health.put(level, key, text, remedy, camera)
+            self.health.put(level, key, *issue)
         else:
-            self.health.clear(key, camera)
+            self.health.clear(key, *issue[2:])
+
+    _warn = functools.partialmethod(_hold, Level.WARN)
+    _error = functools.partialmethod(_hold, Level.ERROR)

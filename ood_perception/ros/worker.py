@@ -32,8 +32,8 @@ import rclpy
 from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import Mailbox
 from ood_perception.ros.fallback import Fallback
-from ood_perception.ros.frame_processor import Batch, FrameProcessor, describe
-from ood_perception.ros.health import MOMENT, Health
+from ood_perception.ros.frame_processor import Batch, FrameProcessor
+from ood_perception.ros.health import MOMENT, Health, describe
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.settings import Settings
 from ood_perception.ros.side_thread import SideThread
@@ -48,24 +48,13 @@ HELD_BACK = 0.01  # seconds after which frames that wait for their depth are loo
 
 
 class Meanwhile:
-    """
-    What happens beside the batch in work.
-
-    Args:
-        overlap: whether anything does; without, there are no threads.
-
-    Attributes:
-        decoder: decodes the next batch.
-        sender: publishes the last one.
-        coming: the batch that is being decoded.
-        sent: done when the last batch is published.
-    """
+    """What happens beside the batch in work, with `overlap`; without, there are no threads."""
 
     def __init__(self, overlap: bool) -> None:
         self.decoder = SideThread('ood decode') if overlap else None
         self.sender = SideThread('ood publish') if overlap else None
-        self.coming: Future[Batch] | None = None
-        self.sent: Future[None] | None = None
+        self.coming: Future[Batch] | None = None  # the batch that is being decoded
+        self.sent: Future[None] | None = None  # done when the last batch is published
 
     def close(self) -> None:
         """End the threads after what they are at."""
@@ -75,13 +64,7 @@ class Meanwhile:
 
 
 class Worker(FrameProcessor):
-    """
-    Process the frames of a mailbox in a thread until it is stopped.
-
-    Attributes:
-        error: why the first pipeline could not be built, or None.
-        leaves_processors: tells of a pipeline whether to overlap, see the module.
-    """
+    """Process the frames of a mailbox in a thread until it is stopped."""
 
     def __init__(
         self,
@@ -93,8 +76,8 @@ class Worker(FrameProcessor):
         fallback: Fallback | None = None,
     ) -> None:
         super().__init__(mailbox, outputs, settings, health, fallback or Fallback([]))
-        self.error: Exception | None = None
-        self.leaves_processors = loading.leaves_processors
+        self.error: Exception | None = None  # why the first pipeline could not be built
+        self.leaves_processors = loading.leaves_processors  # tells whether to overlap
         self._build = build
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._computing: deque[float] = deque(maxlen=8)  # seconds that the last batches took
@@ -110,12 +93,6 @@ class Worker(FrameProcessor):
         self.error = None
         self.follower.start()
         self._begin(0)
-
-    @property
-    def loading(self) -> bool:
-        """Whether a pipeline is being built, the first one or another beside that in use."""
-        builder = self._builder
-        return builder is not None and builder is not self._thread and builder.is_alive()
 
     @property
     def alive(self) -> bool:
@@ -162,11 +139,8 @@ class Worker(FrameProcessor):
             raise TimeoutError(f'the worker is {what}; try again later') from None
 
     def _begin(self, step: int) -> None:
-        stop = self._stop
-        name = f'ood worker {step}'
-        self._builder = threading.Thread(
-            target=self._live, args=(step, stop), name=name, daemon=True
-        )
+        name, work = f'ood worker {step}', (step, self._stop)
+        self._builder = threading.Thread(target=self._live, args=work, name=name, daemon=True)
         self._builder.start()
 
     def _live(self, step: int, stop: threading.Event) -> None:
@@ -315,7 +289,9 @@ class Worker(FrameProcessor):
 
     def check_fallback(self) -> None:
         """Begin to build another pipeline when it is time for one."""
-        step = None if self.loading else self.fallback.due(time.monotonic())
+        builder = self._builder
+        loading = builder is not None and builder is not self._thread and builder.is_alive()
+        step = None if loading else self.fallback.due(time.monotonic())
         if step is None or self._stop.is_set():
             return
         if step and self.fallback.lasting:

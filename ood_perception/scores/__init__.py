@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ood_perception.scores import logits
 from ood_perception.scores.base import LearningScore, Score, ScoreModule, learns
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.clusters import ClusterScore
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore, log_likelihood_ratio
-from ood_perception.scores.logits import LogitScore
-from ood_perception.scores.novelty import KnnScore, NoveltyScore
+from ood_perception.scores.logits import LikelihoodRatio, LogitScore, log_likelihood_ratio
+from ood_perception.scores.novelty import NoveltyScore
 from ood_perception.scores.site import SiteScore
 
 __all__ = [
@@ -28,20 +28,15 @@ __all__ = [
     'log_likelihood_ratio',
 ]
 
-
-def _of_logits(function: Callable[..., Any]) -> Callable[..., Score]:
-    return lambda **options: LogitScore(function, **options)
-
-
 SCORES: dict[str, Callable[..., Score]] = {
     'llr': LikelihoodRatio,
-    'uem': UemScore,
-    'max_logit': _of_logits(logits.max_logit),
-    'max_softmax': _of_logits(logits.max_softmax),
-    'entropy': _of_logits(logits.entropy),
-    'energy': _of_logits(logits.energy),
-    'max_logit_minus_mean': _of_logits(logits.max_logit_minus_mean),
-    'knn': KnnScore,
+    'uem': logits.UemScore,
+    'max_logit': partial(LogitScore, logits.max_logit),
+    'max_softmax': partial(LogitScore, logits.max_softmax),
+    'entropy': partial(LogitScore, logits.entropy),
+    'energy': partial(LogitScore, logits.energy),
+    'max_logit_minus_mean': partial(LogitScore, logits.max_logit_minus_mean),
+    'knn': partial(NoveltyScore, neighbours=5),  # distance to tokens of known data
     'clusters': ClusterScore,
     'novelty': NoveltyScore,
     'site': SiteScore,
@@ -51,16 +46,9 @@ SCORES: dict[str, Callable[..., Score]] = {
 
 def create_score(name: str, **options: Any) -> Score:
     """
-    Build a score by name.
+    Build an entry of `SCORES` with its keyword arguments.
 
-    Args:
-        name: entry of `SCORES`.
-        **options: keyword arguments of the entry.
-
-    Raises:
-        ValueError: no such entry, or an option out of its range.
-        TypeError: an option that the entry does not have.
-
+    ValueError: no such entry, or an option out of its range. TypeError: an option that it has not.
     """
     if name not in SCORES:
         raise ValueError(f'score: expected one of {", ".join(SCORES)}, got {name!r}')

@@ -14,90 +14,46 @@ from torch import Tensor, nn
 from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
 
+Size = tuple[int, int]  # (H, W) in pixels
+
 
 class Score(Protocol):
-    """
-    What the pipeline asks of a score.
+    """What the pipeline asks of a score."""
 
-    Attributes:
-        needs_features: whether it reads `SegmentorOutput.features`; where it does not, the engine
-            need not return them.
-        learns: whether it learns what is normal on site, see `LearningScore`.
+    needs_features: bool  # whether it reads `SegmentorOutput.features`, which cost time
+    learns: bool  # whether it learns what is normal on site, see `LearningScore`
 
-    """
-
-    needs_features: bool
-    learns: bool
-
-    def __call__(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def __call__(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """
-        Score a batch of B frames.
+        Score a batch of B frames: float32 (B, H, W), higher = more unknown.
 
-        Args:
-            output: of the segmentor.
-            size: (H, W) of the score in pixels.
-            streams: name of each frame's camera, for scores that live through time.
-
-        Returns:
-            float32 (B, H, W), higher = more unknown.
-
-        Raises:
-            ValueError: the segmentor lacks what the score reads.
-
+        `output` is the segmentor's, `size` (H, W) the score's in pixels; `streams` names each
+        frame's camera, for scores that live through time. ValueError: the segmentor lacks what it
+        reads.
         """
 
     def to(self, device: torch.device) -> Score:
         """Move the score to a device."""
 
     def identify(self, model: str) -> None:
-        """
-        Tell the score which model feeds it, as `scores.identity.model_identity` names it.
-
-        Raises:
-            ValueError: the score holds state that was learnt with another model.
-
-        """
+        """Tell which model feeds it, see `building.model_identity`; ValueError: not its own."""
 
     def reset(self, stream: str | None = None) -> None:
         """Forget one camera's past, or that of all."""
 
 
 class LearningScore(Score, Protocol):
-    """
-    A score with a memory of what is normal, learnt on site and kept in a file.
+    """A score with a memory of what is normal, learnt on site and kept in a file."""
 
-    Attributes:
-        learning: whether it learns from every frame that it scores.
-        seen: float32 (B, H, W), the other score of the frames learnt last; None = there is none.
-        accepting: bool (H, W), what is normal in the next frame although it does not look it.
-        judges_untaught: whether it judges by something else while nothing was learnt.
-        frames: number of frames learnt.
-
-    """
-
-    learning: bool
-    seen: Tensor | None
-    accepting: Tensor | None
-    judges_untaught: bool
-    frames: int
-
-    @property
-    def size(self) -> int:
-        """Number of tokens in the memory, 0 = nothing was learnt."""
-
-    @property
-    def problem(self) -> str:
-        """Why the memory is not in use, with the remedy; '' where it is."""
-
-    @property
-    def doubt(self) -> str:
-        """Why what it says should be looked at, with the remedy; '' = nothing is odd."""
-
-    @property
-    def poor(self) -> str:
-        """Why what was learnt is too little to judge by; '' = it is enough."""
+    learning: bool  # whether it learns from every frame that it scores
+    seen: Tensor | None  # float32 (B, H, W), the other score of the frames learnt last, if any
+    accepting: Tensor | None  # bool (H, W), what is normal in the next frame though it looks odd
+    judges_untaught: bool  # whether it judges by something else while nothing was learnt
+    frames: int  # that were learnt
+    size: int  # tokens in the memory, 0 = nothing was learnt
+    problem: str  # why the memory is not in use, with the remedy; '' where it is
+    doubt: str  # why what it says should be looked at, with the remedy; '' = nothing is odd
+    poor: str  # why what was learnt is too little to judge by; '' = it is enough
 
     def forget(self) -> None:
         """Forget all."""

@@ -22,13 +22,8 @@ class Calibration(nn.Module):
     """
     Map scores to probabilities, monotonically.
 
-    Args:
-        kind: 'platt', sigmoid(slope * score + offset), or 'quantile', piecewise linear.
-        slope: of the Platt map, per unit of score.
-        offset: of the Platt map.
-        knots: increasing scores of the quantile map.
-        values: probabilities 0..1 at the knots.
-
+    By 'platt', sigmoid(slope * score + offset), or by 'quantile', piecewise linear through the
+    probabilities 0..1 `values` at the increasing scores `knots`.
     """
 
     knots: Tensor
@@ -82,14 +77,8 @@ class Calibration(nn.Module):
         """
         Fit slope and offset by maximum likelihood (Platt 1999, with his smoothed targets).
 
-        Args:
-            score: float (...), any unit.
-            label: integer (...), 0 known, 1 unknown, everything else is left out.
-            iterations: Newton steps.
-
-        Raises:
-            ValueError: one of the two classes has no finite score.
-
+        The score is float (...), any unit, the label integer (...), 0 known, 1 unknown, everything
+        else is left out. ValueError where one of the two classes has no finite score.
         """
         score, label = _finite(score, label)
         positives, negatives = int(label.sum()), int((1 - label).sum())
@@ -121,14 +110,8 @@ class Calibration(nn.Module):
         """
         Fit a monotone piecewise linear map through quantiles of the score (isotonic regression).
 
-        Args:
-            score: float (...), any unit.
-            label: integer (...), 0 known, 1 unknown, everything else is left out.
-            knots: most knots of the map.
-
-        Raises:
-            ValueError: fewer than two different finite scores.
-
+        Score and label are as of `fit_platt`; there are at most so many knots. Fewer than two
+        different finite scores are a ValueError.
         """
         score, label = _finite(score, label)
         edges = np.zeros(0)

@@ -21,7 +21,7 @@ from torch import Tensor
 from ood_perception.clustering import StreamingKMeans
 from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import ScoreModule, need, upsample
+from ood_perception.scores.base import ScoreModule, Size, need, upsample
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
 
@@ -44,7 +44,6 @@ class ClusterScore(ScoreModule):
         options: keyword arguments of `StreamingKMeans`.
 
     Memory: that of `StreamingKMeans` and K float32 a stream.
-
     """
 
     needs_features = True
@@ -71,21 +70,8 @@ class ClusterScore(ScoreModule):
         self.classes, self.max_tokens, self.memory = classes, max_tokens, memory
         self._past: dict[str, Tensor] = {}
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
-        """
-        Score a batch.
-
-        Args:
-            output: with `features` and `logits`.
-            size: (H, W) of the score.
-            streams: camera of each row; default by position.
-
-        Returns:
-            float32 (B, H, W), in logits, higher = more unknown.
-
-        """
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
+        """Score a batch with `features` and `logits`: float32 (B, H, W), in logits."""
         logits = need(output.logits, 'clusters', 'class logits').float()
         logits = logits[:, : self.classes] if self.classes else logits
         confidence = torch.nan_to_num(logits.amax(1, keepdim=True))

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Scores from the class logits alone: no outlier data, no training.
+Scores from the network's last outputs: class logits, and the likelihood ratio of a UEM.
 
 All are signed so that higher = more unknown. Sources: max-logit, Hendrycks et al., "Scaling
 Out-of-Distribution Detection for Real-World Settings", ICML 2022; maximum softmax, Hendrycks &
-Gimpel, ICLR 2017; energy, Liu et al., NeurIPS 2020.
+Gimpel, ICLR 2017; energy, Liu et al., NeurIPS 2020; likelihood ratio, Nayal, Shoeb, Güney, "A
+Likelihood Ratio-Based Approach to Segmenting Unknown Objects", IJCV 2025, equation 11.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import ScoreModule, need, upsample
+from ood_perception.scores.base import ScoreModule, Size, full, need, upsample
 
 
 def max_logit(logits: Tensor) -> Tensor:
@@ -48,23 +49,64 @@ def max_logit_minus_mean(logits: Tensor) -> Tensor:
 
 class LogitScore(ScoreModule):
     """
-    A function of the class logits as a score.
+    A function (B, K, h, w) -> (B, h, w) of the class logits as a score.
 
-    Args:
-        function: (B, K, h, w) -> (B, h, w).
-        exact: True upsamples the logits first, as the papers; False the score, which is faster.
-
+    `exact` upsamples the logits first, as the papers do; otherwise the score, which is faster.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], exact: bool = True) -> None:
         super().__init__()
         self.function, self.exact = function, exact
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
-        """Score a batch with `output.logits` (B, K, h, w): float32 (B, H, W)."""
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
+        """Score a batch with `logits`: float32 (B, H, W); see `Score.__call__`."""
         logits = need(output.logits, 'of logits', 'class logits')
         if self.exact:
             return self.function(upsample(logits, size))
         return upsample(self.function(logits.float())[:, None], size)[:, 0]
+
+
+def log_likelihood_ratio(logits: Tensor | None, ood: Tensor, size: Sequence[int]) -> Tensor:
+    """
+    Log-likelihood ratio u_1 - u_0 - max_k F_k: how much likelier an unknown object than any class.
+
+    Equation 11 of the paper as its code computes it: on raw network outputs, and with the maximum
+    over classes taken after both maps were upsampled (bilinear, align_corners=False) to (H, W).
+
+    From class logits F_k, float (B, K, h, w), or None for the UEM alone, u_1 - u_0, and outputs u
+    of the UEM, float (B, 2, h', w'), channel 0 = inlier, 1 = outlier, to float32 (float64 from
+    float64) (B, H, W), in nats, higher = more unknown.
+    """
+    u = upsample(ood, size)
+    ratio = u[:, 1] - u[:, 0]
+    return ratio if logits is None else ratio - upsample(logits, size).amax(1)
+
+
+class LikelihoodRatio(ScoreModule):
+    """
+    The log-likelihood ratio as a score, in nats.
+
+    `exact` takes the maximum over classes after upsampling, as the paper does; otherwise before,
+    which is several times faster on a CPU and differs at class borders only.
+    """
+
+    def __init__(self, exact: bool = True) -> None:
+        super().__init__()
+        self.exact = exact
+
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
+        """Score a batch with `logits` and `ood`: float32 (B, H, W); see `Score.__call__`."""
+        logits = need(output.logits, 'llr', 'class logits')
+        ood = need(output.ood, 'llr', 'UEM outputs')
+        if self.exact:
+            return log_likelihood_ratio(logits, ood, size)
+        best = full(logits).amax(1, keepdim=True)
+        return upsample(log_likelihood_ratio(best, ood, ood.shape[2:])[:, None], size)[:, 0]
+
+
+class UemScore(ScoreModule):
+    """The UEM alone: u_1 - u_0, its own log ratio of outlier to inlier."""
+
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
+        """Score a batch with `ood`: float32 (B, H, W); see `Score.__call__`."""
+        return log_likelihood_ratio(None, need(output.ood, 'uem', 'UEM outputs'), size)

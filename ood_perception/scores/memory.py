@@ -25,17 +25,10 @@ from torch import Tensor
 from ood_perception.frames.flow import Grey, flow_between, grid
 from ood_perception.frames.resize import resize
 
-SCALE = 8
-"""Pixels of the score for one of what is mixed, along each side; 4 is no better, and slower."""
-
-FORGOTTEN = 0.02
-"""Weight below which an earlier score does not count: it is not worth the optical flow."""
-
-LEAST_SIDE = 16
-"""Pixels that the optical flow needs."""
-
-LIKENESS = 24
-"""Grey levels by which a pixel and where it comes from may differ."""
+SCALE = 8  # pixels of the score for one of what is mixed; 4 is no better, and slower
+FORGOTTEN = 0.02  # weight below which an earlier score is not worth the optical flow
+LEAST_SIDE = 16  # pixels that the optical flow needs
+LIKENESS = 24  # grey levels by which a pixel and where it comes from may differ
 
 
 class _Past(NamedTuple):
@@ -48,9 +41,7 @@ class ScoreMemory:
     """
     Joins the score of each frame with those of its camera's earlier frames.
 
-    Args:
-        seconds: after so long an earlier score weighs 1 / e of its first weight.
-
+    After so many seconds an earlier score weighs 1 / e of its first weight.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -61,20 +52,12 @@ class ScoreMemory:
         self, score: Tensor, images: Tensor, streams: Sequence[str], stamps: Sequence[int | None]
     ) -> Tensor:
         """
-        Join the scores of a batch with the past, and keep them for the next one.
+        Join the scores of a batch, float32 (B, H, W), with the past, and keep them.
 
-        The small grey pictures are copied to the host, where the flow is computed.
-
-        Args:
-            score: float32 (B, H, W), higher = more unknown.
-            images: uint8 (B, 3, H, W), the frames.
-            streams: name of each frame's camera.
-            stamps: time of each frame in ns; None = it belongs to no sequence.
-
-        Returns:
-            float32 (B, H, W). A frame without a stamp, the first of a camera, and one that is not
-            later than the one before are returned as they are.
-
+        The frames are uint8 (B, 3, H, W); their small grey pictures are copied to the host, where
+        the flow is computed. Streams name each frame's camera. A frame without a stamp (ns; None =
+        it belongs to no sequence), the first of a camera, and one that is not later than the one
+        before are returned as they are.
         """
         if all(stamp is None for stamp in stamps):
             return score

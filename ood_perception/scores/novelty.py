@@ -17,21 +17,16 @@ import torch
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.bank import TokenBank
-from ood_perception.scores.base import ScoreModule, upsample
-from ood_perception.scores.coreset import projection, shrunk
-from ood_perception.scores.identity import check_model, check_width
-from ood_perception.scores.tokens import as_tokens, feature_grid
+from ood_perception.scores.base import ScoreModule, Size, upsample
+from ood_perception.scores.tokens import TokenBank, as_tokens, feature_grid, projection, shrunk
 
-SAMPLE = 512
-"""Tokens of a batch that learning looks at."""
+SAMPLE = 512  # tokens of a batch that learning looks at
 
 UNLIKE, STRANGE, WATCHED = 4.0, 0.5, 0.02
 """Standard deviations from which a token is unlike the memory; share of unlike tokens that a
 picture has in the long run where its camera was moved; share of one picture in that run."""
 
-LEAST_FRAMES = 5
-"""Fewer frames are no picture of a site."""
+LEAST_FRAMES = 5  # fewer frames are no picture of a site
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +44,9 @@ class NoveltyScore(ScoreModule):
         project: width to which a fixed random projection brings the features, 0 = all of them;
             64 keeps distances within some percent and costs a seventh at compact's 472.
 
-    Attributes:
-        memory: what was learnt.
-        model: identity of the model whose features come, '' = not known.
-        learning: whether it learns from every frame that it scores.
-        seen: float32 (B, H, W), the other score of the frames learnt last; None = there is none.
-        accepting: bool (H, W), what is normal in the next frame although it does not look it.
+    Attributes: see `LearningScore`.
 
     Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
-
     """
 
     needs_features = True
@@ -87,7 +76,7 @@ class NoveltyScore(ScoreModule):
         self.neighbours, self.project = neighbours, project
         self.learning, self.seen, self.accepting = False, None, None
         self.generator = torch.Generator().manual_seed(0)
-        self.model = ''
+        self.model = ''  # identity of the model whose features come, '' = not known
         self._width, self._matrix = 0, torch.zeros(0, 0)
         self.forget()
         if weights:
@@ -137,14 +126,8 @@ class NoveltyScore(ScoreModule):
         )
 
     def identify(self, model: str) -> None:
-        """
-        Tell which model's features come, as `scores.identity.model_identity` names it.
-
-        Raises:
-            ValueError: the memory was learnt with another model.
-
-        """
-        check_model('novelty', self.memory.model, model)
+        """Tell which model's features come. Raises ValueError: the memory is of another one."""
+        _check_model(self.memory, model)
         self.model = model
 
     def start(self) -> None:
@@ -165,16 +148,13 @@ class NoveltyScore(ScoreModule):
         usual: bool = True,
     ) -> None:
         """
-        Take a batch of normal frames into the memory.
-
-        Features of another width than those kept are left out, which is logged once.
+        Take a batch of normal frames into the memory, unless its features have another width.
 
         Args:
             output: of the segmentor.
             level: float32 (B, H, W), another score; the most it was becomes known by token.
             known: bool (B, H, W), which pixels are normal; None = all.
             usual: whether the frames count, False = only what they show becomes known.
-
         """
         grid = self._grid(output)
         tokens = as_tokens(grid).flatten(0, 1)
@@ -195,9 +175,7 @@ class NoveltyScore(ScoreModule):
         self.memory.frames += len(grid) if usual else 0
         self.seen = level
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """
         Score a batch: float32 (B, H, W), standard deviations above the usual distance.
 
@@ -212,11 +190,9 @@ class NoveltyScore(ScoreModule):
 
     def compare(self, grid: Tensor) -> tuple[Tensor, Tensor]:
         """
-        Novelty of tokens (B, D, h, w), and the level of the nearest kept one.
+        Novelty of tokens (B, D, h, w) and the level of the nearest kept one, float32 (B, h, w).
 
-        Returns:
-            float32 (B, h, w) each: standard deviations above the usual distance, and the level.
-
+        The novelty is in standard deviations above the usual distance.
         """
         shape = (len(grid), *grid.shape[2:])
         self.memory.to(grid.device)
@@ -233,13 +209,7 @@ class NoveltyScore(ScoreModule):
         self.strange, self._warned = torch.zeros(()), False
 
     def save(self, path: str) -> None:
-        """
-        Write the memory as safetensors.
-
-        Raises:
-            ValueError: nothing was learnt.
-
-        """
+        """Write the memory as safetensors. Raises ValueError: nothing was learnt."""
         self.memory.save(path)
 
     def load(self, path: str) -> None:
@@ -250,7 +220,6 @@ class NoveltyScore(ScoreModule):
             OSError: there is no such file.
             ValueError: the file is damaged, or of another model, of other stages or options, or of
                 another feature width than the frames so far; the present memory stays.
-
         """
         try:
             memory = TokenBank.read(path, self.capacity)
@@ -263,8 +232,13 @@ class NoveltyScore(ScoreModule):
                 f'this profile has {mine[0]} and {mine[1]}; learn anew, or use the profile it was '
                 'learnt with'
             )
-        check_model('novelty', memory.model, self.model)
-        check_width('novelty', memory.bank.shape[1], self._width)
+        _check_model(memory, self.model)
+        held = memory.bank.shape[1]
+        if self._width and held != self._width:
+            raise ValueError(
+                f'score novelty: the state holds {held} features, the model gives {self._width}; '
+                'it was learnt with another model or other stages; learn anew'
+            )
         self.forget()
         self.memory, self.learning = memory, False
 
@@ -300,8 +274,10 @@ class NoveltyScore(ScoreModule):
         return grid
 
 
-class KnnScore(NoveltyScore):
-    """Mean distance to the k nearest tokens of a memory of known data (k-NN, default k = 5)."""
-
-    def __init__(self, neighbours: int = 5, **options: object) -> None:
-        super().__init__(neighbours=neighbours, **options)  # type: ignore[arg-type]
+def _check_model(memory: TokenBank, model: str) -> None:
+    """Raise ValueError where a memory was learnt with another model, if both are known."""
+    if memory.model and model and memory.model != model:
+        raise ValueError(
+            f'score novelty: the state was learnt with the model {memory.model!r}, this one is '
+            f'{model!r}; learn anew (`ood learn-normal`), or use the profile it was learnt with'
+        )

@@ -23,16 +23,13 @@ from typing import Any
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import upsample
-from ood_perception.scores.coreset import mean_and_std
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.scores.base import Size, upsample
+from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.scores.novelty import NoveltyScore
+from ood_perception.scores.tokens import mean_and_std
 
-FAMILIAR = 2.0
-"""Standard deviations below which a token is familiar."""
-
-USUAL = 3.0
-"""Standard deviations above the mean from which the ratio is unusual on the site."""
+FAMILIAR = 2.0  # standard deviations below which a token is familiar
+USUAL = 3.0  # standard deviations above the mean from which the ratio is unusual on the site
 
 
 class SiteScore(NoveltyScore):
@@ -43,7 +40,6 @@ class SiteScore(NoveltyScore):
         weight: of what is familiar.
         exact: see `LikelihoodRatio`.
         options: of `NoveltyScore`.
-
     """
 
     judges_untaught = True
@@ -55,9 +51,7 @@ class SiteScore(NoveltyScore):
         self.weight = weight
         self.ratio = LikelihoodRatio(exact)
 
-    def forward(
-        self, output: SegmentorOutput, size: tuple[int, int], streams: Sequence[str] = ()
-    ) -> Tensor:
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """Score a batch: float32 (B, H, W), in nats; see `Score.__call__`."""
         ratio: Tensor = self.ratio(output, size, streams)
         self._watch(output, ratio)

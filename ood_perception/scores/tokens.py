@@ -1,19 +1,32 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Backbone features as tokens: the chosen stages on one grid, each scaled to length 1."""
+"""
+Backbone features as tokens, and a bounded memory of normal that everything seen lies near to.
+
+Tokens are the chosen stages on one grid, each scaled to length 1. One enters the memory when it is
+farther than a radius from everything kept; when the memory is full the radius grows and the memory
+is thinned (the doubling algorithm of Charikar et al., SIAM J. Computing 2004). Each kept token
+also holds the most that another score was where it was seen.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
+from ood_perception.checkpoints.loading import read_tensors
 from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
+
+GROWTH = 1.25  # factor of the radius whenever the memory is full
 
 
 def feature_grid(
@@ -26,15 +39,11 @@ def feature_grid(
         output: of the segmentor, with `features`.
         stages: indices into `features`; negative ones count from the end.
         max_tokens: bound of h * w; a finer first stage is pooled down to it.
-        score: name of the score, for the message of an error.
+        score: name of the score, for the ValueError where there is no such stage.
 
     Returns:
         float32 (B, D, h, w) on the grid of the first chosen stage; each stage's vector has length
         1 / sqrt(number of stages), NaN and infinity are 0.
-
-    Raises:
-        ValueError: no features, or a stage that does not exist.
-
     """
     count = len(output.features)
     if not count:
@@ -59,3 +68,189 @@ def feature_grid(
 def as_tokens(grid: Tensor) -> Tensor:
     """(B, D, h, w) -> (B, h * w, D), row by row."""
     return grid.flatten(2).transpose(1, 2)
+
+
+def projection(width: int, to: int) -> Tensor:
+    """Orthogonal random matrix float32 (width, to), the same for all robots; keeps lengths."""
+    random = torch.randn(width, to, generator=torch.Generator().manual_seed(width))
+    basis: Tensor = torch.linalg.qr(random)[0]
+    return basis * math.sqrt(width / to)
+
+
+def shrunk(maps: Tensor, grid: Tensor) -> Tensor:
+    """Mean of (B, H, W) maps over each token of a grid (B, D, h, w): (B * h * w,)."""
+    h, w = grid.shape[2:]
+    return F.adaptive_avg_pool2d(maps[:, None], (h, w)).flatten()
+
+
+class TokenBank:
+    """
+    Tokens of what was seen.
+
+    Args:
+        capacity: most tokens kept.
+        stages: feature maps that the tokens are made of.
+        project: width of the random projection that they went through, 0 = none.
+    """
+
+    def __init__(self, capacity: int, stages: Sequence[int], project: int = 0) -> None:
+        self.capacity, self.stages, self.project = capacity, list(stages), project
+        self.bank = torch.zeros(0, 0)  # float32 (size, D), the tokens kept
+        self.level = torch.zeros(0)  # float32 (size,), the most that another score was there
+        self.radius = 0.0  # tokens nearer than this to a kept one are not kept
+        self.frames = 0  # that were learnt
+        self.model = ''  # identity of the model whose features these are, '' = not known
+        self.moments = torch.zeros(3, dtype=torch.float64)  # of the distances met
+        self.levels = torch.zeros(3, dtype=torch.float64)  # moments of the other score
+
+    def __len__(self) -> int:
+        """Count the tokens kept."""
+        return len(self.bank)
+
+    @property
+    def usual(self) -> tuple[float, float]:
+        """Mean and standard deviation of the distances met while learning."""
+        return mean_and_std(self.moments)
+
+    def to(self, device: torch.device) -> None:
+        """Move to a device."""
+        self.bank, self.level = self.bank.to(device), self.level.to(device)
+
+    def add(self, tokens: Tensor, levels: Tensor, usual: bool = True) -> None:
+        """
+        Take in tokens float32 (N, D), N > 0, with the other score there, float32 (N,).
+
+        `usual` tells whether they count in `moments` and `levels`.
+        """
+        if not len(self):
+            self.bank, self.level = tokens[:1].clone(), levels[:1].clone()
+            spread = torch.cdist(tokens, tokens.mean(0, keepdim=True)).mean()
+            self.radius = float(0.25 * spread.clamp_min(1e-4))
+        self.to(tokens.device)
+        distance = self._meet(tokens, levels)
+        if usual:
+            self.moments += moments_of(distance)
+            self.levels += moments_of(levels)
+        # farthest first, on the host: a few hundred numbers, and each choice hangs on the last
+        between = torch.cdist(tokens, tokens).cpu().numpy()
+        left = distance.cpu().numpy()
+        chosen: list[int] = []
+        while left[farthest := int(left.argmax())] > self.radius:
+            if len(self) + len(chosen) >= self.capacity:
+                self._keep(tokens[chosen], levels[chosen])
+                self._thin()
+                left, chosen = self.nearest(tokens)[0][:, 0].cpu().numpy(), []
+                continue
+            chosen.append(farthest)
+            left = np.minimum(left, between[farthest])
+        self._keep(tokens[chosen], levels[chosen])
+
+    def nearest(self, tokens: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+        """Distances (N, count) of tokens (N, D) to the nearest kept ones, and which those are."""
+        squared = squared_distances(tokens, self.bank)
+        if count == 1:
+            closest, which = (x[:, None] for x in squared.min(1))
+        else:
+            closest, which = squared.topk(min(count, len(self)), largest=False, dim=1)
+        return closest.clamp_min(0).sqrt(), which
+
+    def merge(self, other: TokenBank) -> None:
+        """Take in what another robot has seen. Raises ValueError: another model, other options."""
+        mine, theirs = ((m.model, m.stages, m.project, m.bank.shape[1]) for m in (self, other))
+        if mine != theirs:
+            raise ValueError(f'memories of two kinds (model, stages, project): {mine}, {theirs}')
+        self.radius = max(self.radius, other.radius)
+        new = self._meet(other.bank, other.level) > self.radius
+        self._keep(other.bank[new], other.level[new])
+        while len(self) > self.capacity:
+            self._thin()
+        self.moments += other.moments
+        self.levels += other.levels
+        self.frames += other.frames
+
+    def save(self, path: str) -> None:
+        """Write the memory as safetensors. Raises ValueError: nothing was learnt."""
+        if not len(self):
+            raise ValueError('nothing was learnt yet')
+        # a power cut leaves the old memory or the new one, never half of one
+        part = f'{path}.part'
+        save_file(
+            {
+                'bank': self.bank.cpu().contiguous(),
+                'level': self.level.cpu(),
+                'moments': self.moments,
+                'levels': self.levels,
+                'radius': torch.tensor(self.radius),
+                'stages': torch.tensor(self.stages),
+                'project': torch.tensor(self.project),
+                'frames': torch.tensor(self.frames),
+            },
+            part,
+            metadata={'model': self.model},
+        )
+        os.replace(part, path)
+
+    @classmethod
+    def read(cls, path: str, capacity: int) -> TokenBank:
+        """Read what :meth:`save` wrote. Raises OSError, and ValueError for a damaged file."""
+        state, metadata = read_tensors(str(path), ('bank', 'moments', 'radius', 'stages'))
+        if state['bank'].ndim != 2 or not len(state['bank']):
+            raise ValueError(f'{path} holds no tokens')
+        project = int(state.get('project', 0))
+        memory = cls(capacity, state['stages'].tolist(), project)
+        memory.bank, memory.moments = state['bank'].float(), state['moments'].double()
+        memory.level = state.get('level', torch.zeros(len(memory))).float()
+        memory.levels = state.get('levels', memory.levels).double()
+        memory.radius, memory.frames = float(state['radius']), int(state.get('frames', 0))
+        memory.model = metadata.get('model', '')
+        return memory
+
+    def _keep(self, tokens: Tensor, levels: Tensor) -> None:
+        if len(tokens):
+            self.bank = torch.cat([self.bank, tokens])
+            self.level = torch.cat([self.level, levels])
+
+    def _meet(self, tokens: Tensor, levels: Tensor) -> Tensor:
+        """Distance (N,) of tokens to the memory, which notes the level of what it meets again."""
+        distance, which = (x[:, 0] for x in self.nearest(tokens))
+        self.level = self.level.scatter_reduce(0, which, levels, 'amax')
+        return distance
+
+    def _thin(self) -> None:
+        """Make room; what is dropped leaves its level to what is kept beside it."""
+        self.radius *= GROWTH
+        bank, level = self.bank, self.level
+        kept = thin(bank, self.radius)
+        self.bank, self.level = bank[kept], level[kept]
+        self._meet(bank, level)
+
+
+def moments_of(values: Tensor) -> Tensor:
+    """Count, sum and sum of squares: float64 (3,) on the host."""
+    sums = [len(values), float(values.sum()), float(values.double().square().sum())]
+    return torch.tensor(sums, dtype=torch.float64)
+
+
+def mean_and_std(moments: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation from count, sum and sum of squares."""
+    count, total, squares = moments.tolist()
+    mean = total / max(count, 1)
+    return mean, max(squares / max(count, 1) - mean**2, 1e-8) ** 0.5
+
+
+def squared_distances(tokens: Tensor, bank: Tensor) -> Tensor:
+    """Squared distances (N, M) of (N, D) tokens to a bank (M, D); rounding may make some < 0."""
+    squared = torch.addmm(bank.square().sum(1)[None], tokens, bank.T, alpha=-2)
+    return squared.add_(tokens.square().sum(1, keepdim=True))
+
+
+def thin(bank: Tensor, radius: float) -> list[int]:
+    """Rows to keep, oldest first, that are farther than `radius` from all kept before."""
+    near = (torch.cdist(bank, bank) <= radius).cpu().numpy()
+    free = np.ones(len(bank), dtype=bool)
+    kept = []
+    for i in range(len(bank)):
+        if free[i]:
+            kept.append(i)
+            free &= ~near[i]
+    return kept

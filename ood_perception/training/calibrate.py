@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
+from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
 from ood_perception.labels import truth_of
-from ood_perception.profile import CalibrationConfig, Profile
+from ood_perception.pipeline import Pipeline
+from ood_perception.profile import CalibrationConfig, Profile, StageConfig
+from ood_perception.scores.calibration import Calibration
 from ood_perception.training.checkpointing import TrainingError
 
 Array = np.ndarray
+
+PIXELS = 400_000
+"""Most pixels that a calibration is fitted to."""
+
+STRIDE = 2
+"""Every n-th pixel of every n-th row is kept of a frame."""
 
 BLOCK = re.compile(r'^calibration:.*\n(?:[ \t]+.*\n|[ \t]*\n(?=[ \t]))*', re.MULTILINE)
 """The calibration of a profile file with the lines that belong to it."""
@@ -28,9 +38,7 @@ def fit(
     scores: Sequence[Array],
     labels: Sequence[Array],
     kind: str = 'platt',
-    limit: int = 400_000,
     prevalence: float = 0.0,
-    seed: int = 0,
 ) -> tuple[CalibrationConfig, dict[str, float]]:
     """
     Fit a calibration to scores with labels.
@@ -49,17 +57,13 @@ def fit(
         TrainingError: no finite score of one kind, an unknown `kind`, or a score that does not
             rise from known to unknown pixels.
     """
-    from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
-    from ood_perception.scores.calibration import Calibration
-
     if kind not in ('platt', 'quantile'):
         raise TrainingError(f"calibration: expected 'platt' or 'quantile', got {kind!r}")
     score = np.concatenate([np.asarray(s).ravel() for s in scores])
     label = np.concatenate([np.asarray(v).ravel() for v in labels])
     keep = (label <= 1) & np.isfinite(score)
     score, label = score[keep], label[keep]
-    rng = np.random.default_rng(seed)
-    chosen = _draw(rng, label, limit, prevalence)
+    chosen = _draw(label, prevalence)
     score, label = score[chosen], label[chosen]
     try:
         fitted = getattr(Calibration, f'fit_{kind}')(score, label)
@@ -70,8 +74,6 @@ def fit(
             'calibration: the score of unknown pixels is not above that of known ones (slope '
             f'{fitted.slope:.3g}); are the labels those of these frames, and is --label-map right?'
         )
-    import torch
-
     probability = fitted(torch.from_numpy(score)).numpy()
     metrics = CalibrationMetrics()
     metrics.update(probability, label)
@@ -80,40 +82,37 @@ def fit(
     return fitted.to_config(), numbers
 
 
-def _draw(rng: np.random.Generator, label: Array, limit: int, prevalence: float) -> Array:
+def _draw(label: Array, prevalence: float) -> Array:
+    """Indices of the pixels that are used, at most `PIXELS`."""
+    rng = np.random.default_rng(0)
     if not prevalence:
-        return rng.permutation(len(label))[:limit]
+        return rng.permutation(len(label))[:PIXELS]
     if not 0 < prevalence < 1:
         raise TrainingError(f'prevalence: expected a share between 0 and 1, got {prevalence}')
     unknown, known = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
-    total = min(limit, int(len(unknown) / prevalence), int(len(known) / (1 - prevalence)))
+    total = min(PIXELS, int(len(unknown) / prevalence), int(len(known) / (1 - prevalence)))
     n = max(round(total * prevalence), 1)
-    return np.concatenate(
-        [rng.permutation(unknown)[:n], rng.permutation(known)[: max(total - n, 1)]]
-    )
+    parts = rng.permutation(unknown)[:n], rng.permutation(known)[: max(total - n, 1)]
+    return np.concatenate(parts)
 
 
 def profile_scores(
-    profile: Profile, samples: Any, device: str = 'auto', stride: int = 2
+    profile: Profile, samples: Any, device: str = 'auto'
 ) -> tuple[list[Array], list[Array]]:
     """
     Scores of a whole pipeline on labelled samples.
 
     Args:
         samples: yields (image uint8 (H, W, 3), label uint8 (H, W) with 254 unknown, 255 void).
-        stride: every n-th pixel of every n-th row is kept.
     """
-    from ood_perception.pipeline import Pipeline
-    from ood_perception.profile import StageConfig
-
     bare = dataclasses.replace(profile, prompts=StageConfig(), mask_model=StageConfig())
     pipeline = Pipeline.from_profile(bare, device)
     scores, labels = [], []
     for image, label in samples:
         (result,) = pipeline(image, streams=['calibration'], wants={'score'})
         pipeline.reset('calibration')
-        scores.append(result.score[::stride, ::stride])
-        labels.append(truth_of(label[::stride, ::stride]).astype(np.uint8))
+        scores.append(result.score[::STRIDE, ::STRIDE])
+        labels.append(truth_of(label[::STRIDE, ::STRIDE]).astype(np.uint8))
     return scores, labels
 
 

@@ -1,20 +1,24 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checkpoints of a training run: whole or not at all, the one before where the last is broken."""
+"""What a run writes, whole or not at all; where its last checkpoint is broken, the one before."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import os
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -103,3 +107,13 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def write_weights(path: Path, state: Mapping[str, Tensor]) -> str:
+    """Write tensors as safetensors, in whole or not at all, and return the file's sha256."""
+    data = save({k: v.detach().cpu().contiguous().clone() for k, v in state.items()})
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise TrainingError(f'{path}: cannot be written: {error}') from error
+    return hashlib.sha256(data).hexdigest()

@@ -1,22 +1,24 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training data: pairs of images and labels, checked before training, and samples of them."""
+"""Training data: pairs of images and labels, objects to paste, samples of them and their order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ood_perception.bags import files
 from ood_perception.frames.picture import BadImage
+from ood_perception.labels import Label
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.label_maps import LabelMap
 
@@ -80,8 +82,10 @@ class Frames:
                 pass
 
     def has_unknown(self) -> bool:
-        """Whether the label map marks any value as unknown."""
-        return bool((self.label_map.table == 254).any())
+        """Whether any label holds an unknown pixel."""
+        return bool((self.label_map.table == Label.UNKNOWN).any()) and any(
+            (self.load(i)[1] == Label.UNKNOWN).any() for i, p in enumerate(self.labels) if p
+        )
 
 
 def read_image(path: Path) -> Array:
@@ -106,6 +110,55 @@ def _read(how: Callable[[Path], Any], path: Path) -> Any:
         raise TrainingError(str(error)) from error
     except OSError as error:
         raise TrainingError(f'{files.shown(path)}: {error.strerror or error}') from error
+
+
+class Objects(Protocol):
+    """A source of unknown objects to paste; alpha > 127 is the object."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Array:
+        """Return object `index` as uint8 (h, w, 4) RGBA."""
+        ...
+
+
+class CutOuts:
+    """RGBA files (*.png, *.webp) of a folder or its sub-folder `rgba`; none is a TrainingError."""
+
+    def __init__(self, root: Path) -> None:
+        self.name = str(root)
+        inner = root / 'rgba'
+        where = inner if inner.is_dir() else root
+        self.paths = sorted(where.glob('*.png')) + sorted(where.glob('*.webp'))
+        if not self.paths:
+            text = 'no RGBA cut-outs (*.png, *.webp); without unknown objects a UEM learns nothing'
+            raise TrainingError(f'{where}: {text}')
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, index: int) -> Array:
+        """Return object `index` as uint8 (h, w, 4) RGBA."""
+        return read_rgba(self.paths[index])
+
+    def check(self) -> None:
+        """Read every file. Raises TrainingError naming one that is broken or empty."""
+        for index, path in enumerate(self.paths):
+            if not (self.load(index)[..., 3] > 127).any():
+                raise TrainingError(f'{path}: alpha is 0 everywhere')
+
+
+def open_objects(text: str) -> Objects:
+    """Open `rgba:folder` or just a folder. Raises TrainingError: none, or nothing in it."""
+    kind, colon, rest = text.partition(':')
+    if colon and kind != 'rgba':
+        raise TrainingError(f'{text}: expected rgba:folder')
+    root = Path(rest if colon else text).expanduser()
+    if not root.is_dir():
+        raise TrainingError(f'{root}: no such folder')
+    return CutOuts(root)
 
 
 class TrainingSet(Dataset):
@@ -149,3 +202,61 @@ class TrainingSet(Dataset):
             'label': torch.from_numpy(label.astype(np.int64)),
             'name': str(frames.images[local]),
         }
+
+
+class StreamSampler(Sampler[list[tuple[int, int]]]):
+    """
+    Batches of (epoch, index) keys from an endless, shuffled stream of epochs.
+
+    Batch b of all processes together holds samples b*n .. (b+1)*n - 1 of the stream, with
+    n = batch_size * world; process `rank` takes its part of them. A run may start at any batch, in
+    the middle of an epoch.
+
+    Args:
+        batch_size: samples a batch and process.
+        start: first batch.
+        stop: batch after the last, None = endless.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        stop: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.start, self.stop, self.rank, self.world = start, stop, rank, world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batch, epoch, order = self.start, -1, np.empty(0, np.int64)
+        while self.stop is None or batch < self.stop:
+            first = (batch * self.world + self.rank) * self.batch_size
+            keys = []
+            for position in range(first, first + self.batch_size):
+                if position // self.length != epoch:
+                    epoch = position // self.length
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+                keys.append((epoch, int(order[position % self.length])))
+            yield keys
+            batch += 1
+
+    def __len__(self) -> int:
+        if self.stop is None:
+            raise TypeError('an endless stream has no length')
+        return max(self.stop - self.start, 0)
+
+
+def loader(
+    dataset: Dataset,
+    sampler: Sampler[list[tuple[int, int]]] | Sequence[list[tuple[int, int]]],
+    workers: int,
+    **options: Any,
+) -> DataLoader:
+    """Batches of a stream's keys (epoch, index), in `workers` processes (0 = in this one)."""
+    # A forked process waits for ever for OpenCV's threads, which stayed behind: have none.
+    cv2.setNumThreads(1)
+    return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, **options)

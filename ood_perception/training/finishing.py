@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import datetime
+import json
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from ood_perception.checkpoints.store import sha256_of
 from ood_perception.profile import CalibrationConfig, Profile
-from ood_perception.training import cards
 from ood_perception.training.calibrate import fit
 from ood_perception.training.run import Job, build, class_names, make_validation
 
@@ -71,7 +74,7 @@ def finish(
     path = weights.with_suffix('.yaml')
     Profile.from_dict(tree).save(path)
     kinds = [kind for kind in ('segmentor', 'uem') if hasattr(preset, kind)]
-    cards.write_card(
+    write_card(
         weights.with_suffix('.md'),
         {
             'name': weights.stem,
@@ -82,7 +85,7 @@ def finish(
             'limits': LIMITS,
             'command': job.command,
             'sha256': sha256_of(weights),
-            'record': {kind: getattr(preset, kind).to_dict() for kind in kinds},
+            'record': {kind: dataclasses.asdict(getattr(preset, kind)) for kind in kinds},
         },
     )
     return path
@@ -97,3 +100,42 @@ def finish_uem(job: Job, weights: Path, numbers: dict[str, Any]) -> Path:
     with torch.inference_mode():
         scores, labels = validation.scores(parts)
     return finish(job, weights, numbers, scores, labels)
+
+
+def write_card(path: Path, card: Mapping[str, Any]) -> None:
+    """
+    Write a model card in Markdown.
+
+    Args:
+        path: of the file.
+        card: 'name', 'what' (one paragraph), 'command', 'data' (list of mappings), 'numbers'
+            (name -> value), 'licence', 'record' (everything that steered the run), 'sha256',
+            'limits' (list).
+    """
+    device = f'CPU with {torch.get_num_threads()} threads'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    # YAML's safe dump knows neither tuples nor paths.
+    record = json.loads(json.dumps(card['record'], default=str))
+    lines = [f'# {card["name"]}', '', str(card['what']), '']
+    lines += ['## Numbers', '', '| number | value |', '|---|---|']
+    for name, value in card['numbers'].items():
+        lines.append(f'| {name} | {f"{value:.4f}" if isinstance(value, float) else value} |')
+    lines += ['', '## Data', '']
+    lines += ['- ' + '; '.join(f'{key}: {v}' for key, v in item.items()) for item in card['data']]
+    lines += ['', '## Licence', '', str(card['licence']), '']
+    lines += ['## Limits', ''] + [f'- {limit}' for limit in card['limits']]
+    lines += ['', '## How it was made', '', '```', str(card['command']), '```', '']
+    lines += [
+        f'- date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}',
+        f'- torch {torch.__version__}, Python {platform.python_version()}, {device}',
+        f'- sha256 of the weights: `{card["sha256"]}`',
+        '',
+        'Everything that steered the run:',
+        '',
+        '```yaml',
+        yaml.safe_dump(record, sort_keys=False).rstrip(),
+        '```',
+        '',
+    ]
+    path.write_text('\n'.join(lines), encoding='utf-8')

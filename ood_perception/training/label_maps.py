@@ -13,8 +13,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ood_perception.labels import Label
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import IGNORE, UNKNOWN
 
 FOLDER = Path(__file__).parent / 'label_maps'
 
@@ -24,24 +24,22 @@ FORBIDDEN = 65535
 Value = Annotated[int, Field(ge=0, le=65535, strict=True)]
 
 
+Values = Annotated[list[Value], Field(description='a list of values 0..65535')]
+
+
 class _File(BaseModel):
     """The keys of a label map's file; `others` says what any value is that is not listed."""
 
     model_config = ConfigDict(extra='forbid')
-    classes: Annotated[list[str], Field(min_length=1, max_length=UNKNOWN)]
-    labels: Annotated[dict[Value, Value], Field(min_length=1)]
-    void: list[Value] = []
-    unknown: list[Value] = []
-    others: Literal['void', 'error'] = 'error'
-
-
-EXPECTED = {
-    'classes': f'1 to {UNKNOWN} names, or their number',
-    'labels': 'value: class id pairs',
-    'void': 'a list of values 0..65535',
-    'unknown': 'a list of values 0..65535',
-    'others': "'void' or 'error'",
-}
+    classes: list[str] = Field(
+        min_length=1,
+        max_length=Label.UNKNOWN,
+        description=f'1 to {Label.UNKNOWN:d} names, or their number',
+    )
+    labels: dict[Value, Value] = Field(min_length=1, description='value: class id pairs')
+    void: Values = []
+    unknown: Values = []
+    others: Literal['void', 'error'] = Field('error', description="'void' or 'error'")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +95,7 @@ def load_label_map(name_or_path: str | Path, classes: list[str] | None = None) -
     file = _parse(tree, path)
     if classes is not None and len(classes) != len(file.classes):
         raise TrainingError(f'{path}: has {len(file.classes)} classes, got {len(classes)} names')
-    table = np.full(65536, IGNORE if file.others == 'void' else FORBIDDEN, np.uint16)
+    table = np.full(65536, Label.VOID if file.others == 'void' else FORBIDDEN, np.uint16)
     for value, class_id in file.labels.items():
         if class_id >= len(file.classes):
             raise TrainingError(
@@ -105,8 +103,8 @@ def load_label_map(name_or_path: str | Path, classes: list[str] | None = None) -
                 f'got {value}: {class_id}'
             )
         table[value] = class_id
-    table[file.void] = IGNORE
-    table[file.unknown] = UNKNOWN
+    table[file.void] = Label.VOID
+    table[file.unknown] = Label.UNKNOWN
     return LabelMap(path.stem, classes or file.classes, table)
 
 
@@ -125,8 +123,9 @@ def _parse(tree: Any, path: Path) -> _File:
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first['loc'][0]) if first['loc'] else ''
-        if key not in EXPECTED:
-            keys = ', '.join(EXPECTED)
+        if key not in _File.model_fields:
+            keys = ', '.join(_File.model_fields)
             raise TrainingError(f'{path}: expected the keys {keys}, got {key or tree!r}') from None
+        expected = _File.model_fields[key].description
         got = 'none' if first['type'] == 'missing' else repr(first['input'])
-        raise TrainingError(f'{path}: {key}: expected {EXPECTED[key]}, got {got}') from None
+        raise TrainingError(f'{path}: {key}: expected {expected}, got {got}') from None

@@ -34,9 +34,9 @@ class Parts:
     # maps -> class logits (B, K, h, w), or None for a bare backbone
     logits: Callable[[Maps], Tensor] | None
     ood: Callable[[Maps], Tensor] | None  # maps -> UEM outputs (B, 2, h, w), or None
+    backbone: nn.Module  # the frozen module, which has a checkpoint of its own
     decoder: list[nn.Module] = field(default_factory=list)  # modules that stage 1 trains
     uem: list[nn.Module] = field(default_factory=list)  # modules that stage 2 trains
-    backbone: nn.Module | None = None  # the frozen module, which has a checkpoint of its own
 
     def prefixes(self, modules: list[nn.Module]) -> tuple[str, ...]:
         """Prefixes of the state-dict entries of some modules of the model."""
@@ -74,27 +74,16 @@ def _uem(model: Any) -> Parts:
         features,
         lambda maps: head(backbone.learnable_layers(maps, maps[-1])),
         ood,
+        backbone.dinov2,
         [backbone.learnable_layers, head],
         [model.ood_projector, model.ood_head],
-        backbone.dinov2,
     )
 
 
 def _compact(model: Any) -> Parts:
-    return Parts(
-        model,
-        model.spec,
-        model.backbone,
-        model.fpn,
-        model.uem,
-        [model.fpn],
-        [model.uem],
-        backbone=model.backbone,
-    )
+    net = model.backbone
+    return Parts(model, model.spec, net, model.fpn, model.uem, net, [model.fpn], [model.uem])
 
 
-SPLITS: dict[str, Callable[[Any], Parts]] = {
-    'UEM': _uem,
-    'Compact': _compact,
-}
+SPLITS: dict[str, Callable[[Any], Parts]] = {'UEM': _uem, 'Compact': _compact}
 """Class of a model -> function that finds its parts."""

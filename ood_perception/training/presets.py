@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 from dataclasses import dataclass, field
@@ -26,12 +27,7 @@ class Stage:
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the recipe
     unknown_weight: float = 1.0  # weight of unknown pixels
     object_area: float = 0.0  # pixels; smaller unknown objects weigh more, 0 = no
-    label_stride: int = 1  # the loss sees every n-th row and column
     exact: bool = True  # see `uem.UemTask`
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the record."""
-        return {**dataclasses.asdict(self), 'trainer': self.trainer.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -149,22 +145,20 @@ def override(stage: S, changes: list[str]) -> S:
         value = yaml.safe_load(text) if equals else None
         if not equals or value is None:
             raise TrainingError(f'--set {change}: expected key=value')
+        new: dict[str, Any]
         if key.startswith('options.'):
-            options = {**stage.options, key.removeprefix('options.'): value}
-            stage = dataclasses.replace(stage, options=options)
+            new = {'options': {**stage.options, key.removeprefix('options.'): value}}
         elif key in trainer_keys:
             typed = _typed(change, getattr(stage.trainer, key), value)
-            stage = dataclasses.replace(
-                stage, trainer=dataclasses.replace(stage.trainer, **{key: typed})
-            )
+            new = {'trainer': dataclasses.replace(stage.trainer, **{key: typed})}
         elif key in stage_keys:
-            typed = _typed(change, getattr(stage, key), value)
-            stage = dataclasses.replace(stage, **{key: typed})
+            new = {key: _typed(change, getattr(stage, key), value)}
         else:
             known = sorted(trainer_keys | stage_keys)
             close = difflib.get_close_matches(key, known, n=1)
             hint = f'did you mean {close[0]!r}?' if close else f'known: {", ".join(known)}'
             raise TrainingError(f'--set {change}: unknown key; {hint}')
+        stage = dataclasses.replace(stage, **new)
     stage.trainer.check()
     return stage
 
@@ -173,11 +167,8 @@ def _typed(change: str, old: Any, value: Any) -> Any:
     if isinstance(old, tuple) and isinstance(value, list):
         return tuple(value)
     if isinstance(old, float) and not isinstance(value, bool):
-        # YAML reads 1e-3 as text: it wants 1.0e-3.
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
+        with contextlib.suppress(TypeError, ValueError):
+            return float(value)  # YAML reads 1e-3 as text: it wants 1.0e-3
     if type(value) is not type(old):
         raise TrainingError(f'--set {change}: expected {type(old).__name__}, got {value!r}')
     return value

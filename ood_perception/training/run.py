@@ -8,27 +8,32 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from ood_perception.training import cards
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Frames, TrainingSet
-from ood_perception.training.objects import Objects
+from ood_perception.training.checkpointing import TrainingError, write_weights
+from ood_perception.training.data import Frames, Objects, TrainingSet
 from ood_perception.training.parts import Parts, split
-from ood_perception.training.presets import Preset, Stage
+from ood_perception.training.presets import Preset
 from ood_perception.training.recipes import make_recipe
 from ood_perception.training.settings import Task
 from ood_perception.training.sources import fingerprint
 from ood_perception.training.trainer import Trainer
-from ood_perception.training.uem import UemTask, Validate
-from ood_perception.training.validation import Validation
+from ood_perception.training.uem import UemTask, Validation
 
 log = logging.getLogger(__name__)
+
+CLASS_KEYS = (
+    'fpn.head.weight',
+    'segmentor.segmentation_head._head.weight',
+    'segmentor.segmentation_head.means',
+    'decode_head.conv_seg.weight',
+)
+"""Tensors whose first axis is the number of known classes."""
 
 
 @dataclass
@@ -46,13 +51,31 @@ class Job:
     weights: str = ''  # reference of weights to start from ('' = random heads)
     backbone: str = ''  # reference of the frozen backbone's own weights
     command: str = ''  # the command line, for the card
-    # what the model card says of the data
-    sources: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
         """Names of the known classes."""
         return self.frames[0].label_map.classes if self.frames else []
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """What the model card says of the data."""
+        roles = [('training', frames) for frames in self.frames]
+        roles += [('validation', self.val_frames)] if self.val_frames else []
+        found: list[dict[str, Any]] = [
+            {
+                'role': role,
+                'from': frames.name,
+                'images': len(frames),
+                'label map': frames.label_map.name,
+                'fingerprint': fingerprint(frames),
+                'non-commercial': frames.noncommercial,
+            }
+            for role, frames in roles
+        ]
+        if self.objects is not None:
+            found.append({'role': 'unknown objects', 'from': self.objects.name})
+        return found
 
 
 def train_uem(job: Job) -> tuple[Path, dict[str, float]]:
@@ -70,7 +93,7 @@ def train_uem(job: Job) -> tuple[Path, dict[str, float]]:
     parts = build(job)
     recipe = make_recipe(stage.recipe, job.objects, **stage.options)
     dataset = TrainingSet(list(job.frames), recipe, stage.trainer.seed)
-    return fit(job, 'uem', parts, uem_task(parts, stage, make_validation(job)), dataset)
+    return fit(job, 'uem', parts, UemTask(parts, stage, make_validation(job)), dataset)
 
 
 def begin(job: Job, kind: str) -> Any:
@@ -93,31 +116,26 @@ def fit(
 ) -> tuple[Path, dict[str, float]]:
     """Train a task in the folder `job.folder/kind`; see :func:`train_uem`."""
     stage, folder = getattr(job.preset, kind), job.folder / kind
-    trainer = Trainer(task, dataset, stage.trainer, folder, record(job, kind, stage))
+    record = {
+        'preset': job.name,
+        'model': job.preset.model,
+        'options': dict(job.preset.options),
+        'stage': kind,
+        'settings': dataclasses.asdict(stage),
+        'data': [f'{f.name} {len(f)} {fingerprint(f)}' for f in job.frames],
+        'command': job.command,
+    }
+    trainer = Trainer(task, dataset, stage.trainer, folder, record)
     numbers = trainer.fit()
     path = folder / 'weights.safetensors'
     if trainer.fabric.is_global_zero:
         # Without the parts that a file may lack (a packaged backbone).
-        optional, state = (
-            tuple(getattr(parts.model, 'optional_keys', ())),
-            parts.model.state_dict(),
-        )
-        cards.write_weights(path, {k: v for k, v in state.items() if not k.startswith(optional)})
+        optional = tuple(getattr(parts.model, 'optional_keys', ()))
+        state = parts.model.state_dict()
+        write_weights(path, {k: v for k, v in state.items() if not k.startswith(optional)})
         log.info('%s: %s', path, numbers)
     trainer.fabric.barrier()
     return path, numbers
-
-
-def uem_task(
-    parts: Parts,
-    stage: Stage,
-    validation: Validate | None = None,
-    kind: type[UemTask] = UemTask,
-    **options: Any,
-) -> UemTask:
-    """Make the task of a kind that trains the UEM as a stage says."""
-    names = ('unknown_weight', 'label_stride', 'object_area', 'exact')
-    return kind(parts, validation, **{name: getattr(stage, name) for name in names}, **options)
 
 
 def check_data(job: Job) -> None:
@@ -140,14 +158,12 @@ def build(job: Job) -> Parts:
     try:
         state = read_checkpoint(resolve(job.weights)) if job.weights else {}
         key = 'classes' if job.preset.model == 'compact' else 'num_classes'
-        count = _class_count(state) or len(job.classes)
+        count = next((len(state[k]) for k in CLASS_KEYS if k in state), len(job.classes))
         if count and key not in options and not job.preset.model.startswith('dinov2'):
             options[key] = count
         job.preset = dataclasses.replace(job.preset, options=options)
         parts = split(create_model(job.preset.model, **options))
         if job.backbone:
-            if parts.backbone is None:
-                raise TrainingError(f'{job.preset.model}: its backbone needs no --backbone')
             log.info('%s', load_checkpoint(parts.backbone, resolve(job.backbone)))
         if state:
             own = parts.model.state_dict()
@@ -159,20 +175,6 @@ def build(job: Job) -> Parts:
     except (OSError, ValueError, ImportError) as error:
         raise TrainingError(str(error)) from error
     return parts
-
-
-CLASS_KEYS = (
-    'fpn.head.weight',
-    'segmentor.segmentation_head._head.weight',
-    'segmentor.segmentation_head.means',
-    'decode_head.conv_seg.weight',
-)
-"""Tensors whose first axis is the number of known classes."""
-
-
-def _class_count(state: dict[str, Any]) -> int:
-    """Number of known classes in a checkpoint; 0 where it cannot be told."""
-    return next((len(state[key]) for key in CLASS_KEYS if key in state), 0)
 
 
 def class_names(job: Job) -> list[str]:
@@ -198,29 +200,10 @@ def make_validation(job: Job) -> Validation | None:
     """Validation samples; objects are pasted where no label is unknown."""
     if job.val_frames is None:
         return None
-    name = 'plain'
-    if not _has_unknown(job.val_frames):
-        if job.val_objects is None:
-            raise TrainingError(
-                f'{job.val_frames.name}: no pixel is unknown (label 254), so AP cannot be '
-                f'measured: give --val-objects to paste, or leave out --val'
-            )
-        name = 'paste_only'
+    name = 'plain' if job.val_frames.has_unknown() else 'paste_only'
     recipe = make_recipe(name, job.val_objects, multiple=side_multiple(job))
     samples = TrainingSet(job.val_frames, recipe, seed=7)
     return Validation(samples, exact=job.preset.uem.exact)
-
-
-def describe(frames: Frames, role: str) -> dict[str, Any]:
-    """One line of the model card on a set of frames."""
-    return {
-        'role': role,
-        'from': frames.name,
-        'images': len(frames),
-        'label map': frames.label_map.name,
-        'fingerprint': fingerprint(frames),
-        'non-commercial': frames.noncommercial,
-    }
 
 
 def side_multiple(job: Job) -> int:
@@ -228,23 +211,3 @@ def side_multiple(job: Job) -> int:
     from ood_perception.models.dinov2 import PATCH
 
     return PATCH if job.preset.model.startswith(('uem', 'dinov2')) else 1
-
-
-def _has_unknown(frames: Frames) -> bool:
-    """Whether any label of the frames holds an unknown pixel."""
-    if not frames.has_unknown() or all(label is None for label in frames.labels):
-        return False
-    return any((frames.load(i)[1] == 254).any() for i in range(len(frames)))
-
-
-def record(job: Job, kind: str, stage: Stage) -> dict[str, Any]:
-    """Return what every checkpoint of a run says of it."""
-    return {
-        'preset': job.name,
-        'model': job.preset.model,
-        'options': dict(job.preset.options),
-        'stage': kind,
-        'settings': stage.to_dict(),
-        'data': [f'{f.name} {len(f)} {fingerprint(f)}' for f in job.frames],
-        'command': job.command,
-    }

@@ -1,23 +1,24 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a training run is: its settings, and what it trains."""
+"""What a training run is: its settings, optimiser and schedule, and what it trains."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 from torch.utils.data import default_collate
 
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.optimizers import OPTIMIZERS, SCHEDULES
 
 PRECISIONS = ('auto', '32-true', '16-mixed', 'bf16-mixed')
 
@@ -50,8 +51,7 @@ class TrainSettings:
     monitor: str = ''  # validation number that picks the kept weights ('' keeps the last)
     monitor_min: bool = False  # True where a smaller number is better
     accelerator: str = 'auto'  # 'auto', 'cpu' or 'gpu'
-    devices: int = 1  # processes a node; under torchrun as many as it starts
-    num_nodes: int = 1  # machines
+    devices: int = 1  # processes; under torchrun as many as it starts
 
     def check(self) -> None:
         """Raise TrainingError for a value out of range, naming it."""
@@ -67,7 +67,7 @@ class TrainSettings:
                     f'{name}: expected one of {", ".join(allowed)}, got {getattr(self, name)!r}'
                 )
         whole = ('steps', 'batch_size', 'accumulate', 'checkpoint_every', 'log_every')
-        for name in (*whole, 'devices', 'num_nodes'):
+        for name in (*whole, 'devices'):
             if getattr(self, name) < 1:
                 raise TrainingError(f'{name}: expected 1 or more, got {getattr(self, name)}')
         if not (math.isfinite(self.lr) and self.lr > 0):
@@ -82,9 +82,69 @@ class TrainSettings:
         fast = self.accelerator == 'cpu' and has_bfloat16_tiles()
         return dataclasses.replace(self, precision='bf16-mixed' if fast else '32-true')
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the checkpoint and the model card."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}
+
+Optimizer = torch.optim.Optimizer
+Schedule = lr_scheduler.LRScheduler
+
+
+def _adamw(settings: Any, parameters: Sequence[nn.Parameter]) -> list[Optimizer]:
+    options = {'lr': settings.lr, 'weight_decay': settings.weight_decay}
+    return [torch.optim.AdamW(parameters, **options)]
+
+
+def _one_cycle(settings: Any, optimizer: Optimizer) -> Schedule:
+    s = settings
+    rise, lowest = max(s.warmup_steps, 1), max(s.warmup_factor, 1e-9)
+    return lr_scheduler.OneCycleLR(
+        optimizer,
+        s.lr,
+        total_steps=max(s.steps, rise) + 1,
+        pct_start=(rise + 1) / (max(s.steps, rise) + 1),
+        div_factor=1 / lowest,
+        final_div_factor=s.lr * lowest / max(s.lr_end, 1e-12),
+        cycle_momentum=False,
+    )
+
+
+def _constant(settings: Any, optimizer: Optimizer) -> Schedule:
+    return warmed_up(settings, optimizer, lr_scheduler.ConstantLR(optimizer, 1.0))
+
+
+def _linear(settings: Any, optimizer: Optimizer) -> Schedule:
+    rest = max(settings.steps - settings.warmup_steps, 1)
+    fall = lr_scheduler.LinearLR(optimizer, 1.0, settings.lr_end / settings.lr, rest)
+    return warmed_up(settings, optimizer, fall)
+
+
+def warmed_up(settings: Any, optimizer: Optimizer, then: Schedule) -> Schedule:
+    """Put the linear warm-up of the settings, if there is one, before another schedule."""
+    if not settings.warmup_steps:
+        return then
+    # LinearLR takes no factor of 0.
+    first = max(settings.warmup_factor, 1e-9)
+    rise = lr_scheduler.LinearLR(optimizer, first, 1.0, settings.warmup_steps)
+    return lr_scheduler.SequentialLR(optimizer, [rise, then], [settings.warmup_steps])
+
+
+OPTIMIZERS: dict[str, Callable[[Any, Sequence[nn.Parameter]], list[Optimizer]]] = {'adamw': _adamw}
+"""Name -> function (settings, parameters) that makes the optimisers of a run, one or more."""
+
+SCHEDULES: dict[str, Callable[[Any, Optimizer], Schedule]] = {
+    'constant': _constant,
+    'linear': _linear,
+    'one_cycle': _one_cycle,
+}
+"""Name -> function (settings, optimiser) that makes its schedule."""
+
+
+def create_schedule(settings: Any, optimizer: Optimizer, done: int = 0) -> Schedule:
+    """Learning rate of an optimiser that has done `done` steps; ask for `step()` after each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # on steps of the schedule without steps of an optimiser
+        schedule = SCHEDULES[settings.schedule](settings, optimizer)
+        for _ in range(done):
+            schedule.step()
+    return schedule
 
 
 class Task(nn.Module):

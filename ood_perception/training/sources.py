@@ -1,20 +1,36 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where frames and unknown objects come from: a name, a function that opens it."""
+"""Where frames come from: a name, a function that opens it; and the frames of a rosbag."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from ood_perception.bags.files import pictures_in
-from ood_perception.training.bag_frames import extract
+import numpy as np
+from PIL import Image
+
+from ood_perception.bags import reading
+from ood_perception.bags.files import pictures_in, read_label
+from ood_perception.frames.decode import decode, stamp_ns, stored_values
+from ood_perception.frames.intensity import Intensity
+from ood_perception.frames.picture import BadImage
 from ood_perception.training.checkpointing import TrainingError
 from ood_perception.training.data import Frames
 from ood_perception.training.label_maps import LabelMap, load_label_map
+
+APART = 300_000_000
+"""Nanoseconds between two images of a topic that are taken; nearer ones are much the same."""
+SAME = 1_000_000
+"""Nanoseconds by which the stamps of an image and its label may differ."""
+KINDS = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 
 
 def folder(root: Path, split: str = '', label_map: LabelMap | None = None) -> Frames:
@@ -42,8 +58,7 @@ def camvid(root: Path, split: str = 'train', label_map: LabelMap | None = None) 
         images = _images(root / split)
         labels = _partners(images, root / f'{split}annot')
         return Frames(images, labels, label_map, str(root), True)
-    frames = folder(root, '', label_map)
-    return Frames(frames.images, frames.labels, frames.label_map, str(root), True)
+    return dataclasses.replace(folder(root, '', label_map), noncommercial=True)
 
 
 def cityscapes(root: Path, split: str = 'train', label_map: LabelMap | None = None) -> Frames:
@@ -91,13 +106,13 @@ def ade20k(root: Path, split: str = 'training', label_map: LabelMap | None = Non
 
 def bag(root: Path, split: str = '', label_map: LabelMap | None = None) -> Frames:
     """
-    Images of a rosbag, see `bag_frames.extract`; `split` is `/topic`, `/topic+labels`, `+labels`.
+    Images of a rosbag, see :func:`extract`; `split` is `/topic`, `/topic+labels`, `+labels`.
 
     Without labels every pixel counts as known.
     """
     topic, _, labels = split.partition('+')
     frames = folder(extract(root, topic, labels), '', label_map if labels else None)
-    return Frames(frames.images, frames.labels, frames.label_map, str(root))
+    return dataclasses.replace(frames, name=str(root))
 
 
 FRAMES: dict[str, Callable[..., Frames]] = {
@@ -155,3 +170,100 @@ def _partners(images: list[Path], labels: Path) -> list[Path]:
             f'({len(missing)} of {len(images)} images have none)'
         )
     return [by_stem[image.stem] for image in images]
+
+
+def extract(root: Path, topic: str = '', labels: str = '') -> Path:
+    """
+    Write a bag's frames as PNG to a folder beside it, once.
+
+    Args:
+        root: of the bag.
+        topic: of the images, '' = all topics of images (but the labels').
+        labels: topic of label images (starting with a slash), or folder of label files whose
+            names end in the image's stamp in nanoseconds; '' = none.
+
+    Returns:
+        Folder with `images/` and, where labels were asked for, `labels/`.
+
+    Raises:
+        TrainingError: no such bag, topic or folder, nothing in it, or no room to write to.
+    """
+    if not root.exists():
+        raise TrainingError(f'{root}: no such bag')
+    name = re.sub(r'\W+', '_', f'{root.stem}_frames{topic}_{Path(labels).name}').strip('_')
+    target = root.with_name(name)
+    if (target / 'complete').is_file():
+        return target
+    try:
+        # What an interrupted run left behind may end in the middle of a file.
+        shutil.rmtree(target, ignore_errors=True)
+        for part in ('images', 'labels') if labels else ('images',):
+            (target / part).mkdir(parents=True)
+        partners = _label_files(root, labels) if labels else None
+        count = 0
+        for source in _topics(root, topic, labels):
+            for stamp, image, label in _bag_images(root, source, partners):
+                stem = f'{source.strip("/").replace("/", "_")}_{stamp}.png'
+                Image.fromarray(image).save(target / 'images' / stem)
+                if label is not None:
+                    label = read_label(label) if isinstance(label, Path) else label
+                    Image.fromarray(label).save(target / 'labels' / stem)
+                count += 1
+        if not count:
+            what = f'no image has a label in {labels}' if labels else 'no images'
+            raise TrainingError(f'{root}: {what}')
+        (target / 'complete').touch()
+    except (reading.BagError, OSError, ValueError) as error:
+        raise TrainingError(f'{root}: cannot be read as training frames: {error}') from error
+    return target
+
+
+def _topics(root: Path, topic: str, labels: str) -> list[str]:
+    known = [t.name for t in reading.topics(root) if t.type in KINDS]
+    chosen = [t for t in known if (t == topic if topic else t != labels)]
+    if not chosen:
+        raise TrainingError(f'{root}: no image topic {topic}; it has {", ".join(known) or "none"}')
+    return chosen
+
+
+def _bag_images(
+    root: Path, topic: str, labels: dict[int, Any] | None
+) -> Iterator[tuple[int, np.ndarray, Any]]:
+    """Stamps, uint8 (H, W, 3) images and labels of a topic; where there are any, with one only."""
+    last, label, intensity = None, None, Intensity()
+    for written, message in reading.read_topic(root, topic):
+        stamp = stamp_ns(message.header) or written
+        if last is not None and 0 <= stamp - last < APART:
+            continue
+        if labels is not None:
+            nearest = stamp
+            if stamp not in labels:
+                nearest = min(labels, key=lambda other: abs(other - stamp), default=-2 * SAME)
+            if abs(nearest - stamp) > SAME:
+                continue
+            label = labels[nearest]
+        try:
+            image = np.asarray(decode(message, intensity=intensity))
+        except BadImage as error:
+            raise TrainingError(f'{root}: {topic} at {stamp}: {error}') from error
+        last = stamp
+        yield stamp, image, label
+
+
+def _label_files(root: Path, labels: str) -> dict[int, Any]:
+    """Stamp in nanoseconds -> label: a file, or a message's array."""
+    if labels.startswith('/') and not Path(labels).is_dir():
+        return {
+            stamp_ns(message.header) or written: stored_values(message)
+            for written, message in reading.read_topic(root, labels)
+        }
+    folder = Path(labels)
+    if not folder.is_dir():
+        raise TrainingError(f'{folder}: no such folder of labels')
+    found = {}
+    for path in pictures_in(folder):
+        if match := re.search(r'(\d{6,})$', path.stem):
+            found[int(match[1])] = path
+    if not found:
+        raise TrainingError(f'{folder}: no file whose name ends in a stamp in nanoseconds')
+    return found

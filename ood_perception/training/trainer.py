@@ -13,6 +13,7 @@ two processes of batch n follow the curve of one process of batch 2n.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import time
@@ -33,11 +34,15 @@ from ood_perception.training.checkpointing import (
     load_latest,
     save_checkpoint,
 )
-from ood_perception.training.optimizers import OPTIMIZERS, create_schedule
-from ood_perception.training.settings import Task, TrainSettings
-from ood_perception.training.stream import StreamSampler, loader
+from ood_perception.training.data import StreamSampler, loader
+from ood_perception.training.settings import OPTIMIZERS, Task, TrainSettings, create_schedule
 
 log = logging.getLogger(__name__)
+
+FREE = (
+    'steps', 'workers', 'checkpoint_every', 'log_every', 'accelerator', 'validate_every',
+)  # fmt: skip
+"""Settings that steer where and how long a run goes, which may change between its parts."""
 
 
 class Trainer:
@@ -184,16 +189,13 @@ class Trainer:
             return
         # A short memory at first, so that the random start does not linger in the average.
         decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        means: list[Tensor] = []
-        values: list[Tensor] = []
-        for name, value in self.task.trained_state().items():
-            if value.is_floating_point():
-                means.append(self.average[name])
-                values.append(value)
-            else:
-                self.average[name].copy_(value)
+        state = self.task.trained_state()
+        floats = [name for name, value in state.items() if value.is_floating_point()]
+        means = [self.average[name] for name in floats]
         if means:
-            get_ema_multi_avg_fn(decay)(means, values, None)
+            get_ema_multi_avg_fn(decay)(means, [state[name] for name in floats], None)
+        for name in state.keys() - floats:
+            self.average[name].copy_(state[name])
 
     def _validate(self) -> None:
         """Validate the averaged weights where there are any; keep the best."""
@@ -234,6 +236,7 @@ class Trainer:
         return iter(loader(self.dataset, sampler, s.workers, **options))
 
     def _state(self) -> dict[str, Any]:
+        scaler = getattr(self.fabric.strategy.precision, 'scaler', None)
         return {
             'step': self.step,
             'task': self.task.trained_state(),
@@ -241,31 +244,18 @@ class Trainer:
             'average': self.average,
             'kept': self._kept,
             'best': self.best,
-            'scaler': self._scaler_state(),
-            'settings': self.settings.to_dict(),
+            'scaler': scaler and scaler.state_dict(),
+            'settings': dataclasses.asdict(self.settings),
             'record': self.record,
         }
-
-    def _scaler_state(self) -> dict[str, Any] | None:
-        scaler = getattr(self.fabric.strategy.precision, 'scaler', None)
-        return scaler.state_dict() if scaler is not None else None
 
     def _resume(self) -> None:
         found = load_latest(self.folder)
         if found is None:
             return
         state, path = found
-        mine, theirs = self.settings.to_dict(), state['settings']
-        # What only steers where and how long a run goes may change between its parts.
-        free = [
-            'steps',
-            'workers',
-            'checkpoint_every',
-            'log_every',
-            'accelerator',
-            'validate_every',
-        ]
-        differ = [k for k in mine if k in theirs and k not in free and mine[k] != theirs[k]]
+        mine, theirs = dataclasses.asdict(self.settings), state['settings']
+        differ = [k for k in mine if k in theirs and k not in FREE and mine[k] != theirs[k]]
         if differ:
             listed = ', '.join(f'{k} {theirs[k]} -> {mine[k]}' for k in differ)
             raise TrainingError(
@@ -279,11 +269,10 @@ class Trainer:
             raise TrainingError(
                 f'{path}: trains other parameters ({error}); use a new folder'
             ) from error
-        device = self.fabric.device
-        if state['average'] is not None:
-            self.average = {k: v.to(device) for k, v in state['average'].items()}
-        if state['kept'] is not None:
-            self._kept = {k: v.to(device) for k, v in state['kept'].items()}
+        self.average, self._kept = (
+            kept and {k: v.to(self.fabric.device) for k, v in kept.items()}
+            for kept in (state['average'], state['kept'])
+        )
         self.best, self.step = state['best'], state['step']
         if state['scaler'] is not None:
             self.fabric.strategy.precision.scaler.load_state_dict(state['scaler'])
@@ -294,34 +283,27 @@ def create_fabric(settings: TrainSettings, folder: Path) -> Any:
     """Lightning Fabric that logs to a folder, launched. Raises TrainingError: not installed."""
     try:
         from lightning.fabric import Fabric
+        from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
         from lightning.fabric.strategies import DDPStrategy
     except ImportError as error:
         raise TrainingError(
             "training needs Lightning: pip install 'ood_perception[train]'"
         ) from error
-    many = settings.devices * settings.num_nodes > 1
+    # log/version_N/metrics.csv, N counting the starts of the run; TensorBoard where it is
+    loggers: list[Any] = [CSVLogger(folder, 'log', flush_logs_every_n_steps=1)]
+    with contextlib.suppress(ImportError):
+        loggers.append(TensorBoardLogger(folder, 'tensorboard'))
     fabric = Fabric(
         accelerator=settings.accelerator,
         devices=settings.devices,
-        num_nodes=settings.num_nodes,
         precision=settings.precision,  # type: ignore[arg-type]
         # Buffers stay as each process computes them: a GMM head's memory is too large to send.
-        strategy=DDPStrategy(broadcast_buffers=False) if many else 'auto',
-        loggers=_loggers(folder),
+        strategy=DDPStrategy(broadcast_buffers=False) if settings.devices > 1 else 'auto',
+        loggers=loggers,
     )
     fabric.launch()
     torch.manual_seed(settings.seed)
     return fabric
-
-
-def _loggers(folder: Path) -> list[Any]:
-    """`log/version_N/metrics.csv`, N counting the starts of the run; TensorBoard where it is."""
-    from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
-
-    loggers: list[Any] = [CSVLogger(folder, 'log', flush_logs_every_n_steps=1)]
-    with contextlib.suppress(ImportError):
-        loggers.append(TensorBoardLogger(folder, 'tensorboard'))
-    return loggers
 
 
 def _seed(*parts: int) -> int:

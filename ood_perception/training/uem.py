@@ -1,25 +1,91 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training of a UEM by the likelihood-ratio loss, on top of a frozen segmentor."""
+"""
+Training of a UEM on top of a frozen segmentor: its loss, the task, the numbers that pick weights.
+
+The loss is that of the official code: "Likelihood Ratio-Based Approach to Segmenting Unknown
+Objects", equations 8 to 11.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from ood_perception.labels import truth_of
+from ood_perception.evaluation.pixel_metrics import PixelMetrics
+from ood_perception.labels import Truth, truth_of
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio, UemScore
+from ood_perception.scores.base import full
+from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import llr_loss, object_weights
+from ood_perception.training.data import evenly
 from ood_perception.training.parts import Parts, normalise
+from ood_perception.training.presets import Stage
 from ood_perception.training.settings import Task
 
 Validate = Callable[[Parts], dict[str, float]]
+
+
+def object_weights(target: Tensor, area: float, limit: float = 4.0) -> Tensor:
+    """
+    Weights by which small unknown objects count like larger ones: sqrt(area / own area).
+
+    A pixel's share in a mean over pixels lets a network give up small things: an object of 12 x 12
+    pixels is a thousandth of a frame. An object is an 8-connected component of unknown pixels.
+
+    Args:
+        target: int (B, H, W), 1 = unknown, see `labels.truth_of`.
+        area: cells; objects of this area and larger ones have weight 1.
+
+    Returns:
+        float32 (B, H, W), 1..limit, 1 where nothing is unknown.
+    """
+    weights = np.ones(tuple(target.shape), np.float32)
+    for row, mask in zip(weights, (target == Truth.UNKNOWN).cpu().numpy(), strict=True):
+        count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        if count > 1:
+            own = np.sqrt(area / stats[:, cv2.CC_STAT_AREA]).clip(1, limit)
+            own[0] = 1
+            row[:] = own[parts]
+    return torch.from_numpy(weights).to(target.device)
+
+
+def llr_loss(
+    llr: Tensor,
+    target: Tensor,
+    *,
+    unknown_weight: float = 1.0,
+    pixel_weight: Tensor | None = None,
+) -> Tensor:
+    """
+    Likelihood-ratio loss BCE(LLR), a mean over valid pixels.
+
+    Args:
+        llr: float (B, H, W), log-likelihood ratio at label size.
+        target: int (B, H, W), 0 known, 1 unknown, 255 ignored.
+        unknown_weight: weight of unknown pixels (1 in the paper).
+        pixel_weight: float (B, H, W), factors on the pixels, see `object_weights`; None = 1
+            (the paper).
+
+    Returns:
+        float32 (), 0 with a gradient where no pixel is valid.
+    """
+    valid = target != Truth.IGNORE
+    llr = full(llr)
+    wanted = (target == Truth.UNKNOWN).to(llr.dtype)
+    weight = valid * (1.0 + (unknown_weight - 1.0) * wanted)
+    if pixel_weight is not None:
+        weight = weight * pixel_weight
+    pixel = F.binary_cross_entropy_with_logits(llr, wanted, reduction='none')
+    return (pixel * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
 class StageTask(Task):
@@ -30,21 +96,14 @@ class StageTask(Task):
         parts: of the model.
         trained: modules that the stage trains; all else is frozen and in evaluation mode.
         validate: measures the parts in evaluation mode, None = no validation.
-        label_stride: the loss sees every n-th row and column of the label (1 in the papers). An
-            even one shifts what is learnt by half a pixel: no pixel lies in the middle of a cell.
     """
 
     def __init__(
-        self,
-        parts: Parts,
-        trained: list[nn.Module],
-        validate: Validate | None = None,
-        label_stride: int = 1,
+        self, parts: Parts, trained: list[nn.Module], validate: Validate | None = None
     ) -> None:
         super().__init__()
         self.parts, self.model = parts, parts.model
-        self._trained = list(trained)
-        self._validate, self.label_stride = validate, label_stride
+        self._trained, self._validate = list(trained), validate
         self.model.requires_grad_(False).eval()
         for module in trained:
             for name, parameter in module.named_parameters():
@@ -81,8 +140,7 @@ class StageTask(Task):
 
     def label(self, batch: dict[str, Any]) -> Tensor:
         """Label int64 (B, H, W) that the loss sees."""
-        n = self.label_stride
-        return batch['label'][:, n // 2 :: n, n // 2 :: n].long()
+        return batch['label'].long()
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
         """Weight of the batch: its pixels that are not void."""
@@ -92,13 +150,9 @@ class StageTask(Task):
         """Numbers on the validation set, in evaluation mode."""
         if self._validate is None:
             return {}
-        training = self.training
         self.eval()
-        try:
-            with torch.inference_mode():
-                return self._validate(self.parts)
-        finally:
-            self.train(training)
+        with torch.inference_mode():
+            return self._validate(self.parts)
 
 
 class UemTask(StageTask):
@@ -106,28 +160,16 @@ class UemTask(StageTask):
     Train a UEM; the segmentor is frozen, in evaluation mode.
 
     Args:
-        parts, validate, label_stride: see :class:`StageTask`.
-        unknown_weight: weight of unknown pixels against known ones (1 in the paper).
-        object_area: pixels; smaller unknown objects weigh more, see `losses.object_weights`
-            (0 = no, as in the paper).
-        exact: as of `scores.LikelihoodRatio`, so that a network learns for the score it is used
-            with: True upsamples the class logits and the UEM, False their ratio.
+        parts, validate: see :class:`StageTask`.
+        stage: weights of unknown pixels and of small objects, and which likelihood ratio.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        validate: Validate | None = None,
-        unknown_weight: float = 1.0,
-        label_stride: int = 1,
-        object_area: float = 0.0,
-        exact: bool = True,
-    ) -> None:
-        if parts.ood is None:
+    def __init__(self, parts: Parts, stage: Stage, validate: Validate | None = None) -> None:
+        if parts.ood is None or parts.logits is None:
             raise TrainingError(f'{type(parts.model).__name__} has no UEM')
-        super().__init__(parts, parts.uem, validate, label_stride)
-        self.unknown_weight, self.object_area = unknown_weight, object_area
-        self.score = UemScore() if parts.logits is None else LikelihoodRatio(exact)
+        super().__init__(parts, parts.uem, validate)
+        self.unknown_weight, self.object_area = stage.unknown_weight, stage.object_area
+        self.score = LikelihoodRatio(stage.exact)
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Make a batch of samples; its targets take time, which the loading process has."""
@@ -142,12 +184,11 @@ class UemTask(StageTask):
         if 'target' in batch:
             return batch
         target = self.target(batch)
-        made, unknown = {'target': target}, (target == 1).float()
+        made, unknown = {'target': target}, (target == Truth.UNKNOWN).float()
         if self.object_area:
-            area = self.object_area / self.label_stride**2
-            made['pixel_weight'] = object_weights(target, area)
+            made['pixel_weight'] = object_weights(target, self.object_area)
             unknown = unknown * made['pixel_weight']
-        made['weight'] = (target == 0).sum() + self.unknown_weight * unknown.sum()
+        made['weight'] = (target == Truth.KNOWN).sum() + self.unknown_weight * unknown.sum()
         return {**batch, **made}
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
@@ -165,11 +206,10 @@ class UemTask(StageTask):
         maps, target = self.features(batch), batch['target']
         size = (int(target.shape[-2]), int(target.shape[-1]))
         small, added = self.outputs(maps, target)
-        output = SegmentorOutput(ood=small.float())
-        if self.parts.logits is not None:
-            with torch.no_grad():
-                logits = batch['logits'] if 'logits' in batch else self.parts.logits(maps)
-            output.logits = logits.float()
+        assert self.parts.logits is not None
+        with torch.no_grad():
+            logits = batch['logits'] if 'logits' in batch else self.parts.logits(maps)
+        output = SegmentorOutput(logits=logits.float(), ood=small.float())
         loss = llr_loss(
             self.score(output, size),
             target,
@@ -177,3 +217,69 @@ class UemTask(StageTask):
             pixel_weight=batch.get('pixel_weight'),
         )
         return {'loss': loss + added}
+
+
+class Validation:
+    """
+    Measures the likelihood ratio on fixed samples; use as a `Validate` of a stage.
+
+    Args:
+        dataset: indexed by (epoch, index), with unknown pixels (label 254); epoch 0 is used, so
+            pasted objects are the same every time.
+        limit: samples used at most, evenly chosen.
+        stride: every n-th pixel of every n-th row is used.
+        exact: as of `scores.LikelihoodRatio`.
+    """
+
+    def __init__(
+        self, dataset: Dataset, limit: int = 200, stride: int = 2, exact: bool = True
+    ) -> None:
+        self.dataset, self.stride, self.exact = dataset, stride, exact
+        self.indices = evenly(len(dataset), limit)  # type: ignore[arg-type]
+
+    def __call__(self, parts: Parts) -> dict[str, float]:
+        """Return AP, FPR95 and AUROC, all between 0 and 1."""
+        return pixel_numbers(*self.scores(parts))
+
+    def scores(self, parts: Parts) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """
+        Return likelihood ratios float32 (h, w) and their truth uint8 (0, 1, 255) of all samples.
+
+        Raises:
+            TrainingError: no sample has unknown pixels, or none has known ones.
+        """
+        assert parts.ood is not None
+        assert parts.logits is not None
+        ratio = LikelihoodRatio(self.exact)
+        scores, truths = [], []
+        kept = slice(self.stride // 2, None, self.stride)
+        for index in self.indices:
+            sample = self.dataset[(0, int(index))]
+            height, width = sample['label'].shape
+            maps = sample_features(parts, sample)
+            output = SegmentorOutput(
+                logits=parts.logits(maps).float(), ood=parts.ood(maps).float()
+            )
+            scores.append(ratio(output, (height, width))[0, kept, kept].cpu().numpy())
+            truths.append(truth_of(sample['label'].numpy()[kept, kept]).astype(np.uint8))
+        found = {int(value) for truth in truths for value in np.unique(truth)}
+        if not {Truth.KNOWN, Truth.UNKNOWN} <= found:
+            raise TrainingError(
+                'the validation set needs known and unknown pixels (label 254, or pasted objects)'
+            )
+        return scores, truths
+
+
+def pixel_numbers(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
+    """AP, FPR95 and AUROC over all pixels whose truth is 0 or 1."""
+    metrics = PixelMetrics()
+    for score, truth in zip(scores, truths, strict=True):
+        metrics.update(score, truth)
+    values = metrics.compute()
+    return {name: float(values[name]) for name in ('ap', 'fpr95', 'auroc')}
+
+
+def sample_features(parts: Parts, sample: dict[str, Any]) -> list[torch.Tensor]:
+    """Feature maps of the frozen backbone for the image of one sample."""
+    device = next(parts.model.parameters()).device
+    return parts.features(normalise(sample['image'][None].to(device), parts.spec))

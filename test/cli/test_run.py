@@ -18,8 +18,8 @@ import typer
 from ood_perception.bags import writing
 from ood_perception.bags.sources import open_source
 from ood_perception.bags.video import VideoWriter, probe
-from ood_perception.cli.main import expected_errors, main, one_line
-from ood_perception.cli.progress import parse_range, parse_size
+from ood_perception.cli.common import expected_errors, one_line, parse_range, parse_size
+from ood_perception.cli.main import main
 from ood_perception.frames.picture import encode
 
 

@@ -53,7 +53,7 @@ def test_one_lloyd_step_equals_scikit_learn() -> None:
         tokens[None], torch.ones(1, len(tokens)), 8, torch.Generator().manual_seed(0)
     )
     oracle = KMeans(8, init=start[0].numpy(), n_init=1, max_iter=1, tol=0).fit(tokens.numpy())
-    _, centers, _, _ = lloyd(*clean(tokens[None], False), start, torch.zeros(1, 8), 1, False)
+    _, centers, _, _ = lloyd(clean(tokens[None]), start, torch.zeros(1, 8), 1)
     np.testing.assert_allclose(centers[0].numpy(), oracle.cluster_centers_, atol=1e-4)
 
 
@@ -67,19 +67,18 @@ def four_groups() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_relocation_leaves_a_local_optimum_that_lloyd_steps_cannot() -> None:
     tokens, centers = four_groups()
-    values, weights, squares = clean(tokens, False)
-    nothing = torch.zeros(1, 4)
+    data, nothing = clean(tokens), torch.zeros(1, 4)
     best = KMeans(4, n_init=5, random_state=0).fit(tokens[0].numpy()).inertia_
-    ids, centers, _, distances = lloyd(values, weights, squares, centers, nothing, 20, False)
+    ids, centers, _, distances = lloyd(data, centers, nothing, 20)
     assert float(distances.sum()) > 5 * best
-    moved, pays = relocate(values, weights, squares, centers, ids, distances)
+    moved, pays = relocate(data, centers, ids, distances)
     assert pays.tolist() == [True]
     # one center went to the other side; the one that served nobody else's group stays
     assert torch.allclose(moved[0, 2], centers[0, 2], atol=1e-4)
-    ids, centers, _, distances = lloyd(values, weights, squares, moved, nothing, 3, False)
+    ids, centers, _, distances = lloyd(data, moved, nothing, 3)
     assert float(distances.sum()) == pytest.approx(best, rel=1e-4)
     # from the best there is nothing to gain: every center rests
-    rest, pays = relocate(values, weights, squares, centers, ids, distances)
+    rest, pays = relocate(data, centers, ids, distances)
     assert pays.tolist() == [False]
     assert torch.equal(rest, centers)
 
@@ -99,16 +98,16 @@ def test_a_poor_start_is_left_within_a_few_frames() -> None:
 @pytest.mark.parametrize('clusters', [2, 3, 7])
 def test_relocation_of_strange_tokens_gives_no_nan(clusters: int) -> None:
     for tokens in (torch.zeros(2, 5, 3), torch.full((2, 5, 3), torch.nan), torch.randn(2, 2, 3)):
-        values, weights, squares = clean(tokens, False)
+        data = clean(tokens)
         start, nothing = torch.randn(2, clusters, 3), torch.zeros(2, clusters)
-        ids, centers, _, distances = lloyd(values, weights, squares, start, nothing, 1, False)
-        moved, _ = relocate(values, weights, squares, centers, ids, distances)
+        ids, centers, _, distances = lloyd(data, start, nothing, 1)
+        moved, _ = relocate(data, centers, ids, distances)
         assert torch.isfinite(moved).all()
 
 
 def test_sums_of_strided_tokens_are_those_of_contiguous_ones() -> None:
     tokens = torch.randn(2, 5, 40).transpose(1, 2)
-    values, weights, _ = clean(tokens, False)
+    values, weights, _ = clean(tokens)
     assert not values.is_contiguous()
     ids = torch.randint(0, 6, (2, 40))
     for got, want in zip(
@@ -149,11 +148,10 @@ def test_dead_clusters_are_revived() -> None:
     assert len(ids.unique()) == 6
 
 
-@pytest.mark.parametrize('metric', ['l2', 'cosine'])
-def test_rows_of_a_batch_are_independent(metric: str) -> None:
+def test_rows_of_a_batch_are_independent() -> None:
     frames = [torch.stack([blobs(s), blobs(s + 50)]) for s in (8, 9)]
-    both = StreamingKMeans(8, metric=metric)
-    alone = [StreamingKMeans(8, metric=metric) for _ in range(2)]
+    both = StreamingKMeans(8)
+    alone = [StreamingKMeans(8) for _ in range(2)]
     for frame in frames:
         ids = both.step(frame, ['front', 'rear'])
         for i, (name, one) in enumerate(zip(('front', 'rear'), alone, strict=True)):
@@ -195,9 +193,8 @@ def test_any_dtype_and_large_values(dtype: torch.dtype) -> None:
     ],
     ids=['equal', 'fewer than K', 'nan', 'inf', 'one token'],
 )
-@pytest.mark.parametrize('metric', ['l2', 'cosine'])
-def test_strange_tokens_never_give_nan(tokens: torch.Tensor, metric: str) -> None:
-    kmeans = StreamingKMeans(8, metric=metric)
+def test_strange_tokens_never_give_nan(tokens: torch.Tensor) -> None:
+    kmeans = StreamingKMeans(8)
     for _ in range(3):
         ids = kmeans.step(tokens)
     assert kmeans.centers is not None
@@ -229,7 +226,6 @@ def test_memory_does_not_grow() -> None:
         ({'n_clusters': 0}, 'n_clusters: expected 1 or more, got 0'),
         ({'n_clusters': 2, 'iterations': 0}, 'iterations'),
         ({'n_clusters': 2, 'decay': 1.0}, 'decay'),
-        ({'n_clusters': 2, 'metric': 'dot'}, "expected l2 or cosine, got 'dot'"),
     ],
 )
 def test_bad_options(options: dict, message: str) -> None:

@@ -13,13 +13,19 @@ import pytest
 import torch
 
 from ood_perception.engines import ENGINES, candidates, create_engine, onnx, openvino
-from ood_perception.engines.base import largest_difference, mean_difference
+from ood_perception.engines.base import run_at_ready_shape
 from ood_perception.engines.choices import cache_folder, network_key
-from ood_perception.engines.measure import EXACT_TOLERANCE, ROUNDED_TOLERANCE
+from ood_perception.engines.measure import (
+    EXACT_TOLERANCE,
+    ROUNDED_TOLERANCE,
+    largest_difference,
+    mean_difference,
+    probe_frame,
+    probe_frames,
+    prober,
+)
 from ood_perception.engines.openvino import OpenVINOEngine, int8_form
-from ood_perception.engines.probe import probe_frame, probe_frames, prober
-from ood_perception.engines.resizing import run_at_ready_shape
-from ood_perception.models.compact import build_compact
+from ood_perception.models.compact import Compact
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
 from small_models import SmallSegmentor
@@ -196,15 +202,13 @@ def test_signals_are_survived_after_openvino_has_forgotten_shapes() -> None:
 def test_openvino_needs_the_cpu() -> None:
     for name in ('openvino', 'openvino_int8', 'openvino_bf16', 'onnxruntime'):
         with pytest.raises(ValueError, match='meta'):
-            ENGINES[name](
-                build_compact(pretrained=False), torch.device('meta'), torch.float32, False
-            )
+            ENGINES[name](Compact(pretrained=False), torch.device('meta'), torch.float32, False)
 
 
 @torch.inference_mode()
 def test_int8_agrees_with_its_simulation_in_torch() -> None:
     torch.manual_seed(0)
-    network = build_compact().eval()
+    network = Compact().eval()
     engine = create_engine('openvino_int8', network, CPU, features=False)
     x = prober(network.spec, CPU)((1, 3, 64, 96))
     output = engine(x)
@@ -296,7 +300,7 @@ def test_a_cpu_does_not_know_the_precision_of_a_gpu() -> None:
 
 @torch.inference_mode()
 def test_features_are_never_rounded() -> None:
-    engine = create_engine('auto', build_compact(pretrained=False).eval(), CPU, features=True)
+    engine = create_engine('auto', Compact(pretrained=False).eval(), CPU, features=True)
     assert not {'openvino_int8', 'openvino_bf16'} & set(engine._order)
 
 
@@ -395,7 +399,7 @@ def test_probe_frames_are_real_and_have_the_shape_asked_for() -> None:
 @pytest.mark.parametrize('size', [(64, 96), (40, 48), (96, 64)])
 @torch.inference_mode()
 def test_images_of_a_size_that_is_not_ready_are_resized(size: tuple[int, int]) -> None:
-    model = build_compact().eval()
+    model = Compact().eval()
 
     class Ready(ENGINES['eager']):  # type: ignore[misc, valid-type]
         def shapes(self) -> list[tuple[int, int, int, int]]:

@@ -14,16 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ood_perception.engines import tensorrt_rtx
-from ood_perception.engines.export import export
-from ood_perception.engines.onnx import export_onnx
+from ood_perception.engines.export import MODULES, build_engine, export, target
+from ood_perception.engines.exporting import TupleOutput, export_onnx
 from ood_perception.engines.tensorrt import in_precision
-from ood_perception.engines.tuple_output import TupleOutput
 from ood_perception.models import create_model
 
 from small_models import UEM, SmallSegmentor
 
-INSTALLED = any(importlib.util.find_spec(name) for name in tensorrt_rtx.MODULES)
+INSTALLED = any(importlib.util.find_spec(name) for name in MODULES)
 needs_rtx = pytest.mark.skipif(not INSTALLED, reason='needs TensorRT for RTX: make tensorrt')
 
 
@@ -52,7 +50,7 @@ def test_an_engine_for_a_gpu_that_is_not_here(gpu: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize('gpu', ['sm_87', '89', 'none', 'H200'])
 def test_a_gpu_that_is_not_built_for_is_named_with_those_that_are(gpu: str) -> None:
     with pytest.raises(ValueError, match=f'sm_80.*{gpu}.*trtexec'):
-        tensorrt_rtx.target(gpu)
+        target(gpu)
 
 
 @needs_rtx
@@ -61,7 +59,7 @@ def test_a_file_that_is_cut_off_leaves_no_engine(tmp_path: Path) -> None:
     export_onnx(TupleOutput(SmallSegmentor().eval(), False), torch.zeros(1, 3, 32, 48), source)
     source.write_bytes(source.read_bytes()[:-500])
     with pytest.raises(ValueError, match=r'cannot read .*model\.onnx'):
-        tensorrt_rtx.build_engine(source, tmp_path / 'x', tensorrt_rtx.target('sm_89'))
+        build_engine(source, tmp_path / 'x', target('sm_89'))
     assert [file.name for file in tmp_path.iterdir()] == ['model.onnx']
 
 

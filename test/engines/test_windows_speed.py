@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ood_perception.models import create_model
-from ood_perception.models.fpn import FPN
+from ood_perception.models.heads import FPN
 from ood_perception.models.uem import STRIDE, WINDOW, WINDOWS
 
 SMALL = {'embed_dim': 24, 'num_heads': 2, 'channels': 8, 'mlp_hidden': 8, 'projector_hidden': (8,)}

@@ -18,8 +18,7 @@ from ood_perception.bags import writing
 from ood_perception.evaluation.datasets import DatasetError, open_dataset
 from ood_perception.evaluation.evaluator import Evaluator
 from ood_perception.evaluation.joining import Recording
-from ood_perception.evaluation.label_folder import LabelFolder
-from ood_perception.evaluation.labels import LabelValues, parse_values
+from ood_perception.evaluation.labels import LabelFolder, LabelValues, parse_values
 from ood_perception.evaluation.replay import evaluate_bag, predicted
 from ood_perception.result import Result
 

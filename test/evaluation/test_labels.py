@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from ood_perception.evaluation.breakdown import Breakdown
-from ood_perception.evaluation.datasets import DatasetError
 from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.joining import Recording
-from ood_perception.evaluation.label_folder import LabelFolder, parse_stamp
+from ood_perception.evaluation.labels import DatasetError, LabelFolder, parse_stamp
 from ood_perception.evaluation.replay import LiveRun, evaluate_bag, evaluate_live
 from ood_perception.result import Result
 

@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 
 from ood_perception import Pipeline
-from ood_perception.evaluation.photographs import FOLDER, panels
+from ood_perception.evaluation.pictures import PHOTOGRAPHS, photograph_panels
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 
 
 def test_every_photograph_has_a_label_a_credit_and_a_free_licence():
-    with (FOLDER / 'CREDITS.csv').open(newline='') as file:
+    with (PHOTOGRAPHS / 'CREDITS.csv').open(newline='') as file:
         rows = list(csv.DictReader(file))
-    assert {row['file'] for row in rows} == {path.name for path in FOLDER.glob('*.jpg')}
+    assert {row['file'] for row in rows} == {path.name for path in PHOTOGRAPHS.glob('*.jpg')}
     for row in rows:
-        label = cv2.imread(str((FOLDER / row['file']).with_suffix('.png')), 0)
-        assert label.shape == cv2.imread(str(FOLDER / row['file'])).shape[:2]
+        label = cv2.imread(str((PHOTOGRAPHS / row['file']).with_suffix('.png')), 0)
+        assert label.shape == cv2.imread(str(PHOTOGRAPHS / row['file'])).shape[:2]
         assert (label == 254).any()
         assert row['credit']
         assert row['licence'].startswith('CC BY ')
@@ -28,9 +28,9 @@ def test_every_photograph_has_a_label_a_credit_and_a_free_licence():
 
 def test_the_shipped_weights_see_what_is_unknown_on_them():
     pipeline = Pipeline.from_profile('compact', engine='eager')
-    found = panels(pipeline)
+    found = photograph_panels(pipeline)
     assert len(found) == 3
-    for (caption, picture), path in zip(found, sorted(FOLDER.glob('*.jpg')), strict=True):
+    for (caption, picture), path in zip(found, sorted(PHOTOGRAPHS.glob('*.jpg')), strict=True):
         assert 'CC BY' in caption
         assert picture.ndim == 3
         image = cv2.imread(str(path))[..., ::-1]

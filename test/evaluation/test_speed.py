@@ -39,7 +39,7 @@ def test_rows_of_a_real_pipeline(tmp_path: Path) -> None:
 def test_tables_fit_a_terminal_of_80_columns() -> None:
     from rich.console import Console
 
-    from ood_perception.cli.bench import STAGES, tables
+    from ood_perception.cli.machine import STAGES, tables
     from ood_perception.evaluation.speed import Row
 
     stages = dict.fromkeys(STAGES, 1234.5)

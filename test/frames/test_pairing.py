@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ood_perception.frames.pairing import KEPT, DepthPairing
-from ood_perception.frames.stamps import StampWatch
+from ood_perception.frames.stamps import KEPT, DepthPairing, StampWatch
 
 MS = 1_000_000
 

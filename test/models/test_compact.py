@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ood_perception.models.compact import (
     Compact,
     ContextBlock,
-    build_compact,
     halve,
     interleaved,
     resize_like,
@@ -30,7 +29,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope='module')
 def network() -> Compact:
     torch.manual_seed(0)
-    return build_compact().eval()
+    return Compact().eval()
 
 
 def test_spec_is_that_of_the_imagenet_weights(network: Compact) -> None:
@@ -139,7 +138,7 @@ def test_rows_of_a_batch_do_not_mix(network: Compact) -> None:
 
 
 def test_only_heads_learn_and_the_backbone_keeps_its_statistics() -> None:
-    network = build_compact(pretrained=False).train()
+    network = Compact(pretrained=False).train()
     assert not network.backbone.training
     assert network.fpn.training
     assert network.uem.training
@@ -152,7 +151,7 @@ def test_only_heads_learn_and_the_backbone_keeps_its_statistics() -> None:
 
 
 def test_every_head_parameter_gets_a_gradient() -> None:
-    network = build_compact(pretrained=False).train()
+    network = Compact(pretrained=False).train()
     output = network(torch.randn(2, 3, 64, 64))
     (output.ood.square().mean() + output.logits.square().mean()).backward()
     for name, parameter in network.named_parameters():
@@ -162,7 +161,7 @@ def test_every_head_parameter_gets_a_gradient() -> None:
 
 
 def test_heads_are_small_enough_to_ship() -> None:
-    state = build_compact(pretrained=False).state_dict()
+    state = Compact(pretrained=False).state_dict()
     optional = Compact.optional_keys
     heads: dict[str, Tensor] = {k: v for k, v in state.items() if not k.startswith(optional)}
     assert {k.split('.')[0] for k in heads} == {'fpn', 'uem'}
@@ -171,7 +170,7 @@ def test_heads_are_small_enough_to_ship() -> None:
 
 def test_number_of_classes_is_an_option() -> None:
     with torch.inference_mode():
-        output = build_compact(classes=4, pretrained=False).eval()(torch.randn(1, 3, 32, 32))
+        output = Compact(classes=4, pretrained=False).eval()(torch.randn(1, 3, 32, 32))
     assert output.logits is not None
     assert output.logits.shape[1] == 4
 

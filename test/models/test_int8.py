@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ood_perception.models.compact import BACKBONE, INT8_HEADS, build_compact
+from ood_perception.models.compact import BACKBONE, INT8_HEADS, Compact
 from ood_perception.models.efficientnet_lite import SameConv
 from ood_perception.models.int8 import (
     Int8Conv,
@@ -91,7 +91,7 @@ def test_ranges_of_another_backbone_are_refused() -> None:
 @torch.inference_mode()
 def test_what_the_compact_network_keeps_in_float32(seed: int) -> None:
     torch.manual_seed(seed)
-    network = build_compact().eval()
+    network = Compact().eval()
     for module in network.modules():  # as after a training: no statistics are those of the start
         if isinstance(module, nn.BatchNorm2d) and not module.running_mean.any():
             module.running_mean.normal_(0, 0.1)
@@ -122,7 +122,7 @@ def test_what_the_compact_network_keeps_in_float32(seed: int) -> None:
 
 
 def test_it_also_runs_where_gradients_are_recorded() -> None:
-    network = build_compact().eval()
+    network = Compact().eval()
     images = torch.rand(1, 3, 64, 96)
     twin = network.int8(images)
     with torch.no_grad():

@@ -10,7 +10,7 @@ from official_weights import assert_close, golden, uem_value
 
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.models import create_model
-from ood_perception.models.folding import fold
+from ood_perception.models.heads import fold
 from ood_perception.models.output import InputSpec
 from ood_perception.scores import log_likelihood_ratio
 

@@ -29,7 +29,7 @@ from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.report import write_report
 from ood_perception.frames.picture import encode
 from ood_perception.profile import Profile, StageConfig
-from ood_perception.scores.bank import TokenBank
+from ood_perception.scores.tokens import TokenBank
 from ood_simulation import ProvingGround
 
 PATIENCE = float(os.environ.get('OOD_TEST_PATIENCE', '1'))

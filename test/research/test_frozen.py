@@ -14,9 +14,9 @@ pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from torch.utils.data import DataLoader, Dataset
 
-from ood_perception.models.compact import build_compact
+from ood_perception.models.compact import Compact
+from ood_perception.training.data import loader
 from ood_perception.training.parts import normalise, split
-from ood_perception.training.stream import loader
 from research.compact_data import Samples, as_sample
 from research.frozen import Deep, FrozenFeatures, Shallow
 from research.paper_uem import PaperUemTask
@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope='module')
 def parts():
     torch.manual_seed(0)
-    model = build_compact(5, pretrained=False).eval()
+    model = Compact(5, pretrained=False).eval()
     generator = torch.Generator().manual_seed(1)
     for name, buffer in model.named_buffers():  # fresh statistics would leave little to compare
         if name.endswith('running_mean'):

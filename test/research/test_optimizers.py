@@ -14,8 +14,7 @@ from torch import nn
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.training.checkpointing import checkpoint_paths
-from ood_perception.training.optimizers import OPTIMIZERS, SCHEDULES, create_schedule
-from ood_perception.training.settings import TrainSettings
+from ood_perception.training.settings import OPTIMIZERS, SCHEDULES, TrainSettings, create_schedule
 from ood_perception.training.trainer import Trainer
 from research.optimizers import PaperSettings, is_matrix
 

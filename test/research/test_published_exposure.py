@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.objects import CutOuts
+from ood_perception.training.data import CutOuts
 from research.coco import Coco, open_objects
 from research.published_exposure import (
     RPL_SCALES,

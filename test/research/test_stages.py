@@ -97,7 +97,7 @@ def test_cached_features_are_those_of_the_backbone(tmp_path):
     cached = cache(tmp_path)
     sample = cached[(5, 3)]
     parts = model('uem_dd')
-    from ood_perception.training.stream import StreamSampler
+    from ood_perception.training.data import StreamSampler
 
     key = [k for batch in StreamSampler(12, 1, 0, stop=9) for k in batch][3]
     source = Squares()[key]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 
@@ -16,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from ood_perception.bags.sources import SourceError, open_source
 from ood_perception.frames.decode import decode
 from ood_perception.ros import process, qos
-from ood_perception.ros.image_message import ImageMessage
+from ood_perception.ros.image_topic import ImageMessage
 from ood_perception.ros.tools.camera import run_camera
 from ood_simulation import ProvingGround
 
@@ -46,14 +47,9 @@ def test_folder_raw(folder, ros_node, spin_until):
     got, infos = [], []
     ros_node.create_subscription(Image, '/front/image_raw', got.append, 20)
     ros_node.create_subscription(CameraInfo, '/front/camera_info', infos.append, 20)
+    source = dataclasses.replace(open_source(str(folder)), focal=50.0)
     thread, sent = send_in_thread(
-        str(folder),
-        namespace='/front',
-        rate=40.0,
-        frames=9,
-        loop=True,
-        frame_id='front',
-        focal=50.0,
+        source, namespace='/front', rate=40.0, frames=9, loop=True, frame_id='front'
     )
     assert spin_until(lambda: len(got) == 9 and len(infos) == 9 and not thread.is_alive())
     assert sent == [9]
@@ -129,9 +125,7 @@ def test_image_message_is_written_in_place(ros, encoding):
     message = ImageMessage(5, 7, encoding)
     values = np.random.default_rng(0).integers(0, 200, message.pixels.shape)
     pixels = values.astype(message.pixels.dtype)
-    assert message.fits(pixels)
-    assert not message.fits(pixels[:4])
-    sent = message.write(pixels)
+    sent = message.write(pixels, message.message.header)
     assert sent is message.message
     back = deserialize_message(serialize_message(sent), Image)
     assert bytes(back.data) == pixels.tobytes()

@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from ood_perception.frames import depth
 from ood_perception.frames.decode import BadImage
 from ood_perception.frames.geometry import Camera
-from ood_perception.ros.points import point_cloud
+from ood_perception.ros.detections import point_cloud
 
 CAMERA = Camera(100.0, 90.0, 31.5, 23.5)
 

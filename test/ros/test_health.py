@@ -13,8 +13,7 @@ pytest.importorskip('rclpy', reason='needs rclpy')
 from ood_perception.ros import fallback, health
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.fallback import Fallback, Step, steps
-from ood_perception.ros.health import Health, Level
-from ood_perception.ros.reporting import LoggingBridge, Reporter
+from ood_perception.ros.health import Health, Level, LoggingBridge, Reporter
 from ood_perception.ros.settings import Settings
 from ood_perception.ros.watchdog import Watchdog
 from ood_perception.ros.worker import Worker

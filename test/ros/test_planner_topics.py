@@ -27,7 +27,7 @@ from ood_perception.frames.decode import stamp_ns
 from ood_perception.profile import find_profile
 from ood_perception.result import Result
 from ood_perception.ros import detections
-from ood_perception.ros.planner_topics import PlannerTopics, label_info
+from ood_perception.ros.extra_topics import PlannerTopics, label_info
 from ood_perception.ros.settings import Settings
 
 SENSOR_DATA = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -21,7 +21,7 @@ from node_helpers import Client, image, pixels, rows
 from sensor_msgs.msg import CameraInfo
 
 from ood_perception.frames.decode import stamp_ns
-from ood_perception.frames.pairing import Match
+from ood_perception.frames.stamps import Match
 from ood_perception.result import Result
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame
 from ood_perception.ros.publishing import FramePublisher

@@ -21,7 +21,7 @@ import rclpy
 from node_helpers import PATIENCE, ROOT
 from node_helpers import write_profile as tiny
 
-from ood_perception.ros import parameter_files
+from ood_perception.ros import main as parameter_files
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:

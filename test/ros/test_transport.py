@@ -21,7 +21,7 @@ FRAMES, WIDTH, HEIGHT = 300, 1280, 720
 SENDER = f"""
 import sys, time
 from ood_perception.ros import process
-from ood_perception.ros.image_message import ImageMessage
+from ood_perception.ros.image_topic import ImageMessage
 process.prepare()
 import rclpy
 from ood_perception.ros import qos

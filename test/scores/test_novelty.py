@@ -12,14 +12,13 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from ood_perception.building import model_identity
 from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import Profile, ProfileError, ScoreConfig, StageConfig
 from ood_perception.scores import create_score
-from ood_perception.scores.bank import TokenBank
-from ood_perception.scores.coreset import thin
-from ood_perception.scores.identity import model_identity
 from ood_perception.scores.novelty import NoveltyScore
+from ood_perception.scores.tokens import TokenBank, thin
 
 
 def normal(seed: int) -> SegmentorOutput:

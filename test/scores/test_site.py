@@ -14,9 +14,9 @@ from ood_perception.models.output import SegmentorOutput
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import ImageConfig, Profile
 from ood_perception.scores import create_score
-from ood_perception.scores.coreset import projection
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.scores.site import SiteScore
+from ood_perception.scores.tokens import projection
 from ood_simulation import ProvingGround
 
 SIZE = (24, 40)

@@ -15,14 +15,12 @@ pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.labels import truth_of
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.likelihood_ratio import LikelihoodRatio
+from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.losses import llr_loss
 from ood_perception.training.parts import normalise
 from ood_perception.training.presets import PRESETS, find_preset, override
-from ood_perception.training.run import uem_task
 from ood_perception.training.trainer import Trainer
-from ood_perception.training.validation import Validation
+from ood_perception.training.uem import UemTask, Validation, llr_loss
 
 from training_samples import MODELS, SETTINGS, Squares, changed, model, stage, state
 
@@ -45,7 +43,7 @@ def test_parts_give_what_the_model_gives(name):
 def test_stage_2_trains_the_uem_only(name, tmp_path):
     parts = model(name)
     before = state(parts)
-    task = uem_task(parts, stage())
+    task = UemTask(parts, stage())
     Trainer(task, Squares(), SETTINGS, tmp_path).fit()
     moved = changed(before, state(parts))
     assert moved
@@ -58,7 +56,7 @@ def test_stage_2_trains_the_uem_only(name, tmp_path):
 
 def test_stage_2_loss_is_the_likelihood_ratio_loss():
     parts = model('uem_dd')
-    task = uem_task(parts, stage(unknown_weight=3.0))
+    task = UemTask(parts, stage(unknown_weight=3.0))
     batch = {k: v[None] for k, v in Squares()[(0, 1)].items() if k != 'name'}
     with torch.no_grad():
         maps = task.features(batch)
@@ -86,32 +84,30 @@ def test_the_loss_is_that_of_the_score_of_the_profile():
     with torch.no_grad():
         output = parts.model(normalise(batch['image'], parts.spec))
         for exact in (True, False):
-            task = uem_task(parts, stage(exact=exact))
+            task = UemTask(parts, stage(exact=exact))
             llr = LikelihoodRatio(exact)(output, target.shape[1:])
             wanted = llr_loss(llr, target)
             assert task(batch)['loss'].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize('stride', [1, 2])
-def test_small_unknown_objects_weigh_more_where_asked_for(stride):
+def test_small_unknown_objects_weigh_more_where_asked_for():
     parts = model('compact')
     batch = {k: v[None] for k, v in Squares()[(0, 1)].items() if k != 'name'}
     label = batch['label'].fill_(0)
     label[:, 4:8, 4:8] = 254  # 16 pixels of 64: weight 2
     label[:, 20:40, 20:40] = 254  # larger: weight 1
-    task = uem_task(parts, stage(unknown_weight=3, object_area=64, label_stride=stride))
+    task = UemTask(parts, stage(unknown_weight=3, object_area=64))
     known = label.numel() - 16 - 400
-    assert task.weigh(dict(batch)).item() == (known + 3 * (2 * 16 + 400)) / stride**2
+    assert task.weigh(dict(batch)).item() == known + 3 * (2 * 16 + 400)
     factors = torch.ones(label.shape)
     factors[:, 4:8, 4:8] = 2
-    plain = uem_task(parts, stage(unknown_weight=3, label_stride=stride))
+    plain = UemTask(parts, stage(unknown_weight=3))
     with torch.no_grad():
         assert task(batch)['loss'].item() != pytest.approx(plain(batch)['loss'].item(), rel=1e-3)
-        half = slice(stride // 2, None, stride)
         maps, target = task.features(batch), truth_of(task.label(batch))
         output = SegmentorOutput(logits=parts.logits(maps), ood=parts.ood(maps))
         llr = LikelihoodRatio()(output, target.shape[1:])
-        wanted = llr_loss(llr, target, unknown_weight=3, pixel_weight=factors[:, half, half])
+        wanted = llr_loss(llr, target, unknown_weight=3, pixel_weight=factors)
         assert task(batch)['loss'].item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
@@ -121,7 +117,7 @@ def test_a_uem_learns_the_white_square(tmp_path):
     validation = Validation(Squares(), limit=4, stride=1)
     with torch.inference_mode():
         before = validation(parts)
-    task = uem_task(parts, stage(), validation)
+    task = UemTask(parts, stage(), validation)
     after = Trainer(task, Squares(), settings, tmp_path).fit()
     assert after['ap'] > max(before['ap'] + 0.2, 0.6)
     assert set(after) >= {'ap', 'fpr95', 'auroc'}
@@ -157,8 +153,8 @@ def test_wrong_overrides_are_named(change, message):
 
 def test_the_loading_process_makes_the_targets():
     parts = model('compact')
-    options = {'unknown_weight': 3, 'object_area': 400, 'label_stride': 2}
-    task = uem_task(parts, stage(**options))
+    options = {'unknown_weight': 3, 'object_area': 400}
+    task = UemTask(parts, stage(**options))
     samples = [Squares()[(0, 1)], Squares()[(0, 2)]]
     made, raw = task.collate(samples), default_collate(samples)
     assert set(made) - set(raw) == {'target', 'pixel_weight', 'weight'}

@@ -5,105 +5,22 @@
 
 from __future__ import annotations
 
-import array
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-from rclpy.context import Context
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from ood_perception.bags.sources import Source, open_source
 from ood_perception.bags.writing import CAMERA_FRAME, pinhole
-from ood_perception.frames.picture import encode
 from ood_perception.ros import qos
-from ood_perception.ros.image_message import ImageMessage
-from ood_perception.ros.image_topic import heard
+from ood_perception.ros.image_topic import ImageTopic
 from ood_perception.ros.tools.session import SETTLE, flush, tool_node, wait_until
 
 TRANSPORTS = ('raw', 'compressed', 'both')
 DEFAULT_RATE = 30.0  # frames per second of a source that has no rate of its own
-
-
-class CameraPublisher:
-    """
-    The topics of one camera: image_raw, image_raw/compressed and camera_info.
-
-    Args:
-        transport: entry of `TRANSPORTS`.
-        focal: focal length in pixels for camera_info, 0 = the frame's width.
-        qos_name: entry of `qos.PROFILES`.
-
-    Raises:
-        ValueError: unknown transport or QoS, quality out of range.
-    """
-
-    def __init__(
-        self,
-        node: Node,
-        namespace: str = 'camera',
-        transport: str = 'raw',
-        frame_id: str = CAMERA_FRAME,
-        focal: float = 0.0,
-        quality: int = 90,
-        qos_name: str = 'reliable',
-    ) -> None:
-        if transport not in TRANSPORTS:
-            raise ValueError(f'transport: expected {", ".join(TRANSPORTS)}, got {transport!r}')
-        if not 1 <= quality <= 100:
-            raise ValueError(f'quality: expected 1..100, got {quality}')
-        self.node, self.frame_id, self.focal, self.quality = node, frame_id, focal, quality
-        profile = qos.profile(qos_name)
-        base = f'{namespace.rstrip("/")}/image_raw'
-        self.raw = (
-            node.create_publisher(Image, base, profile) if transport != 'compressed' else None
-        )
-        self.compressed = (
-            node.create_publisher(CompressedImage, f'{base}/compressed', profile)
-            if transport != 'raw'
-            else None
-        )
-        self.info = node.create_publisher(
-            CameraInfo, f'{namespace.rstrip("/")}/camera_info', profile
-        )
-        self._message: ImageMessage | None = None
-
-    @property
-    def image_subscribers(self) -> int:
-        """Subscribers of the image topics."""
-        return sum(p.get_subscription_count() for p in (self.raw, self.compressed) if p)
-
-    def send(self, image: np.ndarray, stamp_ns: int | None = None) -> Header:
-        """
-        Publish one frame on the topics that somebody listens to.
-
-        Args:
-            image: uint8 (H, W, 3) RGB.
-            stamp_ns: of the header, None = the node's clock.
-        """
-        header = Header(frame_id=self.frame_id)
-        if stamp_ns is None:
-            stamp_ns = self.node.get_clock().now().nanoseconds
-        header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 10**9)
-        if self.raw is not None and heard(self.raw):
-            if self._message is None or not self._message.fits(image):
-                self._message = ImageMessage(image.shape[0], image.shape[1], 'rgb8')
-            self.raw.publish(self._message.write(image, header))
-        if self.compressed is not None and heard(self.compressed):
-            self.compressed.publish(
-                CompressedImage(
-                    header=header,
-                    format='rgb8; jpeg compressed bgr8',
-                    data=array.array('B', encode(image, '.jpg', self.quality)),
-                )
-            )
-        matrices = pinhole(image.shape[0], image.shape[1], self.focal)
-        self.info.publish(CameraInfo(header=header, d=[0.0] * 5, **matrices))
-        return header
 
 
 def run_camera(
@@ -114,13 +31,15 @@ def run_camera(
     frames: int = 0,
     loop: bool = False,
     wait: float = 0.0,
-    context: Context | None = None,
+    transport: str = 'raw',
+    frame_id: str = CAMERA_FRAME,
+    quality: int = 90,
+    qos_name: str = 'reliable',
     stop: threading.Event | None = None,
     on_frame: Callable[[int], None] | None = None,
-    **options: Any,
 ) -> int:
     """
-    Publish a source until it ends.
+    Publish a source until it ends: image_raw, image_raw/compressed and camera_info.
 
     Args:
         source: a Source, or a text for `open_source`.
@@ -128,8 +47,12 @@ def run_camera(
         frames: most frames to send, 0 = all.
         wait: seconds to wait for a first subscriber to an image topic; with nobody there by then
             it begins all the same.
-        context: an initialised context, None for a fresh one.
-        options: further arguments of `CameraPublisher`.
+        transport: entry of `TRANSPORTS`.
+        quality: 1..100 of the JPEG.
+        qos_name: entry of `qos.PROFILES`.
+
+    Returns:
+        Frames that were sent.
 
     Raises:
         SourceError: the source cannot be opened.
@@ -137,34 +60,47 @@ def run_camera(
     """
     if rate < 0 or frames < 0 or wait < 0:
         raise ValueError(f'rate, frames, wait: expected 0 or more, got {rate}, {frames}, {wait}')
+    if transport not in TRANSPORTS:
+        raise ValueError(f'transport: expected {", ".join(TRANSPORTS)}, got {transport!r}')
+    if not 1 <= quality <= 100:
+        raise ValueError(f'quality: expected 1..100, got {quality}')
     source = open_source(source) if isinstance(source, str) else source
+    profile, base = qos.profile(qos_name), namespace.rstrip('/')
     stop = stop or threading.Event()
-    options.setdefault('focal', source.focal)
     period = 1.0 / (rate or source.rate or DEFAULT_RATE)
     paced = not source.live or rate > 0
     count = 0
-    with tool_node('ood_camera', context) as node:
-        camera = CameraPublisher(node, namespace, **options)
-        if wait and wait_until(lambda: camera.image_subscribers > 0, wait, stop):
+    with tool_node('ood_camera') as node:
+        raw = compressed = None
+        if transport != 'compressed':
+            raw = node.create_publisher(Image, f'{base}/image_raw', profile)
+        if transport != 'raw':
+            name = f'{base}/image_raw/compressed'
+            compressed = node.create_publisher(CompressedImage, name, profile)
+        topic = ImageTopic('rgb8', raw, compressed)
+        info = node.create_publisher(CameraInfo, f'{base}/camera_info', profile)
+        if wait and wait_until(lambda: topic.wanted, wait, stop):
             stop.wait(SETTLE)
         due = time.monotonic()
         for image in _frames(source, loop):
             if paced:
                 # A source that is too slow must not be chased by a burst of frames.
                 due = max(due, time.monotonic() - period)
-                if stop.wait(max(0.0, due - time.monotonic())):
-                    break
+                stop.wait(max(0.0, due - time.monotonic()))
                 due += period
             if stop.is_set():
                 break
-            camera.send(image)
+            header = Header(frame_id=frame_id, stamp=node.get_clock().now().to_msg())
+            topic.publish(header, image, quality)
+            matrices = pinhole(image.shape[0], image.shape[1], source.focal)
+            info.publish(CameraInfo(header=header, d=[0.0] * 5, **matrices))
             count += 1
             if on_frame is not None:
                 on_frame(count)
             if count == frames:
                 break
         if not stop.is_set():
-            flush((camera.raw, camera.compressed, camera.info))
+            flush((raw, compressed, info))
     return count
 
 

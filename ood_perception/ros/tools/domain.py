@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import socket
@@ -13,11 +14,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where a domain is only drawn
-    fcntl = None  # type: ignore[assignment]
 
 SAFE_DOMAINS = (*range(1, 102), *range(215, 233))
 """
@@ -44,27 +40,6 @@ def private_domain() -> Iterator[int]:
     Raises:
         NoFreeDomain: none is left.
     """
-    with _free_domain() as domain:
-        wanted = {
-            'ROS_DOMAIN_ID': str(domain),
-            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            # Humble knows only this one; later distributions warn about it.
-            **({'ROS_LOCALHOST_ONLY': '1'} if os.environ.get('ROS_DISTRO') == 'humble' else {}),
-        }
-        before = {name: os.environ.get(name) for name in wanted}
-        os.environ.update(wanted)
-        try:
-            yield domain
-        finally:
-            for name, old in before.items():
-                if old is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = old
-
-
-@contextlib.contextmanager
-def _free_domain() -> Iterator[int]:
     domains = list(SAFE_DOMAINS)
     random.SystemRandom().shuffle(domains)
     for domain in domains:
@@ -72,19 +47,34 @@ def _free_domain() -> Iterator[int]:
         if lock is None:
             continue
         with lock:
-            if _in_use(domain):
-                continue
-            yield domain
-            return
+            if not _in_use(domain):
+                with _environment(
+                    ROS_DOMAIN_ID=str(domain), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST'
+                ):
+                    yield domain
+                return
     raise NoFreeDomain(f'all {len(domains)} ROS domain ids are in use on this machine')
+
+
+@contextlib.contextmanager
+def _environment(**wanted: str) -> Iterator[None]:
+    if os.environ.get('ROS_DISTRO') == 'humble':  # later distributions warn about it
+        wanted['ROS_LOCALHOST_ONLY'] = '1'
+    before = {name: os.environ.pop(name, None) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            del os.environ[name]
+            if old is not None:
+                os.environ[name] = old
 
 
 def _lock(domain: int) -> Any:
     """Open file that is locked until it is closed, or None when another run has it."""
-    if fcntl is None:
-        return contextlib.nullcontext()
-    user = os.getuid()
-    path = Path(tempfile.gettempdir()) / f'ood_perception_{user}_domain_{domain}.lock'
+    name = f'ood_perception_{os.getuid()}_domain_{domain}.lock'
+    path = Path(tempfile.gettempdir()) / name
     try:
         file = path.open('w', encoding='ascii')
     except OSError:  # a temporary folder that cannot be written: the port alone decides

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ood_perception.bags import reading as bags
 from ood_perception.frames.decode import BadImage, decode, stamp_ns
@@ -89,9 +89,7 @@ def run_live(
         *parameters,
     ]
     recorded = output / 'recorded'
-    types = dict(OUTPUTS)
-    if info in played:
-        types[info] = 'sensor_msgs/msg/CameraInfo'
+    types = OUTPUTS | ({info: 'sensor_msgs/msg/CameraInfo'} if info in played else {})
     stop, ready = threading.Event(), threading.Event()
     with private_domain(), node_process(settings, raw, output / 'node.log') as process:
         failure: list[Exception] = []
@@ -142,8 +140,7 @@ def run_live(
         if died:
             raise LiveError(f'the node died while frames were sent\n{_tail(output / "node.log")}')
     run = LiveRun(recorded, sent[image_topic], time.monotonic() - begin, log=output / 'node.log')
-    _read_times(run, info, recorded)
-    _read_engine(run, recorded)
+    _read(run, info, recorded)
     return run
 
 
@@ -170,24 +167,22 @@ class _Turn:
         return min((self.counts.get(name, 0) for name in OUTPUTS), default=0)
 
 
-def _read_times(run: LiveRun, info: str, recorded: Path) -> None:
+def _read(run: LiveRun, info: str, recorded: Path) -> None:
+    """Take from the recorded bag when frames were sent and answered, and by which engine."""
     present = {topic.name for topic in bags.topics(recorded) if topic.count}
-    if info in present:
-        for received, message in bags.read_topic(recorded, info):
-            run.sent_ns[stamp_ns(message.header)] = received
+
+    def messages(topic: str) -> Iterable[tuple[int, Any]]:
+        return bags.read_topic(recorded, topic) if topic in present else ()
+
+    for received, message in messages(info):
+        run.sent_ns[stamp_ns(message.header)] = received
     for topic in (f'/{NODE}/heatmap', f'/{NODE}/instances'):
-        if topic in present:
-            for received, message in bags.read_topic(recorded, topic):
-                stamp = stamp_ns(message.header)
-                run.received_ns[stamp] = max(received, run.received_ns.get(stamp, 0))
+        for received, message in messages(topic):
+            stamp = stamp_ns(message.header)
+            run.received_ns[stamp] = max(received, run.received_ns.get(stamp, 0))
     if run.sent_ns and run.received_ns:
         run.seconds = (max(run.received_ns.values()) - min(run.sent_ns.values())) / 1e9
-
-
-def _read_engine(run: LiveRun, recorded: Path) -> None:
-    if '/diagnostics' not in {topic.name for topic in bags.topics(recorded) if topic.count}:
-        return
-    for _, message in bags.read_topic(recorded, '/diagnostics'):
+    for _, message in messages('/diagnostics'):
         for status in message.status:
             values = {item.key: item.value for item in status.values}
             if 'engine' in values:
@@ -199,10 +194,9 @@ def _frame_size(bag: str | Path, topic: str) -> tuple[int, int]:
     for _, message in bags.read_topic(bag, topic, problem=lambda _: None):
         try:
             height, width = decode(message).shape[:2]
+            return height, width
         except BadImage as error:  # the node leaves it out
             why = str(error)
-            continue
-        return height, width
     raise bags.BagError(f'{bag}: no image of {topic} could be used ({why})')
 
 
@@ -212,9 +206,7 @@ def node_process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a node with parameters ``name:=value`` on an image topic, and its log in a file."""
     command = [sys.executable, '-m', 'ood_perception.ros.main', '--ros-args']
-    command += ['-r', f'image:={image}']
-    for setting in settings:
-        command += ['-p', setting]
+    command += ['-r', f'image:={image}', *(word for s in settings for word in ('-p', s))]
     with log.open('wb') as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         try:

@@ -5,27 +5,26 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from ood_perception.bags import reading as bag
 from ood_perception.ros import qos
+from ood_perception.ros.image_topic import heard
 from ood_perception.ros.tools.session import SETTLE, flush, message_class, tool_node, wait_until
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[float, float], None]
-"""Is told the seconds of the bag that were played and its whole length in seconds."""
 
 
 def play(
@@ -39,9 +38,8 @@ def play(
     remap: dict[str, str] | None = None,
     wait_for: Sequence[str] = (),
     wait_timeout: float = 30.0,
-    context: Context | None = None,
     stop: threading.Event | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[float, float], None] | None = None,
     hold: Callable[[str], None] | None = None,
 ) -> dict[str, int]:
     """
@@ -55,7 +53,7 @@ def play(
         start: seconds of the bag to leave out.
         remap: recorded topic -> topic to publish to.
         wait_for: topics (as published) that must have a subscriber before the first message.
-        context: an initialised context, None for a fresh one.
+        on_progress: is told the seconds of the bag that were played and its length in seconds.
         hold: is called with the published topic before each message, and may wait.
 
     Returns:
@@ -71,9 +69,9 @@ def play(
         raise ValueError(f'clock, loop, start: expected 0 or more, got {clock}, {loop}, {start}')
     stop = stop or threading.Event()
     remap = remap or {}
-    with bag.Bag(path) as reader, tool_node('ood_play', context) as node:
-        if damage := getattr(reader, 'damage', ''):
-            log.warning('%s: %s', path, damage)
+    with bag.Bag(path) as reader, tool_node('ood_play') as node:
+        if reader.damage:
+            log.warning('%s: %s', path, reader.damage)
         connections = _choose(path, reader.connections, topics, remap)
         publishers = _publishers(node, connections, remap)
         connections = [c for c in connections if c.id in publishers]
@@ -84,8 +82,7 @@ def play(
             publisher = by_topic.get(node.resolve_topic_name(name))
             if publisher is None:
                 raise bag.BagError(f'wait for {name}: not played; played are {sorted(by_topic)}')
-            count = publisher.get_subscription_count
-            if not wait_until(lambda count=count: count() > 0, wait_timeout, stop):  # type: ignore[misc]
+            if not wait_until(functools.partial(heard, publisher), wait_timeout, stop):
                 if stop.is_set():
                     return dict.fromkeys(by_topic, 0)
                 raise bag.BagError(f'nobody subscribed to {name} within {wait_timeout:g} s')
@@ -98,10 +95,10 @@ def play(
         sent = dict.fromkeys(by_topic, 0)
         first = reader.start_time + round(start * 1e9)
         length = max(0.0, (reader.end_time - first) / 1e9)
-        runs = 0
-        while not stop.is_set() and (runs < loop or loop == 0):
+        for _ in range(loop) if loop else itertools.count():
+            if stop.is_set():
+                break
             pace = _Pace(first, rate, clock, clock_publisher, stop)
-            runs += 1
             stamp = first
             for connection, stamp, raw in reader.messages(connections=connections, start=first):
                 if not pace.wait(stamp):
@@ -115,15 +112,12 @@ def play(
                     on_progress((stamp - first) / 1e9, length)
             pace.tell(stamp)
             if not any(sent.values()) and not stop.is_set():
-                raise bag.BagError(_nothing(path, by_topic, start))
+                after = f' after the first {start:g} s' if start else ''
+                names = ', '.join(sorted(by_topic))
+                raise bag.BagError(f'{path}: no message to play{after} on {names}')
         if not stop.is_set():
             flush(publishers.values())
         return sent
-
-
-def _nothing(path: str | Path, topics: Iterable[str], start: float) -> str:
-    after = f' after the first {start:g} s' if start else ''
-    return f'{path}: no message to play{after} on {", ".join(sorted(topics))}'
 
 
 class _Pace:

@@ -9,6 +9,7 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ class _Recorder:
         self.store = bag.typestore()
         self.counts: dict[str, int] = dict.fromkeys(self.wanted, 0)
         self.given_up: set[str] = set()
-        self.lost: dict[str, int] = {}
+        self.lost: Counter[str] = Counter()
         self.received: queue.SimpleQueue[tuple[str, Any, int, bytes]] = queue.SimpleQueue()
         self.waiting = 0
         self.lock = threading.Lock()
@@ -103,7 +104,7 @@ class _Recorder:
     @property
     def complete(self) -> bool:
         """Whether every wanted topic is subscribed."""
-        return all(name in self.subscribed for name in self.wanted)
+        return self.subscribed.issuperset(self.wanted)
 
     def discover(self) -> None:
         """Subscribe to wanted topics that are known by now."""
@@ -139,7 +140,7 @@ class _Recorder:
         def keep(raw: bytes) -> None:
             with self.lock:
                 if self.waiting and self.waiting + len(raw) > BACKLOG:
-                    self.lost[name] = self.lost.get(name, 0) + 1
+                    self.lost[name] += 1
                     return
                 self.waiting += len(raw)
             self.received.put((name, connection, time.time_ns(), raw))
@@ -172,31 +173,25 @@ class _Recorder:
 def offered_qos(node: Node, topic: str) -> QoSProfile:
     """QoS that receives from every publisher of a topic: as reliable and lasting as all are."""
     offers = [info.qos_profile for info in node.get_publishers_info_by_topic(topic)]
-    best_effort = any(q.reliability == ReliabilityPolicy.BEST_EFFORT for q in offers) or not offers
-    latched = bool(offers) and all(
-        q.durability == DurabilityPolicy.TRANSIENT_LOCAL for q in offers
-    )
-    return qos.make(not best_effort, DEPTH, latched)
+    if not offers:
+        return qos.make(False, DEPTH)
+    reliable = all(q.reliability != ReliabilityPolicy.BEST_EFFORT for q in offers)
+    latched = all(q.durability == DurabilityPolicy.TRANSIENT_LOCAL for q in offers)
+    return qos.make(reliable, DEPTH, latched)
 
 
 def _stored(profile: QoSProfile) -> Any:
-    from rosbags.interfaces import (
-        Qos,
-        QosDurability,
-        QosHistory,
-        QosLiveliness,
-        QosReliability,
-        QosTime,
-    )
+    from rosbags import interfaces
 
-    return Qos(
-        history=QosHistory(profile.history.value),
+    never = interfaces.QosTime(2147483647, 4294967295)
+    return interfaces.Qos(
+        history=interfaces.QosHistory(profile.history.value),
         depth=profile.depth,
-        reliability=QosReliability(profile.reliability.value),
-        durability=QosDurability(profile.durability.value),
-        deadline=QosTime(2147483647, 4294967295),
-        lifespan=QosTime(2147483647, 4294967295),
-        liveliness=QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=QosTime(2147483647, 4294967295),
+        reliability=interfaces.QosReliability(profile.reliability.value),
+        durability=interfaces.QosDurability(profile.durability.value),
+        deadline=never,
+        lifespan=never,
+        liveliness=interfaces.QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=never,
         avoid_ros_namespace_conventions=False,
     )

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import time
 from ood_perception.diagnosis import ERROR, OK, WARN, Finding
 from ood_perception.diagnosis.middleware import check_transport
 
-TOPIC = '/ood_self_test/image'
+NAMESPACE = '/ood_self_test'
 DISCOVERY = 10.0  # seconds for the two processes to find each other
 
 
@@ -30,13 +29,15 @@ def transport_finding(width: int, height: int, rate: float, seconds: float) -> F
     from ood_perception.ros.tools.session import tool_node
 
     count = max(1, round(rate * seconds))
-    arrived: set[int] = set()
+    arrived: list[int] = []
     command = [sys.executable, '-m', 'ood_perception.ros.tools.self_test', str(width), str(height)]
     command += [str(rate), str(count)]
     with tool_node('ood_self_test') as node:
-        # the stamp's nanoseconds hold the number of the image
         node.create_subscription(
-            Image, TOPIC, lambda m: arrived.add(m.header.stamp.nanosec), qos.profile('best_effort')
+            Image,
+            f'{NAMESPACE}/image_raw',
+            lambda message: arrived.append(message.height),
+            qos.profile('best_effort'),
         )
         sender = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         try:
@@ -46,58 +47,36 @@ def transport_finding(width: int, height: int, rate: float, seconds: float) -> F
             text = 'the sending process hangs'
             return Finding('transport', ERROR, text, 'unset RMW_IMPLEMENTATION, and try again')
         time.sleep(0.3)
-    what = f'{len(arrived)} of {count} images of {width}x{height} at {rate:g} Hz arrived'
     if sender.returncode:
         last = (errors or '').strip().splitlines()[-1:] or ['no further text']
         return Finding('transport', ERROR, f'the sender failed: {last[0]}', 'see above')
+    what = f'{len(arrived)} of {count} images of {width}x{height} at {rate:g} Hz arrived'
     lost = count - len(arrived)
     if not lost:
         return Finding('transport', OK, what)
+    # What the middleware in use needs for large messages.
+    found = '; '.join(f.remedy for f in check_transport(0) if f.level != OK and f.remedy)
+    remedy = found or 'send smaller images, or fewer a second'
     return Finding(
         'transport',
         WARN if lost <= 0.05 * count else ERROR,
-        what,
-        f'{_remedy()}; or image_transport:=compressed; docs/troubleshooting.md says more',
+        what if arrived else f'{what}: discovery between two processes fails',
+        f'{remedy}; or image_transport:=compressed; docs/troubleshooting.md says more',
     )
 
 
-def _remedy() -> str:
-    """What the middleware in use needs for large messages."""
-    found = [f for f in check_transport(0) if f.level != OK and f.remedy]
-    return '; '.join(f.remedy for f in found) or 'send smaller images, or fewer a second'
-
-
-def send(width: int, height: int, rate: float, count: int) -> int:
-    """Publish numbered images once a subscriber is there; 0, or 2 when nobody subscribes."""
+def send(width: int, height: int, rate: float, count: int) -> None:
+    """Publish random images once a subscriber is there."""
     import numpy as np
-    from sensor_msgs.msg import Image
-    from std_msgs.msg import Header
 
-    from ood_perception.ros import qos
-    from ood_perception.ros.image_message import ImageMessage
-    from ood_perception.ros.tools.session import tool_node, wait_until
+    from ood_perception.bags.sources import Item, Source
+    from ood_perception.ros.tools.camera import run_camera
 
-    with tool_node('ood_self_test_sender') as node:
-        publisher = node.create_publisher(Image, TOPIC, qos.profile('default', 5))
-        if not wait_until(lambda: publisher.get_subscription_count() > 0, DISCOVERY, None):
-            print('nobody subscribes: discovery between two processes fails', file=sys.stderr)
-            return 2
-        time.sleep(0.5)
-        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        message = ImageMessage(height, width, 'rgb8')
-        begin = time.monotonic()
-        for number in range(count):
-            time.sleep(max(0.0, begin + number / rate - time.monotonic()))
-            header = Header()
-            header.stamp.nanosec = number
-            publisher.publish(message.write(pixels, header))
-        time.sleep(0.5)
-    return 0
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    items = [Item(str(number), str(number), pixels) for number in range(count)]
+    source = Source('self-test', rate, count, 0.0, False, lambda: iter(items))
+    run_camera(source, namespace=NAMESPACE, wait=DISCOVERY)
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description='Send images for the transport self-test.')
-    for name, kind in (('width', int), ('height', int), ('rate', float), ('count', int)):
-        parser.add_argument(name, type=kind)
-    given = parser.parse_args()
-    sys.exit(send(given.width, given.height, given.rate, given.count))
+    send(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

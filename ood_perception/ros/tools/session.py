@@ -30,18 +30,11 @@ before that one knows of it, and of the subscriber to one topic before that to i
 
 
 @contextlib.contextmanager
-def tool_node(name: str, context: Context | None = None) -> Iterator[Node]:
-    """
-    Node that lives as long as the `with` block, spun by a thread of its own.
-
-    Args:
-        context: an initialised one to be used, None for a fresh one.
-    """
+def tool_node(name: str) -> Iterator[Node]:
+    """Node that lives as long as the `with` block, spun by a thread of its own."""
     prepare()
-    own = context is None
-    context = context or Context()
-    if own:
-        rclpy.init(context=context)
+    context = Context()
+    rclpy.init(context=context)
     node = rclpy.create_node(f'{name}_{os.getpid()}', context=context)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
@@ -61,8 +54,7 @@ def tool_node(name: str, context: Context | None = None) -> Iterator[Node]:
         thread.join(timeout=5)
         executor.shutdown()
         node.destroy_node()
-        if own:
-            rclpy.try_shutdown(context=context)
+        rclpy.try_shutdown(context=context)
 
 
 def message_class(kind: str) -> Any:

@@ -31,10 +31,12 @@ PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>ood_perce
 <img src="stream" alt="waiting for the first picture"></html>"""
 
 
-class _Newest:
-    """The newest picture, and its number."""
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
+        super().__init__(('127.0.0.1', port), _Handler)
         self._changed = threading.Condition()
         self._number, self._data = 0, b''
 
@@ -44,19 +46,10 @@ class _Newest:
             self._changed.notify_all()
 
     def after(self, number: int, timeout: float) -> tuple[int, bytes]:
-        """Wait for a picture of a higher number; the same number when none came in time."""
+        """Wait for a picture of a higher number; the newest one when none came in time."""
         with self._changed:
             self._changed.wait_for(lambda: self._number > number, timeout)
             return self._number, self._data
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, port: int, newest: _Newest) -> None:
-        super().__init__(('127.0.0.1', port), _Handler)
-        self.newest = newest
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a browser that left."""
@@ -83,8 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         number = 0
         while True:
-            before = number
-            number, data = self.server.newest.after(before, 1.0)  # type: ignore[attr-defined]
+            number, data = self.server.after(number, 1.0)  # type: ignore[attr-defined]
             if data:  # also an old one, by which a browser that left is found out
                 head = f'--picture\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}'
                 self.wfile.write(head.encode() + b'\r\n\r\n' + data + b'\r\n')
@@ -107,14 +99,13 @@ def serve(topic: str = '/ood/overlay/compressed', port: int = 8080) -> Iterator[
     Raises:
         ValueError: the port cannot be used.
     """
-    newest = _Newest()
     try:
-        server = _Server(port, newest)
+        server = _Server(port)
     except (OSError, OverflowError) as error:
         raise ValueError(f'port {port} cannot be used ({error}); choose another one') from None
     with server, tool_node('ood_view') as node:
         node.create_subscription(
-            CompressedImage, topic, lambda m: newest.put(bytes(m.data)), qos.profile('latest')
+            CompressedImage, topic, lambda m: server.put(bytes(m.data)), qos.profile('latest')
         )
         thread = threading.Thread(target=server.serve_forever, name='ood view', daemon=True)
         thread.start()

@@ -1,10 +1,12 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""`ood bench`: how fast a profile runs on this machine, engine by engine."""
+"""A profile on this machine: `ood bench` times it, `ood export` writes it, `ood doctor` checks."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shlex
 import subprocess
@@ -14,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
 
-from ood_perception.cli.options import Device, ProfileName
+from ood_perception.cli.common import Device, ProfileName, parse_size
 
 if TYPE_CHECKING:
     from ood_perception.evaluation.speed import Row
@@ -50,10 +55,7 @@ def bench(
             done = subprocess.run(command, env={**os.environ, **limits}, check=False)
             raise typer.Exit(done.returncode)
     import numpy as np
-    from rich.console import Console
-    from rich.progress import track
 
-    from ood_perception.cli.progress import fail, parse_size
     from ood_perception.evaluation.speed import measure, write_rows
     from ood_perception.pipeline import Pipeline
     from ood_simulation.proving_ground import ProvingGround
@@ -70,10 +72,7 @@ def bench(
         width, height = parse_size(size)
         ground = ProvingGround(seed=seed, width=width, height=height)
         frames = [np.ascontiguousarray(ground.frame(i * 5).image) for i in range(20)]
-        try:
-            several = [Pipeline.from_profile(profile, device, name) for name in wanted]
-        except (ValueError, ImportError) as error:
-            raise fail(error) from None
+        several = [Pipeline.from_profile(profile, device, name) for name in wanted]
         rows += measure(several, frames, count, runs)
         for name, pipeline in zip(wanted, several, strict=True):
             for line in (f'{name}: {pipeline.engine.why}', *pipeline.notes):
@@ -97,8 +96,6 @@ def tables(rows: Sequence[Row], names: Sequence[str], profile: str) -> list[Any]
     Args:
         names: of the engines as they were asked for, one a row.
     """
-    from rich.table import Table
-
     plain: dict[str, Any] = {'box': None, 'padding': (0, 1, 0, 0), 'title_justify': 'left'}
     whole = Table(title=f'\n{profile}: milliseconds a batch (median)', **plain)
     stages = Table(title='\nmilliseconds by stage (median)', **plain)
@@ -122,3 +119,67 @@ def tables(rows: Sequence[Row], names: Sequence[str], profile: str) -> list[Any]
         )
         stages.add_row(engine, row.size, *(f'{row.stages.get(stage, 0):.1f}' for stage in STAGES))
     return [whole, stages]
+
+
+def export(
+    path: Annotated[Path, typer.Argument(help='File to write.')],
+    profile: ProfileName = 'compact',
+    format: Annotated[
+        str, typer.Option(help='onnx, pt2 (torch.export) or tensorrt-rtx (an engine for a GPU).')
+    ] = 'onnx',
+    gpu: Annotated[
+        str, typer.Option('--for', help='GPU of a tensorrt-rtx engine: sm_89, ..., current.')
+    ] = '',
+    size: Annotated[str, typer.Option(help='WIDTHxHEIGHT of the camera frames.')] = '640x480',
+    tolerance: Annotated[float, typer.Option(help='Largest relative difference to eager.')] = 1e-3,
+) -> None:
+    """Export the network of a profile and check the export against eager."""
+    from ood_perception.building import image_size, load_segmentor
+    from ood_perception.engines.export import export as export_model
+    from ood_perception.profile import Profile
+
+    loaded = Profile.load(profile)
+    segmentor = load_segmentor(loaded)
+    width, height = parse_size(size)
+    shape = image_size(loaded, segmentor, height, width)
+    gap = export_model(segmentor, shape, path, format, gpu)
+    what = 'the ONNX that it is built from differs' if gpu else 'differs'
+    typer.echo(f'{path}: {path.stat().st_size / 2**20:.1f} MB, {what} from eager by {gap:.1e}')
+    if gap > tolerance:
+        typer.echo(f'that is more than the tolerance {tolerance:.1e}', err=True)
+        raise typer.Exit(1)
+
+
+def doctor(
+    profile: Annotated[str, typer.Option(help='Profile that will run.')] = 'compact',
+    size: Annotated[str, typer.Option(help="The camera's WIDTHxHEIGHT.")] = '1280x720',
+    rate: Annotated[float, typer.Option(help="The camera's frames per second.")] = 30.0,
+    seconds: Annotated[float, typer.Option(help='Length of the transport test, 0 = none.')] = 3.0,
+    quick: Annotated[bool, typer.Option(help='Only look; try no engine and no import.')] = False,
+    as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> None:
+    """Check versions, device, engines, ROS, transport, clock, weights; exit 1 if one is broken."""
+    from ood_perception.diagnosis import ERROR, OK, cheap_checks, thorough_checks
+
+    width, height = parse_size(size)
+    findings = cheap_checks(profile, width * height * 3)
+    if not quick:
+        findings += thorough_checks(profile, (height, width))
+    ros = not any(f.name == 'ros' and f.level == ERROR for f in findings)
+    if seconds > 0 and ros:
+        from ood_perception.ros.tools.self_test import transport_finding
+
+        findings.append(transport_finding(width, height, rate, seconds))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(f) for f in findings], indent=2))
+    else:
+        console = Console(highlight=False)
+        marks = {'ok': '[green]ok   [/green]', 'warn': '[yellow]warn [/yellow]'}
+        for finding in findings:
+            mark = marks.get(finding.level, '[red]error[/red]')
+            console.print(f'{mark} [bold]{finding.name}[/bold]: {finding.text}')
+            if finding.remedy:
+                console.print(f'        -> {finding.remedy}')
+        bad = sum(f.level != OK for f in findings)
+        console.print(f'{len(findings)} checks, {bad} to look at')
+    raise typer.Exit(1 if any(f.level == ERROR for f in findings) else 0)

@@ -1,26 +1,88 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Progress bars and interruption of the commands that take a while."""
+"""What the commands share: options, errors in one line, progress bars, interruption."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from ood_perception.bags.sources import Source
 
 CONSOLE = Console(stderr=True, highlight=False)
+
+Device = Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')]
+IntensityRange = Annotated[
+    str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
+]
+ProfileName = Annotated[str, typer.Option(help='Name or path of a profile.')]
+Topic = Annotated[str, typer.Option(help="Image topic of a bag; '' = the only one.")]
+Storage = Annotated[str, typer.Option(help='mcap or sqlite3.')]
+
+
+class Commands(TyperGroup):
+    """Commands whose foreseeable errors end them with one line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was called."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # typer ends quietly when nobody reads on
+        except expected_errors() as error:
+            raise fail(one_line(error)) from None
+        except (ValueError, ImportError, RuntimeError) as error:
+            # Of PyTorch or typer itself is what else is a RuntimeError.
+            if isinstance(error, RuntimeError) and 'ood_perception' not in type(error).__module__:
+                raise
+            raise fail(error) from None
+
+
+def group(text: str) -> typer.Typer:
+    """Begin a group of commands, of which `text` is the help."""
+    return typer.Typer(cls=Commands, no_args_is_help=True, help=text)
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Errors of the outer world: files, disks, data bases, names. Each becomes one line."""
+    import sqlite3
+
+    from safetensors import SafetensorError
+
+    # Only what has loaded them can fail because of a name of ROS, or of a bag's data base.
+    loaded = (
+        ('rclpy.exceptions', 'NameValidationException'),
+        ('rclpy._rclpy_pybind11', 'RCLError'),
+        ('apsw', 'Error'),
+    )
+    more = [getattr(sys.modules[module], name) for module, name in loaded if module in sys.modules]
+    return OSError, sqlite3.Error, SafetensorError, *more
+
+
+def one_line(error: Exception) -> str:
+    """What happened, and to which file."""
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(n) for n in (error.filename, error.filename2) if n is not None]
+        return ': '.join([*names, error.strerror])
+    if type(error).__module__ == 'rclpy.exceptions':  # the name is on a line of its own
+        return ' '.join(str(error).rstrip(' ^\n').split())
+    if isinstance(error, ValueError):
+        return str(error)
+    text = f'{type(error).__name__}: {error}'.splitlines()[0]
+    return text.partition(', at /')[0]  # the line of ROS's source
 
 
 @contextlib.contextmanager
