@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-NO_CLASS = 255  # value of `Result.semantic` where the segmentor gives no class
-SURROUNDINGS = ('none', 'on_road', 'beside', 'in_air')  # of `Result.surroundings`
+NO_CLASS = 255
+"""Value of `Result.semantic` where the segmentor gives no class."""
+
+SURROUNDINGS = ('none', 'on_road', 'beside', 'in_air')
+"""Names of the codes in `Result.surroundings`."""
 
 
 @dataclass(slots=True)
@@ -20,19 +23,32 @@ class Result:
 
     Arrays are numpy arrays on the host, or torch tensors on the pipeline's device when the
     pipeline was called with ``as_tensors=True``. A field that was not asked for is None.
+
+    Attributes:
+        score: float32 (H, W), higher = more unknown, in the score's own unit (LLR: nats).
+        heatmap: uint8 (H, W), 0..255 = calibrated probability 0..1 of being unknown.
+        instances: uint16 (H, W), 0 = none, otherwise the id of the object that owns the pixel.
+        boxes: float32 (N, 4), XYXY pixels of the input image, one row an instance.
+        confidences: float32 (N,), 0..1, that the box holds an unknown object.
+        ids: int32 (N,), id of each row in `instances`; with tracking the same object keeps its id.
+        areas: int32 (N,), pixels of each instance.
+        mean_scores: float32 (N,), mean of `score` over each instance.
+        surroundings: uint8 (N,), index into `SURROUNDINGS`.
+        semantic: uint8 (H, W), class ids of the segmentor, 255 = none.
+        timings: milliseconds per stage.
     """
 
-    score: Any = None  # float32 (H, W), higher = more unknown, in its own unit (LLR: nats)
-    heatmap: Any = None  # uint8 (H, W), 0..255 = calibrated probability 0..1 of being unknown
-    instances: Any = None  # uint16 (H, W), 0 = none, otherwise the id of the pixel's object
-    boxes: Any = None  # float32 (N, 4), XYXY pixels of the input image, one row an instance
-    confidences: Any = None  # float32 (N,), 0..1, that the box holds an unknown object
-    ids: Any = None  # int32 (N,), of the rows in `instances`; with tracking, of an object for good
-    areas: Any = None  # int32 (N,), pixels of each instance
-    mean_scores: Any = None  # float32 (N,), mean of `score` over each instance
-    surroundings: Any = None  # uint8 (N,), index into `SURROUNDINGS`
-    semantic: Any = None  # uint8 (H, W), class ids of the segmentor, 255 = none
-    timings: dict[str, float] = field(default_factory=dict)  # milliseconds per stage
+    score: Any = None
+    heatmap: Any = None
+    instances: Any = None
+    boxes: Any = None
+    confidences: Any = None
+    ids: Any = None
+    areas: Any = None
+    mean_scores: Any = None
+    surroundings: Any = None
+    semantic: Any = None
+    timings: dict[str, float] = field(default_factory=dict)
 
     @property
     def box_scores(self) -> Any:
@@ -44,7 +60,9 @@ class FramesFailed(RuntimeError):
     """
     Some frames of a batch could not be processed, others could.
 
-    `results` and `errors` have one entry a frame, in order; one of the two is None.
+    Attributes:
+        results: one for each frame, in order; None where it failed.
+        errors: one for each frame, in order; None where it did not fail.
     """
 
     def __init__(
