@@ -39,16 +39,12 @@ from research.score_scenes import (
     compose,
     load_frames,
     load_objects,
-    middle,
     photographed,
     spoil,
 )
 
 Progress = Callable[[str, float], None]
 """Called with what is being made and the share done 0..1."""
-
-SIZE = 576, 432
-"""Width and height of the scenes: the size at which the profile `compact` looks for objects."""
 
 TRAINING_SEED = 400_000
 """
@@ -115,7 +111,7 @@ def make_scenes(
         held_out: make those for validation instead.
 
     Returns:
-        Scenes of `SIZE`.
+        Scenes of one size, that of the first frame, or 480x360.
 
     Raises:
         TrainingError: no frames or objects, or files that cannot be read.
@@ -129,7 +125,7 @@ def make_scenes(
         pasted, drives, spoilt = data.validation, -(-data.validation // FRAMES_PER_DRIVE), 0.0
         most = data.validation // 2
         first_seed = VALIDATION_SEED + data.seed
-    (width, height), frames, objects = SIZE, [], []
+    width, height, frames, objects = 480, 360, [], []
     if data.frames is not None and data.objects is not None:
         if held_out and data.leave_out:
             frames = load_frames(data.frames, only=data.leave_out)
@@ -141,7 +137,7 @@ def make_scenes(
                 f'{data.frames}: no frames {which} the sequence {data.leave_out!r}'
             )
         objects = load_objects(data.objects, held_out)
-        frames = [middle(frame, *SIZE) for frame in frames]
+        height, width = frames[0].shape[:2]
     else:
         pasted = 0
     rng = np.random.default_rng(first_seed)

@@ -36,12 +36,10 @@ from research.mask_validation import LEAST_AREA, match
 from research.score_scenes import Scene
 from research.small_networks import start_from, train_small
 
-SCALES = 0.3
+SCALES = 0.2
 """Standard deviation of the logarithm of the factor by which most examples are scaled."""
 SHIFT = 0.1
 """Share of the frame's sides by which examples are shifted at most."""
-VIEW = 2 / 3
-"""Share of the frame's sides that an example shows."""
 KEPT = 10
 """One of so many scenes is kept aside for the calibration of the scores."""
 CANDIDATES = 32
@@ -126,25 +124,20 @@ def detection_loss(output: Tensor, heat: Tensor, sides: Tensor, weight: Tensor) 
 
 
 def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Input and targets of a part of one scene, mirrored half of the time, scaled at random."""
+    """Input and targets of one scene, mirrored half of the time, scaled and shifted at random."""
     height, width = scene.labels.shape
-    rows, columns = (round(VIEW * side) for side in (height, width))
-    if cell_side(rows, columns) != cell_side(height, width):
-        rows, columns = height, width
     probability = torch.from_numpy(scene.probability.astype(np.float32))
     odds: np.ndarray = log_odds(probability[None])[0].numpy()
     scale = np.exp(rng.normal(0, SCALES)) if rng.random() < 0.6 else 1.0
     mirror = -scale if rng.random() < 0.5 else scale
     dx, dy = rng.uniform(-SHIFT, SHIFT, 2) * (width, height)
-    dx -= rng.uniform(0, 1) * (width - columns)
-    dy -= rng.uniform(0, 1) * (height - rows)
     x, y = (1 - mirror) * width / 2 + dx, (1 - scale) * height / 2 + dy
     # Pixel i is the square from i to i + 1 for boxes, and its centre at i for OpenCV.
     centred = (x + (mirror - 1) / 2, y + (scale - 1) / 2)
     odds = cv2.warpAffine(
         odds,
         np.array([[mirror, 0, centred[0]], [0, scale, centred[1]]]),
-        (columns, rows),
+        (width, height),
         borderMode=cv2.BORDER_REPLICATE,
     )
     # A calibration that is a little off must not matter.
@@ -152,10 +145,10 @@ def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Ten
     inputs = cell_odds(torch.sigmoid(4 * torch.from_numpy(moved))[None])[0]
     corners = scene.boxes(LEAST_AREA).reshape(-1, 2, 2) * (mirror, scale) + (x, y)
     corners = np.sort(corners, 1)
-    seen = corners.clip(0, (columns, rows))
+    seen = corners.clip(0, (width, height))
     share = np.prod(seen[:, 1] - seen[:, 0], 1) / np.prod(corners[:, 1] - corners[:, 0], 1)
     boxes = torch.from_numpy(seen[share > 0.4].reshape(-1, 4).astype(np.float32))
-    size = [side // STRIDE for side in inputs.shape[1:]]
+    size = [-(-side // STRIDE) for side in inputs.shape[1:]]
     return (inputs, *targets(boxes / cell_side(height, width), *size))
 
 

@@ -85,7 +85,6 @@ def train_small(
         seed=seed,
         checkpoint_every=max(1, steps),
         log_every=100,
-        workers=1,
         accelerator='cpu',
     )
     output.parent.mkdir(parents=True, exist_ok=True)

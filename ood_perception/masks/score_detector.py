@@ -5,8 +5,8 @@
 The score detector: a small network that finds objects in the calibrated score map.
 
 It sees only the log-odds of the calibrated probability, so it works with any score, and it is
-small enough for CPUs. The network is U-shaped; its output tells for each place, every 4 pixels,
-how likely it is the centre of an unknown object and how far away the object's sides are (after
+small enough for CPUs. The network is U-shaped; its output at 8 pixels tells for each place how
+likely it is the centre of an unknown object and how far away the object's sides are (after
 CenterNet, arXiv 1904.07850, and FCOS, arXiv 1904.01355).
 """
 
@@ -23,7 +23,7 @@ from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress
 from ood_perception.masks.layers import SmallNetwork, conv_bn_relu, fuse_conv_bn, log_odds
 from ood_perception.models.int8 import shipped_ranges
 
-CELL = 2
+CELL = 4
 """Pixels of the score map that make one cell of the network's input (at 480x360)."""
 FLOOR = 0.065
 """Probability of the network alone below which a box is none."""
@@ -36,7 +36,7 @@ WEIGHTS = 'package:light_prompts.safetensors'
 
 class ScoreDetector(SmallNetwork):
     """
-    The network: (B, 2, h, w) log-odds of `cell_odds` -> (B, 5, h / 2, w / 2); h and w are even.
+    The network: (B, 2, h, w) log-odds of `cell_odds` -> (B, 5, h / 2, w / 2).
 
     Channel 0 is the logit of an object's centre; channels 1-4 are the distances to the left, top,
     right and bottom side in cells, positive.
@@ -45,23 +45,21 @@ class ScoreDetector(SmallNetwork):
     def __init__(self, width: int = 16) -> None:
         super().__init__()
         widths = [width, 2 * width, 3 * width, 4 * width]
-        self.stem = conv_bn_relu(2 * STRIDE**2, widths[0])
+        self.stem = conv_bn_relu(2, widths[0])
         self.down = nn.ModuleList(
             nn.Sequential(conv_bn_relu(a, b, 2), conv_bn_relu(b, b))
             for a, b in itertools.pairwise(widths)
         )
         self.lateral = nn.ModuleList(nn.Conv2d(c, widths[1], 1) for c in widths[1:])
-        self.coarse = nn.Conv2d(widths[1], widths[0], 1)
-        self.fine = nn.Conv2d(widths[0], widths[0], 1)
-        self.smooth = conv_bn_relu(widths[0], widths[0])
-        self.head = nn.Conv2d(widths[0], 5, 1)
+        self.smooth = conv_bn_relu(widths[1], widths[1])
+        self.head = nn.Conv2d(widths[1], 5, 1)
         assert self.head.bias is not None
         # A centre is rare: start from a probability of 2 %, as focal losses want it.
         self.head.bias.data = torch.tensor([-4.0, 0.0, 0.0, 0.0, 0.0])
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
-        fine = x = self.stem(F.pixel_unshuffle(x, STRIDE))
+        x = self.stem(x)
         levels = []
         for stage in self.down:
             x = stage(x)
@@ -69,8 +67,7 @@ class ScoreDetector(SmallNetwork):
         top = self.lateral[-1](levels[-1])
         for lateral, level in zip(self.lateral[-2::-1], levels[-2::-1], strict=True):
             top = lateral(level) + F.interpolate(top, level.shape[2:], mode='nearest')
-        top = F.interpolate(self.coarse(top), fine.shape[2:], mode='nearest')
-        out = self.head(self.smooth(F.relu(self.fine(fine) + top)))
+        out = self.head(self.smooth(top))
         return torch.cat([out[:, :1], F.softplus(out[:, 1:]) * 4], 1)
 
 
@@ -87,17 +84,16 @@ def cell_odds(probability: Tensor) -> Tensor:
         probability: float32 (B, H, W), 0..1; NaN counts as 0.
 
     Returns:
-        float32 (B, 2, h, w): mean and maximum over each cell of log(p / (1 - p)) / 4, within
-        -2..2. The cell is that of `cell_side`; incomplete ones at the right and bottom count as
-        whole ones, and those that h and w need to be even are -2.
+        float32 (B, 2, ceil(H / cell), ceil(W / cell)): mean and maximum over each cell of
+        log(p / (1 - p)) / 4, within -2..2. The cell is that of `cell_side`; incomplete ones at
+        the right and bottom count as whole ones.
 
     """
     cell = cell_side(*probability.shape[1:])
     odds = log_odds(probability)[:, None]
     mean = F.avg_pool2d(odds, cell, cell, ceil_mode=True)
     peak = F.max_pool2d(odds, cell, cell, ceil_mode=True)
-    both = torch.cat([mean, peak], 1)
-    return F.pad(both, (0, -both.shape[3] % STRIDE, 0, -both.shape[2] % STRIDE), value=-2.0)
+    return torch.cat([mean, peak], 1)
 
 
 def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -150,7 +146,7 @@ def largest_inside(odds: Tensor, boxes: Tensor) -> Tensor:
     Largest probability in each box.
 
     Args:
-        odds: float32 (B, 2, h, w), as `cell_odds` gives it or pooled.
+        odds: float32 (B, 2, h, w) of `cell_odds`.
         boxes: float32 (B, K, 4) XYXY in cells; a cell counts where the box covers any of it.
 
     Returns:
@@ -222,9 +218,7 @@ class ScoreDetectorPrompts(nn.Module):
         odds = cell_odds(probability).contiguous(memory_format=torch.channels_last)
         floor = min(FLOOR, self.threshold)
         found = propose(self.network(odds), height, width, self.slots, 4 * self.slots, floor)
-        # Blocks of cells are exact enough to look into boxes, and fewer.
-        blocks = F.max_pool2d(odds, STRIDE)
-        peak = largest_inside(blocks, found.boxes / (cell_side(height, width) * STRIDE))
+        peak = largest_inside(odds, found.boxes / cell_side(height, width))
         valid = found.valid & (probability.amax((1, 2)) >= self.seed)[:, None]
         either = 1 - (1 - found.confidences) * (1 - peak)
         valid &= either >= self.threshold

@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 def networks():
     """The shipped networks, each with inputs of the sizes that it meets."""
     prompts, masks = create_prompts('score_detector'), create_mask_model('compact')
-    odds = [torch.randn(n, 2, h, w) for n, h, w in ((1, 88, 116), (3, 60, 46), (1, 8, 10))]
+    odds = [torch.randn(n, 2, h, w) for n, h, w in ((1, 87, 116), (3, 60, 45), (1, 8, 9))]
     crops = [torch.randn(n, 5, 96, 96) for n in (1, 4)]
     return [(prompts.network, odds), (masks.head, crops)]
 

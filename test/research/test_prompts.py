@@ -108,13 +108,13 @@ def test_examples_are_mirrored_scaled_and_shifted_with_their_boxes(times):
     odds = np.where(labels == 1, 0.98, 0.02).astype('f2')
     one = Scene(np.zeros((height, width, 3), np.uint8), labels, odds)
     # at 768 lines the cells are larger, as they are when boxes are proposed
-    cell = {1: 2, 8: 4}[times]
+    cell = {1: 4, 8: 9}[times]
     assert cell_side(height, width) == cell
     places, areas = set(), set()
     for seed in range(12):
         inputs, heat, sides, weight = example(one, np.random.default_rng(seed))
         assert inputs.shape == (2, math.ceil(height / cell), math.ceil(width / cell))
-        assert heat.shape == tuple(side // STRIDE for side in inputs.shape[1:])
+        assert heat.shape == tuple(math.ceil(side / 2) for side in inputs.shape[1:])
         ((y, x),) = (heat == 1).nonzero().tolist()
         assert weight[y, x] == 1
         centre = torch.tensor([x, y, x, y]) * STRIDE + STRIDE / 2
@@ -130,19 +130,16 @@ def test_examples_are_mirrored_scaled_and_shifted_with_their_boxes(times):
 
 
 def test_cells_hold_mean_and_peak_of_the_odds():
-    probability = torch.full((1, 5, 7), 0.5)
-    probability[0, 0, 2:3] = 0.9
+    probability = torch.full((1, 9, 14), 0.5)
+    probability[0, 0:2, 6:8] = 0.9
     inputs = cell_odds(probability)
-    assert inputs.shape == (1, 2, 4, 4)  # three rows of cells, and one that makes them even
+    assert inputs.shape == (1, 2, 3, 4)
     odds = float(np.log(9)) / 4
-    expected = torch.zeros(2, 4, 4)
-    expected[0, 0, 1], expected[1, 0, 1], expected[:, 3] = odds / 4, odds, -2.0
+    expected = torch.zeros(2, 3, 4)
+    expected[0, 0, 1], expected[1, 0, 1] = odds / 4, odds
     torch.testing.assert_close(inputs[0], expected)
-    nothing = cell_odds(torch.full((1, 700, 711), float('nan')))  # cells of 4 pixels
-    assert nothing.shape == (1, 2, 176, 178)
-    torch.testing.assert_close(
-        nothing[..., :175, :], torch.full((1, 2, 175, 178), float(nothing[0, 0, 0, 0]))
-    )
+    nothing = cell_odds(torch.full((1, 700, 711), float('nan')))  # cells of 8 pixels
+    torch.testing.assert_close(nothing, torch.full((1, 2, 88, 89), float(nothing.min())))
 
 
 def test_scores_are_calibrated_in_order(tmp_path):
