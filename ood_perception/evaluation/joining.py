@@ -85,9 +85,7 @@ class Recording:
 
     def finish(self, problems: Counter[str]) -> None:
         """Name what did not match, once all images were seen."""
-        self.values.finish(problems)
-        if self.labels is not None:
-            self.labels.finish(problems)
+        (self.labels or self.values).finish(problems)  # a folder finishes the values they share
 
 
 def grouped(
