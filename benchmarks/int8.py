@@ -70,8 +70,8 @@ class Frames:
 FLOAT32 = ('conv_stem', 'blocks.0.')
 """Layers that --ranges leaves out: on their map of stride 2 the smallest things are found."""
 
-ANSWERS = {'head', 'out'}
-"""Last layers of the small networks, which stay in float32, too."""
+ANSWER = 'out'
+"""Last layer of the mask head, which stays in float32, too."""
 
 PHOTOGRAPHS = ('idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context')
 """Folders that --ranges also takes frames of: indoors, night, lens casts."""
@@ -118,15 +118,10 @@ def write_ranges(path: Path, model: Any, images: list[np.ndarray], prepare: Any)
     for profile in ('compact', 'compact_free'):
         pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
         assert pipeline.outliner is not None
-        parts = {
-            'light_prompts': pipeline.outliner.prompts.network,  # type: ignore[attr-defined]
-            'mask_head': pipeline.outliner.mask_model.head,  # type: ignore[attr-defined]
-        }
-        for name, network in parts.items():
-            weights = f'package:{name}{"_free" * (profile == "compact_free")}.safetensors'
-            ranges[weights] = observed_ranges(
-                network, images, lambda layer: layer not in ANSWERS, pipeline
-            )
+        head = pipeline.outliner.mask_model.head  # type: ignore[attr-defined]
+        inner = [layer for layer, _ in head.named_modules() if layer != ANSWER]
+        weights = f'package:mask_head{"_free" * (profile == "compact_free")}.safetensors'
+        ranges[weights] = observed_ranges(head, images, inner.__contains__, pipeline)
     rounded = {
         weights: {name: [round(value, 4) for value in pair] for name, pair in found.items()}
         for weights, found in ranges.items()

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
 from ood_perception.masks.layers import SmallNetwork, conv_bn_relu, fuse_conv_bn, log_odds
-from ood_perception.models.int8 import shipped_ranges
 
 CELL = 4
 """Pixels of the score map that make one cell of the network's input (at 480x360)."""
@@ -200,7 +199,6 @@ class ScoreDetectorPrompts(nn.Module):
         if weights:
             load_exactly(network, weights)
         self.network = fuse_conv_bn(network)
-        self.network.ranges = shipped_ranges(weights)
         self.eval()
 
     @torch.no_grad()

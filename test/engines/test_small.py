@@ -43,10 +43,9 @@ def test_answers_are_those_of_pytorch_at_every_size(which):
     assert len(engine._ready) == len({x.shape[1:] for x in inputs})
 
 
-@pytest.mark.parametrize('which', [0, 1], ids=['score detector', 'mask head'])
 @torch.inference_mode()
-def test_in_int8_answers_are_near_those_of_pytorch_or_the_same(which):
-    network, inputs = networks()[which]
+def test_in_int8_answers_are_near_those_of_pytorch_or_the_same():
+    network, inputs = networks()[1]
     rounded = quantised(network, observed_ranges(network, inputs, network.ranges.__contains__))
     engine = SmallEngine(network, int8=rounded)
     found, wanted = engine(inputs[0]), network(inputs[0])

@@ -16,7 +16,7 @@ import pytest
 from ood_perception.evaluation.breakdown import Breakdown
 from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.joining import Recording
-from ood_perception.evaluation.labels import DatasetError, LabelFolder, parse_stamp
+from ood_perception.evaluation.labels import DatasetError, LabelFolder, LabelValues, parse_stamp
 from ood_perception.evaluation.replay import LiveRun, evaluate_bag, evaluate_live
 from ood_perception.result import Result
 
@@ -84,6 +84,18 @@ def test_a_folder_gives_the_figures_of_the_topics(shots, plain, tmp_path):
     )
     assert live.problems == {}
     assert live.summary['ap'] == wanted.summary['ap']
+
+
+def test_a_value_without_a_meaning_is_counted_once(shots, plain, tmp_path):
+    foreign = np.where(shots[0].anomaly == 0, 7, shots[0].anomaly).astype(np.uint8)
+    (tmp_path / 'labels').mkdir()
+    for shot in shots:
+        cv2.imwrite(str(tmp_path / 'labels' / f'{stamp_of(shot)}.png'), foreign)
+    values = LabelValues()
+    recording = Recording(plain, labels=LabelFolder(tmp_path / 'labels', values), values=values)
+    problems = evaluate_bag(Brightness(), recording).problems
+    (text,) = [text for text in problems if text.startswith('label value 7 (')]
+    assert problems[text] == len(shots)
 
 
 def test_stamps_that_do_not_match_are_counted_and_named(shots, plain, tmp_path):
