@@ -18,6 +18,7 @@ from ood_perception.checkpoints.converting import convert_file
 from ood_perception.checkpoints.store import catalogue
 from ood_perception.cli.weights import app
 from ood_perception.models import create_model, registry
+from ood_perception.models.encoder_decoder import EncoderDecoder
 from ood_perception.profile import Profile, profile_names
 
 RUN = CliRunner()
@@ -25,14 +26,11 @@ CASE = golden('internimage_heads_small.pt')['upernet']
 
 
 def small(**options):
-    return registry.partial(
-        registry._internimage,
-        'l',
-        'upernet',
-        **CASE['backbone_cfg'],
-        head_channels=CASE['head']['channels'],
-        aux_channels=CASE['aux']['channels'],
-    )(**options)
+    channels = {
+        'head_channels': CASE['head']['channels'],
+        'aux_channels': CASE['aux']['channels'],
+    }
+    return EncoderDecoder('l', 'upernet', **CASE['backbone_cfg'], **channels, **options)
 
 
 @pytest.fixture
