@@ -15,7 +15,8 @@ Mean F1 is S2M's: at thresholds 0, 0.01 .. 1 the F1 of each image, averaged over
 the union of masks the thresholds apply to the fused scores as they are; for the score map itself
 they run from its least to its largest value over the whole set (S2M, eq. 8). Columns: mean_f1 over
 all thresholds, best_f1 at the one threshold that is best for the whole set, image_f1 at the
-threshold that is best for each image (nobody could choose it). Small objects are COCO's, below
+threshold that is best for each image (nobody could choose it). The prompts `truth` are the true
+boxes: what any better prompts could gain at most. Small objects are COCO's, below
 32 x 32 pixels of area; `found` counts by sIoU >= 0.25, the recalls by IoU >= --least. The
 mask_model `threshold` has no prompts: its objects are the components of {score > that threshold}.
 """
@@ -40,8 +41,9 @@ from s2m_metrics import THRESHOLDS, S2MMetrics
 from table import append
 
 from ood_perception.masks import create_mask_model, create_prompts, fuse
+from ood_perception.masks.boxes import Boxes
 from ood_perception.masks.fusion import Instances
-from research.mask_validation import Tally
+from research.mask_validation import LEAST_AREA, Tally
 from research.score_scenes import (
     Scene,
     compose,
@@ -49,6 +51,9 @@ from research.score_scenes import (
     load_objects,
     spoil,
 )
+
+TRUTH = 'truth'
+"""Name of the true boxes among the prompts."""
 
 FIELDS = (
     'source', 'profile', 'prompts', 'mask_model', 'scenes', 'objects', 'found', 'box_recall',
@@ -166,9 +171,16 @@ def union_map(masks: torch.Tensor, confidences: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def true_boxes(scene: Scene) -> Boxes:
+    """Prompts around the objects that are asked for, see `TRUTH`."""
+    boxes = torch.from_numpy(scene.boxes(LEAST_AREA))[None]
+    sure = torch.ones(boxes.shape[:2])
+    return Boxes(boxes, sure, sure.bool())
+
+
 def measure(data: list[Sample], prompts: str, mask_model: str, args: Any) -> dict[str, float]:
     """Run one pair over the scenes."""
-    propose = create_prompts(prompts, **args.prompt_options)
+    propose = None if prompts == TRUTH else create_prompts(prompts, **args.prompt_options)
     outline = create_mask_model(mask_model, **args.mask_model_options)
     spent = np.zeros(3)
     tally, maps = Tally(args.least), []
@@ -176,7 +188,7 @@ def measure(data: list[Sample], prompts: str, mask_model: str, args: Any) -> dic
         image = torch.from_numpy(sample.scene.image).permute(2, 0, 1)
         s, p = torch.from_numpy(sample.score), torch.from_numpy(sample.scene.probability)
         marks = [time.process_time()]
-        boxes = propose(s[None], p[None])
+        boxes = propose(s[None], p[None]) if propose else true_boxes(sample.scene)
         slots = boxes.valid[0]
         marks.append(time.process_time())
         (logits,) = outline(image[None], p[None], boxes.boxes[:, slots])
