@@ -166,15 +166,15 @@ def main() -> None:
     train = open_frames(f'camvid:{args.data / "camvid_train"}', 'train')
     others = [i for i, path in enumerate(train.images) if not path.name.startswith(DRIVE)]
     step = max(1, len(others) // args.calibration)
-    arrays = [prepare(train.load(i)[0]) for i in others[::step][: args.calibration]]
+    images = [train.load(i)[0] for i in others[::step][: args.calibration]]
     if args.ranges:
-        images = [train.load(i)[0] for i in others[::step][: args.calibration]]
         images += [image for image, _ in proving_ground(0, args.calibration // 2, frames=1)]
         for folder in PHOTOGRAPHS:
             found = [p.image for p in read_index(args.data / folder) if p.split == 'train']
             images += [read_image(path) for path in found[:: len(found) // args.calibration + 1]]
         write_ranges(args.ranges, model, images, prepare)
         return
+    arrays = [prepare(image) for image in images]
     sets = {'pasted': pasted(args.data), 'proving ground': proving_ground(100_000, 30)}
     samples = {name: list(made)[:: args.every] for name, made in sets.items()}
     sessions: dict[str, Run] = {}

@@ -86,23 +86,26 @@ class SmallEngine(nn.Module):
 
     def _prepare(self, row: Tensor) -> Requests | None:
         """Convert, compile and check for the size of a row (1, ...); None where it cannot be."""
-        requests = None
-        for network in (*self._int8, self.network):
-            try:
-                requests = self._checked(network, row)
-                break
-            except Exception as error:
-                if network is self.network:
-                    self._give_up(error)
-                    return None
-                name = type(self.network).__name__
-                log.info('%s runs in float32, not in int8: %s', name, first_line(error))
-        assert requests is not None
+        try:
+            requests = self._agreeing(row)
+        except Exception as error:
+            self._give_up(error)
+            return None
         while len(self._ready) >= MAX_COMPILED:
             del self._ready[next(iter(self._ready))]
         # Only now: a request that the check still runs is busy for the frames of another thread.
         self._ready[tuple(row.shape[1:])] = requests
         return requests
+
+    def _agreeing(self, row: Tensor) -> Requests:
+        """Requests of the rounded form, or else of the network itself, for the size of a row."""
+        for rounded in self._int8:
+            try:
+                return self._checked(rounded, row)
+            except Exception as error:
+                name = type(self.network).__name__
+                log.info('%s runs in float32, not in int8: %s', name, first_line(error))
+        return self._checked(self.network, row)
 
     def _checked(self, network: nn.Module, row: Tensor) -> Requests:
         """Requests of a network for the size of a row; an error where its answers differ."""

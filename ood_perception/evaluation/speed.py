@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ood_perception.host_cpu import instruction_sets
+from ood_perception.host_cpu import cpuinfo, instruction_sets
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
@@ -127,11 +127,7 @@ def device_name(device: torch.device) -> str:
     """Name of the GPU, or of the processor and how many threads torch uses on it."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    info = Path('/proc/cpuinfo')
-    if info.is_file():
-        lines = [x for x in info.read_text().splitlines() if x.startswith('model name')]
-        name = lines[0].split(':', 1)[1].strip() if lines else name
+    name = cpuinfo('model name') or platform.processor() or platform.machine()
     return f'{name}, {torch.get_num_threads()} threads'
 
 
