@@ -72,11 +72,10 @@ class Rig:
         self.publishers = [node.create_publisher(Image, f'/{c}/image_raw', 1) for c in cameras]
         self.messages = []
         for camera in cameras:
-            small = rng.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8)
-            pixels = np.kron(small, np.ones((16, 16, 1), np.uint8))
-            h, w = pixels.shape[:2]
+            small = rng.integers(0, 256, (-(-height // 16), -(-width // 16), 3), dtype=np.uint8)
+            pixels = np.kron(small, np.ones((16, 16, 1), np.uint8))[:height, :width]
             data = array.array('B', pixels.tobytes())
-            message = Image(height=h, width=w, encoding='rgb8', step=w * 3, data=data)
+            message = Image(height=height, width=width, encoding='rgb8', step=width * 3, data=data)
             message.header.frame_id = camera
             self.messages.append(message)
             node.create_subscription(Image, f'/{name}/{camera}/heatmap', self._listen, 5)
