@@ -188,7 +188,7 @@ def measure(data: list[Sample], prompts: str, mask_model: str, args: Any) -> dic
         image = torch.from_numpy(sample.scene.image).permute(2, 0, 1)
         s, p = torch.from_numpy(sample.score), torch.from_numpy(sample.scene.probability)
         marks = [time.process_time()]
-        boxes = propose(s[None], p[None]) if propose else true_boxes(sample.scene)
+        boxes = propose(image[None], s[None], p[None]) if propose else true_boxes(sample.scene)
         slots = boxes.valid[0]
         marks.append(time.process_time())
         (logits,) = outline(image[None], p[None], boxes.boxes[:, slots])

@@ -103,7 +103,7 @@ NETWORKS: dict[str, Callable[[], Case]] = {
     'compact': lambda: segmentor('compact', (432, 576)),
     'score_detector': lambda: (
         create_prompts('score_detector').network,  # type: ignore[attr-defined]
-        (torch.randn(1, 2, 90, 120),),
+        (torch.randn(1, 4, 432, 576),),
     ),
     'mask_head': lambda: (
         create_mask_model('compact').head,  # type: ignore[attr-defined]

@@ -66,7 +66,7 @@ class Outliner:
 
         """
         with timer.stage('prompts'):
-            boxes = attempt('prompts', self._note, self.prompts, score, probability)
+            boxes = attempt('prompts', self._note, self.prompts, images, score, probability)
             if isinstance(boxes, Exception):
                 return [boxes] * len(images)
             if not waits(boxes.valid):

@@ -110,10 +110,10 @@ def validate(
     tally = Tally()
     for scene in scenes:
         probability = torch.from_numpy(scene.probability).float()
-        boxes = prompts(probability[None], probability[None])
+        image = torch.from_numpy(scene.image).permute(2, 0, 1)
+        boxes = prompts(image[None], probability[None], probability[None])
         slots = boxes.valid[0]
         chosen = boxes.boxes[0][slots]
-        image = torch.from_numpy(scene.image).permute(2, 0, 1)
         (logits,) = mask_model(image[None], probability[None], chosen[None])
         found = fuse(logits, boxes.confidences[0][slots], slots[slots], probability)
         tally.add(scene.labels, found, chosen, np.zeros(scene.labels.shape, bool))

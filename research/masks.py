@@ -39,6 +39,7 @@ from research.score_scenes import (
     compose,
     load_frames,
     load_objects,
+    middle,
     photographed,
     spoil,
 )
@@ -57,6 +58,9 @@ VALIDATION_SEED = 500_000
 
 FRAMES_PER_DRIVE = 4
 """Scenes that each drive gives: most of its time goes into its first frame."""
+
+SIZE = 576, 432
+"""Width and height of the scenes: the size at which the profile `compact` looks for objects."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def make_scenes(
         held_out: make those for validation instead.
 
     Returns:
-        Scenes of one size, that of the first frame, or 480x360.
+        Scenes of `SIZE`.
 
     Raises:
         TrainingError: no frames or objects, or files that cannot be read.
@@ -125,7 +129,7 @@ def make_scenes(
         pasted, drives, spoilt = data.validation, -(-data.validation // FRAMES_PER_DRIVE), 0.0
         most = data.validation // 2
         first_seed = VALIDATION_SEED + data.seed
-    width, height, frames, objects = 480, 360, [], []
+    (width, height), frames, objects = SIZE, [], []
     if data.frames is not None and data.objects is not None:
         if held_out and data.leave_out:
             frames = load_frames(data.frames, only=data.leave_out)
@@ -137,7 +141,7 @@ def make_scenes(
                 f'{data.frames}: no frames {which} the sequence {data.leave_out!r}'
             )
         objects = load_objects(data.objects, held_out)
-        height, width = frames[0].shape[:2]
+        frames = [middle(frame, *SIZE) for frame in frames]
     else:
         pasted = 0
     rng = np.random.default_rng(first_seed)
@@ -160,7 +164,7 @@ def make_scenes(
         plain = judge is None or (index < pasted and rng.random() < spoilt)
         probability = spoil(labels, rng) if judge is None or plain else judge(image)
         maps = torch.from_numpy(probability.astype(np.float32))[None]
-        found = propose(maps, maps)
+        found = propose(torch.from_numpy(image).permute(2, 0, 1)[None], maps, maps)
         scenes.append(
             Scene(
                 image,
@@ -303,8 +307,8 @@ FREE = 'CC BY only'
 """Licences of the photographs where only free ones are taken."""
 
 CARDS = {
-    'light_prompts': 'A small detector that puts boxes around unknown objects in a calibrated '
-    'score map (ood_perception.masks.score_detector).',
+    'light_prompts': 'A small detector that puts boxes around unknown objects in a picture and '
+    'its calibrated score map (ood_perception.masks.score_detector).',
     'mask_head': 'A small network that outlines the object in a crop of picture and calibrated '
     'score map (ood_perception.masks.mask_head).',
 }

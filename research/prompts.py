@@ -27,8 +27,7 @@ from ood_perception.masks.layers import log_odds
 from ood_perception.masks.score_detector import (
     STRIDE,
     ScoreDetector,
-    cell_odds,
-    cell_side,
+    detector_input,
     propose,
 )
 from ood_perception.scores.calibration import Calibration
@@ -36,7 +35,9 @@ from research.mask_validation import LEAST_AREA, match
 from research.score_scenes import Scene
 from research.small_networks import start_from, train_small
 
-SCALES = 0.2
+CROP = (288, 384)
+"""Height and width in pixels of what is learnt from, a part of a scene."""
+SCALES = 0.25
 """Standard deviation of the logarithm of the factor by which most examples are scaled."""
 SHIFT = 0.1
 """Share of the frame's sides by which examples are shifted at most."""
@@ -65,40 +66,50 @@ def split(scenes: Scenes, rng: np.random.Generator) -> tuple[Scenes, Sequence[Sc
     return [s for i, s in enumerate(scenes) if i % KEPT], scenes[::KEPT]
 
 
-def targets(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def targets(
+    boxes: np.ndarray, tiny: np.ndarray, height: int, width: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     What the detector should say.
 
     Args:
-        boxes: float32 (N, 4) XYXY in cells of the network's input.
+        boxes: float (N, 4) XYXY in pixels of the network's input, objects to be found.
+        tiny: float (M, 4), objects that may be found or not.
         height: of the network's output.
         width: of the network's output.
 
     Returns:
         heat float32 (height, width), 0..1, a Gaussian on every centre (1 at the centre's place);
-        sides float32 (4, height, width), distances in cells to the sides of the box whose centre
-        is nearest in its own measure; weight float32 (height, width), where those count.
+        sides float32 (4, height, width), distances in pixels to the sides of the box whose centre
+        is nearest in its own measure; weight float32 (height, width), where those count; asked
+        float32 (height, width), 0 where a false centre costs nothing.
 
     """
-    heat = torch.zeros(height, width)
-    sides = torch.zeros(4, height, width)
-    y = (torch.arange(height).float() * STRIDE + STRIDE / 2)[:, None].expand(height, width)
-    x = (torch.arange(width).float() * STRIDE + STRIDE / 2)[None].expand(height, width)
-    for x1, y1, x2, y2 in boxes.tolist():
+    heat, asked = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
+    sides = np.zeros((4, height, width), np.float32)
+    y = (np.arange(height) * STRIDE + STRIDE / 2)[:, None]
+    x = (np.arange(width) * STRIDE + STRIDE / 2)[None]
+    for x1, y1, x2, y2 in tiny / STRIDE:
+        asked[max(0, int(y1) - 1) : int(y2) + 2, max(0, int(x1) - 1) : int(x2) + 2] = 0
+    for x1, y1, x2, y2 in boxes:
         row = min(height - 1, max(0, int((y1 + y2) / 2 / STRIDE)))
         column = min(width - 1, max(0, int((x1 + x2) / 2 / STRIDE)))
-        spread_x, spread_y = max(0.8, (x2 - x1) / 8), max(0.8, (y2 - y1) / 8)
+        spread_x, spread_y = (max(0.8 * STRIDE, side / 8) for side in (x2 - x1, y2 - y1))
         distance = ((x - x[0, column]) / spread_x) ** 2 + ((y - y[row, 0]) / spread_y) ** 2
-        bump = torch.exp(-distance / 2)
-        nearer = bump > heat
-        here = torch.stack([x - x1, y - y1, x2 - x, y2 - y])
-        sides = torch.where(nearer, here, sides)
-        heat = torch.maximum(heat, bump)
-    weight = torch.where((heat > 0.3) & (sides > 0).all(0), heat, 0.0)
-    return heat, sides.clamp(min=0.1), weight
+        bump = np.exp(-distance / 2)
+        here = np.stack(np.broadcast_arrays(x - x1, y - y1, x2 - x, y2 - y))
+        sides = np.where(bump > heat, here, sides)
+        heat = np.maximum(heat, bump)
+        asked[row, column] = 1
+    weight = np.where((heat > 0.3) & (sides > 0).all(0), heat, 0.0)
+    found = (heat, sides.clip(min=0.4), weight, asked)
+    heat, sides, weight, asked = (torch.from_numpy(v.astype(np.float32)) for v in found)
+    return heat, sides, weight, asked
 
 
-def detection_loss(output: Tensor, heat: Tensor, sides: Tensor, weight: Tensor) -> Tensor:
+def detection_loss(
+    output: Tensor, heat: Tensor, sides: Tensor, weight: Tensor, asked: Tensor
+) -> Tensor:
     """
     Loss of a batch.
 
@@ -107,12 +118,13 @@ def detection_loss(output: Tensor, heat: Tensor, sides: Tensor, weight: Tensor) 
         heat: float32 (B, h, w) of `targets`.
         sides: float32 (B, 4, h, w) of `targets`.
         weight: float32 (B, h, w) of `targets`.
+        asked: float32 (B, h, w) of `targets`.
 
     """
     probability = output[:, 0].sigmoid().clamp(1e-5, 1 - 1e-5)
     centre = heat > 0.999
     positive = -((1 - probability) ** 2) * probability.log() * centre
-    negative = -((1 - heat) ** 4) * probability**2 * (1 - probability).log() * ~centre
+    negative = -((1 - heat) ** 4) * probability**2 * (1 - probability).log() * ~centre * asked
     focal = (positive + negative).sum() / centre.sum().clamp(min=1)
     chosen = weight > 0
     sign = output.new_tensor([-1.0, -1.0, 1.0, 1.0])
@@ -123,33 +135,52 @@ def detection_loss(output: Tensor, heat: Tensor, sides: Tensor, weight: Tensor) 
     return focal + 2 * giou.sum() / share.sum().clamp(min=1e-3)
 
 
-def example(scene: Scene, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Input and targets of one scene, mirrored half of the time, scaled and shifted at random."""
-    height, width = scene.labels.shape
-    probability = torch.from_numpy(scene.probability.astype(np.float32))
-    odds: np.ndarray = log_odds(probability[None])[0].numpy()
+def example(
+    scene: Scene, rng: np.random.Generator, crop: tuple[int, int] = CROP
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """
+    Input and targets of a part of a scene, mirrored half of the time, scaled and shifted.
+
+    Its colours, its noise and the calibration of its score are changed a little: none may matter.
+    """
+    height, width = (min(a, b) for a, b in zip(crop, scene.labels.shape, strict=True))
+    high, wide = scene.labels.shape
+    odds: Any = log_odds(torch.from_numpy(scene.probability.astype(np.float32))[None])[0].numpy()
     scale = np.exp(rng.normal(0, SCALES)) if rng.random() < 0.6 else 1.0
     mirror = -scale if rng.random() < 0.5 else scale
-    dx, dy = rng.uniform(-SHIFT, SHIFT, 2) * (width, height)
-    x, y = (1 - mirror) * width / 2 + dx, (1 - scale) * height / 2 + dy
+    dx, dy = rng.uniform(-SHIFT, SHIFT, 2) * (wide, high)
+    left, top = rng.uniform(0, wide - width), rng.uniform(0, high - height)
+    x, y = (1 - mirror) * wide / 2 + dx - left, (1 - scale) * high / 2 + dy - top
     # Pixel i is the square from i to i + 1 for boxes, and its centre at i for OpenCV.
-    centred = (x + (mirror - 1) / 2, y + (scale - 1) / 2)
-    odds = cv2.warpAffine(
-        odds,
-        np.array([[mirror, 0, centred[0]], [0, scale, centred[1]]]),
-        (width, height),
-        borderMode=cv2.BORDER_REPLICATE,
+    move = np.array([[mirror, 0, x + (mirror - 1) / 2], [0, scale, y + (scale - 1) / 2]])
+    odds, image = (
+        cv2.warpAffine(plane, move, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        for plane in (odds, scene.image)
     )
-    # A calibration that is a little off must not matter.
-    moved = odds + np.float32(rng.normal(0, 0.1))
-    inputs = cell_odds(torch.sigmoid(4 * torch.from_numpy(moved))[None])[0]
-    corners = scene.boxes(LEAST_AREA).reshape(-1, 2, 2) * (mirror, scale) + (x, y)
-    corners = np.sort(corners, 1)
+    odds = odds + np.float32(rng.normal(0, 0.1))
+    planes = detector_input(
+        torch.from_numpy(recoloured(image, rng)).permute(2, 0, 1)[None],
+        torch.sigmoid(4 * torch.from_numpy(odds))[None],
+    )[0]
+    boxes, areas = scene.boxes(), np.bincount(scene.labels.ravel(), minlength=1)[1:]
+    corners = np.sort(boxes.reshape(-1, 2, 2) * (mirror, scale) + (x, y), 1)
     seen = corners.clip(0, (width, height))
     share = np.prod(seen[:, 1] - seen[:, 0], 1) / np.prod(corners[:, 1] - corners[:, 0], 1)
-    boxes = torch.from_numpy(seen[share > 0.4].reshape(-1, 4).astype(np.float32))
-    size = [-(-side // STRIDE) for side in inputs.shape[1:]]
-    return (inputs, *targets(boxes / cell_side(height, width), *size))
+    wanted = (areas[areas > 0] * scale**2 >= LEAST_AREA) & (share > 0.4)
+    seen = seen.reshape(-1, 4)
+    size = [side // STRIDE for side in planes.shape[1:]]
+    return (planes, *targets(seen[wanted], seen[~wanted & (share > 0.01)], *size))
+
+
+def recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change contrast, colours and noise of uint8 (H, W, 3) at random; one in ten is grey."""
+    gain = rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3)
+    picture: Any = (image - 127.0) * gain + 127 + rng.uniform(-25, 25) + rng.uniform(-8, 8, 3)
+    if rng.random() < 0.1:
+        picture = picture.mean(2, keepdims=True).repeat(3, 2)
+    if rng.random() < 0.3:
+        picture = picture + rng.normal(0, rng.uniform(0, 6), picture.shape)
+    return picture.clip(0, 255).astype(np.uint8)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -169,7 +200,8 @@ def calibrate(model: ScoreDetector, scenes: Iterable[Scene]) -> None:
     for scene in scenes:
         probability = torch.from_numpy(scene.probability.astype(np.float32))[None]
         height, width = scene.labels.shape
-        output = model(cell_odds(probability))
+        image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
+        output = model(detector_input(image, probability))
         boxes, scores, valid = propose(output, height, width, CANDIDATES, CANDIDATES)
         found = boxes[valid]
         real = torch.from_numpy(scene.boxes(LEAST_AREA))

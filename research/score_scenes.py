@@ -132,14 +132,14 @@ def photographed(
         chosen = [p for p in chosen if p.licence in photographs.FREE_LICENCES]
     scenes = []
     for image, label in photographs.load(chosen):
-        image, label = _middle(image, width, height), _middle(label, width, height)
+        image, label = middle(image, width, height), middle(label, width, height)
         objects = separate(label == Label.UNKNOWN)
         if objects.any() and (label == Label.VOID).mean() <= MOST_VOID:
             scenes.append((image, objects))
     return scenes
 
 
-def _middle(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+def middle(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     """Cut the largest part of the shape width : height from the middle, at that size."""
     h, w = picture.shape[:2]
     wide, high = min(w, h * width // height), min(h, w * height // width)
@@ -178,7 +178,7 @@ def compose(
     labels = np.zeros((height, width), np.uint8)
     for index in range(1, int(rng.integers(1, 5)) + 1):
         cut: Any = objects[int(rng.integers(len(objects)))]
-        side = np.exp(rng.uniform(np.log(14), np.log(220))) * height / 360
+        side = np.exp(rng.uniform(np.log(7), np.log(220))) * height / 360
         scale = side / max(cut.shape[:2])
         size = [max(4, round(cut.shape[axis] * scale)) for axis in (1, 0)]
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

@@ -86,6 +86,7 @@ def train_small(
         checkpoint_every=max(1, steps),
         log_every=100,
         accelerator='cpu',
+        workers=1,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     # Nothing to resume: the samples of another call may be others.

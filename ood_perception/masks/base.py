@@ -16,16 +16,17 @@ from ood_perception.masks.boxes import Boxes
 class PromptModel(Protocol):
     """Proposes boxes of what may be unknown objects; an nn.Module, entry of `PROMPTS`."""
 
-    def __call__(self, score: Tensor, probability: Tensor) -> Boxes:
+    def __call__(self, images: Tensor, score: Tensor, probability: Tensor) -> Boxes:
         """
         Propose boxes in a batch of B frames.
 
         Args:
+            images: uint8 (B, 3, H, W) RGB, on the model's device.
             score: float32 (B, H, W), the raw score, higher = more unknown.
             probability: float32 (B, H, W), 0..1, the calibrated score; NaN counts as 0.
 
         Returns:
-            Boxes in a fixed number of slots. A model reads the map that it was made for.
+            Boxes in a fixed number of slots. A model reads what it was made for.
 
         """
 

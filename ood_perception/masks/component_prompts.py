@@ -58,7 +58,7 @@ class ComponentPrompts(nn.Module):
         self.cell, self.margin = cell, margin
 
     @torch.no_grad()
-    def forward(self, score: Tensor, probability: Tensor) -> Boxes:
+    def forward(self, images: Tensor, score: Tensor, probability: Tensor) -> Boxes:
         """Propose boxes; see `base.PromptModel`. Reads the probability only."""
         batch, height, width = probability.shape
         if not probability.numel():

@@ -42,7 +42,7 @@ class RCNNPrompts(nn.Module):
         self.eval()
 
     @torch.no_grad()
-    def forward(self, score: Tensor, probability: Tensor) -> Boxes:
+    def forward(self, images: Tensor, score: Tensor, probability: Tensor) -> Boxes:
         """
         Propose boxes.
 

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-The score detector: a small network that finds objects in the calibrated score map.
+The score detector: a small network that finds objects in the picture and the calibrated score.
 
-It sees only the log-odds of the calibrated probability, so it works with any score, and it is
-small enough for CPUs. The network is U-shaped; its output at 8 pixels tells for each place how
-likely it is the centre of an unknown object and how far away the object's sides are (after
-CenterNet, arXiv 1904.07850, and FCOS, arXiv 1904.01355).
+The log-odds of the calibrated probability tell what is strange, the picture what belongs together
+and where it ends. The network is U-shaped; its output at 4 pixels tells for each place how likely
+it is the centre of an unknown object and how far away the object's sides are (after CenterNet,
+arXiv 1904.07850, and FCOS, arXiv 1904.01355).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
 from ood_perception.masks.layers import SmallNetwork, conv_bn_relu, fuse_conv_bn, log_odds
 
-CELL = 4
-"""Pixels of the score map that make one cell of the network's input (at 480x360)."""
+STRIDE = 4
+"""Pixels between two places of the network's output."""
+LONGEST = 540
+"""Shorter side in pixels above which a frame is reduced, so the work does not grow with it."""
 FLOOR = 0.065
 """Probability of the network alone below which a box is none."""
-STRIDE = 2
-"""Cells between two places of the network's output."""
 IOU, CONTAINMENT = 0.5, 0.8
 """Of two boxes that overlap or hold each other more than this, the better one stays."""
 WEIGHTS = 'package:light_prompts.safetensors'
@@ -35,64 +35,64 @@ WEIGHTS = 'package:light_prompts.safetensors'
 
 class ScoreDetector(SmallNetwork):
     """
-    The network: (B, 2, h, w) log-odds of `cell_odds` -> (B, 5, h / 2, w / 2).
+    The network: (B, 4, h, w) of `detector_input` -> (B, 5, h / 4, w / 4).
 
     Channel 0 is the logit of an object's centre; channels 1-4 are the distances to the left, top,
-    right and bottom side in cells, positive.
+    right and bottom side in pixels, positive.
+
+    Args:
+        widths: channels at 1/4, 1/8, 1/16 and 1/32 of the input's size.
+
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, widths: tuple[int, ...] = (24, 32, 48, 64)) -> None:
         super().__init__()
-        widths = [width, 2 * width, 3 * width, 4 * width]
-        self.stem = conv_bn_relu(2, widths[0])
+        self.stem = conv_bn_relu(4 * STRIDE**2, widths[0])
         self.down = nn.ModuleList(
             nn.Sequential(conv_bn_relu(a, b, 2), conv_bn_relu(b, b))
             for a, b in itertools.pairwise(widths)
         )
-        self.lateral = nn.ModuleList(nn.Conv2d(c, widths[1], 1) for c in widths[1:])
-        self.smooth = conv_bn_relu(widths[1], widths[1])
-        self.head = nn.Conv2d(widths[1], 5, 1)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, widths[0], 1) for c in widths)
+        self.up = nn.ModuleList(conv_bn_relu(widths[0], widths[0]) for _ in widths)
+        self.head = nn.Conv2d(widths[0], 5, 1)
         assert self.head.bias is not None
-        # A centre is rare: start from a probability of 2 %, as focal losses want it.
-        self.head.bias.data = torch.tensor([-4.0, 0.0, 0.0, 0.0, 0.0])
+        # A centre is rare: start from a probability of 1 %, as focal losses want it.
+        self.head.bias.data = torch.tensor([-4.6, 0.0, 0.0, 0.0, 0.0])
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
-        x = self.stem(x)
-        levels = []
+        levels = [self.stem(F.pixel_unshuffle(x, STRIDE))]
         for stage in self.down:
-            x = stage(x)
-            levels.append(x)
-        top = self.lateral[-1](levels[-1])
-        for lateral, level in zip(self.lateral[-2::-1], levels[-2::-1], strict=True):
-            top = lateral(level) + F.interpolate(top, level.shape[2:], mode='nearest')
-        out = self.head(self.smooth(top))
+            levels.append(stage(levels[-1]))
+        top = self.up[-1](self.lateral[-1](levels[-1]))
+        for i in range(len(levels) - 2, -1, -1):
+            coarse = F.interpolate(top, levels[i].shape[2:], mode='nearest')
+            top = self.up[i](self.lateral[i](levels[i]) + coarse)
+        out = self.head(top)
         return torch.cat([out[:, :1], F.softplus(out[:, 1:]) * 4], 1)
 
 
-def cell_side(height: int, width: int) -> int:
-    """Pixels of a cell for a frame of (height, width): it grows, so the work does not."""
-    return round(CELL * max(1.0, min(height, width) / 360))
-
-
-def cell_odds(probability: Tensor) -> Tensor:
+def detector_input(images: Tensor, probability: Tensor) -> Tensor:
     """
-    Input of the network from a probability map.
+    Input of the network.
 
     Args:
-        probability: float32 (B, H, W), 0..1; NaN counts as 0.
+        images: uint8 (B, 3, H, W) RGB.
+        probability: float32 (B, H, W), 0..1, the calibrated score; NaN counts as 0.
 
     Returns:
-        float32 (B, 2, ceil(H / cell), ceil(W / cell)): mean and maximum over each cell of
-        log(p / (1 - p)) / 4, within -2..2. The cell is that of `cell_side`; incomplete ones at
-        the right and bottom count as whole ones.
+        float32 (B, 4, h, w): the colours within -2..2 and log(p / (1 - p)) / 4, reduced where the
+        shorter side is above `LONGEST`; the last row and column are repeated up to a whole
+        `STRIDE`.
 
     """
-    cell = cell_side(*probability.shape[1:])
-    odds = log_odds(probability)[:, None]
-    mean = F.avg_pool2d(odds, cell, cell, ceil_mode=True)
-    peak = F.max_pool2d(odds, cell, cell, ceil_mode=True)
-    return torch.cat([mean, peak], 1)
+    planes = torch.cat([images.float() / 64 - 2, log_odds(probability)[:, None]], 1)
+    scale = LONGEST / min(probability.shape[1:])
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in probability.shape[1:]]
+        planes = F.interpolate(planes, size, mode='bilinear', antialias=True)
+    below, beside = (-side % STRIDE for side in planes.shape[2:])
+    return F.pad(planes, (0, beside, 0, below), mode='replicate')
 
 
 def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -104,8 +104,8 @@ def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
         limit: most boxes of each frame.
 
     Returns:
-        boxes float32 (B, M, 4) XYXY in cells and scores (B, M), 0..1, best first; M = min(limit,
-        h * w). A place that is no local maximum of the scores (3x3) scores 0.
+        boxes float32 (B, M, 4) XYXY in pixels of the network's input and scores (B, M), 0..1, best
+        first; M = min(limit, h * w). A place that is no local maximum (3x3) scores 0.
 
     """
     heat = output[:, :1].sigmoid()
@@ -126,7 +126,7 @@ def propose(
     Boxes of a frame from the network's output, without those that overlap a better one.
 
     Args:
-        output: float32 (B, 5, h, w) of `ScoreDetector` on `cell_odds`.
+        output: float32 (B, 5, h, w) of `ScoreDetector` on `detector_input`.
         height: of the frame in pixels.
         width: of the frame in pixels.
         slots: K, boxes kept of each frame; their scores are the network's.
@@ -135,36 +135,37 @@ def propose(
 
     """
     boxes, scores = decode(output, limit)
-    boxes, valid = clean_boxes(boxes * cell_side(height, width), height, width)
+    scale = max(1.0, min(height, width) / LONGEST)
+    boxes, valid = clean_boxes(boxes * scale, height, width)
     scores = torch.where(valid & (scores >= threshold), scores, 0.0)
     return suppress(boxes, scores, slots, IOU, CONTAINMENT)
 
 
-def largest_inside(odds: Tensor, boxes: Tensor) -> Tensor:
+def largest_inside(probability: Tensor, boxes: Tensor) -> Tensor:
     """
-    Largest probability in each box.
+    Largest probability in each box, to the nearest `STRIDE` pixels.
 
     Args:
-        odds: float32 (B, 2, h, w) of `cell_odds`.
-        boxes: float32 (B, K, 4) XYXY in cells; a cell counts where the box covers any of it.
+        probability: float32 (B, H, W), 0..1; NaN counts as 0.
+        boxes: float32 (B, K, 4) XYXY pixels.
 
     Returns:
-        float32 (B, K), 0..1; 0 for a box without a cell.
+        float32 (B, K), 0..1; 0 for an empty box.
 
     """
-    x1, y1, x2, y2 = boxes[..., None].unbind(2)
-    y = torch.arange(odds.shape[2], device=odds.device)
-    x = torch.arange(odds.shape[3], device=odds.device)
+    cells = F.max_pool2d(torch.nan_to_num(probability), STRIDE, STRIDE, ceil_mode=True)
+    x1, y1, x2, y2 = (boxes / STRIDE)[..., None].unbind(2)
+    y = torch.arange(cells.shape[1], device=cells.device)
+    x = torch.arange(cells.shape[2], device=cells.device)
     rows = (y >= y1.floor()) & (y < y2)
     columns = (x >= x1.floor()) & (x < x2)
     inside = rows[..., :, None] & columns[..., None, :]
-    # The odds are a quarter of the logit, see `layers.log_odds`.
-    return torch.where(inside, odds[:, 1:], -torch.inf).flatten(2).amax(2).mul(4).sigmoid()
+    return torch.where(inside, cells[:, None], 0.0).flatten(2).amax(2)
 
 
 class ScoreDetectorPrompts(nn.Module):
     """
-    Boxes of `ScoreDetector`, see `base.PromptModel`; reads the probability only.
+    Boxes of `ScoreDetector`, see `base.PromptModel`; reads picture and probability.
 
     A box's confidence is 1 - (1 - network) (1 - peak): the network knows what objects look like in
     the map, and the largest probability in the box tells how strange the thing itself is.
@@ -202,21 +203,21 @@ class ScoreDetectorPrompts(nn.Module):
         self.eval()
 
     @torch.no_grad()
-    def forward(self, score: Tensor, probability: Tensor) -> Boxes:
+    def forward(self, images: Tensor, score: Tensor, probability: Tensor) -> Boxes:
         """Propose boxes; see `base.PromptModel`."""
         if not waits(probability) and not bool(probability.amax() >= self.seed):
             # Saves the host the network; `propose` drops all boxes by the same rule.
             return empty_boxes(len(probability), self.slots)
-        return self.propose(probability)
+        return self.propose(images, probability)
 
     @torch.no_grad()
-    def propose(self, probability: Tensor) -> Boxes:
-        """Run the network on float32 (B, H, W), also where no frame reaches the seed."""
+    def propose(self, images: Tensor, probability: Tensor) -> Boxes:
+        """Run the network, also where no frame reaches the seed."""
         height, width = probability.shape[1:]
-        odds = cell_odds(probability).contiguous(memory_format=torch.channels_last)
+        x = detector_input(images, probability)
         floor = min(FLOOR, self.threshold)
-        found = propose(self.network(odds), height, width, self.slots, 4 * self.slots, floor)
-        peak = largest_inside(odds, found.boxes / cell_side(height, width))
+        found = propose(self.network(x), height, width, self.slots, 4 * self.slots, floor)
+        peak = largest_inside(probability, found.boxes)
         valid = found.valid & (probability.amax((1, 2)) >= self.seed)[:, None]
         either = 1 - (1 - found.confidences) * (1 - peak)
         valid &= either >= self.threshold

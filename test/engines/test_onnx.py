@@ -105,7 +105,7 @@ def test_segmentors(name: str, tmp_path: Path) -> None:
 def test_the_small_networks_of_the_masks_stage(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     if name == 'prompts':
-        network, shape = create_prompts('score_detector').network, (2, 2, 32, 48)
+        network, shape = create_prompts('score_detector').network, (2, 4, 64, 96)
     else:
         network, shape = create_mask_model('compact').head, (2, 5, 96, 96)
     x = torch.randn(shape)

@@ -28,9 +28,9 @@ def cache(tmp_path, monkeypatch):
 def networks():
     """The shipped networks, each with inputs of the sizes that it meets."""
     prompts, masks = create_prompts('score_detector'), create_mask_model('compact')
-    odds = [torch.randn(n, 2, h, w) for n, h, w in ((1, 87, 116), (3, 60, 45), (1, 8, 9))]
+    planes = [torch.randn(n, 4, h, w) for n, h, w in ((1, 348, 464), (3, 60, 44), (1, 8, 12))]
     crops = [torch.randn(n, 5, 96, 96) for n in (1, 4)]
-    return [(prompts.network, odds), (masks.head, crops)]
+    return [(prompts.network, planes), (masks.head, crops)]
 
 
 @pytest.mark.parametrize('which', [0, 1], ids=['score detector', 'mask head'])

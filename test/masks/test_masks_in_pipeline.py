@@ -125,7 +125,8 @@ def test_the_paper_s_prompts_from_end_to_end(profile):
     assert set(np.unique(result.instances)) - {0} == set(result.ids.tolist())
     score = torch.randn(2, 96, 128)
     score[1, 30, 40] = float('nan')
-    boxes = pipeline.outliner.prompts(score, score)
+    picture = torch.zeros(2, 3, 96, 128, dtype=torch.uint8)
+    boxes = pipeline.outliner.prompts(picture, score, score)
     assert boxes.boxes.shape == (2, 6, 4)
     assert boxes.valid.all()
     assert boxes.confidences.flatten().tolist() == pytest.approx([1 / 3] * 12)
@@ -139,7 +140,7 @@ def test_the_paper_s_prompts_from_end_to_end(profile):
     assert torch.equal(fed[1][finite], score[finite])
     assert float(fed[1][1, 30, 40]) == float(score[finite].min())
     for flat in (0.0, float('nan'), float('inf')):
-        same = pipeline.outliner.prompts(torch.full((1, 40, 50), flat), score)
+        same = pipeline.outliner.prompts(picture, torch.full((1, 40, 50), flat), score)
         assert torch.isfinite(same.boxes).all()
 
 

@@ -16,7 +16,7 @@ from ood_perception.masks.boxes import clean_boxes, overlaps, suppress
 from ood_perception.masks.components import _regions_device, find_regions, label_components
 from ood_perception.masks.layers import fuse_conv_bn
 from ood_perception.masks.mask_head import MaskHead, cut, windows
-from ood_perception.masks.score_detector import cell_odds, decode, largest_inside
+from ood_perception.masks.score_detector import decode, detector_input, largest_inside
 
 
 def scene():
@@ -26,8 +26,19 @@ def scene():
     return probability
 
 
+def grey(maps):
+    """Pictures of maps (B, H, W) on which a thing is as bright as it is unknown: uint8."""
+    shade = torch.nan_to_num(maps.clamp(0, 1)) * 120 + 60
+    return shade.to(torch.uint8)[:, None].expand(-1, 3, -1, -1)
+
+
+def boxes_of(prompts, maps):
+    """Run a prompt model on maps, with pictures of the same."""
+    return prompts(grey(maps), maps, maps)
+
+
 def test_boxes_hold_the_objects_best_first():
-    boxes = create_prompts('components', slots=8)(scene()[None], scene()[None])
+    boxes = boxes_of(create_prompts('components', slots=8), scene()[None])
     assert boxes.boxes.shape == (1, 8, 4)
     assert boxes.valid[0].tolist() == [True] * 2 + [False] * 6
     assert boxes.confidences[0, 0] > boxes.confidences[0, 1] > 0
@@ -41,7 +52,7 @@ def test_boxes_hold_the_objects_best_first():
 def test_shipped_score_detector_boxes_the_objects(height):
     scale = height / 120
     large = F.interpolate(scene()[None, None], scale_factor=scale, mode='nearest')[0]
-    boxes = create_prompts('score_detector')(large, large)
+    boxes = boxes_of(create_prompts('score_detector'), large)
     found = boxes.boxes[0][boxes.valid[0]]
     real = torch.tensor([[30.0, 20, 90, 60], [120, 80, 140, 96]]) * scale
     # At 120 lines the objects are as small as they are at 360 lines from three times as far.
@@ -54,10 +65,10 @@ def test_confidences_are_those_of_network_or_map():
     generator = torch.Generator().manual_seed(0)
     maps = torch.rand(2, 90, 130, generator=generator) * 0.9
     prompts = create_prompts('score_detector', weights='', threshold=0.0, seed=0.0, slots=6)
-    boxes = prompts(maps, maps)
+    boxes = boxes_of(prompts, maps)
     with torch.no_grad():
-        raw, network = decode(prompts.network(cell_odds(maps)), 24)
-    inside, valid = clean_boxes(raw * 4, 90, 130)
+        raw, network = decode(prompts.network(detector_input(grey(maps), maps)), 24)
+    inside, valid = clean_boxes(raw, 90, 130)
     kept = suppress(inside, network * valid, 6, 0.5, 0.8)
     assert boxes.valid.all()
     for image in range(2):
@@ -70,7 +81,7 @@ def test_confidences_are_those_of_network_or_map():
         for box, score in zip(boxes.boxes[image], boxes.confidences[image], strict=True):
             assert float(score) == pytest.approx(expected[tuple(box.tolist())], abs=1e-4)
         assert (boxes.confidences[image].diff() <= 0).all()
-    nowhere = largest_inside(cell_odds(maps), torch.zeros(2, 3, 4))
+    nowhere = largest_inside(maps, torch.zeros(2, 3, 4))
     assert nowhere.tolist() == [[0.0] * 3] * 2
 
 
@@ -79,7 +90,7 @@ def test_confidences_are_those_of_network_or_map():
 def test_flat_maps_and_nan_do_no_harm(name, value):
     options = {'weights': ''} if name == 'score_detector' else {}
     flat = torch.full((2, 37, 51), value)
-    boxes = create_prompts(name, slots=4, **options)(flat, flat)
+    boxes = boxes_of(create_prompts(name, slots=4, **options), flat)
     assert boxes.boxes.shape == (2, 4, 4)
     assert torch.isfinite(boxes.boxes).all()
     assert (boxes.boxes >= 0).all()
@@ -210,14 +221,15 @@ def test_nothing_is_labelled_where_nothing_reaches_the_seed(monkeypatch):
     prompts = create_prompts('components')
     monkeypatch.setattr('ood_perception.masks.component_prompts.find_regions', None)
     quiet = torch.full((1, 90, 120), 0.39)
-    assert not prompts(quiet, quiet).valid.any()
+    assert not boxes_of(prompts, quiet).valid.any()
 
 
+@pytest.mark.parametrize('name', ['components', 'score_detector'])
 @pytest.mark.parametrize('size', [(1, 1), (3, 5), (37, 200), (721, 1283)])
-def test_any_size_of_map(size):
+def test_any_size_of_map(size, name):
     probability = torch.zeros(1, *size)
     probability[:, size[0] // 3 : size[0] // 2 + 1, size[1] // 3 : size[1] // 2 + 1] = 0.9
-    boxes = create_prompts('components')(probability, probability)
+    boxes = boxes_of(create_prompts(name), probability)
     limit = torch.tensor([size[1], size[0], size[1], size[0]])
     assert (boxes.boxes >= 0).all()
     assert (boxes.boxes <= limit).all()
@@ -263,7 +275,7 @@ def test_host_and_device_paths_of_the_score_detector_agree(peak):
     """Without the early return, which only the host takes, the boxes are the same."""
     prompts = create_prompts('score_detector')
     maps = bumps(peak)
-    host, device = prompts(maps, maps), prompts.propose(maps)
+    host, device = boxes_of(prompts, maps), prompts.propose(grey(maps), maps)
     assert all(torch.equal(a, b) for a, b in zip(host, device, strict=True))
     assert bool(host.valid.any()) == (peak >= prompts.seed)
 
@@ -272,9 +284,9 @@ def test_host_and_device_paths_of_the_score_detector_agree(peak):
 def test_boxes_of_a_frame_do_not_hang_on_the_rest_of_its_batch(name):
     prompts = create_prompts(name)
     maps = bumps(0.9, 0.25, 0.02, 0.6)
-    together = prompts(maps, maps)
+    together = boxes_of(prompts, maps)
     for i in range(len(maps)):
-        alone = prompts(maps[i : i + 1], maps[i : i + 1])
+        alone = boxes_of(prompts, maps[i : i + 1])
         for whole, part in zip(together, alone, strict=True):
             torch.testing.assert_close(whole[i], part[0], rtol=1e-5, atol=1e-5)
 

@@ -84,9 +84,9 @@ def test_scenes_hold_objects_proposals_and_are_repeatable(data):
     scenes = make_scenes(data)
     assert len(scenes) == 5 + room.FRAMES_PER_DRIVE
     for scene in scenes:
-        assert scene.image.shape == (96, 128, 3)
+        assert scene.image.shape == (432, 576, 3)
         assert scene.image.dtype == np.uint8
-        assert scene.labels.shape == scene.probability.shape == (96, 128)
+        assert scene.labels.shape == scene.probability.shape == (432, 576)
         assert scene.proposals.shape[1] == 4
         assert 0 <= scene.probability.min() <= scene.probability.max() <= 1
     assert any(len(scene.proposals) for scene in scenes)
@@ -217,8 +217,8 @@ def test_both_networks_are_written_with_cards_and_load(data, tmp_path):
     mask_model = create_mask_model('compact', weights=str(written['mask_head']))
     prompts = create_prompts('score_detector', weights=str(written['light_prompts']))
     maps = torch.from_numpy(simple_scene().probability).float()[None]
-    assert prompts(maps, maps).boxes.shape == (1, 16, 4)
     image = torch.zeros(1, 3, 96, 128, dtype=torch.uint8)
+    assert prompts(image, maps, maps).boxes.shape == (1, 16, 4)
     assert mask_model(image, maps, torch.tensor([[[5.0, 5, 50, 50]]])).shape == (1, 1, 96, 128)
     only = train_masks(
         dataclasses.replace(data, validation=0), tmp_path / 'head', 0, 1, start=out,
@@ -348,7 +348,7 @@ def test_photographs_make_scenes_of_their_unknown_things(real, held_out):
 def test_free_scenes_need_no_frames_and_say_their_licence(real, tmp_path):
     data = MaskData(None, None, '', drives=1, photographs=real, photographed=3, free=True)
     scenes = make_scenes(data)
-    assert [scene.image.shape for scene in scenes] == [(360, 480, 3)] * (room.FRAMES_PER_DRIVE + 3)
+    assert [scene.image.shape for scene in scenes] == [(432, 576, 3)] * (room.FRAMES_PER_DRIVE + 3)
     path = tmp_path / 'mask_head.safetensors'
     path.write_bytes(b'')
     room.card(path, {}, room._sources(data), {}, 'x')

@@ -57,7 +57,7 @@ class Outputs:
         pass
 
 
-def one_box(score: torch.Tensor, probability: torch.Tensor) -> Boxes:
+def one_box(images: torch.Tensor, score: torch.Tensor, probability: torch.Tensor) -> Boxes:
     count = len(score)
     box = torch.tensor([10.0, 10.0, 50.0, 50.0]).expand(count, 1, 4)
     return Boxes(box, torch.full((count, 1), 0.9), torch.ones(count, 1, dtype=torch.bool))
