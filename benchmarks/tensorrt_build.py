@@ -40,7 +40,7 @@ from ood_perception.engines.export import build_engine, library, target
 from ood_perception.engines.exporting import TupleOutput, export_onnx
 from ood_perception.engines.tensorrt import build, in_precision
 from ood_perception.masks import boxes, create_mask_model, create_prompts
-from ood_perception.masks.rcnn_slots import detect_in_slots
+from ood_perception.masks.rcnn_prompts import detect_in_slots
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model
 from ood_perception.models.heads import fold

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ood_perception.masks.base import MaskModel, PromptModel
-from ood_perception.masks.component_prompts import ComponentPrompts
+from ood_perception.masks.components import ComponentPrompts
 from ood_perception.masks.crop_masks import CompactMaskModel
 from ood_perception.masks.score_detector import ScoreDetectorPrompts
 
@@ -57,16 +57,9 @@ MASK_MODELS: dict[str, Callable[..., MaskModel]] = {
 
 def create_prompts(name: str, **options: Any) -> PromptModel:
     """
-    Build a prompt model.
+    Build an entry of `PROMPTS` with its keyword arguments.
 
-    Args:
-        name: entry of `PROMPTS`.
-        **options: keyword arguments of the entry.
-
-    Raises:
-        ValueError: no such entry, or an option out of its range.
-        TypeError: an option that the entry does not have.
-
+    ValueError: no such entry, or an option out of its range. TypeError: an option that it has not.
     """
     if name in RENAMED:
         log.warning('prompts: %r is called %r now; change the profile', name, RENAMED[name])
@@ -78,17 +71,10 @@ def create_prompts(name: str, **options: Any) -> PromptModel:
 
 def create_mask_model(name: str, **options: Any) -> MaskModel:
     """
-    Build a mask model.
+    Build an entry of `MASK_MODELS` with its keyword arguments.
 
-    Args:
-        name: entry of `MASK_MODELS`.
-        **options: keyword arguments of the entry.
-
-    Raises:
-        ValueError: no such entry, or an option out of its range.
-        TypeError: an option that the entry does not have.
-        ImportError: the model's package is not installed; the message names it.
-
+    ValueError and TypeError as of `create_prompts`. ImportError: the model's package is not
+    installed; the message names it.
     """
     if name not in MASK_MODELS:
         raise ValueError(f'no mask model named {name!r}; there are: {", ".join(MASK_MODELS)}')

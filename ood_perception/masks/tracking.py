@@ -22,12 +22,9 @@ from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.fusion import Instances
 
 LAST_ID = 65535
-CELL = 4
-"""Masks are compared on every fourth pixel in both directions."""
-PAUSE = 1_000_000_000
-"""Nanoseconds after which a frame does not follow another: what is in it counts at once."""
-THUMBNAIL = (12, 16)
-"""Rows and columns of the small pictures that tell a scene cut."""
+CELL = 4  # masks are compared on every fourth pixel in both directions
+PAUSE = 1_000_000_000  # ns after which a frame follows none: what is in it counts at once
+THUMBNAIL = (12, 16)  # rows and columns of the small pictures that tell a scene cut
 
 
 @dataclass
@@ -56,7 +53,6 @@ class Glance(NamedTuple):
         confidences: float32 (N,), 0..1.
         labels: int32 (h, w), ids of every `CELL`-th pixel.
         picture: float32 `THUMBNAIL`, mean brightness; empty = scene cuts are not noticed.
-
     """
 
     boxes: Tensor
@@ -90,10 +86,6 @@ class Tracker:
         start: confidence 0..1 that an object of a stream must have had in one frame before it
             counts; from then on it counts with less, too (as in ByteTrack, Zhang et al., ECCV
             2022). In a picture without a stamp everything counts.
-
-    Raises:
-        ValueError: an option out of its range.
-
     """
 
     def __init__(
@@ -141,17 +133,10 @@ class Tracker:
         self, instances: Instances, image: Tensor | None = None, stamp: int | None = None
     ) -> Instances:
         """
-        Match one frame's instances, on the host, with the tracks.
+        Give one frame's instances, on the host, ids 1..65535 that last; 0 = it does not count yet.
 
-        Args:
-            instances: of `fusion.fuse`; a frame of another size than the last resets the tracker.
-            image: uint8 (3, H, W) RGB, the frame, to notice scene cuts; None = none are.
-            stamp: of the frame in ns; None = it belongs to no sequence.
-
-        Returns:
-            The instances with ids that last, 1..65535, in `ids` and `labels`; 0 for those that do
-            not count yet.
-
+        A frame of another size than the last resets the tracker. `image` is the frame, uint8
+        (3, H, W) RGB, to notice scene cuts, `stamp` its time in ns, None = it is of no sequence.
         """
         seen = glance(instances, image)
         lasting = self.match(seen, stamp)
@@ -227,14 +212,9 @@ class Tracker:
 
 def relabelled(labels: Any, boxes: Any, ids: list[int], lasting: list[int]) -> Any:
     """
-    Write other ids into labels.
+    Write the N ids `lasting` in place of `ids` into labels, integer (H, W), array or tensor.
 
-    Args:
-        labels: integer (H, W), array or tensor.
-        boxes: float (N, 4) XYXY pixels that hold the pixels of each id.
-        ids: N ids in `labels`.
-        lasting: N ids to put there instead.
-
+    The boxes, float (N, 4) XYXY pixels, hold the pixels of each id.
     """
     after = labels * 0
     for (x1, y1, x2, y2), own, new in zip(boxes.tolist(), ids, lasting, strict=True):
