@@ -102,16 +102,9 @@ def decode_raw(
     """
     Decode a sensor_msgs/Image to uint8 (H, W, 3) RGB; of unpadded rgb8 a view, not a copy.
 
-    Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured. How
-    more than 8 bits become 8 is described in :mod:`ood_perception.frames.intensity`.
-
-    Args:
-        max_pixels: larger images are refused.
-        warn: is told what was odd about an image that could still be used.
-        intensity: mapping to 8 bits, one for each stream; None estimates it for this image alone.
-
-    Raises:
-        BadImage: unknown encoding, a size that cannot be, too few bytes, nothing finite.
+    Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured. `warn`
+    is told what was odd about an image that could still be used, `intensity` is the stream's
+    mapping to 8 bits, None = one for this image alone. What cannot be read is a BadImage.
     """
     height, width = int(message.height), int(message.width)
     name = _known(str(message.encoding).strip())
@@ -136,12 +129,7 @@ def decode_raw(
 
 
 def stored_values(message: Any) -> NDArray[Any]:
-    """
-    Values of a sensor_msgs/Image as they are stored: of labels, of depth.
-
-    Returns (H, W) or (H, W, C) of the encoding's own type, in this machine's byte order. An
-    unknown or planar encoding and too few bytes are a BadImage.
-    """
+    """Values of a sensor_msgs/Image as they are stored: (H, W) or (H, W, C) of its own type."""
     name = _known(str(message.encoding).strip())
     if name in _SEMI_PLANAR or name in _PACKED_YUV:
         raise BadImage(f'{name} holds no values of pixels, but luma and shared chroma')
@@ -160,11 +148,7 @@ def decode_compressed(
     The file's own first bytes decide what it is, since drivers disagree about `format` (``rgb8;
     jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``). What stands before its first semicolon is
     heeded where it is a Bayer pattern and the file has one channel. Pixels stay as they are
-    stored, whatever EXIF says, since camera_info describes those. Larger images are refused before
-    they are decoded.
-
-    Raises:
-        BadImage: no picture, cut off, damaged, or of a size that cannot be.
+    stored, whatever EXIF says, since camera_info describes those.
     """
     data = bytes(message.data)
     form = str(message.format)[:60]

@@ -91,10 +91,10 @@ class Uploader:
 
     def __call__(self, frames: Sequence[Tensor | RawFrame], size: tuple[int, int]) -> Tensor:
         """
-        Upload, convert and resize a batch of uint8 (H, W, 3) RGB tensors or raw frames.
+        Upload uint8 (H, W, 3) RGB tensors or raw frames to uint8 (B, 3, h, w) RGB.
 
-        Returns uint8 (B, 3, h, w) RGB, resized bilinearly with antialiasing. A single frame that
-        has the size already is a view of the caller's memory.
+        Resized bilinearly with antialiasing; a single frame that has the size already is a view of
+        the caller's memory.
         """
         images = [_fit(self._image(frame), size) for frame in frames]
         return images[0] if len(images) == 1 else torch.cat(images)

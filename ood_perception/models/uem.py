@@ -23,14 +23,6 @@ from ood_perception.models.output import InputSpec, SegmentorOutput
 
 WINDOW = (518, 1036)  # height and width of the published windows in pixels
 STRIDE = (140, 140)  # pixels between two published windows
-
-WINDOWS: dict[str, dict[str, Any]] = {
-    'full': {'mode': 'sliding', 'stride': STRIDE},
-    'coarse': {'mode': 'sliding', 'stride': (WINDOW[0] // 2, WINDOW[1] // 2)},
-    'single': {'mode': 'single'},
-}
-"""Published windows, windows that overlap by half, or one pass over the whole image."""
-
 GPU_BATCH = 4  # windows that go through a network together on a GPU, unless told otherwise
 
 
@@ -80,7 +72,6 @@ class UEM(nn.Module):
         window: height and width of the sliding windows in pixels.
         stride: pixels between windows, down and across.
         window_batch: windows that go through the network together, None = by the device.
-        windows: key of `WINDOWS`, in place of `mode` and `stride`.
         **dinov2: arguments of :class:`DINOv2` that differ from the variant's.
 
     Attributes:
@@ -101,14 +92,9 @@ class UEM(nn.Module):
         window: Sequence[int] = WINDOW,
         stride: Sequence[int] = STRIDE,
         window_batch: int | None = None,
-        windows: str | None = None,
         **dinov2: Any,
     ) -> None:
         super().__init__()
-        if windows is not None:
-            if windows not in WINDOWS:
-                raise ValueError(f'windows: expected one of {", ".join(WINDOWS)}, got {windows!r}')
-            mode, stride = WINDOWS[windows]['mode'], WINDOWS[windows].get('stride', stride)
         if mode not in ('single', 'sliding'):
             raise ValueError(f"mode: expected 'single' or 'sliding', got {mode!r}")
         if any(side % PATCH or side < 2 * PATCH for side in window) or len(window) != 2:
@@ -137,12 +123,8 @@ class UEM(nn.Module):
         """
         One pass over float (B, 3, H, W), RGB, normalised, sides multiples of 14 and 28 or more.
 
-        Returns:
-            features: [final tokens (B, D, H / 14, W / 14)]; logits: (B, K, 4 H / 14, 4 W / 14);
-            ood: (B, 2, H / 14, W / 14).
-
-        Raises:
-            ValueError: a size that is not a multiple of 14, or too small.
+        The features are the final tokens (B, D, H / 14, W / 14), the logits (B, K, 4 H / 14,
+        4 W / 14), and ood (B, 2, H / 14, W / 14). Another size is a ValueError.
         """
         check_size(images)
         _check_sides(images)
@@ -203,14 +185,9 @@ def mean_over_windows(
     """
     Average what `function` gives for each window over the pixels that windows share.
 
-    Args:
-        images: float (B, 3, H, W).
-        function: float (N, 3, *window) -> float (N, C, *window).
-        window: height and width in pixels, at most the image's.
-        stride: pixels between windows, down and across.
-        batch: windows of each image that go through `function` together, None = by the device.
-
-    Returns (B, C, H, W), float32 at least.
+    From float (B, 3, H, W) images and a function from float (N, 3, *window) to (N, C, *window) to
+    (B, C, H, W), float32 at least. `batch` windows of each image go through the function together,
+    None = by the device.
     """
     count, _, height, width = images.shape
     rows = window_starts(height, window[0], stride[0])
@@ -242,11 +219,7 @@ def logits_over_windows(
     stride: Sequence[int],
     batch: int | None = None,
 ) -> SegmentorOutput:
-    """
-    Average class and UEM logits, resized to the window, over :func:`mean_over_windows`.
-
-    `segmentor` gives `logits` and `ood` of any size for float (N, 3, *window).
-    """
+    """Average a segmentor's `logits` and `ood`, resized to the window, by `mean_over_windows`."""
 
     def both(crops: Tensor) -> Tensor:
         out = segmentor(crops)

@@ -27,9 +27,8 @@ class Score(Protocol):
         """
         Score a batch of B frames: float32 (B, H, W), higher = more unknown.
 
-        `output` is the segmentor's, `size` (H, W) the score's in pixels; `streams` names each
-        frame's camera, for scores that live through time. ValueError: the segmentor lacks what it
-        reads.
+        `streams` names each frame's camera, for scores that live through time. ValueError: the
+        segmentor's output lacks what the score reads.
         """
 
     def to(self, device: torch.device) -> Score:

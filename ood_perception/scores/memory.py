@@ -54,10 +54,9 @@ class ScoreMemory:
         """
         Join the scores of a batch, float32 (B, H, W), with the past, and keep them.
 
-        The frames are uint8 (B, 3, H, W); their small grey pictures are copied to the host, where
-        the flow is computed. Streams name each frame's camera. A frame without a stamp (ns; None =
-        it belongs to no sequence), the first of a camera, and one that is not later than the one
-        before are returned as they are.
+        The frames are uint8 (B, 3, H, W), whose small grey pictures are copied to the host. What
+        has no stamp in ns (None = it belongs to no sequence), the first frame of a camera, and one
+        that is not later than the one before are returned as they are.
         """
         if all(stamp is None for stamp in stamps):
             return score

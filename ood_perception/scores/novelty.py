@@ -18,7 +18,14 @@ from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import ScoreModule, Size, upsample
-from ood_perception.scores.tokens import TokenBank, as_tokens, feature_grid, projection, shrunk
+from ood_perception.scores.tokens import (
+    TokenBank,
+    as_tokens,
+    feature_grid,
+    mean_and_std,
+    projection,
+    shrunk,
+)
 
 SAMPLE = 512  # tokens of a batch that learning looks at
 
@@ -52,11 +59,9 @@ class NoveltyScore(ScoreModule):
     needs_features = True
     learns = True
     judges_untaught = False
-    memory: TokenBank
     seen: Tensor | None
     accepting: Tensor | None
     strange: Tensor
-    _warned: bool
 
     def __init__(
         self,
@@ -97,12 +102,7 @@ class NoveltyScore(ScoreModule):
         """Why every score is 0, with the remedy; '' where the memory is in use."""
         if not self.size:
             return 'nothing normal was learnt yet; run `ood learn-normal` or call ~/learn_normal'
-        if self._width and self.memory.bank.shape[1] != self._width:
-            return (
-                f'the memory holds {self.memory.bank.shape[1]} features, the model gives '
-                f'{self._width}; it was learnt with another model, learn anew'
-            )
-        return ''
+        return self._misfit(self.memory)
 
     @property
     def doubt(self) -> str:
@@ -150,11 +150,9 @@ class NoveltyScore(ScoreModule):
         """
         Take a batch of normal frames into the memory, unless its features have another width.
 
-        Args:
-            output: of the segmentor.
-            level: float32 (B, H, W), another score; the most it was becomes known by token.
-            known: bool (B, H, W), which pixels are normal; None = all.
-            usual: whether the frames count, False = only what they show becomes known.
+        `level`, float32 (B, H, W), is another score, the most of which becomes known by token, and
+        `known`, bool (B, H, W), tells which pixels are normal, None = all. Frames that are not
+        `usual` do not count: only what they show becomes known.
         """
         grid = self._grid(output)
         tokens = as_tokens(grid).flatten(0, 1)
@@ -197,7 +195,7 @@ class NoveltyScore(ScoreModule):
         shape = (len(grid), *grid.shape[2:])
         self.memory.to(grid.device)
         distance, which = self.memory.nearest(as_tokens(grid).flatten(0, 1), self.neighbours)
-        mean, std = self.memory.usual
+        mean, std = mean_and_std(self.memory.moments)
         score = (distance.mean(1) - mean) / std
         unlike = (score > UNLIKE).float().mean()
         self.strange = torch.lerp(self.strange.to(unlike), unlike, WATCHED)
@@ -216,10 +214,8 @@ class NoveltyScore(ScoreModule):
         """
         Read a memory.
 
-        Raises:
-            OSError: there is no such file.
-            ValueError: the file is damaged, or of another model, of other stages or options, or of
-                another feature width than the frames so far; the present memory stays.
+        ValueError: the file is damaged, or of another model, of other stages or options, or of
+        another feature width than the frames so far; the present memory stays.
         """
         try:
             memory = TokenBank.read(path, self.capacity)
@@ -233,17 +229,23 @@ class NoveltyScore(ScoreModule):
                 'learnt with'
             )
         _check_model(memory, self.model)
-        held = memory.bank.shape[1]
-        if self._width and held != self._width:
-            raise ValueError(
-                f'score novelty: the state holds {held} features, the model gives {self._width}; '
-                'it was learnt with another model or other stages; learn anew'
-            )
+        if wrong := self._misfit(memory):
+            raise ValueError(f'score novelty: {wrong}')
         self.forget()
         self.memory, self.learning = memory, False
 
     def reset(self, stream: str | None = None) -> None:
         """Keep the memory: it belongs to the site, not to one camera's past."""
+
+    def _misfit(self, memory: TokenBank) -> str:
+        """Why a memory does not fit the frames so far, with the remedy; '' = it does."""
+        held = memory.bank.shape[1]
+        if not self._width or held == self._width:
+            return ''
+        return (
+            f'the memory holds {held} features, the model gives {self._width}; it was learnt with '
+            'another model or other stages, learn anew'
+        )
 
     def _watch(self, output: SegmentorOutput, level: Tensor | None = None) -> None:
         """Learn from a batch that is scored, where something is to be learnt from it."""
