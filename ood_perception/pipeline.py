@@ -44,7 +44,7 @@ from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate
 from ood_perception.outlining import Outliner, attempt
 from ood_perception.profile import Profile, ProfileError
 from ood_perception.result import FramesFailed, Result
-from ood_perception.scores import Score, create_score, learns
+from ood_perception.scores import ScoreModule, create_score, learns
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.memory import ScoreMemory
 
@@ -84,7 +84,7 @@ class Pipeline:
         self.device = device
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
-        self.score: Score = create_stage('score', create_score, profile.score).to(device)
+        self.score: ScoreModule = create_stage('score', create_score, profile.score).to(device)
         try:
             self.score.identify(model_identity(profile))
         except ValueError as error:

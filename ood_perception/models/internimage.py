@@ -91,7 +91,7 @@ class Block(nn.Module):
     """
     One InternImage layer: deformable convolution, then MLP, each with a residual connection.
 
-    `post_norm` means x + g * LN(f(x)) instead of x + g * f(LN(x)), where `layer_scale` is the first
+    `post_norm` means x + g * LN(f(x)) instead of x + g * f(LN(x)), with `layer_scale` as the first
     value of g; `res_post_norm` means x + LN'(f(LN(x))), with neither `post_norm` nor g.
     """
 
@@ -134,7 +134,7 @@ class Block(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, x normalised after `post_norm_ids`, and the way to the next."""
+    """The blocks of one resolution, x normalised after `post_norm_ids`, and the way down."""
 
     def __init__(
         self,

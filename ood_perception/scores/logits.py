@@ -59,7 +59,7 @@ class LogitScore(ScoreModule):
         self.function, self.exact = function, exact
 
     def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
-        """Score a batch with `logits`: float32 (B, H, W); see `Score.__call__`."""
+        """Score a batch with `logits`: float32 (B, H, W); see `ScoreModule`."""
         logits = need(output.logits, 'of logits', 'class logits')
         if self.exact:
             return self.function(upsample(logits, size))
@@ -93,7 +93,7 @@ class LikelihoodRatio(ScoreModule):
         self.exact = exact
 
     def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
-        """Score a batch with `logits` and `ood`: float32 (B, H, W); see `Score.__call__`."""
+        """Score a batch with `logits` and `ood`: float32 (B, H, W); see `ScoreModule`."""
         logits = need(output.logits, 'llr', 'class logits')
         ood = need(output.ood, 'llr', 'UEM outputs')
         if self.exact:
@@ -106,5 +106,5 @@ class UemScore(ScoreModule):
     """The UEM alone: u_1 - u_0, its own log ratio of outlier to inlier."""
 
     def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
-        """Score a batch with `ood`: float32 (B, H, W); see `Score.__call__`."""
+        """Score a batch with `ood`: float32 (B, H, W); see `ScoreModule`."""
         return log_likelihood_ratio(None, need(output.ood, 'uem', 'UEM outputs'), size)

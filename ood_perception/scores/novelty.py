@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import ScoreModule, Size, upsample
+from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.scores.tokens import (
     TokenBank,
     as_tokens,
@@ -29,13 +31,21 @@ from ood_perception.scores.tokens import (
 
 SAMPLE = 512  # tokens of a batch that learning looks at
 
-UNLIKE, STRANGE, WATCHED = 4.0, 0.5, 0.02
-"""Standard deviations from which a token is unlike the memory; share of unlike tokens that a
-picture has in the long run where its camera was moved; share of one picture in that run."""
+UNLIKE = 4.0  # standard deviations from which a token is unlike the memory
+STRANGE = 0.5  # share of unlike tokens that pictures have where their camera was moved
+WATCHED = 0.02  # share of one picture in the long run
 
 LEAST_FRAMES = 5  # fewer frames are no picture of a site
 
+FAMILIAR = 2.0  # standard deviations below which a token is familiar
+USUAL = 3.0  # standard deviations above the mean from which the ratio is unusual on the site
+
 log = logging.getLogger(__name__)
+
+
+def learns(score: ScoreModule) -> TypeGuard[NoveltyScore]:
+    """Whether a score learns what is normal on site."""
+    return score.learns
 
 
 class NoveltyScore(ScoreModule):
@@ -51,16 +61,14 @@ class NoveltyScore(ScoreModule):
         project: width to which a fixed random projection brings the features, 0 = all of them;
             64 keeps distances within some percent and costs a seventh at compact's 472.
 
-    Attributes: see `LearningScore`.
-
     Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
     """
 
     needs_features = True
     learns = True
-    judges_untaught = False
-    seen: Tensor | None
-    accepting: Tensor | None
+    judges_untaught = False  # whether it judges by something else while nothing was learnt
+    seen: Tensor | None  # float32 (B, H, W), the other score of the frames learnt last, if any
+    accepting: Tensor | None  # bool (H, W), what is normal in the next frame though it looks odd
     strange: Tensor
 
     def __init__(
@@ -274,6 +282,49 @@ class NoveltyScore(ScoreModule):
             self._matrix = self._matrix.to(grid.device)
             grid = torch.einsum('bdhw,dk->bkhw', grid, self._matrix)
         return grid
+
+
+class SiteScore(NoveltyScore):
+    """
+    The likelihood ratio, corrected by a memory of the site; the ratio alone until it is taught.
+
+    The trained score knows what objects are, the memory what stands here every day. While it
+    learns, each kept token also keeps the most that the ratio was there. What looks familiar is
+    less unknown than the ratio says, and no longer unknown for being as high as it was then:
+
+        s = r - weight spread max(2 - n, 0) - max(level - usual, 0) exp(-max(n, 0))
+
+    with the ratio r, the novelty n in standard deviations, the level of the nearest token, and the
+    usual level and spread of the ratio on the site (mean + 3 spread; standard deviation). The
+    memory only lowers: being new alone is no alarm, a robot sees new walls every day.
+
+    Args:
+        weight: of what is familiar.
+        exact: see `LikelihoodRatio`.
+        options: of `NoveltyScore`.
+    """
+
+    judges_untaught = True
+
+    def __init__(self, weight: float = 1.0, exact: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        if weight < 0:
+            raise ValueError(f'weight: expected 0 or more, got {weight}')
+        self.weight = weight
+        self.ratio = LikelihoodRatio(exact)
+
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
+        """Score a batch: float32 (B, H, W), in nats; see `ScoreModule`."""
+        ratio: Tensor = self.ratio(output, size, streams)
+        self._watch(output, ratio)
+        grid = self._grid(output)
+        if not self._fits(grid.shape[1]) or not self.size:
+            return ratio
+        novelty, level = self.compare(grid)
+        mean, spread = mean_and_std(self.memory.levels)
+        excess = (level - mean - USUAL * spread).clamp_min(0) * (-novelty.clamp_min(0)).exp()
+        familiar = self.weight * spread * (FAMILIAR - novelty).clamp_min(0)
+        return ratio - upsample((familiar + excess)[:, None], size)[:, 0]
 
 
 def _check_model(memory: TokenBank, model: str) -> None:

@@ -15,7 +15,7 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.profile import ImageConfig, Profile
 from ood_perception.scores import create_score
 from ood_perception.scores.logits import LikelihoodRatio
-from ood_perception.scores.site import SiteScore
+from ood_perception.scores.novelty import SiteScore
 from ood_perception.scores.tokens import projection
 from ood_simulation import ProvingGround
 
