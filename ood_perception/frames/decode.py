@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.frames import bridge
 from ood_perception.frames.intensity import Intensity, Warn
 from ood_perception.frames.picture import (
     MAX_PIXELS,
@@ -115,11 +114,8 @@ def decode_raw(
         return _semi_planar(name, rows, height, width)
     kind, channels, conversion = _INTERLEAVED[name]
     stored = _stored(message, name)
-    if kind == 'u1':
-        if (image := bridge.to_rgb(message)) is not None:
-            return image
-        image = stored
-    else:
+    image = stored
+    if kind != 'u1':
         image = _to_8_bit(stored, name, warn, intensity)
         if channels == 4:  # the mapping leaves alpha out
             conversion = {cv2.COLOR_BGRA2RGB: cv2.COLOR_BGR2RGB}.get(conversion or 0)
