@@ -207,6 +207,8 @@ class InternImage(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised float (N, 3, H, W) images to the levels' (N, C_i, h_i, w_i) outputs."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f'expected images (B, 3, H, W), got {tuple(images.shape)}')
         x = self.patch_embed(images)
         outputs: list[Tensor] = []
         for level in self.levels:
