@@ -23,7 +23,6 @@ from ood_perception.engines.base import (
     is_out_of_memory,
     is_ready,
     release_memory,
-    run_at_ready_shape,
     shape_of,
 )
 from ood_perception.engines.choices import Choices
@@ -54,8 +53,8 @@ class AdaptiveEngine:
             reference for the others and runs every shape without preparation.
         probe: makes normalised images of a shape out of real frames.
         measure: time the engines and take the fastest.
-        live: a new shape is served at a shape that is ready, with the images resized, until its
-            own is prepared in the background. Otherwise the first call at a new shape waits.
+        live: a new shape is served by the last engine until it is prepared in the background.
+            Otherwise the first call at a new shape waits.
         choices: where measured choices are kept from one run to the next; None keeps none.
         note: told one line whenever something is decided.
         clock: seconds, for tests.
@@ -184,12 +183,9 @@ class AdaptiveEngine:
             engine.prepare(shape)
             return engine(images)
         key = f'{engine.name} at {_size(shape)}'
-        output = None
         if self._faults.may_try(key):
             self._background.add(key, lambda: self._prepare_later(key, engine, shape))
-        if not self._faults.stands(key):
-            output = run_at_ready_shape(engine, images)
-        return self._reference()(images) if output is None else output
+        return self._reference()(images)
 
     def _recover(self, engine: Engine, images: Tensor, error: Exception) -> SegmentorOutput:
         """Run again what failed, with a simpler engine if it has to be."""

@@ -1,19 +1,17 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an engine is, what it reports, and how it runs images of another shape than it has."""
+"""What an engine is and what it reports."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ood_perception.models.output import SegmentorOutput, concatenate, copied
+from ood_perception.models.output import SegmentorOutput
 
 Shape = tuple[int, int, int, int]  # (B, 3, h, w) of a batch of images; B = 0: of any length
 
@@ -96,33 +94,3 @@ def first_line(error: BaseException) -> str:
     """First line of an error's text, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def run_at_ready_shape(engine: Engine, images: Tensor) -> SegmentorOutput | None:
-    """
-    Run float32 (B, 3, h, w) normalised images at the nearest shape that needs no preparation.
-
-    A batch of another length is padded or cut, images of another size are resized: whatever reads
-    the outputs enlarges them to the frame anyway. None comes where the engine has nothing ready.
-    """
-    shapes = engine.shapes()
-    if not shapes:
-        return None
-    size = min((s[2:] for s in shapes), key=lambda s: _distance(s, images.shape[2:]))
-    lengths = sorted(s[0] or len(images) for s in shapes if s[2:] == size)
-    if images.shape[2:] != size:
-        images = F.interpolate(images, size, mode='bilinear', align_corners=False, antialias=True)
-    length = next((n for n in lengths if n >= len(images)), lengths[-1])
-    parts = []
-    for start in range(0, len(images), length):
-        part = images[start : start + length]
-        padded = torch.cat([part, part[-1:].expand(length - len(part), -1, -1, -1)])
-        # the next call overwrites what this one returns
-        parts.append(copied(engine(padded), len(part)))
-    return concatenate(parts)
-
-
-def _distance(size: tuple[int, ...], wanted: tuple[int, ...]) -> float:
-    """How much two sizes differ in area and in proportion."""
-    down, across = (math.log(a / b) for a, b in zip(size, wanted, strict=True))
-    return abs(down + across) + abs(down - across)
