@@ -82,17 +82,11 @@ def create_engine(
     live: bool = False,
 ) -> AdaptiveEngine:
     """
-    Put a segmentor on the device behind an engine.
+    Put a segmentor on the device behind an engine, see `base.Engine`.
 
-    Args:
-        name: entry of `ENGINES` (ValueError: another), or 'auto' for the fastest of
-            :func:`candidates`.
-        model: segmentor, a module from images to SegmentorOutput.
-        device: where to run.
-        precision: float32, float16 or bfloat16, on a GPU; on a CPU the engine's name says it.
-        features: False when nobody reads the features.
-        note: told one line whenever something is decided.
-        live: never keep a frame waiting for the preparation of an engine or of a new shape.
+    `name` is an entry of `ENGINES` (ValueError: another), or 'auto' for the fastest of
+    :func:`candidates`. `note` is told one line whenever something is decided. With `live` no frame
+    waits for the preparation of an engine or of a new shape.
     """
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')

@@ -55,9 +55,8 @@ class AdaptiveEngine:
         measure: time the engines and take the fastest.
         live: a new shape is served by the last engine until it is prepared in the background.
             Otherwise the first call at a new shape waits.
-        choices: where measured choices are kept from one run to the next; None keeps none.
+        choices: where measured choices are kept; None keeps none.
         note: told one line whenever something is decided.
-        clock: seconds, for tests.
     """
 
     def __init__(

@@ -8,28 +8,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-ALWAYS_WAITS = False
-"""Whether tensors on the host are treated as if they were on a GPU, which tests want."""
-
-STEPS = 32
-"""Steps in which a GPU decides between rivals; only longer chains of rivals end otherwise."""
+ALWAYS_WAITS = False  # whether the host's tensors count as a GPU's, which tests want
+STEPS = 32  # in which a GPU decides between rivals; only longer chains of rivals end otherwise
 
 
 class Boxes(NamedTuple):
-    """
-    Box prompts of a batch of B frames in K fixed slots, best first, empty slots last.
+    """Box prompts of a batch of B frames in K fixed slots, best first, empty slots last."""
 
-    Attributes:
-        boxes: float32 (B, K, 4), XYXY pixels of the score map; zeros in empty slots.
-        confidences: float32 (B, K), 0..1, that the box holds an unknown object.
-        valid: bool (B, K), False in empty slots.
-    """
-
-    boxes: Tensor
-    confidences: Tensor
-    valid: Tensor
+    boxes: Tensor  # float32 (B, K, 4), XYXY pixels of the score map; zeros in empty slots
+    confidences: Tensor  # float32 (B, K), 0..1, that the box holds an unknown object
+    valid: Tensor  # bool (B, K), False in empty slots
 
 
 def empty_boxes(batch: int, slots: int, device: torch.device | str = 'cpu') -> Boxes:
@@ -124,8 +115,8 @@ def suppress(
     keep = best_of_rivals(rivals, merit > 0)
     confidences = torch.where(keep, confidences, 0.0)
     if limit < slots:
-        confidences = torch.nn.functional.pad(confidences, (0, slots - limit))
-        boxes = torch.nn.functional.pad(boxes, (0, 0, 0, slots - limit))
+        confidences = F.pad(confidences, (0, slots - limit))
+        boxes = F.pad(boxes, (0, 0, 0, slots - limit))
     best, chosen = confidences.sort(dim=1, descending=True, stable=True)
     best, chosen = best[:, :slots], chosen[:, :slots]
     valid = best > 0

@@ -108,18 +108,11 @@ class ComponentPrompts(nn.Module):
 
 
 class Regions(NamedTuple):
-    """
-    Connected components of one map, M slots a level, L levels, largest peak first in a level.
+    """Connected components of one map, M slots a level, L levels, largest peak of each first."""
 
-    Attributes:
-        boxes: float32 (L, M, 4) XYXY in cells of the map, right and bottom edges exclusive.
-        areas: float32 (L, M), cells; 0 = the slot is empty.
-        peaks: float32 (L, M), largest probability 0..1 in the component.
-    """
-
-    boxes: Tensor
-    areas: Tensor
-    peaks: Tensor
+    boxes: Tensor  # float32 (L, M, 4) XYXY in cells of the map, right and bottom edges exclusive
+    areas: Tensor  # float32 (L, M), cells; 0 = the slot is empty
+    peaks: Tensor  # float32 (L, M), largest probability 0..1 in the component
 
 
 def find_regions(probability: Tensor, levels: Sequence[float], slots: int) -> Regions:

@@ -28,24 +28,15 @@ class Instances(NamedTuple):
     The objects of one frame, N rows, most confident first.
 
     Where asking for their number would wait for the device, empty rows follow whose values are 0.
-
-    Attributes:
-        labels: int32 (H, W), id of the object that owns the pixel, 0 = none.
-        ids: int32 (N,), 1..65535, the values in `labels`; 0 = an empty row.
-        boxes: float32 (N, 4), XYXY pixels, tight around the instance's pixels.
-        confidences: float32 (N,), 0..1, of the prompt.
-        areas: int32 (N,), pixels.
-        mean_scores: float32 (N,), mean of the score map over the instance.
-        surroundings: uint8 (N,), index into `result.SURROUNDINGS`.
     """
 
-    labels: Tensor
-    ids: Tensor
-    boxes: Tensor
-    confidences: Tensor
-    areas: Tensor
-    mean_scores: Tensor
-    surroundings: Tensor
+    labels: Tensor  # int32 (H, W), id of the object that owns the pixel, 0 = none
+    ids: Tensor  # int32 (N,), 1..65535, the values in `labels`; 0 = an empty row
+    boxes: Tensor  # float32 (N, 4), XYXY pixels, tight around the instance's pixels
+    confidences: Tensor  # float32 (N,), 0..1, of the prompt
+    areas: Tensor  # int32 (N,), pixels
+    mean_scores: Tensor  # float32 (N,), mean of the score map over the instance
+    surroundings: Tensor  # uint8 (N,), index into `result.SURROUNDINGS`
 
 
 def fuse(

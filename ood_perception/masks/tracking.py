@@ -44,22 +44,13 @@ class _Track:
 
 
 class Glance(NamedTuple):
-    """
-    What a tracker sees of a frame: little enough to be copied to the host with the results.
+    """What a tracker sees of a frame: little enough to be copied to the host with the results."""
 
-    Attributes:
-        boxes: float32 (N, 4) XYXY pixels.
-        ids: int32 (N,), in this frame alone; 0 = an empty row, which is passed over.
-        confidences: float32 (N,), 0..1.
-        labels: int32 (h, w), ids of every `CELL`-th pixel.
-        picture: float32 `THUMBNAIL`, mean brightness; empty = scene cuts are not noticed.
-    """
-
-    boxes: Tensor
-    ids: Tensor
-    confidences: Tensor
-    labels: Tensor
-    picture: Tensor
+    boxes: Tensor  # float32 (N, 4) XYXY pixels
+    ids: Tensor  # int32 (N,), in this frame alone; 0 = an empty row, which is passed over
+    confidences: Tensor  # float32 (N,), 0..1
+    labels: Tensor  # int32 (h, w), ids of every `CELL`-th pixel
+    picture: Tensor  # float32 `THUMBNAIL`, mean brightness; empty = scene cuts are not noticed
 
 
 def glance(instances: Instances, image: Tensor | None = None) -> Glance:
@@ -204,10 +195,10 @@ class Tracker:
 
     def _next_id(self) -> int:
         taken = {track.id for track in self._tracks}
-        while True:
+        self._last_id = self._last_id % LAST_ID + 1
+        while self._last_id in taken:
             self._last_id = self._last_id % LAST_ID + 1
-            if self._last_id not in taken:
-                return self._last_id
+        return self._last_id
 
 
 def relabelled(labels: Any, boxes: Any, ids: list[int], lasting: list[int]) -> Any:
@@ -259,12 +250,8 @@ def _greedy(affinity: Tensor, least: float) -> list[tuple[int, int]]:
     """Pairs of rows and columns, largest affinity first, each used once."""
     rows, columns = (affinity >= least).nonzero(as_tuple=True)
     order = affinity[rows, columns].argsort(descending=True, stable=True)
-    used_rows: set[int] = set()
-    used_columns: set[int] = set()
-    pairs = []
+    pairs: dict[int, int] = {}
     for t, n in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        if t not in used_rows and n not in used_columns and affinity[t, n] > 0:
-            used_rows.add(t)
-            used_columns.add(n)
-            pairs.append((t, n))
-    return pairs
+        if t not in pairs and n not in pairs.values() and affinity[t, n] > 0:
+            pairs[t] = n
+    return list(pairs.items())

@@ -137,9 +137,8 @@ class UEM(nn.Module):
         Average overlapping windows, the way the published numbers were made.
 
         From float (B, 3, H, W), RGB, normalised, sides of 28 pixels or more, to logits (B, K, H,
-        W) and ood (B, 2, H, W), no features. The logits of each window are resized to the window,
-        summed, and divided by the number of windows over each pixel. The last window is flush with
-        the border, always. An image smaller than the window gets windows as large as it allows.
+        W) and ood (B, 2, H, W), no features. An image smaller than the window gets windows as
+        large as it allows.
         """
         _check_sides(images)
         window = [
@@ -164,11 +163,7 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
     """
     First pixel of each window along one axis; the last window is flush with the border.
 
-    The official UEM code drops that last window where (size - window) is a multiple of the
-    stride, and so has none at all for size == window.
-
-    >>> window_starts(558, 518, 140)
-    [0, 40]
+    The official UEM code drops that one where (size - window) is a multiple of the stride.
     """
     if window > size:
         raise ValueError(f'window: expected at most the image side of {size}, got {window}')
