@@ -74,7 +74,7 @@ for _name, _kind in (
 # YUV planes: rows of luma, then rows of interleaved chroma, as multiples of the height.
 _SEMI_PLANAR = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3.0}
 
-ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)  # that :func:`decode_raw` understands
+ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)  # that :func:`decode` understands
 
 _PACKED_YUV = ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
 
@@ -87,24 +87,18 @@ def decode(
     warn: Warn = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
-    """Decode an Image as :func:`decode_raw`, a CompressedImage as :func:`decode_compressed`."""
-    function = decode_raw if hasattr(message, 'encoding') else decode_compressed
+    """
+    Decode a sensor_msgs Image or CompressedImage to uint8 (H, W, 3) RGB; of rgb8 perhaps a view.
+
+    `warn` is told what was odd about an image that could still be used, `intensity` is the
+    stream's mapping to 8 bits, None = one for this image alone. What cannot be read is a BadImage.
+    """
+    function = _decode_raw if hasattr(message, 'encoding') else _decode_compressed
     return function(message, max_pixels, warn, intensity)
 
 
-def decode_raw(
-    message: Any,
-    max_pixels: int = MAX_PIXELS,
-    warn: Warn = None,
-    intensity: Intensity | None = None,
-) -> Rgb:
-    """
-    Decode a sensor_msgs/Image to uint8 (H, W, 3) RGB; of unpadded rgb8 a view, not a copy.
-
-    Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured. `warn`
-    is told what was odd about an image that could still be used, `intensity` is the stream's
-    mapping to 8 bits, None = one for this image alone. What cannot be read is a BadImage.
-    """
+def _decode_raw(message: Any, max_pixels: int, warn: Warn, intensity: Intensity | None) -> Rgb:
+    """Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured."""
     height, width = int(message.height), int(message.width)
     name = _known(str(message.encoding).strip())
     check_size(height, width, max_pixels)
@@ -132,16 +126,13 @@ def stored_values(message: Any) -> NDArray[Any]:
     return _stored(message, name)
 
 
-def decode_compressed(
-    message: Any,
-    max_pixels: int = MAX_PIXELS,
-    warn: Warn = None,
-    intensity: Intensity | None = None,
+def _decode_compressed(
+    message: Any, max_pixels: int, warn: Warn, intensity: Intensity | None
 ) -> Rgb:
     """
-    Decode a sensor_msgs/CompressedImage that holds a picture file (JPEG, PNG, TIFF, ...) likewise.
+    Decode a picture file (JPEG, PNG, TIFF, ...).
 
-    The file's own first bytes decide what it is, since drivers disagree about `format` (``rgb8;
+    Its own first bytes decide what it is, since drivers disagree about `format` (``rgb8;
     jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``). What stands before its first semicolon is
     heeded where it is a Bayer pattern and the file has one channel. Pixels stay as they are
     stored, whatever EXIF says, since camera_info describes those.
