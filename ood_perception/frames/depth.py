@@ -95,11 +95,10 @@ def from_depth(
 ) -> NDArray[Any]:
     """Points (N,) of dtype `POINT` of what is unknown, from float32 (H, W) metres ahead or NaN."""
     v, u = _chosen(heatmap, instances, choice)
-    z = depth[v, u]
-    seen = np.isfinite(z)
-    v, u, z = v[seen], u[seen], z[seen].astype(np.float64)
-    rays = camera.rays(u, v)
-    xyz = np.stack([rays[:, 0] * z, rays[:, 1] * z, z], -1)
+    seen = np.isfinite(depth[v, u])
+    v, u = v[seen], u[seen]
+    z = depth[v, u].astype(np.float64)[:, None]
+    xyz = np.concatenate([camera.rays(u, v) * z, z], -1)
     return _cloud(xyz, v, u, heatmap, instances, choice)
 
 

@@ -73,10 +73,9 @@ class Camera:
 
     def rays(self, u: NDArray[Any], v: NDArray[Any]) -> NDArray[np.float64]:
         """
-        Directions of pixels, as x and y at a distance of 1 along the optical axis.
+        Rays of (N,) columns and rows: float64 (N, 2) x / z (right) and y / z (down), REP 103.
 
-        From (N,) columns and rows in pixels to float64 (N, 2) x / z (right) and y / z (down) in
-        the optical frame (REP 103); NaN for a pixel beyond what the distortion model can explain.
+        NaN for a pixel beyond what the distortion model can explain.
         """
         pixels = np.stack([np.asarray(u, np.float64), np.asarray(v, np.float64)], -1)
         centre, focal = np.array([self.cx, self.cy]), np.array([self.fx, self.fy])
@@ -160,9 +159,7 @@ def _distortion(info: Any) -> tuple[str, tuple[float, ...]]:
     if len(d) not in COEFFICIENTS[model]:
         counts = ' or '.join(map(str, COEFFICIENTS[model]))
         text = f'{model} needs {counts} distortion coefficients, got {len(d)}'
-        raise BadCameraInfo(
-            text, 'calibrate again, or name the model that the coefficients are of'
-        )
+        raise BadCameraInfo(text, 'calibrate again, or name the model that these are of')
     return model, d
 
 

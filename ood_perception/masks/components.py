@@ -77,9 +77,8 @@ class ComponentPrompts(nn.Module):
         # The cell grows with the frame, so the work does not.
         cell = max(1, round(self.cell * max(1.0, min(height, width) / 360)))
         small = F.avg_pool2d(probability[:, None], cell, cell, ceil_mode=True)[:, 0]
-        found = [
-            self._candidates(find_regions(p, self.levels, 4 * self.slots), cell) for p in small
-        ]
+        regions = [find_regions(p, self.levels, 4 * self.slots) for p in small]
+        found = [self._candidates(r, cell) for r in regions]
         boxes, confidences, merit = (torch.stack(part) for part in zip(*found, strict=True))
         kept = suppress(boxes, confidences, self.slots, iou=0.5, containment=0.7, merit=merit)
         grow = (kept.boxes[..., 2:] - kept.boxes[..., :2]) * self.margin

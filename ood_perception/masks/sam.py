@@ -35,12 +35,10 @@ INSTALL = {
 
 class SamMaskModel(nn.Module):
     """
-    SAM or MobileSAM, prompted with boxes; see `base.MaskModel`.
+    SAM or MobileSAM, a `Sam` module, prompted with boxes; see `base.MaskModel`.
 
-    Args:
-        sam: a `Sam` module (image_encoder, prompt_encoder, mask_decoder).
-        precision: of the image encoder on a GPU: 'float32', 'float16' or 'bfloat16'.
-        chunk: most boxes in one call of the decoder.
+    `precision` is that of the image encoder on a GPU: 'float32', 'float16' or 'bfloat16'; `chunk`
+    is the most boxes in one call of the decoder.
     """
 
     def __init__(self, sam: nn.Module, precision: str = 'float32', chunk: int = 128) -> None:

@@ -123,10 +123,9 @@ class CompactUEM(nn.Module):
     """
     Unknown estimation module: a per-pixel MLP over all backbone maps, with context, at stride 2.
 
-    After Nayal et al. (IJCV 2025): two outputs, inlier and outlier, trained with the LLR loss on a
-    frozen segmentor. Between its layers depthwise dilated convolutions and the mean of the image
-    let the inside of a large uniform object know of its edges and of the scene; the maps of stride
-    4 and 2 draw its outline. The widths are those at stride 8, 4 and 2.
+    After Nayal et al. (IJCV 2025): two outputs, inlier and outlier. Between its layers depthwise
+    dilated convolutions and the mean of the image let the inside of a large uniform object know of
+    its edges and of the scene; the maps of stride 4 and 2 draw its outline.
     """
 
     cancelled = ('mid.bias', 'fine.bias', 'low.bias', 'detail.bias')  # as of ContextBlock

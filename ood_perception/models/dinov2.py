@@ -66,13 +66,10 @@ class DINOv2(VisionTransformer):
         out_indices: blocks whose output becomes :attr:`SegmentorOutput.features`, counted from 0;
             None takes the last four.
         **options: arguments of timm's VisionTransformer that differ from the variant's.
-
-    Attributes:
-        spec: how images are to be normalised, and that their sides are multiples of 14.
-        tables: resampled position tables by size, see `export.tables_kept`.
     """
 
     spec = InputSpec(multiple_of=PATCH)
+    # resampled position tables by size, see `export.tables_kept`
     tables: dict[tuple[int, int], Tensor] | None = None
 
     def __init__(

@@ -147,9 +147,7 @@ class EncoderDecoder(nn.Module):
         for head in (self.decode_head, self.auxiliary_head):
             if head is not None and head.conv_seg.out_channels != num_classes:
                 old = head.conv_seg
-                head.conv_seg = nn.Conv2d(old.in_channels, num_classes, 1).to(
-                    old.weight.device, old.weight.dtype
-                )
+                head.conv_seg = nn.Conv2d(old.in_channels, num_classes, 1).to(old.weight)
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """

@@ -39,8 +39,7 @@ class GMMSegHead(nn.Module):
     Each class is a mixture of Gaussians with diagonal covariance over normalised features.
 
     The official code scores a class by its best component (no sum, no prior) and normalises the
-    scores over the classes, so the logits are no log-likelihoods. The memory and the update of
-    training are not here.
+    scores over the classes, so the logits are no log-likelihoods.
     """
 
     exact = True  # it computes in float32: its parameters stay so in a copy of the model in half
@@ -128,8 +127,7 @@ def multiply(enlarge: Any, project: Any) -> tuple[Tensor, Tensor]:
     """
     Weight and bias of a transposed convolution and the 1x1 convolution after it as one.
 
-    Both are linear, so the result is the same; the wide map between them, at up to 16 times the
-    pixels of the input, is never computed.
+    Both are linear: the wide map between them, at up to 16 times the pixels, is never computed.
     """
     mix = project.weight[:, :, 0, 0]
     weight = torch.einsum('iokl,po->ipkl', enlarge.weight, mix)

@@ -73,9 +73,6 @@ class UEM(nn.Module):
         stride: pixels between windows, down and across.
         window_batch: windows that go through the network together, None = by the device.
         **dinov2: arguments of :class:`DINOv2` that differ from the variant's.
-
-    Attributes:
-        spec: how images are to be normalised. Sides are multiples of 14 in single mode.
     """
 
     def __init__(
