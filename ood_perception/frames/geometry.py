@@ -6,8 +6,7 @@ Camera geometry: which ray of light a pixel of the image saw.
 
 A sensor_msgs/CameraInfo describes the calibrated, full-resolution sensor. What is published may be
 a window of it (`roi`), binned (`binning_x`, `binning_y`) or resized on the way; REP 104 says how K
-and P follow, and image_geometry does the same. Lens distortion is undone for single pixels. Needs
-no ROS: any object with the fields of the message will do.
+and P follow. Needs no ROS: any object with the fields of the message will do.
 """
 
 from __future__ import annotations

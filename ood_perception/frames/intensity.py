@@ -4,12 +4,9 @@
 """
 Images of more than 8 bits (infrared, thermal, raw sensors) to 8 bits, steadily over a stream.
 
-Cameras seldom use the whole range of the type they send. The range in use is estimated from
-percentiles, so that a hot or dead pixel does not matter:
-
-- A picture that reaches down to black uses 8 to 16 bits of an integer type (or 0..1 of a float
-  type): that range is mapped, so brightness is what the camera meant, or up to twice as bright.
-- A picture far from black (thermal counts, kelvins) is stretched between its percentiles.
+The range in use is estimated from percentiles, so that a hot or dead pixel does not matter. A
+picture that reaches down to black uses 8 to 16 bits of an integer type (or 0..1 of a float type):
+that range is mapped. One far from black (thermal counts, kelvins) is stretched between them.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@
 """
 What the stamps of a camera say: of its frames' order, and which depth belongs to an image.
 
-The pairing has the idea of message_filters' ApproximateTime, written here because that package is
-in no wheel, and because it would hold the image back until its depth is there: here the image is
-processed at once and only what needs metres waits.
+The pairing is that of message_filters' ApproximateTime, which would hold the image back until its
+depth is there: here the image is processed at once and only what needs metres waits.
 """
 
 from __future__ import annotations

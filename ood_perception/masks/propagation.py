@@ -4,11 +4,9 @@
 """
 Propagation: the newest detection moved to the present frame by optical flow.
 
-A detection of frame t is there when the camera is already at t + k. `Propagator` computes the
-flow between those two frames (OpenCV's DIS, Kroeger et al., ECCV 2016, at a quarter of the size)
-in both directions and moves heatmap and instances along. An object moves as a whole, by the
-similarity that fits its pixels best, so its outline keeps its shape; what cannot be followed
-there and back is dropped, not smeared.
+A detection of frame t is there when the camera is already at t + k. `Propagator` computes the flow
+between those two frames and moves heatmap and instances along. An object moves as a whole, by the
+similarity that fits its pixels best; what cannot be followed there and back is dropped.
 """
 
 from __future__ import annotations

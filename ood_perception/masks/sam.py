@@ -4,10 +4,9 @@
 """
 Segment Anything (SAM) and MobileSAM as mask models.
 
-On a CPU an image is embedded only when it has a box. The images of all cameras go through the
-encoder together, and so do their boxes through the decoder. The
-arithmetic equals `SamPredictor.predict_torch` with `boxes` alone and one mask a box, as S2M uses
-it (arXiv 2411.16816, section 3.3).
+On a CPU an image is embedded only when it has a box. The arithmetic equals
+`SamPredictor.predict_torch` with `boxes` alone and one mask a box, as S2M uses it (arXiv
+2411.16816, section 3.3).
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
 DINOv2 on timm's vision transformer, with the official position-embedding resampling.
 
 Papers: Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024;
-Darcet et al., "Vision Transformers Need Registers", ICLR 2024. timm's blocks compute the official
-numbers; only its resampling of the position table differs for the models without registers.
+Darcet et al., "Vision Transformers Need Registers", ICLR 2024.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@
 Memory of the score: what earlier frames of a camera said joins what the present one says.
 
 An unknown object is unknown in every frame, a false alarm often in one only. The earlier score is
-moved to the present frame by optical flow and mixed in, less the older it is. Where the flow does
-not lead there and back, the present frame alone counts. Only the coarse part of the score is
-mixed, at an eighth of the size: edges are the present frame's.
+moved to the present frame by optical flow and mixed in, less the older it is, where the flow leads
+there and back. Only its coarse part is, at an eighth of the size: edges are the present frame's.
 """
 
 from __future__ import annotations
