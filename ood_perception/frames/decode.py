@@ -184,14 +184,6 @@ def stamp_ns(header: Any) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def republish(codec: str) -> str:
-    """Command that turns a transport's topic into raw images."""
-    return (
-        f'ros2 run image_transport republish --ros-args -p in_transport:={codec} '
-        f'-p out_transport:=raw -r in/{codec}:=TOPIC/{codec} -r out:=TOPIC/decoded'
-    )
-
-
 def _known(encoding: str) -> str:
     """Entry of `ENCODINGS` for a message's encoding. Raises BadImage."""
     for name in (encoding, encoding.lower(), encoding.upper()):
@@ -223,11 +215,16 @@ def _not_a_picture(data: bytes, form: str) -> str:
     named = next((v for v in _VIDEO if v in form.lower()), '')
     is_theora = named == 'theora' or (not named and re.match(rb'[\x80-\x82]theora', data))
     if named or is_theora or data.startswith((b'\0\0\0\1', b'\0\0\1')):
-        transport = 'theora' if is_theora else 'ffmpeg'
-        return f'{text} are video, not pictures; turn them into images: {republish(transport)}'
-    if data.startswith(b'\x28\xb5\x2f\xfd'):
-        return f'{text} are zstd; turn them into images: {republish("zstd")}'
-    return f'{text} are no picture (JPEG, PNG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000, PNM)'
+        what, codec = 'video, not pictures', 'theora' if is_theora else 'ffmpeg'
+    elif data.startswith(b'\x28\xb5\x2f\xfd'):
+        what = codec = 'zstd'
+    else:
+        return f'{text} are no picture (JPEG, PNG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000, PNM)'
+    return (
+        f'{text} are {what}; turn them into images: ros2 run image_transport republish --ros-args '
+        f'-p in_transport:={codec} -p out_transport:=raw -r in/{codec}:=TOPIC/{codec} '
+        '-r out:=TOPIC/decoded'
+    )
 
 
 def _check_even(name: str, height: int, width: int) -> None:

@@ -232,12 +232,9 @@ def _shifted(track: _Track, box: Tensor) -> Tensor:
 
 def _roll(mask: Tensor, dx: int, dy: int) -> Tensor:
     """Move a (h, w) map by whole pixels; what enters the frame is empty."""
-    height, width = mask.shape
-    out = torch.zeros_like(mask)
-    if abs(dx) < width and abs(dy) < height:
-        source = mask[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
-        out[max(0, dy) : height + min(0, dy), max(0, dx) : width + min(0, dx)] = source
-    return out
+    if abs(dx) >= mask.shape[1] or abs(dy) >= mask.shape[0]:
+        return torch.zeros_like(mask)
+    return F.pad(mask, (dx, -dx, dy, -dy))
 
 
 def _widened(boxes: Tensor) -> Tensor:
