@@ -14,7 +14,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import roi_align
 
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
@@ -26,7 +25,7 @@ from ood_perception.masks.boxes import (
     overlaps,
     waits,
 )
-from ood_perception.models.faster_rcnn import STRIDES, PromptRCNN, level_of
+from ood_perception.models.faster_rcnn import PromptRCNN, level_of, pool
 
 
 class RCNNPrompts(nn.Module):
@@ -136,14 +135,7 @@ def _pooled(maps: list[Tensor], boxes: Tensor, size: int) -> Tensor:
     levels = level_of(flat)[:, None]
     parts = [
         # A box of another level becomes a point in a corner, which costs nothing and gives 0.
-        roi_align(
-            feature,
-            torch.where(levels == level, rois, 0.0).to(feature.dtype),
-            size,
-            spatial_scale=1 / STRIDES[level],
-            sampling_ratio=-1,
-            aligned=True,
-        )
+        pool(feature, torch.where(levels == level, rois, 0.0), size, level)
         for level, feature in enumerate(maps)
     ]
     return torch.stack(parts).sum(0)

@@ -69,8 +69,14 @@ def level_of(boxes: Tensor) -> Tensor:
     return torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8)).clamp(2, 5).long() - 2
 
 
+def pool(feature: Tensor, rois: Tensor, size: int, level: int) -> Tensor:
+    """Pool boxes (N, 5) of image and XYXY from one level, by detectron2's ROIAlignV2."""
+    rois = rois.to(feature.dtype)
+    return roi_align(feature, rois, size, 1 / STRIDES[level], sampling_ratio=-1, aligned=True)
+
+
 class AlignedPooler(nn.Module):
-    """detectron2's ROIAlignV2 over p2 .. p5: aligned, adaptive sampling, level by box area."""
+    """`pool` over p2 .. p5, level by box area."""
 
     def __init__(self, size: int = 7) -> None:
         super().__init__()
@@ -88,14 +94,7 @@ class AlignedPooler(nn.Module):
         out = maps[0].new_zeros(len(flat), maps[0].shape[1], self.size, self.size)
         for level, feature in enumerate(maps):
             chosen = torch.where(levels == level)[0]
-            out[chosen] = roi_align(
-                feature,
-                rois[chosen].to(feature.dtype),
-                self.size,
-                spatial_scale=1 / STRIDES[level],
-                sampling_ratio=-1,
-                aligned=True,
-            )
+            out[chosen] = pool(feature, rois[chosen], self.size, level)
         return out
 
 
