@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_perception.frames import bridge
 from ood_perception.frames.intensity import Intensity, Warn
 from ood_perception.frames.picture import (
     MAX_PIXELS,
@@ -108,8 +109,11 @@ def _decode_raw(message: Any, max_pixels: int, warn: Warn, intensity: Intensity 
         return _semi_planar(name, rows, height, width)
     kind, channels, conversion = _INTERLEAVED[name]
     stored = _stored(message, name)
-    image = stored
-    if kind != 'u1':
+    if kind == 'u1':
+        if (image := bridge.to_rgb(message)) is not None:
+            return image
+        image = stored
+    else:
         image = _to_8_bit(stored, name, warn, intensity)
         if channels == 4:  # the mapping leaves alpha out
             conversion = {cv2.COLOR_BGRA2RGB: cv2.COLOR_BGR2RGB}.get(conversion or 0)

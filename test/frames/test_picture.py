@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import types
+from importlib import metadata
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from ood_perception.frames import bridge
 from ood_perception.frames.decode import decode
 from ood_perception.frames.picture import (
     BadImage,
@@ -185,6 +187,38 @@ def test_a_wrong_name_of_an_encoding_gets_the_nearest(encoding, near):
     image.is_bigendian = 0
     with pytest.raises(BadImage, match=f"should call it '{near}"):
         decode(image)
+
+
+@pytest.mark.parametrize('padding', [0, 2])
+@pytest.mark.parametrize('name', bridge.ENCODINGS)
+def test_cv_bridge_gives_the_same_picture(name, padding, monkeypatch):
+    """The distribution's; where there is none, PyPI's of ROS 1 stands in for it, here only."""
+    theirs = pytest.importorskip('cv_bridge').CvBridge()
+    from sensor_msgs.msg import Image as Message
+
+    step = 34 * bridge.ENCODINGS[name] + padding
+    data = np.random.default_rng(0).integers(0, 256, 24 * step, np.uint8).tobytes()
+    message = Message(height=24, width=34, encoding=name, step=step, data=data)
+    monkeypatch.setattr(bridge, 'bridge', lambda: None)
+    ours = decode(message)
+    monkeypatch.setattr(bridge, 'bridge', lambda: theirs)
+    if padding:
+        assert bridge.to_rgb(message) is None  # cv_bridge would shear it
+        np.testing.assert_array_equal(ours, decode(message))
+        return
+    got = bridge.to_rgb(message)
+    if got is None and metadata.version('cv_bridge').startswith('1.'):
+        pytest.skip(f"PyPI's cv_bridge does not convert {name}")
+    np.testing.assert_array_equal(got, ours)
+
+
+def test_ros_1_s_cv_bridge_is_not_taken():
+    try:
+        version = metadata.version('cv_bridge')
+    except metadata.PackageNotFoundError:
+        pytest.skip('no package cv_bridge')
+    if version.startswith('1.'):
+        assert bridge.bridge() is None
 
 
 def test_encoding_says_what_it_refuses():

@@ -32,7 +32,7 @@ OWN = ('ood_perception', 'ood_simulation')
 """The Python packages of the wheel."""
 SHIPPED = sorted(p for name in (*OWN, 'launch') for p in (ROOT / name).rglob('*.py'))
 # ROS packages whose names do not end as those of messages do.
-ROS_IMPORTS = {'ament_index_python', 'image_geometry', 'launch', 'launch_ros'}
+ROS_IMPORTS = {'ament_index_python', 'cv_bridge', 'image_geometry', 'launch', 'launch_ros'}
 ROS_IMPORTS |= {'message_filters', 'rclpy', 'rosbag2_py', 'sensor_msgs_py', 'tf2_ros'}
 OPTIONAL_ROS: set[str] = {'foxglove_msgs'}
 """Packages that the node uses only where they are installed, and that nobody needs."""
