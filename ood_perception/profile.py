@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import logging
 import os
 import sys
@@ -104,14 +105,19 @@ class CalibrationConfig:
     From score to the probability of being unknown.
 
     Attributes:
-        kind: 'platt': sigmoid(slope * score + offset).
-        slope: per unit of score, above 0.
-        offset: added to the scaled score.
+        kind: 'platt' (sigmoid(slope * score + offset)) or 'quantile' (piecewise linear through
+            (knots[i], values[i])).
+        slope: of the Platt map, per unit of score, above 0.
+        offset: of the Platt map.
+        knots: increasing scores of the quantile map.
+        values: probabilities 0..1 at the knots.
     """
 
-    kind: Literal['platt'] = 'platt'
+    kind: Literal['platt', 'quantile'] = 'platt'
     slope: Annotated[Number, Field(gt=0)] = 1.0
     offset: Number = 0.0
+    knots: list[Number] = field(default_factory=list)
+    values: list[Annotated[Number, Field(ge=0, le=1)]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, config=CONFIG)
@@ -319,3 +325,13 @@ def _check(profile: Profile) -> None:
         raise ProfileError('prompts.name: missing; `mask_model` needs boxes')
     if unknown := [name for name in profile.ground_classes if name not in profile.classes]:
         raise ProfileError(f'ground_classes: not among the classes: {", ".join(unknown)}')
+    calibration = profile.calibration
+    if calibration.kind == 'quantile':
+        knots, values = calibration.knots, calibration.values
+        if len(knots) < 2 or len(knots) != len(values):
+            raise ProfileError(
+                f'calibration.knots: expected as many as values and at least 2, '
+                f'got {len(knots)} and {len(values)}'
+            )
+        if any(b <= a for a, b in itertools.pairwise(knots)):
+            raise ProfileError('calibration.knots: expected increasing numbers')

@@ -31,7 +31,15 @@ GOOD = {'name': 'x', 'segmentor': {'name': 'compact'}, 'score': {'name': 'llr'}}
         ({'precision': 'int8'}, "precision: expected one of 'float32'.*got 'int8'"),
         ({'calibration': {'slope': 'steep'}}, "calibration.slope: expected float, got 'steep'"),
         ({'calibration': {'slope': float('nan')}}, 'calibration.slope: expected a number'),
-        ({'calibration': {'kind': 'isotonic'}}, "calibration.kind: .*got 'isotonic'"),
+        ({'calibration': {'kind': 'quantile', 'knots': [1.0]}}, 'calibration.knots'),
+        (
+            {'calibration': {'kind': 'quantile', 'knots': [1.0, 1.0], 'values': [0.0, 1.0]}},
+            'increasing',
+        ),
+        (
+            {'calibration': {'kind': 'quantile', 'knots': [0.0, 1.0], 'values': [0.0, 2.0]}},
+            r'calibration.values\[1\]: expected 1 or less, got 2.0',
+        ),
         ({'calibration': {'slope': float('inf')}}, 'calibration.slope: expected a number'),
         ({'calibration': {'slope': -1}}, 'calibration.slope: expected more than 0, got -1'),
         ({'calibration': {'slop': 1}}, "calibration.slop: unknown key; did you mean 'slope'"),

@@ -92,6 +92,7 @@ def calibrate(
     data: Data,
     out: Annotated[Path, typer.Option(help='Profile to write.')],
     label_map: LabelMapOption = '',
+    kind: Annotated[str, typer.Option(help='platt or quantile.')] = 'platt',
     prevalence: Annotated[
         float, typer.Option(help='Share of unknown pixels meant by a probability; 0 = the data.')
     ] = 0.0,
@@ -108,7 +109,7 @@ def calibrate(
     frames = [open_frames(text, 'val', label_map) for text in data]
     chosen = [f.load(i) for f in frames for i in evenly(len(f), limit)]
     scores, labels = calibration.profile_scores(Profile.load(path), chosen, device)
-    config, numbers = calibration.fit(scores, labels, prevalence)
+    config, numbers = calibration.fit(scores, labels, kind, prevalence=prevalence)
     calibration.write_calibration(path, out, config)
     typer.echo(f'{out}: ' + ', '.join(f'{k} {v:.4g}' for k, v in numbers.items()))
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,58 @@ Array = npt.NDArray[Any]
 
 
 class Calibration(nn.Module):
-    """Map scores to probabilities monotonically, by sigmoid(slope * score + offset)."""
+    """
+    Map scores to probabilities, monotonically.
 
-    def __init__(self, slope: float = 1.0, offset: float = 0.0) -> None:
+    By 'platt', sigmoid(slope * score + offset), or by 'quantile', piecewise linear through the
+    probabilities 0..1 `values` at the increasing scores `knots`.
+    """
+
+    knots: Tensor
+    values: Tensor
+
+    def __init__(
+        self,
+        kind: str = 'platt',
+        slope: float = 1.0,
+        offset: float = 0.0,
+        knots: Sequence[float] = (),
+        values: Sequence[float] = (),
+    ) -> None:
         super().__init__()
-        self.slope, self.offset = slope, offset
+        if kind not in ('platt', 'quantile'):
+            raise ValueError(f'calibration: expected platt or quantile, got {kind!r}')
+        if kind == 'quantile' and (len(knots) < 2 or len(knots) != len(values)):
+            raise ValueError(f'calibration: {len(knots)} knots and {len(values)} values')
+        self.kind, self.slope, self.offset = kind, slope, offset
+        self.register_buffer('knots', torch.tensor(list(knots), dtype=torch.float32))
+        self.register_buffer('values', torch.tensor(list(values), dtype=torch.float32))
 
     @classmethod
     def from_config(cls, config: CalibrationConfig) -> Calibration:
         """Build from the `calibration` entry of a profile."""
-        return cls(config.slope, config.offset)
+        return cls(config.kind, config.slope, config.offset, config.knots, config.values)
 
     def to_config(self) -> CalibrationConfig:
         """Entry of a profile that gives this map back."""
-        return CalibrationConfig(slope=self.slope, offset=self.offset)
+        return CalibrationConfig(
+            self.kind,  # type: ignore[arg-type]
+            self.slope,
+            self.offset,
+            self.knots.tolist(),
+            self.values.tolist(),
+        )
 
     def forward(self, score: Tensor) -> Tensor:
         """Map float (...) scores to float32 (...) probabilities 0..1; NaN becomes 0."""
         score = torch.nan_to_num(score.float(), nan=-torch.inf, neginf=-1e30, posinf=1e30)
-        return torch.sigmoid(self.slope * score + self.offset)
+        if self.kind == 'platt':
+            return torch.sigmoid(self.slope * score + self.offset)
+        last = len(self.knots) - 2
+        cell = (torch.searchsorted(self.knots, score.contiguous()) - 1).clamp(0, last)
+        left, right = self.knots[cell], self.knots[cell + 1]
+        share = ((score - left) / (right - left)).clamp(0, 1)
+        return torch.lerp(self.values[cell], self.values[cell + 1], share)
 
     @classmethod
     def fit_platt(cls, score: Array, label: Array, iterations: int = 50) -> Calibration:
@@ -46,9 +80,7 @@ class Calibration(nn.Module):
         The score is float (...), any unit, the label integer (...), 0 known, 1 unknown, everything
         else is left out. ValueError where one of the two classes has no finite score.
         """
-        score, label = np.asarray(score, np.float64).ravel(), np.asarray(label).ravel()
-        keep = ((label == 0) | (label == 1)) & np.isfinite(score)
-        score, label = score[keep], label[keep].astype(np.int64)
+        score, label = _finite(score, label)
         positives, negatives = int(label.sum()), int((1 - label).sum())
         if not positives or not negatives:
             raise ValueError(
@@ -71,8 +103,50 @@ class Calibration(nn.Module):
             if abs(change) < 1e-12 * max(1.0, abs(loss)):
                 break
         slope = float(w[0] / scale)
-        return cls(slope, float(w[1] - slope * centre))
+        return cls('platt', slope, float(w[1] - slope * centre))
+
+    @classmethod
+    def fit_quantile(cls, score: Array, label: Array, knots: int = 33) -> Calibration:
+        """
+        Fit a monotone piecewise linear map through quantiles of the score (isotonic regression).
+
+        Score and label are as of `fit_platt`; there are at most so many knots. Fewer than two
+        different finite scores are a ValueError.
+        """
+        score, label = _finite(score, label)
+        edges = np.zeros(0)
+        if len(score):
+            edges = np.unique(np.asarray(np.quantile(score, np.linspace(0, 1, knots + 1))))
+        if len(edges) < 2:
+            raise ValueError('calibration needs at least two different scores')
+        cell = np.clip(np.searchsorted(edges, score, side='right') - 1, 0, len(edges) - 2)
+        weight = np.bincount(cell, minlength=len(edges) - 1).astype(float)
+        total = np.bincount(cell, label.astype(float), minlength=len(edges) - 1)
+        filled = weight > 0
+        centres = ((edges[:-1] + edges[1:]) / 2)[filled]
+        values = _pool_adjacent_violators(total[filled] / weight[filled], weight[filled])
+        if len(centres) == 1:
+            centres, values = np.array([edges[0], edges[-1]]), np.repeat(values, 2)
+        return cls('quantile', knots=centres.tolist(), values=values.tolist())
+
+
+def _finite(score: Array, label: Array) -> tuple[Array, Array]:
+    score, label = np.asarray(score, np.float64).ravel(), np.asarray(label).ravel()
+    keep = ((label == 0) | (label == 1)) & np.isfinite(score)
+    return score[keep], label[keep].astype(np.int64)
 
 
 def _log_loss(logit: Array, target: Array) -> float:
     return float(np.sum(np.logaddexp(0, logit) - target * logit))
+
+
+def _pool_adjacent_violators(mean: Array, weight: Array) -> Array:
+    """Closest non-decreasing sequence in the weighted least-squares sense."""
+    blocks: list[list[float]] = []
+    for m, w in zip(mean, weight, strict=True):
+        blocks.append([m, w, 1])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            b, a = blocks.pop(), blocks.pop()
+            total = a[1] + b[1]
+            blocks.append([(a[0] * a[1] + b[0] * b[1]) / total, total, a[2] + b[2]])
+    return np.concatenate([np.full(int(n), m) for m, _, n in blocks])

@@ -37,14 +37,16 @@ BLOCK = re.compile(r'^calibration:.*\n(?:[ \t]+.*\n|[ \t]*\n(?=[ \t]))*', re.MUL
 def fit(
     scores: Sequence[Array],
     labels: Sequence[Array],
+    kind: str = 'platt',
     prevalence: float = 0.0,
 ) -> tuple[CalibrationConfig, dict[str, float]]:
     """
-    Fit a calibration to scores with labels, see `Calibration.fit_platt`.
+    Fit a calibration to scores with labels.
 
     Args:
         scores: float (h, w) each.
         labels: 0 known, 1 unknown, 255 ignored, same shapes.
+        kind: 'platt' or 'quantile'.
         prevalence: share of unknown pixels that probabilities refer to (known and unknown pixels
             are drawn in this proportion); 0 = as in the data.
 
@@ -52,9 +54,11 @@ def fit(
         The entry of a profile, and {'ece': expected calibration error, 'brier', 'pixels'}.
 
     Raises:
-        TrainingError: no finite score of one kind of pixel, or a score that does not rise from
-            known to unknown pixels.
+        TrainingError: no finite score of one kind, an unknown `kind`, or a score that does not
+            rise from known to unknown pixels.
     """
+    if kind not in ('platt', 'quantile'):
+        raise TrainingError(f"calibration: expected 'platt' or 'quantile', got {kind!r}")
     score = np.concatenate([np.asarray(s).ravel() for s in scores])
     label = np.concatenate([np.asarray(v).ravel() for v in labels])
     keep = (label <= 1) & np.isfinite(score)
@@ -62,7 +66,7 @@ def fit(
     chosen = _draw(label, prevalence)
     score, label = score[chosen], label[chosen]
     try:
-        fitted = Calibration.fit_platt(score, label)
+        fitted = getattr(Calibration, f'fit_{kind}')(score, label)
     except ValueError as error:
         raise TrainingError(str(error)) from error
     if fitted.slope <= 0:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from ood_perception.scores import Calibration
@@ -27,6 +28,16 @@ def test_platt_equals_logistic_regression() -> None:
     assert float(p.mean()) == pytest.approx(label.mean(), abs=2e-3)
 
 
+def test_quantile_map_is_near_isotonic_regression() -> None:
+    score, label = data()
+    got = Calibration.fit_quantile(score, label)
+    oracle = IsotonicRegression(out_of_bounds='clip').fit(score, label)
+    points = np.quantile(score, np.linspace(0.05, 0.95, 30))
+    p = got(torch.tensor(points)).numpy()
+    assert (np.diff(p) >= -1e-6).all()
+    assert np.abs(p - oracle.predict(points)).max() <= 0.12
+
+
 def test_ignored_labels_and_nan_are_left_out() -> None:
     score, label = data()
     dirty_score = np.concatenate([score, [np.nan, 1e6]])
@@ -36,22 +47,34 @@ def test_ignored_labels_and_nan_are_left_out() -> None:
 
 
 def test_round_trip_through_a_profile() -> None:
-    got = Calibration.fit_platt(*data())
-    again = Calibration.from_config(got.to_config())
-    x = torch.linspace(-20, 20, 101)
-    assert torch.equal(again(x), got(x))
+    for got in (Calibration.fit_platt(*data()), Calibration.fit_quantile(*data())):
+        again = Calibration.from_config(got.to_config())
+        x = torch.linspace(-20, 20, 101)
+        assert torch.equal(again(x), got(x))
 
 
-def test_every_score_has_a_probability() -> None:
+@pytest.mark.parametrize('kind', ['platt', 'quantile'])
+def test_every_score_has_a_probability(kind: str) -> None:
+    calibration = (
+        Calibration()
+        if kind == 'platt'
+        else Calibration('quantile', knots=[0.0, 1.0, 4.0], values=[0.0, 0.5, 1.0])
+    )
     x = torch.tensor([float('-inf'), -1e30, 0.0, 0.5, 2.5, 1e30, float('inf'), float('nan')])
-    p = Calibration()(x)
+    p = calibration(x)
     assert ((p >= 0) & (p <= 1)).all()
     assert p[-1] == 0
+    if kind == 'quantile':
+        torch.testing.assert_close(p[2:5], torch.tensor([0.0, 0.25, 0.75]))
 
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match='both kinds, got 3 known and 0 unknown'):
         Calibration.fit_platt(np.zeros(3), np.zeros(3))
+    with pytest.raises(ValueError, match='two different scores'):
+        Calibration.fit_quantile(np.zeros(3), np.array([0, 1, 0]))
+    with pytest.raises(ValueError, match="got 'plat'"):
+        Calibration('plat')
 
 
 def test_separable_data_do_not_diverge() -> None:

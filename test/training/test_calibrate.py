@@ -20,7 +20,7 @@ def scores_and_labels(lift: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def test_a_rising_score_gives_a_rising_map():
-    config, numbers = fit(*scores_and_labels(3.0))
+    config, numbers = fit(*scores_and_labels(3.0), 'platt')
     assert config.slope > 1
     assert numbers['ece'] < 0.05
     assert numbers['pixels'] == 4000
@@ -29,4 +29,9 @@ def test_a_rising_score_gives_a_rising_map():
 @pytest.mark.parametrize('lift', [-3.0, -0.5])
 def test_a_score_that_falls_on_unknown_pixels_is_refused(lift: float):
     with pytest.raises(TrainingError, match=r'not above that of known ones .*--label-map'):
-        fit(*scores_and_labels(lift))
+        fit(*scores_and_labels(lift), 'platt')
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(TrainingError, match="'platt' or 'quantile', got 'isotonic'"):
+        fit(*scores_and_labels(1.0), 'isotonic')
