@@ -38,7 +38,7 @@ from compact_quality import DRIVE, pasted, proving_ground
 
 from ood_perception import Pipeline
 from ood_perception.building import load_segmentor
-from ood_perception.engines.exporting import TupleOutput, export_onnx
+from ood_perception.engines.export import TupleOutput, export_onnx
 from ood_perception.engines.openvino import compile_network, convert, int8_form
 from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise

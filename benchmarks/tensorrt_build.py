@@ -36,11 +36,10 @@ import torch
 from table import append
 from torch import Tensor, nn
 
-from ood_perception.engines.export import build_engine, library, target
-from ood_perception.engines.exporting import TupleOutput, export_onnx
+from ood_perception.engines.export import TupleOutput, build_engine, export_onnx, library, target
 from ood_perception.engines.tensorrt import build, in_precision
 from ood_perception.masks import boxes, create_mask_model, create_prompts
-from ood_perception.masks.rcnn_slots import detect_in_slots
+from ood_perception.masks.rcnn_prompts import detect_in_slots
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model
 from ood_perception.models.heads import fold

@@ -40,11 +40,11 @@ from ood_perception.host_memory import return_freed_memory
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.fusion import Instances
 from ood_perception.masks.tracking import Glance, glance
-from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate, copied
+from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate
 from ood_perception.outlining import Outliner, attempt
 from ood_perception.profile import Profile, ProfileError
 from ood_perception.result import FramesFailed, Result
-from ood_perception.scores import Score, create_score, learns
+from ood_perception.scores import ScoreModule, create_score, learns
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.memory import ScoreMemory
 
@@ -84,7 +84,7 @@ class Pipeline:
         self.device = device
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
-        self.score: Score = create_stage('score', create_score, profile.score).to(device)
+        self.score: ScoreModule = create_stage('score', create_score, profile.score).to(device)
         try:
             self.score.identify(model_identity(profile))
         except ValueError as error:
@@ -376,7 +376,7 @@ class Pipeline:
         log.warning(line)
         self._note(line)
         half = len(images) // 2
-        first = copied(self._segment(images[:half]))  # the next call may overwrite it
+        first = concatenate([self._segment(images[:half])])  # the next call may overwrite it
         return concatenate([first, self._segment(images[half:])])
 
     def _track(self, seen: Glance, stream: str, stamp: int | None) -> list[int]:

@@ -108,10 +108,8 @@ def relocate(data: Data, centers: Tensor, ids: Tensor, distances: Tensor) -> tup
     What Lloyd steps cannot do: leave a local optimum in which one center serves two groups while
     two centers share another. After Kaukoranta, Franti & Nevalainen, "Iterative split-and-merge
     algorithm for VQ codebook generation", Optical Engineering 1998. Cost and gain are exact for
-    the partition: Ward's n_i n_j / (n_i + n_j) * |m_i - m_j|^2.
-
-    Returns centers, of which at most three differ and one changed its place; and bool (B,) whether
-    there was a move.
+    the partition: Ward's n_i n_j / (n_i + n_j) * |m_i - m_j|^2. Returns the centers, and bool (B,)
+    whether there was a move.
     """
     tokens, weights, squares = data
     batch, clusters, width = centers.shape
@@ -162,33 +160,28 @@ def plus_plus(
     """
     Choose starting centers by greedy k-means++ (Arthur & Vassilvitskii, SODA 2007).
 
-    Each center is the best of 2 + log K candidates that are drawn with probability proportional to
-    the squared distance to the centers so far. The generator is the host's. Where there are fewer
-    distinct tokens than K, some centers coincide.
+    Each center is the best of 2 + log K candidates that are drawn, by the host's generator, with
+    probability proportional to the squared distance to the centers so far.
     """
     batch, number, width = tokens.shape
     trials = 2 + int(math.log(clusters))
     squares = tokens.square().sum(-1)
     # the same numbers for every row: a stream starts alike, whoever else is in the batch
     draws = torch.rand(clusters, 1, trials, generator=generator).to(tokens.device)
-    draws = draws.expand(-1, batch, -1)
-
-    def draw(mass: Tensor, uniform: Tensor) -> Tensor:
-        cumulative = mass.double().cumsum(1)
-        places = torch.searchsorted(cumulative, uniform.double() * cumulative[:, -1:], right=True)
-        return places.clamp_max(number - 1)
-
-    first = draw(weights, draws[0, :, :1])
+    draws = draws.expand(-1, batch, -1).double()
+    rows = torch.arange(batch, device=tokens.device)
     closest = torch.full((batch, number), torch.inf, device=tokens.device)
     chosen = []
     for k in range(clusters):
-        places = first if k == 0 else draw(closest * weights, draws[k])
+        cumulative = (closest * weights if k else weights).double().cumsum(1)
+        uniform = draws[k] if k else draws[0, :, :1]
+        places = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+        places = places.clamp_max(number - 1)
         candidates = tokens.gather(1, places[..., None].expand(-1, -1, width))
         offset = candidates.square().sum(-1)[..., None] + squares[:, None]
         distance = torch.baddbmm(offset, candidates, tokens.transpose(1, 2), alpha=-2)
         reached = torch.minimum(distance.clamp_min(0), closest[:, None])
         best = (reached * weights[:, None]).sum(-1).argmin(1)
-        rows = torch.arange(batch, device=tokens.device)
         closest = reached[rows, best]
         chosen.append(candidates[rows, best])
     return torch.stack(chosen, 1)

@@ -11,6 +11,7 @@ all clusters afresh. The same id means the same cluster through time.
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,12 +44,8 @@ class _State:
     centers: Tensor
     counts: Tensor
     usual: Tensor
-    cut: Tensor | None = None
+    cut: Tensor | None = None  # whether the last frame was one; of a GPU it may be known late
     age: int = 0
-
-    def cut_seen(self) -> bool:
-        """Whether the last frame was a cut; never waits for a GPU, so it may report a cut late."""
-        return self.cut is not None and bool(self.cut)
 
 
 class StreamingKMeans:
@@ -157,9 +154,10 @@ class StreamingKMeans:
 
     def _is_new(self, name: str, tokens: Tensor) -> bool:
         state = self._states.get(name)
-        if state is None or state.centers.shape[1] != tokens.shape[2] or state.cut_seen():
+        if state is None or state.centers.shape[1] != tokens.shape[2]:
             return True
-        return state.centers.device != tokens.device
+        was_cut = state.cut is not None and bool(state.cut)
+        return was_cut or state.centers.device != tokens.device
 
     def _start(self, batch: Data, rows: list[int], names: Sequence[str]) -> None:
         """Start the streams of some rows with new centers that have converged on this frame."""
@@ -175,11 +173,11 @@ class StreamingKMeans:
         def settle(centers: Tensor, iterations: int) -> Clustered:
             return lloyd(data, centers, nothing, iterations)
 
-        best: Clustered | None = None
+        starts = []
         for _ in range(STARTS):
             chosen = plus_plus(tokens[:, take], weights[:, take], self.n_clusters, generator)
-            best = _better(settle(chosen, START_ITERATIONS), best)
-        assert best is not None
+            starts.append(settle(chosen, START_ITERATIONS))
+        best = functools.reduce(lambda old, new: _better(new, old), starts)
         for _ in range(START_MOVES if self.n_clusters > 2 else 0):
             ids, centers, _, distances = best
             moved, pays = relocate(data, centers, ids, distances)
@@ -192,10 +190,8 @@ class StreamingKMeans:
             self._states[names[row]] = _State(centers[i], counts[i], mean[i])
 
 
-def _better(new: Clustered, old: Clustered | None) -> Clustered:
+def _better(new: Clustered, old: Clustered) -> Clustered:
     """Keep for each row the result of `lloyd` with the smaller sum of distances."""
-    if old is None:
-        return new
     better = new[3].sum(1) < old[3].sum(1)
     best = (
         torch.where(better.view(-1, *[1] * (a.ndim - 1)), a, b)

@@ -50,10 +50,9 @@ def candidates(device: torch.device, rounded: bool = False, live: bool = False) 
     """
     Engines that 'auto' measures on `device`: all that are installed, but torch.compile on a CPU.
 
-    That one takes a minute and a C++ compiler, and was never the fastest there. On a CPU,
-    `rounded` says whether the segmentor may be run in bfloat16 and in its int8 form. While frames
-    are computed (`live`), what needs torch.export, which takes the interpreter for seconds, is
-    left out where there is OpenVINO.
+    That one takes a minute and a C++ compiler, and was never the fastest there. `rounded` says
+    whether a CPU may run the segmentor in bfloat16 and int8. While frames are computed (`live`),
+    torch.export, which takes the interpreter for seconds, is left out where there is OpenVINO.
     """
 
     def installed(*modules: str) -> bool:
@@ -61,12 +60,13 @@ def candidates(device: torch.device, rounded: bool = False, live: bool = False) 
 
     if device.type == 'cuda':
         return [*(['tensorrt'] if installed('torch_tensorrt') else []), 'compiled', 'eager']
+    if device.type != 'cpu':
+        return ['eager']
     names = []
-    if device.type == 'cpu' and installed('openvino'):
-        names += ['openvino_int8', 'openvino_bf16'] if rounded else []
-        names += ['openvino']
+    if installed('openvino'):
+        names = ['openvino_int8', 'openvino_bf16', 'openvino'] if rounded else ['openvino']
     # ONNX Runtime has no switch for what the CPU may use: it would be measured as another CPU
-    exports = device.type == 'cpu' and not (live and names) and not is_held()
+    exports = not (live and names) and not is_held()
     if exports and installed('onnx', 'onnxscript', 'onnxruntime'):
         names += ['onnxruntime']
     return [*names, 'eager']
@@ -82,17 +82,11 @@ def create_engine(
     live: bool = False,
 ) -> AdaptiveEngine:
     """
-    Put a segmentor on the device behind an engine.
+    Put a segmentor on the device behind an engine, see `base.Engine`.
 
-    Args:
-        name: entry of `ENGINES` (ValueError: another), or 'auto' for the fastest of
-            :func:`candidates`.
-        model: segmentor, a module from images to SegmentorOutput.
-        device: where to run.
-        precision: float32, float16 or bfloat16, on a GPU; on a CPU the engine's name says it.
-        features: False when nobody reads the features.
-        note: told one line whenever something is decided.
-        live: never keep a frame waiting for the preparation of an engine or of a new shape.
+    `name` is an entry of `ENGINES` (ValueError: another), or 'auto' for the fastest of
+    :func:`candidates`. `note` is told one line whenever something is decided. With `live` no frame
+    waits for the preparation of an engine or of a new shape.
     """
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')

@@ -23,7 +23,6 @@ from ood_perception.engines.base import (
     is_out_of_memory,
     is_ready,
     release_memory,
-    run_at_ready_shape,
     shape_of,
 )
 from ood_perception.engines.choices import Choices
@@ -47,21 +46,17 @@ class AdaptiveEngine:
     If it fails again, the next simpler engine is loaded first and takes over then. The engine that
     failed is tried in the background, with growing pauses, and comes back once its answers are
     right. When every engine fails on the same images, the images are at fault: the error is raised
-    and the engine stays.
-
-    It may be built and prepared in one thread and called in another; one thread at a time calls
-    it. Images belong to the caller. The output is valid until the next call.
+    and the engine stays. Threads, images and outputs are as of any :class:`Engine`.
 
     Args:
         makers: (name, function that builds the engine), most wanted first. The last one is the
             reference for the others and runs every shape without preparation.
         probe: makes normalised images of a shape out of real frames.
         measure: time the engines and take the fastest.
-        live: a new shape is served at a shape that is ready, with the images resized, until its
-            own is prepared in the background. Otherwise the first call at a new shape waits.
-        choices: where measured choices are kept from one run to the next; None keeps none.
+        live: a new shape is served by the last engine until it is prepared in the background.
+            Otherwise the first call at a new shape waits.
+        choices: where measured choices are kept; None keeps none.
         note: told one line whenever something is decided.
-        clock: seconds, for tests.
     """
 
     def __init__(
@@ -120,10 +115,8 @@ class AdaptiveEngine:
         """
         Run the network on float32 (B, 3, h, w), with a simpler engine where this one fails.
 
-        Raises:
-            torch.OutOfMemoryError: the device has no room for a batch of several images; the
-                caller halves it.
-            Exception: what the engine raised, when all of them failed on these images.
+        Raises torch.OutOfMemoryError for want of room for several images, whose caller halves the
+        batch, and whatever the engine raised when all of them failed on these images.
         """
         if self._current is None:
             self.prepare([shape_of(images)], wait=not self.live)
@@ -144,15 +137,14 @@ class AdaptiveEngine:
         Choose an engine if there is none yet and make it ready for `shapes` of images, now.
 
         Without `wait` the simplest runs until the others were measured in the background, or, if
-        `live`, until the one that was asked for is ready. Raises what the simplest engine raised,
-        when none can be built.
+        `live`, until the one that was asked for is ready.
         """
         for shape in dict.fromkeys(shapes):
             if self._current is None:
                 self._start(shape, wait)
             engine = self._current
             assert engine is not None
-            if not wait and not is_ready(engine, shape):
+            if not wait:
                 continue  # the first frame of this shape has it prepared in the background
             try:
                 _prepare(engine, shape)
@@ -190,12 +182,9 @@ class AdaptiveEngine:
             engine.prepare(shape)
             return engine(images)
         key = f'{engine.name} at {_size(shape)}'
-        output = None
         if self._faults.may_try(key):
             self._background.add(key, lambda: self._prepare_later(key, engine, shape))
-        if not self._faults.stands(key):
-            output = run_at_ready_shape(engine, images)
-        return self._reference()(images) if output is None else output
+        return self._reference()(images)
 
     def _recover(self, engine: Engine, images: Tensor, error: Exception) -> SegmentorOutput:
         """Run again what failed, with a simpler engine if it has to be."""
@@ -246,7 +235,7 @@ class AdaptiveEngine:
             self._current = self._reference()
             self._climb_later(shape)
             return
-        for name, simpler in zip(self._order, [*self._order[1:], ''], strict=True):
+        for i, name in enumerate(self._order, 1):
             try:
                 engine = self._build(name)
                 _prepare(engine, shape)
@@ -255,10 +244,10 @@ class AdaptiveEngine:
                 return
             except Exception as error:
                 self._engines.pop(name, None)
-                if not simpler:
+                if i == len(self._order):
                     raise
-                reason = f'engine {name} failed ({first_line(error)}); using {simpler} instead'
-                self._faults.suspend(name, reason, error)
+                failed = f'engine {name} failed ({first_line(error)})'
+                self._faults.suspend(name, f'{failed}; using {self._order[i]} instead', error)
 
     def _choose(self, shape: Shape) -> None:
         """Take the fastest engine whose answers agree with the reference on real frames."""
@@ -340,9 +329,8 @@ class AdaptiveEngine:
         try:
             engine.prepare(shape)
         except Exception as error:
-            self._faults.suspend(
-                key, f'engine {key} cannot be prepared ({first_line(error)})', error
-            )
+            reason = f'engine {key} cannot be prepared ({first_line(error)})'
+            self._faults.suspend(key, reason, error)
         else:
             self._faults.absolve(key)
 

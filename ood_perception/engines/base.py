@@ -1,30 +1,28 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an engine is, what it reports, and how it runs images of another shape than it has."""
+"""What an engine is and what it reports."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ood_perception.models.output import SegmentorOutput, concatenate, copied
+from ood_perception.models.output import SegmentorOutput
 
-Shape = tuple[int, int, int, int]  # (B, 3, h, w) of a batch of images
+Shape = tuple[int, int, int, int]  # (B, 3, h, w) of a batch of images; B = 0: of any length
 
 
 class Engine(Protocol):
     """
     A way to run a segmentor.
 
-    The images belong to the caller and are not changed. The tensors of the output belong to the
-    engine and are valid until its next call: a caller that keeps them longer copies them. An
-    engine is built and prepared in any thread; only one thread at a time calls it.
+    The images belong to the caller and are not changed. The tensors of the output are valid until
+    the engine's next call. An engine is built and prepared in any thread; only one thread at a
+    time calls it.
 
     It is built as ``engine(model, device, precision, features)``: the segmentor, where to run,
     float32, float16 or bfloat16 on a GPU (a CPU computes in what the engine's name says), and
@@ -48,7 +46,7 @@ class Engine(Protocol):
         """Do now what the first call at this shape would have to do: export, compile."""
 
     def shapes(self) -> list[Shape] | None:
-        """Shapes that run without preparation, the newest last; None: every shape does."""
+        """Shapes that run without preparation; None: every shape does."""
 
 
 @dataclass(slots=True)
@@ -73,7 +71,7 @@ def shape_of(images: Tensor) -> Shape:
 def is_ready(engine: Engine, shape: Shape) -> bool:
     """Whether an engine runs this shape without preparation."""
     shapes = engine.shapes()
-    return shapes is None or shape in shapes
+    return shapes is None or shape in shapes or (0, *shape[1:]) in shapes
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -96,37 +94,3 @@ def first_line(error: BaseException) -> str:
     """First line of an error's text, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def run_at_ready_shape(engine: Engine, images: Tensor) -> SegmentorOutput | None:
-    """
-    Run float32 (B, 3, h, w) normalised images at the nearest shape that needs no preparation.
-
-    A batch of another length is padded or cut, which changes no answer. Images of another size
-    are resized, and the outputs have the maps' sizes of that size: whatever reads them enlarges
-    them to the frame anyway, so these answers are right but for the resampling. None comes where
-    the engine has nothing ready.
-    """
-    shapes = engine.shapes()
-    if not shapes:
-        return None
-    size = min((s[2:] for s in shapes), key=lambda s: _distance(s, images.shape[2:]))
-    lengths = sorted(s[0] for s in shapes if s[2:] == size)
-    if images.shape[2:] != size:
-        images = F.interpolate(images, size, mode='bilinear', align_corners=False, antialias=True)
-    length = next((n for n in lengths if n >= len(images)), lengths[-1])
-    parts = []
-    for start in range(0, len(images), length):
-        part = images[start : start + length]
-        missing = length - len(part)
-        if missing:
-            part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
-        # the next call overwrites what this one returns
-        parts.append(copied(engine(part), length - missing))
-    return parts[0] if len(parts) == 1 else concatenate(parts)
-
-
-def _distance(size: tuple[int, ...], wanted: tuple[int, ...]) -> float:
-    """How much two sizes differ in area and in proportion."""
-    down, across = (math.log(a / b) for a, b in zip(size, wanted, strict=True))
-    return abs(down + across) + abs(down - across)

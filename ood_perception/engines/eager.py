@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape, shape_of
-from ood_perception.engines.exporting import TupleOutput
+from ood_perception.engines.export import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
 MAX_SHAPES = 16  # shapes that are compiled; torch itself gives up, silently, after 8
@@ -57,11 +57,8 @@ class CompiledEngine:
 
     On a GPU each shape is captured as a CUDA graph by the thread that calls the engine, at its
     first call: torch's own capture (`mode='reduce-overhead'`) belongs to the thread that compiled,
-    which here may be one that has ended. The capture itself takes milliseconds. It follows "Whole
-    network capture" in PyTorch's notes on CUDA semantics and could not be run where this package
-    is tested.
-
-    The output of a GPU is overwritten by the next call at the same shape.
+    which here may be one that has ended. It follows "Whole network capture" in PyTorch's notes on
+    CUDA semantics. The output is overwritten by the next call at the same shape.
     """
 
     name = 'compiled'

@@ -44,9 +44,8 @@ def check_agreement(engine: Engine, reference: Engine, images: Tensor) -> None:
     uncertain, and rounding shows more than it ever would.
     """
     expected, output = reference(images), engine(images)
-    gap = largest_difference(output, expected)
-    if engine.rounded:
-        gap = mean_difference(output, expected) if gap < float('inf') else gap
+    difference = mean_difference if engine.rounded else largest_difference
+    gap = difference(output, expected)
     if not gap <= (ROUNDED_TOLERANCE if engine.rounded else EXACT_TOLERANCE):
         raise ValueError(f'its answers differ from {reference.name} by {gap:.2g} of their spread')
 
@@ -75,8 +74,7 @@ def measure_engines(
     Time every engine that can be built and agrees with the last one: milliseconds by name.
 
     The last name is the reference, and what it raises is raised; what went wrong with others is
-    put into `failures`. The images are float32 (B, 3, h, w), normalised real frames. `alone` is
-    entered while an engine is timed, for a second at most.
+    put into `failures`. `alone` is entered while an engine is timed, for a second at most.
     """
     reference = build(names[-1])
     times = {}
@@ -102,11 +100,7 @@ def _synchronize(tensor: Tensor) -> None:
 
 
 def largest_difference(output: SegmentorOutput, reference: SegmentorOutput) -> float:
-    """
-    Largest absolute difference of outputs, over the range of the reference.
-
-    It is infinite where one lacks an output, differs in shape or is not finite.
-    """
+    """Largest absolute difference of outputs over the reference's range; infinite for a misfit."""
     return max(
         _relative((a - b).abs().max(), b.max() - b.min()) for a, b in _pairs(output, reference)
     )
@@ -140,10 +134,8 @@ def _relative(gap: Tensor, scale: Tensor) -> float:
 @functools.cache
 def probe_frames() -> tuple[NDArray[np.uint8], ...]:
     """Return the frames, uint8 (360, 480, 3) RGB."""
-    paths = sorted(FOLDER.glob('*.jpg'))
-    return tuple(
-        np.asarray(cv2.imread(str(path))[..., ::-1], np.uint8, order='C') for path in paths
-    )
+    images = (cv2.imread(str(path)) for path in sorted(FOLDER.glob('*.jpg')))
+    return tuple(np.asarray(image[..., ::-1], np.uint8, order='C') for image in images)
 
 
 def probe_frame(height: int, width: int) -> NDArray[np.uint8]:

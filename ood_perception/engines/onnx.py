@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape, shape_of
-from ood_perception.engines.exporting import TupleOutput, export_onnx, takes_any_batch, twin
+from ood_perception.engines.export import TupleOutput, export_onnx, takes_any_batch, twin
 from ood_perception.models.output import SegmentorOutput
 
 MAX_SESSIONS = 4  # image sizes kept ready at a time; a fifth size replaces the oldest
@@ -40,8 +40,7 @@ class OnnxRuntimeEngine:
 
         self._ort = onnxruntime
         self._network = TupleOutput(twin(model.eval().float()), features)
-        self._sessions: dict[tuple[int, ...], Any] = {}
-        self._prepared: list[Shape] = []
+        self._sessions: dict[Shape, Any] = {}
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
@@ -57,19 +56,15 @@ class OnnxRuntimeEngine:
         if key not in self._sessions:
             session = self._open(shape)
             if len(self._sessions) >= MAX_SESSIONS:
-                oldest = next(iter(self._sessions))
-                del self._sessions[oldest]
-                self._prepared = [s for s in self._prepared if self._key(s) != oldest]
+                del self._sessions[next(iter(self._sessions))]
             self._sessions[key] = session
-        if shape not in self._prepared:
-            self._prepared.append(shape)
 
     def shapes(self) -> list[Shape]:
-        """Shapes that were asked for and are ready; others of their sizes take no time."""
-        return list(self._prepared)
+        """Shapes that are ready."""
+        return list(self._sessions)
 
-    def _key(self, shape: Shape) -> tuple[int, ...]:
-        return shape[2:] if takes_any_batch(self._network) else shape
+    def _key(self, shape: Shape) -> Shape:
+        return (0, *shape[1:]) if takes_any_batch(self._network) else shape
 
     def _open(self, shape: Shape) -> Any:
         options = self._ort.SessionOptions()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ood_perception.engines.base import Shape, shape_of
 from ood_perception.engines.choices import cache_folder, keep, network_key, versions
 from ood_perception.engines.crowding import CrowdedRequest
-from ood_perception.engines.exporting import TupleOutput
+from ood_perception.engines.export import TupleOutput
 from ood_perception.engines.measure import prober
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
@@ -43,10 +43,9 @@ class OpenVINOEngine:
     that does not compute in it, and a segmentor without an int8 form, are a ValueError. Images and
     outputs are float32 in all forms.
 
-    A network is converted (seconds) and compiled (part of a second) for each
-    image size. What was converted is kept in the folder of :func:`cache_folder`, so the next start
-    only compiles. The images of a batch run one after the other: on a few cores that takes as long
-    as together, and no batch needs a network of its own.
+    A network is converted (seconds) and compiled (part of a second) for each image size. What was
+    converted is kept in the folder of :func:`cache_folder`, so the next start only compiles. The
+    images of a batch run one after the other: on a few cores that takes as long as together.
     """
 
     name = 'openvino'
@@ -75,39 +74,33 @@ class OpenVINOEngine:
         self._network = TupleOutput(model.eval().float(), features)
         self._key = ''
         self._threads = torch.get_num_threads()
-        self._requests: OrderedDict[tuple[int, int], Any] = OrderedDict()
-        self._prepared: list[Shape] = []
+        self._requests: OrderedDict[Shape, Any] = OrderedDict()
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
         self.prepare(shape_of(images))
-        size = (int(images.shape[2]), int(images.shape[3]))
-        self._requests.move_to_end(size)
-        request = self._requests[size]
+        key = (0, *shape_of(images)[1:])
+        self._requests.move_to_end(key)
+        request = self._requests[key]
         # infer() returns copies: a later call does not overwrite them
         found = [
             [torch.from_numpy(a) for a in request.infer({0: image}, share_inputs=True).values()]
             for image in images.contiguous().numpy()[:, None]
         ]
-        if len(found) == 1:
-            return self._network.restore(found[0])
-        return self._network.restore([torch.cat(maps) for maps in zip(*found, strict=True)])
+        maps = (m[0] if len(m) == 1 else torch.cat(m) for m in zip(*found, strict=True))
+        return self._network.restore(list(maps))
 
     def prepare(self, shape: Shape) -> None:
         """Convert and compile the network for an image size."""
-        size = shape[2:]
-        if size not in self._requests:
+        if (0, *shape[1:]) not in self._requests:
             request = self._open((1, *shape[1:]))
             if len(self._requests) >= MAX_COMPILED:
-                oldest, _ = self._requests.popitem(last=False)
-                self._prepared = [s for s in self._prepared if s[2:] != oldest]
-            self._requests[size] = request
-        if shape not in self._prepared:
-            self._prepared.append(shape)
+                self._requests.popitem(last=False)
+            self._requests[(0, *shape[1:])] = request
 
     def shapes(self) -> list[Shape]:
-        """Shapes that were asked for and are ready; other batches of their sizes are, too."""
-        return list(self._prepared)
+        """Image sizes that are ready, for any batch."""
+        return list(self._requests)
 
     def _open(self, shape: Shape) -> Any:
         if self._network.present is None:
@@ -142,10 +135,9 @@ def converted(network: nn.Module, shape: tuple[int, ...], key: str) -> Any:
 
 def convert(network: nn.Module, shape: tuple[int, ...]) -> Any:
     """
-    Convert a network to OpenVINO, for one shape of its input, as an openvino.Model.
+    Convert a network from one tensor of a shape to one or several, to an openvino.Model.
 
     By torch's own tracing, which keeps to its thread: a node computes frames while it converts.
-    It maps one tensor to a tuple of tensors, in evaluation mode on the CPU.
     """
     _core()
     import openvino
@@ -194,10 +186,10 @@ def compile_network(
     network: Any, shape: tuple[int, ...], threads: int, bfloat16: bool = False
 ) -> Any:
     """
-    Compile a network with one input of a shape (B, 3, h, w) for so many threads of the CPU.
+    Compile a network with one input of a shape for so many threads of the CPU, to a request.
 
-    The network is an openvino.Model, or the path or content of an ONNX file; an inference request
-    of OpenVINO is returned. With `bfloat16` it computes in that; inputs and outputs are float32.
+    The network is an openvino.Model, or the path or content of an ONNX file. With `bfloat16` it
+    computes in that; inputs and outputs are float32.
     """
     if isinstance(network, (str, bytes, Path)):
         network = _core().read_model(network)

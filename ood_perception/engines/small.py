@@ -30,10 +30,9 @@ class SmallEngine(nn.Module):
     Run a small network with OpenVINO on the CPU; where that does not work, with PyTorch.
 
     It maps float32 (N, ...) to float32 (N, ...), row by row, in evaluation mode. It is converted
-    once for each size, which takes seconds and is kept on disk, see `choices.cache_folder`; its
-    first answer is compared with PyTorch's. On one thread where torch is held to one, see
-    `engines.crowding`. With `live` no call waits for a conversion: PyTorch answers until it is
-    done in the background. `int8` is a rounded form, which runs instead where it agrees.
+    once for each size, as an `OpenVINOEngine` is, and its first answer is compared with PyTorch's.
+    On one thread where torch is held to one, see `engines.crowding`. With `live` PyTorch answers
+    until the conversion is done in the background. `int8` is a form that runs where it agrees.
     """
 
     def __init__(
@@ -54,14 +53,14 @@ class SmallEngine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
         size = tuple(x.shape[1:])
-        requests = None if self.fault else self._ready.get(size)
-        if requests is None and self.fault is None:
+        if size not in self._ready and self.fault is None:
+            row = x[:1].clone()
             if self._live:
-                row = x[:1].clone()
                 self._background.add(f'{size}', lambda: self._prepare(row))
             else:
-                requests = self._prepare(x[:1])
-        if requests is None:
+                self._prepare(row)
+        requests = self._ready.get(size)
+        if requests is None or self.fault is not None:
             return self._plain(x)
         try:
             return self._run(requests, x)
@@ -84,28 +83,23 @@ class SmallEngine(nn.Module):
         found = [request.infer({0: row}, share_inputs=True)[0] for row in rows]
         return torch.cat([torch.from_numpy(row) for row in found])
 
-    def _prepare(self, row: Tensor) -> Requests | None:
-        """Convert, compile and check for the size of a row (1, ...); None where it cannot be."""
-        try:
-            requests = self._agreeing(row)
-        except Exception as error:
-            self._give_up(error)
-            return None
-        while len(self._ready) >= MAX_COMPILED:
-            del self._ready[next(iter(self._ready))]
-        # Only now: a request that the check still runs is busy for the frames of another thread.
-        self._ready[tuple(row.shape[1:])] = requests
-        return requests
-
-    def _agreeing(self, row: Tensor) -> Requests:
-        """Requests of the rounded form, or else of the network itself, for the size of a row."""
-        for rounded in self._int8:
+    def _prepare(self, row: Tensor) -> None:
+        """Convert, compile and check the best form that can be for the size of a row (1, ...)."""
+        for network in (*self._int8, self.network):
             try:
-                return self._checked(rounded, row)
+                requests = self._checked(network, row)
             except Exception as error:
+                if network is self.network:
+                    self._give_up(error)
+                    return
                 name = type(self.network).__name__
                 log.info('%s runs in float32, not in int8: %s', name, first_line(error))
-        return self._checked(self.network, row)
+                continue
+            while len(self._ready) >= MAX_COMPILED:
+                del self._ready[next(iter(self._ready))]
+            # Only now: a request that the check still runs is busy for frames of another thread.
+            self._ready[tuple(row.shape[1:])] = requests
+            return
 
     def _checked(self, network: nn.Module, row: Tensor) -> Requests:
         """Requests of a network for the size of a row; an error where its answers differ."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape, shape_of
 from ood_perception.engines.choices import cache_folder, network_key
-from ood_perception.engines.exporting import TupleOutput, in_this_thread, twin
+from ood_perception.engines.export import TupleOutput, in_this_thread, twin
 from ood_perception.models.output import SegmentorOutput
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,7 @@ class TensorRTEngine:
     """
     Run a segmentor as a TensorRT engine, one an input shape.
 
-    Its precision is that of the module that is exported, since torch-tensorrt types explicitly: a
-    float16 engine is built from a float16 copy of the segmentor.
+    torch-tensorrt types explicitly: a float16 engine is built from a float16 copy.
     """
 
     name = 'tensorrt'
@@ -113,11 +112,7 @@ def in_precision(model: nn.Module, precision: torch.dtype) -> nn.Module:
 
 
 def build(network: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> Any:
-    """
-    Compile a network in evaluation mode for shapes, types and device of its example inputs.
-
-    `options` are those of `torch_tensorrt.dynamo.compile`; the module that comes is called alike.
-    """
+    """Compile a network in evaluation mode for example inputs by `torch_tensorrt.dynamo`."""
     import torch_tensorrt
 
     with torch.inference_mode(False), torch.no_grad(), in_this_thread():

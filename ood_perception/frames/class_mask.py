@@ -49,21 +49,11 @@ def class_mask(
     size: tuple[int, int] | None = None,
 ) -> tuple[Mask, Mask]:
     """
-    Put known classes and unknown objects into one image.
+    Put the known classes of a profile and the unknown objects of a `Result` into one image.
 
-    Args:
-        classes: of the profile, by id.
-        semantic: uint8 (H, W) class ids, 255 = no class; None from a profile without classes.
-        heatmap: uint8 (H, W), 0..255 = probability of being unknown.
-        instances: uint16 (H, W) ids of unknown objects, 0 = none; or None.
-        ids: (N,) values of `instances`.
-        surroundings: (N,) indices into `result.SURROUNDINGS`, of the same objects.
-        threshold: probability 0..1 from which a pixel without an object is unknown.
-        size: (h, w) of what is returned, None = (H, W).
-
-    Returns:
-        uint8 (h, w) ids as in :func:`class_names`, and uint8 (h, w) confidence in that class,
-        0..255 = 0..1; both without padding.
+    A pixel without an object is unknown from the probability `threshold` on. `size` is (h, w) of
+    what is returned, None = (H, W): uint8 ids as in :func:`class_names`, and uint8 confidence in
+    that class, 0..255 = 0..1.
     """
     count = len(classes) or 1
     shape = heatmap.shape if size is None else size

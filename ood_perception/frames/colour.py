@@ -60,11 +60,7 @@ def check_raw(raw: RawFrame) -> None:
 
 
 def to_rgb(data: Tensor, raw: RawFrame) -> Tensor:
-    """
-    Convert uint8 (n,) bytes to uint8 (3, H, W) RGB where they lie, on any device.
-
-    `raw` says what they are; :func:`check_raw` has looked at it before.
-    """
+    """Convert uint8 (n,) bytes of a checked frame to uint8 (3, H, W) RGB on any device."""
     row = raw.width * _BYTES.get(raw.encoding, 1)
     rows = torch.as_strided(
         data[: (raw.rows - 1) * raw.step + row], (raw.rows, row), (raw.step, 1)

@@ -75,7 +75,7 @@ for _name, _kind in (
 # YUV planes: rows of luma, then rows of interleaved chroma, as multiples of the height.
 _SEMI_PLANAR = {'nv12': 1.5, 'nv21': 1.5, 'nv24': 3.0}
 
-ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)  # that :func:`decode_raw` understands
+ENCODINGS = (*_INTERLEAVED, *_SEMI_PLANAR)  # that :func:`decode` understands
 
 _PACKED_YUV = ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
 
@@ -88,31 +88,18 @@ def decode(
     warn: Warn = None,
     intensity: Intensity | None = None,
 ) -> Rgb:
-    """Decode an Image as :func:`decode_raw`, a CompressedImage as :func:`decode_compressed`."""
-    function = decode_raw if hasattr(message, 'encoding') else decode_compressed
+    """
+    Decode a sensor_msgs Image or CompressedImage to uint8 (H, W, 3) RGB; of rgb8 perhaps a view.
+
+    `warn` is told what was odd about an image that could still be used, `intensity` is the
+    stream's mapping to 8 bits, None = one for this image alone. What cannot be read is a BadImage.
+    """
+    function = _decode_raw if hasattr(message, 'encoding') else _decode_compressed
     return function(message, max_pixels, warn, intensity)
 
 
-def decode_raw(
-    message: Any,
-    max_pixels: int = MAX_PIXELS,
-    warn: Warn = None,
-    intensity: Intensity | None = None,
-) -> Rgb:
-    """
-    Decode a sensor_msgs/Image to uint8 (H, W, 3) RGB; of unpadded rgb8 a view, not a copy.
-
-    Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured. How
-    more than 8 bits become 8 is described in :mod:`ood_perception.frames.intensity`.
-
-    Args:
-        max_pixels: larger images are refused.
-        warn: is told what was odd about an image that could still be used.
-        intensity: mapping to 8 bits, one for each stream; None estimates it for this image alone.
-
-    Raises:
-        BadImage: unknown encoding, a size that cannot be, too few bytes, nothing finite.
-    """
+def _decode_raw(message: Any, max_pixels: int, warn: Warn, intensity: Intensity | None) -> Rgb:
+    """Row padding (`step`), `is_bigendian` and a missing padding of the last row are honoured."""
     height, width = int(message.height), int(message.width)
     name = _known(str(message.encoding).strip())
     check_size(height, width, max_pixels)
@@ -136,35 +123,23 @@ def decode_raw(
 
 
 def stored_values(message: Any) -> NDArray[Any]:
-    """
-    Values of a sensor_msgs/Image as they are stored: of labels, of depth.
-
-    Returns (H, W) or (H, W, C) of the encoding's own type, in this machine's byte order. An
-    unknown or planar encoding and too few bytes are a BadImage.
-    """
+    """Values of a sensor_msgs/Image as they are stored: (H, W) or (H, W, C) of its own type."""
     name = _known(str(message.encoding).strip())
     if name in _SEMI_PLANAR or name in _PACKED_YUV:
         raise BadImage(f'{name} holds no values of pixels, but luma and shared chroma')
     return _stored(message, name)
 
 
-def decode_compressed(
-    message: Any,
-    max_pixels: int = MAX_PIXELS,
-    warn: Warn = None,
-    intensity: Intensity | None = None,
+def _decode_compressed(
+    message: Any, max_pixels: int, warn: Warn, intensity: Intensity | None
 ) -> Rgb:
     """
-    Decode a sensor_msgs/CompressedImage that holds a picture file (JPEG, PNG, TIFF, ...) likewise.
+    Decode a picture file (JPEG, PNG, TIFF, ...).
 
-    The file's own first bytes decide what it is, since drivers disagree about `format` (``rgb8;
+    Its own first bytes decide what it is, since drivers disagree about `format` (``rgb8;
     jpeg compressed bgr8``, ``jpeg``, ``jpg``, ``png``). What stands before its first semicolon is
     heeded where it is a Bayer pattern and the file has one channel. Pixels stay as they are
-    stored, whatever EXIF says, since camera_info describes those. Larger images are refused before
-    they are decoded.
-
-    Raises:
-        BadImage: no picture, cut off, damaged, or of a size that cannot be.
+    stored, whatever EXIF says, since camera_info describes those.
     """
     data = bytes(message.data)
     form = str(message.format)[:60]
@@ -213,14 +188,6 @@ def stamp_ns(header: Any) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def republish(codec: str) -> str:
-    """Command that turns a transport's topic into raw images."""
-    return (
-        f'ros2 run image_transport republish --ros-args -p in_transport:={codec} '
-        f'-p out_transport:=raw -r in/{codec}:=TOPIC/{codec} -r out:=TOPIC/decoded'
-    )
-
-
 def _known(encoding: str) -> str:
     """Entry of `ENCODINGS` for a message's encoding. Raises BadImage."""
     for name in (encoding, encoding.lower(), encoding.upper()):
@@ -252,11 +219,16 @@ def _not_a_picture(data: bytes, form: str) -> str:
     named = next((v for v in _VIDEO if v in form.lower()), '')
     is_theora = named == 'theora' or (not named and re.match(rb'[\x80-\x82]theora', data))
     if named or is_theora or data.startswith((b'\0\0\0\1', b'\0\0\1')):
-        transport = 'theora' if is_theora else 'ffmpeg'
-        return f'{text} are video, not pictures; turn them into images: {republish(transport)}'
-    if data.startswith(b'\x28\xb5\x2f\xfd'):
-        return f'{text} are zstd; turn them into images: {republish("zstd")}'
-    return f'{text} are no picture (JPEG, PNG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000, PNM)'
+        what, codec = 'video, not pictures', 'theora' if is_theora else 'ffmpeg'
+    elif data.startswith(b'\x28\xb5\x2f\xfd'):
+        what = codec = 'zstd'
+    else:
+        return f'{text} are no picture (JPEG, PNG, TIFF, WebP, BMP, AVIF, GIF, JPEG 2000, PNM)'
+    return (
+        f'{text} are {what}; turn them into images: ros2 run image_transport republish --ros-args '
+        f'-p in_transport:={codec} -p out_transport:=raw -r in/{codec}:=TOPIC/{codec} '
+        '-r out:=TOPIC/decoded'
+    )
 
 
 def _check_even(name: str, height: int, width: int) -> None:

@@ -45,7 +45,7 @@ class Choice:
 class Place:
     """Where an object is, in the optical frame of the camera image."""
 
-    position: Sequence[float]  # median x, y, z of its points in metres
+    position: Sequence[float]  # median x, y, z of its points in metres: stray points do no harm
     size: Sequence[float]  # extent in x, y, z in metres, from the 5th to the 95th percentile
     distance: float  # from the camera to `position` in metres
 
@@ -93,19 +93,12 @@ def cloud_xyz(message: Any) -> Floats:
 def from_depth(
     depth: Floats, camera: Camera, heatmap: Heatmap, instances: Instances, choice: Choice
 ) -> NDArray[Any]:
-    """
-    Points of what is unknown, from a depth image: (N,) array of dtype `POINT`.
-
-    Args:
-        depth: float32 (H, W) metres along the optical axis, NaN = no measurement.
-        heatmap: None = only instances count.
-    """
+    """Points (N,) of dtype `POINT` of what is unknown, from float32 (H, W) metres ahead or NaN."""
     v, u = _chosen(heatmap, instances, choice)
-    z = depth[v, u]
-    seen = np.isfinite(z)
-    v, u, z = v[seen], u[seen], z[seen].astype(np.float64)
-    rays = camera.rays(u, v)
-    xyz = np.stack([rays[:, 0] * z, rays[:, 1] * z, z], -1)
+    seen = np.isfinite(depth[v, u])
+    v, u = v[seen], u[seen]
+    z = depth[v, u].astype(np.float64)[:, None]
+    xyz = np.concatenate([camera.rays(u, v) * z, z], -1)
     return _cloud(xyz, v, u, heatmap, instances, choice)
 
 
@@ -161,11 +154,7 @@ def _cloud(
 
 
 def places(cloud: NDArray[Any], ids: Any) -> dict[int, Place]:
-    """
-    Place of each object with at least three points in a cloud, (N,) of dtype `POINT`, by id.
-
-    Medians and percentiles, so stray points do no harm.
-    """
+    """Place of each object with at least three points in a cloud, (N,) of dtype `POINT`, by id."""
     found = {}
     for identifier in ids:
         mine = cloud[cloud['instance'] == identifier]

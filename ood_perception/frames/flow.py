@@ -33,12 +33,8 @@ def flow_between(
     Compute the optical flow of two grey pictures, uint8 (h, w), in both directions.
 
     `start` are the two flows from `a` to a frame shortly before `b` and back, to search from; a
-    small thing that has gone far is found only so.
-
-    Returns:
-        float32 (h, w, 2), (dx, dy) in pixels from each pixel of `a` to its place in `b`; the same
-        from `b` to `a`; and bool (h, w), pixels of `a` whose way there and back ends where it
-        began.
+    small thing that has gone far is found only so. Returns float32 (h, w, 2), (dx, dy) in pixels
+    from each pixel of `a` to its place in `b`; the same from `b` to `a`; and :func:`returns`.
     """
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     dis.setFinestScale(0)  # the pictures are small already; a pixel of theirs is four of a frame

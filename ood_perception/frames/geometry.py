@@ -6,8 +6,7 @@ Camera geometry: which ray of light a pixel of the image saw.
 
 A sensor_msgs/CameraInfo describes the calibrated, full-resolution sensor. What is published may be
 a window of it (`roi`), binned (`binning_x`, `binning_y`) or resized on the way; REP 104 says how K
-and P follow, and image_geometry does the same. Lens distortion is undone for single pixels. Needs
-no ROS: any object with the fields of the message will do.
+and P follow. Needs no ROS: any object with the fields of the message will do.
 """
 
 from __future__ import annotations
@@ -73,10 +72,9 @@ class Camera:
 
     def rays(self, u: NDArray[Any], v: NDArray[Any]) -> NDArray[np.float64]:
         """
-        Directions of pixels, as x and y at a distance of 1 along the optical axis.
+        Rays of (N,) columns and rows: float64 (N, 2) x / z (right) and y / z (down), REP 103.
 
-        From (N,) columns and rows in pixels to float64 (N, 2) x / z (right) and y / z (down) in
-        the optical frame (REP 103); NaN for a pixel beyond what the distortion model can explain.
+        NaN for a pixel beyond what the distortion model can explain.
         """
         pixels = np.stack([np.asarray(u, np.float64), np.asarray(v, np.float64)], -1)
         centre, focal = np.array([self.cx, self.cy]), np.array([self.fx, self.fy])
@@ -160,9 +158,7 @@ def _distortion(info: Any) -> tuple[str, tuple[float, ...]]:
     if len(d) not in COEFFICIENTS[model]:
         counts = ' or '.join(map(str, COEFFICIENTS[model]))
         text = f'{model} needs {counts} distortion coefficients, got {len(d)}'
-        raise BadCameraInfo(
-            text, 'calibrate again, or name the model that the coefficients are of'
-        )
+        raise BadCameraInfo(text, 'calibrate again, or name the model that these are of')
     return model, d
 
 

@@ -4,12 +4,9 @@
 """
 Images of more than 8 bits (infrared, thermal, raw sensors) to 8 bits, steadily over a stream.
 
-Cameras seldom use the whole range of the type they send. The range in use is estimated from
-percentiles, so that a hot or dead pixel does not matter:
-
-- A picture that reaches down to black uses 8 to 16 bits of an integer type (or 0..1 of a float
-  type): that range is mapped, so brightness is what the camera meant, or up to twice as bright.
-- A picture far from black (thermal counts, kelvins) is stretched between its percentiles.
+The range in use is estimated from percentiles, so that a hot or dead pixel does not matter. A
+picture that reaches down to black uses 8 to 16 bits of an integer type (or 0..1 of a float type):
+that range is mapped. One far from black (thermal counts, kelvins) is stretched between them.
 """
 
 from __future__ import annotations
@@ -41,10 +38,9 @@ class Intensity:
 
     def __init__(self, fixed: tuple[float, float] | None = None) -> None:
         if fixed is not None:
-            low, high = (float(v) for v in fixed)
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            low, high = fixed = float(fixed[0]), float(fixed[1])
+            if not -math.inf < low < high < math.inf:
                 raise ValueError(f'intensity_range: expected low < high, got {low:g}, {high:g}')
-            fixed = low, high
         self.fixed = fixed
         self.range: tuple[float, float] | None = fixed
         self._kind: tuple[Any, ...] = ()  # of the images that the range was estimated from
@@ -53,12 +49,10 @@ class Intensity:
         self, values: NDArray[Any], name: str = 'image', warn: Warn = None
     ) -> NDArray[np.uint8]:
         """
-        Map an image, (H, W) or (H, W, 3), to 8 bits of the same shape.
+        Map an image, (H, W) or (H, W, 3) of any type but uint8, to 8 bits of the same shape.
 
-        Args:
-            values: of any integer or float type but uint8; the channels of a colour image share
-                one range that begins at 0. A float image without one finite value is a ValueError.
-            warn: is told once which range is used, and again when it has to jump.
+        The channels of a colour image share one range that begins at 0. A float image without one
+        finite value is a ValueError. `warn` is told which range is used, and when it has to jump.
         """
         if values.dtype.kind == 'f':
             values = _finite(values, name, warn)
@@ -102,11 +96,9 @@ class Intensity:
 
 def estimate(values: NDArray[Any]) -> tuple[float, float, str]:
     """
-    Range that an image of finite values, (H, W) or (H, W, 3), uses.
+    Range that an image of finite values, (H, W) or (H, W, 3), uses: low, high and how.
 
-    Returns:
-        Low, high, and how they were found: '' = the whole type, 'depth' = the camera's bits,
-        'stretched' = percentiles.
+    That is '' = the whole type, 'depth' = the camera's bits, or 'stretched' = percentiles.
     """
     whole = 65535.0 if values.dtype == np.uint16 else 0.0
     sample = _sample(values)
@@ -160,9 +152,7 @@ def _table(low: float, high: float) -> NDArray[np.uint8]:
     """Value of each of 65536 counts; whole depths keep their upper bits, as cameras do."""
     counts = np.arange(65536)
     if low == 0 and high in DEPTHS:
-        return (np.minimum(counts, high).astype(np.int64) * 256 // (int(high) + 1)).astype(
-            np.uint8
-        )
+        return (np.minimum(counts, int(high)) * 256 // (int(high) + 1)).astype(np.uint8)
     return _scaled(counts, low, high)
 
 

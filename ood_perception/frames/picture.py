@@ -72,11 +72,8 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
     """
     Decode a picture as it is stored: (H, W) or (H, W, 3) RGB, uint8, uint16 or a float type.
 
-    Alpha is left out. Pictures of more pixels are refused before they are decoded, as are those
-    with a shorter side.
-
-    Raises:
-        BadImage: no picture, cut off, damaged, or of a size that cannot be.
+    Alpha is left out. What has more pixels or a shorter side is refused before it is decoded. No
+    picture, a cut off or a damaged one are a BadImage.
     """
     kind = kind_of(data[:32])
     if kind not in KINDS:
@@ -98,12 +95,7 @@ def decode_file(data: bytes, max_pixels: int = MAX_FILE_PIXELS, min_side: int = 
 
 
 def to_rgb8(image: NDArray[Any], intensity: Intensity | None = None, warn: Warn = None) -> Rgb:
-    """
-    Bring a decoded picture, (H, W) or (H, W, 3) RGB of any number type, to uint8 (H, W, 3) RGB.
-
-    `intensity` is the stream's mapping of more than 8 bits, None for one of its own. A picture
-    with nothing finite in it is a BadImage.
-    """
+    """Bring a decoded picture, (H, W) or (H, W, 3) RGB of any type, to uint8 (H, W, 3) RGB."""
     if image.dtype == np.bool_:
         image = image.astype(np.uint8) * 255
     if image.dtype != np.uint8:
@@ -160,11 +152,8 @@ def complete_jpeg(data: bytes) -> bytes:
     """
     Give a JPEG its end marker where only that is missing, as with some USB and IP cameras.
 
-    Whether all rows came is seen by decoding it with two different tails: where pixels depend on
-    the tail, they were missing. (libjpeg itself fills them with grey and only prints a line.)
-
-    Raises:
-        BadImage: rows are missing.
+    Whether all rows came is seen by decoding it with different tails: where pixels depend on the
+    tail, they were missing, which is a BadImage. (libjpeg itself fills them with grey.)
     """
     cut_off = BadImage(f'JPEG is cut off after {len(data)} bytes')
     start = next((at for marker, at in _jpeg_segments(data) if marker == 0xDA), -1)
@@ -187,8 +176,7 @@ def encode(image: NDArray[Any], suffix: str, quality: int = 90) -> bytes:
     """
     Encode uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W), in memory as '.jpg' or '.png'.
 
-    `quality` is 1..100 of a JPEG. What the encoder refuses is a ValueError (a JPEG's side is at
-    most 65500 pixels).
+    What the encoder refuses is a ValueError (a JPEG's side is at most 65500 pixels).
     """
     if image.ndim == 3:
         image = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)

@@ -4,9 +4,8 @@
 """
 What the stamps of a camera say: of its frames' order, and which depth belongs to an image.
 
-The pairing has the idea of message_filters' ApproximateTime, written here because that package is
-in no wheel, and because it would hold the image back until its depth is there: here the image is
-processed at once and only what needs metres waits.
+The pairing is that of message_filters' ApproximateTime, which would hold the image back until its
+depth is there: here the image is processed at once and only what needs metres waits.
 """
 
 from __future__ import annotations
@@ -32,23 +31,19 @@ class StampWatch:
 
     Two publishers whose clocks differ look like a restart, after which the old time goes on. One
     restart is believed; while the old time is seen to go on, the next ones are not.
-
-    Attributes:
-        newest: latest stamp in ns of the present timeline; 0 = none yet.
     """
 
     def __init__(self) -> None:
-        self.newest = 0
+        self.newest = 0  # latest stamp in ns of the present timeline; 0 = none yet
         self._before = self._begun = 0
         self._mixed = 0
 
     def look(self, stamp: int) -> tuple[str, int]:
         """
-        Judge the next frame's stamp in ns, 0 = the driver sets none.
+        Judge the next frame's stamp in ns, 0 = the driver sets none; and the step back in ns.
 
-        Returns:
-            'steady', 'absent' (0), 'jitter' (a little back), 'restart' (everything that lives
-            through time should be forgotten) or 'mixed' (two clocks), and the step back in ns.
+        'steady', 'absent' (0), 'jitter' (a little back), 'restart' (everything that lives through
+        time should be forgotten) or 'mixed' (two clocks).
         """
         if stamp == 0:
             return ABSENT, 0

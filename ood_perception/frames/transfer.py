@@ -31,28 +31,19 @@ class InputSpec:
 
 
 def as_frame(frame: Any) -> Tensor | RawFrame:
-    """
-    View uint8 (H, W, 3) RGB, a numpy array or tensor, as a tensor without a copy; or a RawFrame.
-
-    H and W are at least 1. Another shape or dtype is a ValueError, which says what was given.
-    """
+    """View uint8 (H, W, 3) RGB, an array or a tensor, as a tensor; or a RawFrame. ValueError."""
     if isinstance(frame, RawFrame):
         check_raw(frame)
         return frame
+    kind = getattr(frame, 'dtype', type(frame).__name__)
+    shape = tuple(getattr(frame, 'shape', ()))
+    if kind not in (torch.uint8, np.uint8) or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ValueError(
+            f'frame: expected uint8 (H, W, 3) RGB of at least 1x1 pixels, got {kind} {shape}'
+        )
     if isinstance(frame, np.ndarray):
-        if frame.dtype == np.uint8 and frame.ndim == 3:
-            writable = frame if frame.flags.writeable and min(frame.strides) > 0 else frame.copy()
-            frame = torch.from_numpy(writable)
-    elif not isinstance(frame, Tensor):
-        raise ValueError(
-            f'frame: expected a uint8 (H, W, 3) RGB array, got {type(frame).__name__}'
-        )
-    if frame.dtype not in (torch.uint8, np.uint8) or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(
-            f'frame: expected uint8 (H, W, 3) RGB, got {frame.dtype} {tuple(frame.shape)}'
-        )
-    if frame.shape[0] < 1 or frame.shape[1] < 1:
-        raise ValueError(f'frame: expected at least 1x1 pixels, got {tuple(frame.shape[:2])}')
+        writable = frame.flags.writeable and min(frame.strides) > 0
+        frame = torch.from_numpy(frame if writable else frame.copy())
     tensor: Tensor = frame
     return tensor
 
@@ -91,10 +82,10 @@ class Uploader:
 
     def __call__(self, frames: Sequence[Tensor | RawFrame], size: tuple[int, int]) -> Tensor:
         """
-        Upload, convert and resize a batch of uint8 (H, W, 3) RGB tensors or raw frames.
+        Upload uint8 (H, W, 3) RGB tensors or raw frames to uint8 (B, 3, h, w) RGB.
 
-        Returns uint8 (B, 3, h, w) RGB, resized bilinearly with antialiasing. A single frame that
-        has the size already is a view of the caller's memory.
+        Resized bilinearly with antialiasing; a single frame that has the size already is a view of
+        the caller's memory.
         """
         images = [_fit(self._image(frame), size) for frame in frames]
         return images[0] if len(images) == 1 else torch.cat(images)

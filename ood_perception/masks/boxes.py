@@ -8,29 +8,19 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-ALWAYS_WAITS = False
-"""Whether tensors on the host are treated as if they were on a GPU, which tests want."""
-
-STEPS = 32
-"""Steps in which a GPU decides between rivals; only longer chains of rivals end otherwise."""
+ALWAYS_WAITS = False  # whether the host's tensors count as a GPU's, which tests want
+STEPS = 32  # in which a GPU decides between rivals; only longer chains of rivals end otherwise
 
 
 class Boxes(NamedTuple):
-    """
-    Box prompts of a batch of B frames in K fixed slots, best first, empty slots last.
+    """Box prompts of a batch of B frames in K fixed slots, best first, empty slots last."""
 
-    Attributes:
-        boxes: float32 (B, K, 4), XYXY pixels of the score map; zeros in empty slots.
-        confidences: float32 (B, K), 0..1, that the box holds an unknown object.
-        valid: bool (B, K), False in empty slots.
-
-    """
-
-    boxes: Tensor
-    confidences: Tensor
-    valid: Tensor
+    boxes: Tensor  # float32 (B, K, 4), XYXY pixels of the score map; zeros in empty slots
+    confidences: Tensor  # float32 (B, K), 0..1, that the box holds an unknown object
+    valid: Tensor  # bool (B, K), False in empty slots
 
 
 def empty_boxes(batch: int, slots: int, device: torch.device | str = 'cpu') -> Boxes:
@@ -43,27 +33,16 @@ def empty_boxes(batch: int, slots: int, device: torch.device | str = 'cpu') -> B
 
 
 def waits(tensor: Tensor) -> bool:
-    """
-    Whether the host would wait for the device to know a value of the tensor.
-
-    Where it would, shapes must not depend on values: empty slots are computed, too.
-    """
+    """Whether the host would wait for a value of the tensor: shapes must not depend on it then."""
     return ALWAYS_WAITS or tensor.device.type != 'cpu'
 
 
 def clean_boxes(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """
-    Clip boxes to the frame.
+    Clip boxes, float (..., 4) XYXY, to a frame of (height, width) pixels.
 
-    Args:
-        boxes: float (..., 4) XYXY pixels; may hold NaN, infinities, swapped or outside corners.
-        height: of the frame in pixels.
-        width: of the frame in pixels.
-
-    Returns:
-        float32 boxes of the same shape inside the frame (zeros where nothing is left), and bool
-        (...,), True where the box still covers some of the frame.
-
+    They may hold NaN, infinities, swapped or outside corners. Returns float32 boxes, zeros where
+    nothing is left, and bool (...,), whether the box covers some of the frame.
     """
     finite = torch.isfinite(boxes).all(-1)
     found = torch.nan_to_num(boxes.float())
@@ -75,16 +54,10 @@ def clean_boxes(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
 
 def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """
-    Compare boxes pair by pair.
+    Compare boxes, float (..., N, 4) and (..., M, 4) XYXY, pair by pair.
 
-    Args:
-        a: float (..., N, 4) XYXY.
-        b: float (..., M, 4) XYXY.
-
-    Returns:
-        Intersection over union (..., N, M), and the share of the smaller box that lies in the
-        larger one (..., N, M); both 0 where a box is empty.
-
+    Returns intersection over union (..., N, M), and the share of the smaller box that lies in the
+    larger one (..., N, M); both 0 where a box is empty.
     """
     corner = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
     other = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
@@ -99,13 +72,8 @@ def best_of_rivals(rivals: Tensor, able: Tensor) -> Tensor:
     """
     Choose greedily: a candidate is kept unless it is the rival of a better one that is kept.
 
-    Args:
-        rivals: bool (..., N, N), candidates in their order, the best first; symmetric.
-        able: bool (..., N), those that may be kept at all.
-
-    Returns:
-        bool (..., N).
-
+    From `rivals`, symmetric bool (..., N, N), the best first, and `able`, bool (..., N), those
+    that may be kept at all, to bool (..., N).
     """
     better = rivals.tril(-1)
     keep = able
@@ -126,17 +94,12 @@ def suppress(
     merit: Tensor | None = None,
 ) -> Boxes:
     """
-    Greedy non-maximum suppression with static shapes.
+    Greedy non-maximum suppression with static shapes: the best `slots` boxes of each frame.
 
-    Args:
-        boxes: float32 (B, M, 4) XYXY.
-        confidences: float32 (B, M), not positive = empty slot.
-        slots: boxes kept for each frame.
-        iou: a box whose overlap with a better kept one is larger is dropped.
-        containment: so is one of which a larger share than this lies in a better kept one (or
-            holds it); above 1 = never.
-        merit: float32 (B, M), which of two boxes is the better one; default the confidences.
-
+    From float32 (B, M, 4) XYXY boxes and float32 (B, M) confidences, not positive = empty slot. A
+    box is dropped that overlaps a better kept one by more than `iou`, or of which a larger share
+    than `containment` lies in one (or holds it). The better box is that of the larger `merit`,
+    float32 (B, M), by default the confidences.
     """
     merit = confidences if merit is None else torch.where(confidences > 0, merit, 0.0)
     # Candidates beyond the limit would hardly be kept.
@@ -152,8 +115,8 @@ def suppress(
     keep = best_of_rivals(rivals, merit > 0)
     confidences = torch.where(keep, confidences, 0.0)
     if limit < slots:
-        confidences = torch.nn.functional.pad(confidences, (0, slots - limit))
-        boxes = torch.nn.functional.pad(boxes, (0, 0, 0, slots - limit))
+        confidences = F.pad(confidences, (0, slots - limit))
+        boxes = F.pad(boxes, (0, 0, 0, slots - limit))
     best, chosen = confidences.sort(dim=1, descending=True, stable=True)
     best, chosen = best[:, :slots], chosen[:, :slots]
     valid = best > 0

@@ -28,25 +28,15 @@ class Instances(NamedTuple):
     The objects of one frame, N rows, most confident first.
 
     Where asking for their number would wait for the device, empty rows follow whose values are 0.
-
-    Attributes:
-        labels: int32 (H, W), id of the object that owns the pixel, 0 = none.
-        ids: int32 (N,), 1..65535, the values in `labels`; 0 = an empty row.
-        boxes: float32 (N, 4), XYXY pixels, tight around the instance's pixels.
-        confidences: float32 (N,), 0..1, of the prompt.
-        areas: int32 (N,), pixels.
-        mean_scores: float32 (N,), mean of the score map over the instance.
-        surroundings: uint8 (N,), index into `result.SURROUNDINGS`.
-
     """
 
-    labels: Tensor
-    ids: Tensor
-    boxes: Tensor
-    confidences: Tensor
-    areas: Tensor
-    mean_scores: Tensor
-    surroundings: Tensor
+    labels: Tensor  # int32 (H, W), id of the object that owns the pixel, 0 = none
+    ids: Tensor  # int32 (N,), 1..65535, the values in `labels`; 0 = an empty row
+    boxes: Tensor  # float32 (N, 4), XYXY pixels, tight around the instance's pixels
+    confidences: Tensor  # float32 (N,), 0..1, of the prompt
+    areas: Tensor  # int32 (N,), pixels
+    mean_scores: Tensor  # float32 (N,), mean of the score map over the instance
+    surroundings: Tensor  # uint8 (N,), index into `result.SURROUNDINGS`
 
 
 def fuse(
@@ -62,9 +52,9 @@ def fuse(
     """
     Turn box-prompted masks into instances that do not overlap.
 
-    A mask that shares more than `duplicate` of the smaller area with a better one is its duplicate
-    and gives no instance of its own. A pixel that several remaining masks claim goes to the one
-    with the lowest confidence.
+    A mask that shares more than `duplicate`, 0..1, of the smaller area with a better one is its
+    duplicate and gives no instance of its own, nor do fewer than `min_area` pixels. A pixel that
+    several remaining masks claim goes to the one with the lowest confidence.
 
     Args:
         logits: float (K, H, W), > 0 = object; NaN counts as outside.
@@ -73,9 +63,6 @@ def fuse(
         score_map: float (H, W), the frame's raw score, for the means.
         semantic: uint8 (H, W) class ids, or None: surroundings are then 0.
         ground_classes: class ids that an object can stand on, such as road and pavement.
-        min_area: instances of fewer pixels are dropped.
-        duplicate: share of the smaller mask's area, 0..1.
-
     """
     height, width = score_map.shape
     if not len(logits):
@@ -163,17 +150,10 @@ def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> Tenso
 
 def _owners(masks: Tensor, confidences: Tensor, min_area: int) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Give every pixel to one mask, and drop masks that are left with too few pixels.
+    Give every pixel to one of bool (N, h, w) masks, best first, and drop those left with too few.
 
-    Args:
-        masks: bool (N, h, w), best first.
-        confidences: float32 (N,), descending.
-        min_area: pixels.
-
-    Returns:
-        owner int32 (h, w), 1..M, 0 = none; confidences and areas float32 (M,), where it would
-        wait for the device to know M with N - M rows of zeros after them.
-
+    Returns the owner int32 (h, w), 1..M, 0 = none, and confidences and areas float32 (M,), where
+    it would wait for the device to know M with N - M rows of zeros after them.
     """
     owner, count = _last(masks), len(confidences)
     areas = _summed(owner, torch.ones(owner.shape, device=owner.device), count)

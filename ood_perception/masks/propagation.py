@@ -4,11 +4,9 @@
 """
 Propagation: the newest detection moved to the present frame by optical flow.
 
-A detection of frame t is there when the camera is already at t + k. `Propagator` computes the
-flow between those two frames (OpenCV's DIS, Kroeger et al., ECCV 2016, at a quarter of the size)
-in both directions and moves heatmap and instances along. An object moves as a whole, by the
-similarity that fits its pixels best, so its outline keeps its shape; what cannot be followed
-there and back is dropped, not smeared.
+A detection of frame t is there when the camera is already at t + k. `Propagator` computes the flow
+between those two frames and moves heatmap and instances along. An object moves as a whole, by the
+similarity that fits its pixels best; what cannot be followed there and back is dropped.
 """
 
 from __future__ import annotations
@@ -24,30 +22,23 @@ from numpy.typing import NDArray
 from ood_perception.frames.flow import Flow, Grey, flow_between, grid, returns, small_grey
 from ood_perception.result import Result
 
-LEAST_FOLLOWED = 0.4
-"""Share of an object's pixels that must be followed; else it is dropped."""
+LEAST_FOLLOWED = 0.4  # share of an object's pixels that must be followed; else it is dropped
+LEAST_PIXELS = 3  # followed pixels of the flow from which an object's motion is read
+LEAST_FOR_SCALE = 12  # followed pixels from which also a change of size is read
+MOST_STEPS = 6  # frames over which the flow is followed when a detection comes late
+KEPT = 64  # frames that wait for their detection
 
-LEAST_PIXELS = 3
-"""Followed pixels of the flow from which an object's motion is read."""
-
-MOST_STEPS = 6
-"""Frames over which the flow is followed when a detection comes late."""
-
-LEAST_FOR_SCALE = 12
-"""Followed pixels from which also a change of size is read."""
+Flows = tuple[Flow, Flow, NDArray[np.bool_]]  # of `flow_between`
 
 
 def move_map(
     values: NDArray[np.uint8] | NDArray[np.float32], backward: Flow, followed: NDArray[np.bool_]
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
     """
-    Move a map to the present frame; what cannot be followed becomes 0.
+    Move a map (H, W) to the present frame; what cannot be followed becomes 0.
 
-    Args:
-        values: (H, W) of the earlier frame.
-        backward: float32 (h, w, 2) from the present frame to the earlier one, pixels of (h, w).
-        followed: bool (h, w), pixels of the present frame that have a place in the earlier one.
-
+    `backward` is float32 (h, w, 2), from the present frame to the earlier one in pixels of (h, w),
+    `followed` bool (h, w), pixels of the present frame that have a place in the earlier one.
     """
     height, width = values.shape
     scale = np.array([width / backward.shape[1], height / backward.shape[0]], np.float32)
@@ -65,16 +56,11 @@ def motion_of(
     mask: NDArray[np.uint8], forward: Flow, followed: NDArray[np.bool_]
 ) -> NDArray[np.float64] | None:
     """
-    Find the similarity that moves an object best: turn, scale and shift.
+    Find the similarity (turn, scale and shift) that moves an object best, None = it is lost.
 
-    Args:
-        mask: uint8 (H, W), 1 at its pixels in the earlier frame.
-        forward: float32 (h, w, 2) from the earlier frame to the present one, pixels of (h, w).
-        followed: bool (h, w), pixels of the earlier frame that were followed there and back.
-
-    Returns:
-        float64 (2, 3) in pixels of (H, W), or None where too little of it could be followed.
-
+    From uint8 (H, W), 1 at its pixels in the earlier frame, the flow from that frame to the
+    present one, float32 (h, w, 2) in pixels of (h, w), and the pixels that were followed there and
+    back, bool (h, w), to float64 (2, 3) in pixels of (H, W).
     """
     height, width = forward.shape[:2]
     share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
@@ -97,22 +83,13 @@ def motion_of(
     return np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float64)
 
 
-def propagate(
-    result: Result, a: Grey, b: Grey, flows: tuple[Flow, Flow, NDArray[np.bool_]] | None = None
-) -> Result:
+def propagate(result: Result, a: Grey, b: Grey, flows: Flows | None = None) -> Result:
     """
     Move what was found in an earlier frame to the present one.
 
-    Args:
-        result: of the earlier frame, numpy arrays on the host.
-        a: `small_grey` of the earlier frame.
-        b: `small_grey` of the present frame.
-        flows: :func:`flow_between` of the two, None computes it.
-
-    Returns:
-        A result with the same fields and ids, without the objects that were lost; `score` and
-        `semantic` are None: they were not computed for this frame.
-
+    `a` and `b` are `small_grey` of the two frames, `flows` their :func:`flow_between`. The result
+    has the same ids, without the objects that were lost, and neither `score` nor `semantic`: they
+    were not computed for this frame.
     """
     moved = dataclasses.replace(result, score=None, semantic=None)
     objects = result.ids is not None and len(result.ids) > 0
@@ -170,27 +147,20 @@ def _part(
 
 
 class Propagator:
-    """
-    Carries one camera's newest detection along.
+    """Carries one camera's newest detection along."""
 
-    Args:
-        memory: frames that are kept until their detection comes.
-
-    """
-
-    def __init__(self, memory: int = 64) -> None:
-        self.memory = memory
+    def __init__(self) -> None:
         self._greys: OrderedDict[int, Grey] = OrderedDict()
         self._found: Result | None = None
         self._at: Grey | None = None
         self._stamp = 0
-        self._flows: tuple[Flow, Flow, NDArray[np.bool_]] | None = None
+        self._flows: Flows | None = None
         self._followed_to = 0
 
     def saw(self, stamp: int, image: NDArray[np.uint8]) -> Grey:
         """Keep the frame uint8 (H, W, 3) RGB of `stamp` in ns; returns its small picture."""
         grey = self._greys[stamp] = small_grey(image)
-        while len(self._greys) > self.memory:
+        while len(self._greys) > KEPT:
             self._greys.popitem(last=False)
         return grey
 
@@ -215,7 +185,7 @@ class Propagator:
             return self._found
         return propagate(self._found, self._at, grey, self._flows_to(stamp))
 
-    def _flows_to(self, stamp: int) -> tuple[Flow, Flow, NDArray[np.bool_]]:
+    def _flows_to(self, stamp: int) -> Flows:
         """Flows between the detection and a frame, followed over the frames between."""
         assert self._at is not None
         if stamp < self._followed_to:

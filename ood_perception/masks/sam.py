@@ -4,16 +4,14 @@
 """
 Segment Anything (SAM) and MobileSAM as mask models.
 
-On a CPU an image is embedded only when it has a box. The images of all cameras go through the
-encoder together, and so do their boxes through the decoder. The
-arithmetic equals `SamPredictor.predict_torch` with `boxes` alone and one mask a box, as S2M uses
-it (arXiv 2411.16816, section 3.3).
+On a CPU an image is embedded only when it has a box. The arithmetic equals
+`SamPredictor.predict_torch` with `boxes` alone and one mask a box, as S2M uses it (arXiv
+2411.16816, section 3.3).
 """
 
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,34 +23,21 @@ from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import catalogue, resolve, wrong_sha256
 from ood_perception.masks.boxes import clean_boxes, waits
 
-EMPTY = -20.0
-"""Logit of the masks of unusable boxes."""
+EMPTY = -20.0  # logit of the masks of unusable boxes
 
-PACKAGES = {
-    # kind: (module, entry of its registry, how to install it)
-    'vit_b': ('segment_anything', 'vit_b', 'pip install segment-anything'),
-    'vit_l': ('segment_anything', 'vit_l', 'pip install segment-anything'),
-    'vit_h': ('segment_anything', 'vit_h', 'pip install segment-anything'),
-    'mobile': (
-        'mobile_sam',
-        'vit_t',
-        'pip install git+https://github.com/ChaoningZhang/MobileSAM',
-    ),
+INSTALL = {
+    'segment_anything': 'pip install segment-anything',
+    'mobile_sam': 'pip install git+https://github.com/ChaoningZhang/MobileSAM',
 }
+"""Packages that a SAM needs, and how to install them."""
 
 
 class SamMaskModel(nn.Module):
     """
-    SAM or MobileSAM, prompted with boxes; see `base.MaskModel`.
+    SAM or MobileSAM, a `Sam` module, prompted with boxes; see `base.MaskModel`.
 
-    Args:
-        sam: a `Sam` module (image_encoder, prompt_encoder, mask_decoder).
-        precision: of the image encoder on a GPU: 'float32', 'float16' or 'bfloat16'.
-        chunk: most boxes in one call of the decoder.
-
-    Raises:
-        ValueError: an option out of its range.
-
+    `precision` is that of the image encoder on a GPU: 'float32', 'float16' or 'bfloat16'; `chunk`
+    is the most boxes in one call of the decoder.
     """
 
     def __init__(self, sam: nn.Module, precision: str = 'float32', chunk: int = 128) -> None:
@@ -127,39 +112,26 @@ class SamMaskModel(nn.Module):
 
 def create_sam(kind: str, weights: str = '', **options: Any) -> SamMaskModel:
     """
-    Build a SAM mask model with its weights.
+    Build a SAM ('vit_b', 'vit_l', 'vit_h') or MobileSAM ('mobile') with its weights.
 
-    Args:
-        kind: 'vit_b', 'vit_l', 'vit_h' or 'mobile'.
-        weights: path or catalogue name of the checkpoint.
-        **options: of `SamMaskModel`.
-
-    Raises:
-        ImportError: the package is not installed; the message says how to install it.
-        ValueError: no weights are given, they do not fit, or the file is not the published one.
-        OSError: there is no such file.
-
+    `weights` is the path or catalogue name of a checkpoint; one that the catalogue knows must be
+    as it was published. Where the package is not installed, the ImportError says how to do so.
     """
-    package, entry, how = PACKAGES[kind]
+    package, entry = ('mobile_sam', 'vit_t') if kind == 'mobile' else ('segment_anything', kind)
     try:
         module = importlib.import_module(package)
     except ImportError as error:
-        raise ImportError(f'this mask model needs the package {package}: {how}') from error
+        text = f'this mask model needs the package {package}: {INSTALL[package]}'
+        raise ImportError(text) from error
     if not weights:
         raise ValueError('weights: expected a checkpoint; `ood weights list` names those known')
-    path = _checked(weights)
+    path = resolve(weights)
+    for known in catalogue().values():
+        if known.file == path.name and (wrong := wrong_sha256(known, path)):
+            raise ValueError(f'weights {wrong}')
     sam = module.sam_model_registry[entry]()
     load_checkpoint(sam, path, origin='sam')
     return SamMaskModel(sam, **options)
-
-
-def _checked(weights: str) -> Path:
-    """Find a weight file; one that the catalogue knows must be as it was published."""
-    path = resolve(weights)
-    for entry in catalogue().values():
-        if entry.file == path.name and (wrong := wrong_sha256(entry, path)):
-            raise ValueError(f'weights {wrong}')
-    return path
 
 
 def _shrink(images: Tensor, size: tuple[int, int]) -> Tensor:

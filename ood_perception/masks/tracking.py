@@ -22,12 +22,9 @@ from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.fusion import Instances
 
 LAST_ID = 65535
-CELL = 4
-"""Masks are compared on every fourth pixel in both directions."""
-PAUSE = 1_000_000_000
-"""Nanoseconds after which a frame does not follow another: what is in it counts at once."""
-THUMBNAIL = (12, 16)
-"""Rows and columns of the small pictures that tell a scene cut."""
+CELL = 4  # masks are compared on every fourth pixel in both directions
+PAUSE = 1_000_000_000  # ns after which a frame follows none: what is in it counts at once
+THUMBNAIL = (12, 16)  # rows and columns of the small pictures that tell a scene cut
 
 
 @dataclass
@@ -47,23 +44,13 @@ class _Track:
 
 
 class Glance(NamedTuple):
-    """
-    What a tracker sees of a frame: little enough to be copied to the host with the results.
+    """What a tracker sees of a frame: little enough to be copied to the host with the results."""
 
-    Attributes:
-        boxes: float32 (N, 4) XYXY pixels.
-        ids: int32 (N,), in this frame alone; 0 = an empty row, which is passed over.
-        confidences: float32 (N,), 0..1.
-        labels: int32 (h, w), ids of every `CELL`-th pixel.
-        picture: float32 `THUMBNAIL`, mean brightness; empty = scene cuts are not noticed.
-
-    """
-
-    boxes: Tensor
-    ids: Tensor
-    confidences: Tensor
-    labels: Tensor
-    picture: Tensor
+    boxes: Tensor  # float32 (N, 4) XYXY pixels
+    ids: Tensor  # int32 (N,), in this frame alone; 0 = an empty row, which is passed over
+    confidences: Tensor  # float32 (N,), 0..1
+    labels: Tensor  # int32 (h, w), ids of every `CELL`-th pixel
+    picture: Tensor  # float32 `THUMBNAIL`, mean brightness; empty = scene cuts are not noticed
 
 
 def glance(instances: Instances, image: Tensor | None = None) -> Glance:
@@ -90,10 +77,6 @@ class Tracker:
         start: confidence 0..1 that an object of a stream must have had in one frame before it
             counts; from then on it counts with less, too (as in ByteTrack, Zhang et al., ECCV
             2022). In a picture without a stamp everything counts.
-
-    Raises:
-        ValueError: an option out of its range.
-
     """
 
     def __init__(
@@ -141,17 +124,10 @@ class Tracker:
         self, instances: Instances, image: Tensor | None = None, stamp: int | None = None
     ) -> Instances:
         """
-        Match one frame's instances, on the host, with the tracks.
+        Give one frame's instances, on the host, ids 1..65535 that last; 0 = it does not count yet.
 
-        Args:
-            instances: of `fusion.fuse`; a frame of another size than the last resets the tracker.
-            image: uint8 (3, H, W) RGB, the frame, to notice scene cuts; None = none are.
-            stamp: of the frame in ns; None = it belongs to no sequence.
-
-        Returns:
-            The instances with ids that last, 1..65535, in `ids` and `labels`; 0 for those that do
-            not count yet.
-
+        A frame of another size than the last resets the tracker. `image` is the frame, uint8
+        (3, H, W) RGB, to notice scene cuts, `stamp` its time in ns, None = it is of no sequence.
         """
         seen = glance(instances, image)
         lasting = self.match(seen, stamp)
@@ -219,22 +195,17 @@ class Tracker:
 
     def _next_id(self) -> int:
         taken = {track.id for track in self._tracks}
-        while True:
+        self._last_id = self._last_id % LAST_ID + 1
+        while self._last_id in taken:
             self._last_id = self._last_id % LAST_ID + 1
-            if self._last_id not in taken:
-                return self._last_id
+        return self._last_id
 
 
 def relabelled(labels: Any, boxes: Any, ids: list[int], lasting: list[int]) -> Any:
     """
-    Write other ids into labels.
+    Write the N ids `lasting` in place of `ids` into labels, integer (H, W), array or tensor.
 
-    Args:
-        labels: integer (H, W), array or tensor.
-        boxes: float (N, 4) XYXY pixels that hold the pixels of each id.
-        ids: N ids in `labels`.
-        lasting: N ids to put there instead.
-
+    The boxes, float (N, 4) XYXY pixels, hold the pixels of each id.
     """
     after = labels * 0
     for (x1, y1, x2, y2), own, new in zip(boxes.tolist(), ids, lasting, strict=True):
@@ -261,12 +232,9 @@ def _shifted(track: _Track, box: Tensor) -> Tensor:
 
 def _roll(mask: Tensor, dx: int, dy: int) -> Tensor:
     """Move a (h, w) map by whole pixels; what enters the frame is empty."""
-    height, width = mask.shape
-    out = torch.zeros_like(mask)
-    if abs(dx) < width and abs(dy) < height:
-        source = mask[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)]
-        out[max(0, dy) : height + min(0, dy), max(0, dx) : width + min(0, dx)] = source
-    return out
+    if abs(dx) >= mask.shape[1] or abs(dy) >= mask.shape[0]:
+        return torch.zeros_like(mask)
+    return F.pad(mask, (dx, -dx, dy, -dy))
 
 
 def _widened(boxes: Tensor) -> Tensor:
@@ -279,12 +247,8 @@ def _greedy(affinity: Tensor, least: float) -> list[tuple[int, int]]:
     """Pairs of rows and columns, largest affinity first, each used once."""
     rows, columns = (affinity >= least).nonzero(as_tuple=True)
     order = affinity[rows, columns].argsort(descending=True, stable=True)
-    used_rows: set[int] = set()
-    used_columns: set[int] = set()
-    pairs = []
+    pairs: dict[int, int] = {}
     for t, n in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
-        if t not in used_rows and n not in used_columns and affinity[t, n] > 0:
-            used_rows.add(t)
-            used_columns.add(n)
-            pairs.append((t, n))
-    return pairs
+        if t not in pairs and n not in pairs.values() and affinity[t, n] > 0:
+            pairs[t] = n
+    return list(pairs.items())

@@ -23,8 +23,7 @@ from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, build_effici
 from ood_perception.models.int8 import observed_ranges, quantised, shipped_ranges
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
-BACKBONE = 'efficientnet_lite0'
-"""Name of the backbone among the ranges of `models.int8`."""
+BACKBONE = 'efficientnet_lite0'  # its name among the ranges of `models.int8`
 
 INT8_HEADS = re.compile(
     r'(fpn\.(fuse|smooth\.\d\.[dp]w)|uem\.(ctx\.\d\.[dp]w|dec\.[23]|edge\.2))\.0|uem\.mid'
@@ -47,11 +46,7 @@ def channels_last(maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def halve(x: Tensor) -> Tensor:
-    """
-    Average 2x2 pixels, what is left of them at an odd side.
-
-    (B, C, h, w) -> (B, C, ceil(h / 2), ceil(w / 2)).
-    """
+    """Average 2x2 pixels: (B, C, h, w) -> (B, C, ceil(h / 2), ceil(w / 2))."""
     # TensorRT has no such pooling, and a network that asks for it is cut into two engines there,
     # also where the sides are even: those of an image of `SPEC` always are.
     return F.avg_pool2d(x, 2, ceil_mode=bool(x.shape[2] % 2 or x.shape[3] % 2))
@@ -65,42 +60,27 @@ class ContextBlock(nn.Module):
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         self.dw = nn.Sequential(
-            nn.Conv2d(
-                channels,
-                channels,
-                3,
-                padding=dilation,
-                dilation=dilation,
-                groups=channels,
-                bias=False,
-            ),
+            nn.Conv2d(channels, channels, 3, 1, dilation, dilation, groups=channels, bias=False),
             nn.BatchNorm2d(channels),
         )
         self.pw = conv_bn_relu(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w)."""
-        return x + self.pw(self._depthwise(x))
-
-    def _depthwise(self, x: Tensor) -> Tensor:
         conv = self.dw[0]
-        if (
-            torch.is_grad_enabled()
-            and x.device.type == 'cpu'
-            and isinstance(conv, nn.Conv2d)  # in int8 it is another, which nobody trains
-            and conv.dilation[0] > 1
-        ):
-            return self.dw[1](interleaved(conv, x))
-        return self.dw(x)
+        trains = torch.is_grad_enabled() and x.device.type == 'cpu'
+        if trains and isinstance(conv, nn.Conv2d) and conv.dilation[0] > 1:  # else it is int8's
+            return x + self.pw(self.dw[1](interleaved(conv, x)))
+        return x + self.pw(self.dw(x))
 
 
 def interleaved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """
     Compute a 3x3 depthwise convolution with dilation d as one without, over d x d grids of pixels.
 
-    The same numbers, for (B, C, h, w) and a convolution without bias whose padding is its
-    dilation. On a CPU PyTorch's own takes longer backward, and in bfloat16 its gradient of the
-    weights is wrong (PyTorch 2.14, `benchmarks/dilated_depthwise.py`).
+    The same numbers, for a padding of the dilation and no bias. On a CPU PyTorch's own takes
+    longer backward, and in bfloat16 its gradient of the weights is wrong (PyTorch 2.14,
+    `benchmarks/dilated_depthwise.py`).
     """
     dilation = conv.dilation[0]
     batch, channels, height, width = x.shape
@@ -143,10 +123,9 @@ class CompactUEM(nn.Module):
     """
     Unknown estimation module: a per-pixel MLP over all backbone maps, with context, at stride 2.
 
-    After Nayal et al. (IJCV 2025): two outputs, inlier and outlier, trained with the LLR loss on a
-    frozen segmentor. Between its layers depthwise dilated convolutions and the mean of the image
-    let the inside of a large uniform object know of its edges and of the scene; the maps of stride
-    4 and 2 draw its outline. The widths are those at stride 8, 4 and 2.
+    After Nayal et al. (IJCV 2025): two outputs, inlier and outlier. Between its layers depthwise
+    dilated convolutions and the mean of the image let the inside of a large uniform object know of
+    its edges and of the scene; the maps of stride 4 and 2 draw its outline.
     """
 
     cancelled = ('mid.bias', 'fine.bias', 'low.bias', 'detail.bias')  # as of ContextBlock
@@ -193,11 +172,9 @@ class CompactUEM(nn.Module):
 
 class Compact(nn.Module):
     """
-    Backbone, FPN head and UEM in one forward pass.
+    Backbone, FPN head and UEM in one forward pass; `pretrained=False` leaves the backbone random.
 
-    `features` of the output are the backbone's maps of stride 4 to 32, finest first. The state
-    dict that is saved and loaded holds the heads only: `fpn.*` and `uem.*`. `pretrained=False`
-    leaves the backbone random, for tests.
+    `features` of the output are the backbone's maps of stride 4 to 32, finest first.
     """
 
     spec: InputSpec = SPEC
@@ -218,8 +195,8 @@ class Compact(nn.Module):
         """
         Copy with the backbone and the wide layers of the heads in int8, see `models.int8`.
 
-        The images are some real ones, normalised (B, 3, H, W). The ranges of the heads' maps are
-        those that they show there: heads that somebody trained have ranges of their own.
+        The ranges of the heads' maps are those that real, normalised images (B, 3, H, W) show:
+        heads that somebody trained have ranges of their own.
         """
         twin = copy.deepcopy(self)  # this one may be computing a frame
         found = observed_ranges(twin, [images], INT8_HEADS.fullmatch)

@@ -22,19 +22,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# regular grid (x, y) of the sampled points in pixels, y fastest
 POINTS = [(float(x), float(y)) for x in (-1, 0, 1) for y in (-1, 0, 1)]
-"""Regular grid (x, y) of the sampled points in pixels, y fastest."""
-
+# output pixels x groups whose indices and weights are in memory together: about 20 MB
 SUMS_AT_ONCE = 1 << 14
-"""Output pixels x groups whose indices and weights are in memory together: about 20 MB."""
 
 
 class Implementation(NamedTuple):
     """One way to compute :func:`dcnv3`, whose arguments both functions take."""
 
     name: str
-    supports: Callable[[Tensor, Tensor, Tensor, int, float], bool]  # whether it can be used here
-    function: Callable[[Tensor, Tensor, Tensor, int, float], Tensor]
+    supports: Callable[..., bool]  # whether it can be used here
+    function: Callable[..., Tensor]
 
 
 def sample_point_by_point(
@@ -48,12 +47,12 @@ def sample_point_by_point(
     """
     batch, height, width, channels = value.shape
     maps = _maps_of_groups(value, groups)
-
-    def by_group(tensor: Tensor, last: int) -> Tensor:
-        tensor = tensor.view(batch, height, width, groups, 9, last)
-        return tensor.permute(4, 0, 3, 1, 2, 5).reshape(9, batch * groups, height, width, last)
-
-    offsets, weights = by_group(offset, 2), by_group(mask, 1)
+    offsets, weights = (
+        tensor.view(batch, height, width, groups, 9, -1)
+        .permute(4, 0, 3, 1, 2, 5)
+        .reshape(9, batch * groups, height, width, -1)
+        for tensor in (offset, mask)
+    )
     pixel_x, pixel_y = pixels(height, width, value.device).unbind(-1)
     total = torch.zeros_like(maps)
     # Constants stay Python numbers: as tensors they would be copied to the device each time.
@@ -158,12 +157,10 @@ def _corners(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _regular_grid(height: int, width: int, scale: float) -> tuple[Tensor, Tensor]:
     """
-    Places of all points without offsets, and how far an offset of one pixel moves them.
+    Places of all points, and how far an offset of one pixel moves them, as `grid_sample` has them.
 
-    Computed by numpy, so that an exported graph holds two constants for each layer.
-
-    Returns:
-        float32 (1, 9 * height, width, 2) and (2,), both for `grid_sample`: -1..1 across the map.
+    float32 (1, 9 * height, width, 2) and (2,), -1..1 across the map; computed by numpy, so that an
+    exported graph holds two constants for each layer.
     """
     kx, ky = np.array(POINTS).T[:, :, None, None]
     x = np.arange(width)[None, None] + scale * kx
@@ -224,20 +221,9 @@ def dcnv3(
         px, py = x + s * (kx + dx), y + s * (ky + dy)
         out[y, x, g] = sum_k mask[y, x, g, k] * bilinear(value[..., g], py, px)
 
-    where s is `offset_scale` and the value outside of the image is 0.
-
-    Args:
-        value: float (N, H, W, C), C divisible by `groups`.
-        offset: float (N, H, W, groups * 9 * 2), last (dx, dy) in pixels.
-        mask: float (N, H, W, groups * 9), the weights, used as they are.
-        groups: channel groups.
-        offset_scale: factor of the regular grid and of the offsets.
-
-    Returns:
-        (N, H, W, C) in the dtype of `value`.
-
-    Raises:
-        ValueError: shapes that do not fit together.
+    where s is `offset_scale` and the value outside of the image is 0. From value float
+    (N, H, W, C), offset (N, H, W, groups * 9 * 2), last (dx, dy) in pixels, and mask
+    (N, H, W, groups * 9) to (N, H, W, C) in the dtype of `value`.
     """
     if value.ndim != 4 or value.shape[-1] % groups:
         raise ValueError(
@@ -265,12 +251,8 @@ class DCNv3(nn.Module):
     """
     The layer around the operator: projections in and out, and the branch that predicts the points.
 
-    Args:
-        channels: of input and output.
-        groups: channel groups.
-        dw_kernel_size: side of the depthwise convolution in front of offsets and weights.
-        offset_scale: see :func:`dcnv3`.
-        center_feature_scale: mix the sampled value with the pixel's own, weights per group (H, G).
+    `dw_kernel_size` is the side of the depthwise convolution in front of offsets and weights;
+    `center_feature_scale` mixes the sampled value with the pixel's own, weights per group (H, G).
     """
 
     def __init__(

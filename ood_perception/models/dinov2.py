@@ -5,8 +5,7 @@
 DINOv2 on timm's vision transformer, with the official position-embedding resampling.
 
 Papers: Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", TMLR 2024;
-Darcet et al., "Vision Transformers Need Registers", ICLR 2024. timm's blocks compute the official
-numbers; only its resampling of the position table differs for the models without registers.
+Darcet et al., "Vision Transformers Need Registers", ICLR 2024.
 """
 
 from __future__ import annotations
@@ -29,26 +28,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'b': {'embed_dim': 768, 'depth': 12, 'num_heads': 12},
     'l': {'embed_dim': 1024, 'depth': 24, 'num_heads': 16},
     # The gated MLP's two halves: 2 * 4096 hidden channels for 1536.
-    'g': {
-        'embed_dim': 1536,
-        'depth': 40,
-        'num_heads': 24,
-        'mlp_ratio': 2.66667 * 2,
-        'mlp_layer': SwiGLUPacked,
-        'act_layer': nn.SiLU,
-    },
-}
+    'g': {'embed_dim': 1536, 'depth': 40, 'num_heads': 24, 'mlp_ratio': 2.66667 * 2,
+          'mlp_layer': SwiGLUPacked, 'act_layer': nn.SiLU},
+}  # fmt: skip
 """Arguments of :class:`DINOv2` for each published size."""
 
 
 def resample_positions(table: Tensor, height: int, width: int, registers: bool) -> Tensor:
     """
-    Resample a square table of patch positions by the rule of the official code.
+    Resample a table of patch positions (1, side * side, D) to (1, height * width, D), in float32.
 
-    Models with registers: bicubic with antialiasing to the exact size. Models without: bicubic
-    without antialiasing and with the scale (size + 0.1) / side, an offset of the first release
-    that its weights were trained with. From float (1, side * side, D) to (1, height * width, D) in
-    the same dtype, computed in float32.
+    As the official code does. Models with registers: bicubic with antialiasing to the exact size.
+    Models without: bicubic without antialiasing and with the scale (size + 0.1) / side, an offset
+    of the first release that its weights were trained with.
     """
     side = round(table.shape[1] ** 0.5)
     if (height, width) == (side, side):
@@ -73,13 +65,10 @@ class DINOv2(VisionTransformer):
         out_indices: blocks whose output becomes :attr:`SegmentorOutput.features`, counted from 0;
             None takes the last four.
         **options: arguments of timm's VisionTransformer that differ from the variant's.
-
-    Attributes:
-        spec: how images are to be normalised, and that their sides are multiples of 14.
-        tables: resampled position tables by size, see `exporting.tables_kept`.
     """
 
     spec = InputSpec(multiple_of=PATCH)
+    # resampled position tables by size, see `export.tables_kept`
     tables: dict[tuple[int, int], Tensor] | None = None
 
     def __init__(
@@ -124,8 +113,7 @@ class DINOv2(VisionTransformer):
         Patch tokens after chosen blocks, in increasing order, and the final LayerNorm, as maps.
 
         From float (B, 3, H, W), RGB, normalised with :attr:`spec`, sides multiples of 14
-        (otherwise ValueError), to one float (B, D, H / 14, W / 14) map per block, without class
-        and register tokens.
+        (otherwise ValueError), to one float (B, D, H / 14, W / 14) map per block.
         """
         check_size(images)
         maps = self.forward_intermediates(

@@ -46,15 +46,7 @@ class KeptPositions(nn.Module):
 
 
 class DINOv3(nn.Module):
-    """
-    Vision transformer over 16-pixel patches.
-
-    Args:
-        variant: key of `VARIANTS`.
-        out_indices: blocks whose output becomes :attr:`SegmentorOutput.features`, counted from 0;
-            None takes the last four.
-        **options: further arguments of timm's Eva.
-    """
+    """Vision transformer over 16-pixel patches; its arguments are as those of `dinov2.DINOv2`."""
 
     spec = InputSpec(multiple_of=PATCH)
 
@@ -70,11 +62,10 @@ class DINOv3(nn.Module):
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """
-        Describe float (B, 3, H, W), RGB, normalised with `spec`.
+        Describe float (B, 3, H, W), RGB, normalised with `spec`, sides multiples of 16.
 
-        Sides are multiples of 16 (otherwise ValueError). The features are one (B, D, H / 16, W /
-        16) map of patch tokens per block, in increasing depth, after the final LayerNorm, without
-        class and register tokens.
+        The features are one (B, D, H / 16, W / 16) map of patch tokens per block, in increasing
+        depth, after the final LayerNorm. Another size is a ValueError.
         """
         check_size(images, PATCH, 'DINOv3')
         maps = self.vit.forward_intermediates(

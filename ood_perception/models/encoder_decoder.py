@@ -111,14 +111,10 @@ class EncoderDecoder(nn.Module):
         aux_channels: inner width of the auxiliary head.
         auxiliary: build UPerNet's auxiliary head (never run here; part of the published counts).
         **backbone: arguments of :class:`InternImage` that differ from the variant's.
-
-    Attributes:
-        spec: how images are to be normalised.
-        optional_keys: prefixes of parameters that a checkpoint may lack.
     """
 
     spec = InputSpec()
-    optional_keys = ('auxiliary_head.',)
+    optional_keys = ('auxiliary_head.',)  # a checkpoint may lack them
     any_batch = False  # exports are for one: with any, the many reshapes take minutes to trace
 
     def __init__(
@@ -151,16 +147,13 @@ class EncoderDecoder(nn.Module):
         for head in (self.decode_head, self.auxiliary_head):
             if head is not None and head.conv_seg.out_channels != num_classes:
                 old = head.conv_seg
-                head.conv_seg = nn.Conv2d(old.in_channels, num_classes, 1).to(
-                    old.weight.device, old.weight.dtype
-                )
+                head.conv_seg = nn.Conv2d(old.in_channels, num_classes, 1).to(old.weight)
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """
         Segment float (B, 3, H, W), RGB, normalised with :attr:`spec`, of any size.
 
-        The features are the four stage outputs (B, C * 2**i, H / 4 / 2**i, W / 4 / 2**i), sizes
-        rounded up, the logits (B, K, H / 4, W / 4).
+        The features are the backbone's four maps, the logits (B, K, H / 4, W / 4), rounded up.
         """
         features = self.backbone(images)
         logits = self.decode_head(features)

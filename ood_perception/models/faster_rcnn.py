@@ -45,11 +45,8 @@ class FixedAnchors(AnchorGenerator):
         device: torch.device | None = None,
     ) -> Tensor:
         """Anchors (N, 4) XYXY around the origin, ratio = height / width."""
-        corners = []
-        for scale in scales:
-            for ratio in aspect_ratios:
-                width, height = scale / ratio**0.5, scale * ratio**0.5
-                corners.append([-width / 2, -height / 2, width / 2, height / 2])
+        sides = [(s / r**0.5, s * r**0.5) for s in scales for r in aspect_ratios]
+        corners = [[-w / 2, -h / 2, w / 2, h / 2] for w, h in sides]
         return torch.tensor(corners, dtype=dtype, device=device)
 
     def of_levels(self, feature_maps: Sequence[Tensor]) -> list[Tensor]:
@@ -72,8 +69,14 @@ def level_of(boxes: Tensor) -> Tensor:
     return torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8)).clamp(2, 5).long() - 2
 
 
+def pool(feature: Tensor, rois: Tensor, size: int, level: int) -> Tensor:
+    """Pool boxes (N, 5) of image and XYXY from one level, by detectron2's ROIAlignV2."""
+    rois = rois.to(feature.dtype)
+    return roi_align(feature, rois, size, 1 / STRIDES[level], sampling_ratio=-1, aligned=True)
+
+
 class AlignedPooler(nn.Module):
-    """detectron2's ROIAlignV2 over p2 .. p5: aligned, adaptive sampling, level by box area."""
+    """`pool` over p2 .. p5, level by box area."""
 
     def __init__(self, size: int = 7) -> None:
         super().__init__()
@@ -91,14 +94,7 @@ class AlignedPooler(nn.Module):
         out = maps[0].new_zeros(len(flat), maps[0].shape[1], self.size, self.size)
         for level, feature in enumerate(maps):
             chosen = torch.where(levels == level)[0]
-            out[chosen] = roi_align(
-                feature,
-                rois[chosen].to(feature.dtype),
-                self.size,
-                spatial_scale=1 / STRIDES[level],
-                sampling_ratio=-1,
-                aligned=True,
-            )
+            out[chosen] = pool(feature, rois[chosen], self.size, level)
         return out
 
 
@@ -165,16 +161,12 @@ class PromptRCNN(nn.Module):
         self, scores: Tensor, targets: list[dict[str, Tensor]] | None = None
     ) -> list[dict[str, Tensor]] | dict[str, Tensor]:
         """
-        Detect.
+        Detect in float (B, H, W) raw score maps, higher = more unknown.
 
-        Args:
-            scores: float (B, H, W) raw score maps, higher = more unknown, not rescaled: S2M was
-                trained on the negative log-sum-exp of class logits, roughly -30 .. 5.
-            targets: for training, one dict a map with `boxes` (N, 4) XYXY and `labels` (N,).
-
-        Returns:
-            in evaluation, one dict a map: boxes float (N, 4) XYXY pixels, scores float (N,) in
-            decreasing order, labels int64 (N,) 1 or 2; in training, the losses by name.
+        They are not rescaled: S2M was trained on the negative log-sum-exp of class logits, roughly
+        -30 .. 5. In evaluation there comes one dict a map: boxes float (N, 4) XYXY pixels, scores
+        float (N,) in decreasing order, labels int64 (N,) 1 or 2. In training, with targets of one
+        dict a map, `boxes` and `labels`, the losses come by name.
         """
         features = self.features(scores)
         sizes = [(int(scores.shape[1]), int(scores.shape[2]))] * len(scores)

@@ -39,8 +39,7 @@ class GMMSegHead(nn.Module):
     Each class is a mixture of Gaussians with diagonal covariance over normalised features.
 
     The official code scores a class by its best component (no sum, no prior) and normalises the
-    scores over the classes, so the logits are no log-likelihoods. The memory and the update of
-    training are not here.
+    scores over the classes, so the logits are no log-likelihoods.
     """
 
     exact = True  # it computes in float32: its parameters stay so in a copy of the model in half
@@ -62,11 +61,7 @@ class GMMSegHead(nn.Module):
         return F.normalize(self.feat_norm(features), dim=-1)
 
     def log_prob_parts(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        Two float32 parts of log N(x; mu, diag(s ** 2)), in nats, of features of unit length.
-
-        They are squared distances times -1/2 (B, h, w, K, C), and the peaks' logarithms (K, C).
-        """
+        """Log N(x; mu, diag(s ** 2)) of (B, h, w, K, C) in two parts: -1/2 d ** 2, and (K, C)."""
         # The square is expanded into two matrix products: (B, h, w, K * C, D) would be gigabytes.
         # Full precision whatever autocast says, since the products nearly cancel.
         with torch.autocast(features.device.type, enabled=False):
@@ -109,12 +104,7 @@ class MLP(nn.Module):
 
 
 def build_head(kind: str, in_channels: int, num_classes: int, num_components: int) -> nn.Module:
-    """
-    Build a head by the letter that names it in the paper.
-
-    'd' is discriminative: linear; 'g' is generative: GMMSeg with so many Gaussians per class.
-    Another letter is a ValueError.
-    """
+    """Build a head by its letter in the paper: 'd', discriminative: linear; 'g': GMMSeg."""
     if kind == 'd':
         return LinearHead(in_channels, num_classes)
     if kind == 'g':
@@ -126,11 +116,8 @@ def _smooth(channels: int, doublings: int) -> nn.Sequential:
     # Slots 0, 4, 8: convolution; 1, 5, 9: batch norm; 2, 6, 10: ReLU; 3, 7, 11: resize.
     layers: list[nn.Module] = []
     for _ in range(max(doublings, 1)):
-        layers += [
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-        ]
+        conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        layers += [conv, nn.BatchNorm2d(channels), nn.ReLU()]
         if doublings:
             layers.append(nn.Upsample(scale_factor=2, mode='bilinear'))
     return nn.Sequential(*layers)
@@ -140,8 +127,7 @@ def multiply(enlarge: Any, project: Any) -> tuple[Tensor, Tensor]:
     """
     Weight and bias of a transposed convolution and the 1x1 convolution after it as one.
 
-    Both are linear, so the result is the same; the wide map between them, at up to 16 times the
-    pixels of the input, is never computed.
+    Both are linear: the wide map between them, at up to 16 times the pixels, is never computed.
     """
     mix = project.weight[:, :, 0, 0]
     weight = torch.einsum('iokl,po->ipkl', enlarge.weight, mix)
@@ -149,15 +135,10 @@ def multiply(enlarge: Any, project: Any) -> tuple[Tensor, Tensor]:
 
 
 class FPN(nn.Module):
-    """
-    Four maps of one resolution and D = `in_channels` -> a pyramid -> one map at four times that.
+    """Four maps of one resolution and `dim` channels -> a pyramid -> one map at four times it."""
 
-    `channels` is the inner and output width, `mlp_hidden` that of the MLP on the final tokens.
-    """
-
-    def __init__(self, in_channels: int, channels: int = 256, mlp_hidden: int = 512) -> None:
+    def __init__(self, dim: int, channels: int = 256, mlp_hidden: int = 512) -> None:
         super().__init__()
-        dim = in_channels
         self.fpn1 = nn.Sequential(
             nn.GroupNorm(1, dim),
             nn.ConvTranspose2d(dim, dim, 2, stride=2),

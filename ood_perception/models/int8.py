@@ -29,17 +29,14 @@ from ood_perception.models.efficientnet_lite import SameConv
 RANGES = Path(__file__).resolve().parents[1] / 'weights' / 'int8_ranges.json'
 """Smallest and largest input of every convolution, as `benchmarks/int8.py --ranges` writes it."""
 
-Ranges = Mapping[str, tuple[float, float]]
-"""Name of a convolution -> smallest and largest value of its input."""
+Ranges = Mapping[str, tuple[float, float]]  # convolution -> smallest and largest input
 
 
 class Int8Conv(nn.Module):
     """
-    A convolution whose input and weight are rounded to 8 bits.
+    A convolution whose input and weight are rounded to 8 bits, with the normalisation behind it.
 
-    TensorFlow's SAME padding is kept; a batch normalisation behind it is folded into the weight.
-    The input's smallest value counts as 0 if it is larger. A range that is empty or not finite is
-    a ValueError.
+    TensorFlow's SAME padding is kept. A range that is empty or not finite is a ValueError.
     """
 
     range: Tensor
@@ -83,16 +80,10 @@ class Int8Conv(nn.Module):
 
 def weight_scales(weight: Tensor) -> Tensor:
     """
-    Step of the 8-bit weights of each output channel, as fine as no CPU computes wrong sums with.
+    Step of the 8-bit weights (O, I, kh, kw) of each output channel that no CPU sums wrongly: (O,).
 
     Without VNNI a CPU (`vpmaddubsw`) adds the products of two neighbouring input channels in 16
     bits, which saturate at 32767: two weights of one sign may be 128 together at an input of 255.
-
-    Args:
-        weight: float32 (O, I, kh, kw).
-
-    Returns:
-        float32 (O,).
     """
     pairs = F.pad(weight, (0, 0, 0, 0, 0, weight.shape[1] % 2)).unflatten(1, (-1, 2))
     sums = torch.maximum(pairs.clamp(min=0).sum(2), -pairs.clamp(max=0).sum(2))
@@ -104,12 +95,8 @@ def quantised(network: nn.Module, ranges: Ranges) -> nn.Module:
     """
     Copy of a network with convolutions in int8 and their batch normalisations folded into them.
 
-    Args:
-        network: whose batch normalisations stand right behind their convolutions.
-        ranges: convolutions without one stay in float32.
-
-    Raises:
-        ValueError: a range of a convolution that the network has not.
+    Those stand right behind the convolutions, which stay in float32 where they have no range. A
+    range of a convolution that the network has not is a ValueError.
     """
     left = set(ranges)
     int8_copy = copy.deepcopy(network).eval()
@@ -139,13 +126,9 @@ def observed_ranges(
     run: Callable[[Any], object] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """
-    Smallest and largest input of convolutions.
+    Smallest and largest input of those convolutions of a network whose names are asked for.
 
-    Args:
-        network: whose convolutions are looked at.
-        batches: of inputs.
-        names: whether a convolution of that name is looked at, default all.
-        run: called with each batch, and calls the network; None = the network itself.
+    `run` is called with each batch, and calls the network; None = the network itself.
     """
     ranges: dict[str, tuple[float, float]] = {}
 

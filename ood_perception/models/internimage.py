@@ -91,12 +91,8 @@ class Block(nn.Module):
     """
     One InternImage layer: deformable convolution, then MLP, each with a residual connection.
 
-    Args:
-        mlp_ratio: hidden width of the MLP over `channels`.
-        post_norm: x + g * LN(f(x)) instead of x + g * f(LN(x)).
-        res_post_norm: x + LN'(f(LN(x))); used only with neither `post_norm` nor `layer_scale`.
-        layer_scale: initial value of the residual factors g, None for no factors.
-        dcn: further arguments of :class:`DCNv3`.
+    `post_norm` means x + g * LN(f(x)) instead of x + g * f(LN(x)), with `layer_scale` as the first
+    value of g; `res_post_norm` means x + LN'(f(LN(x))), with neither `post_norm` nor g.
     """
 
     def __init__(
@@ -138,11 +134,7 @@ class Block(nn.Module):
 
 
 class Level(nn.Module):
-    """
-    The blocks of one resolution, with the norms around them and the way down to the next.
-
-    `post_norm_ids` are the blocks after which x itself is normalised (level 2 of H and G).
-    """
+    """The blocks of one resolution, x normalised after `post_norm_ids`, and the way down."""
 
     def __init__(
         self,
@@ -173,15 +165,8 @@ class InternImage(nn.Module):
     """
     The backbone: four maps at strides 4, 8, 16 and 32 (sizes rounded up), any image size.
 
-    Args:
-        channels: of the first level, doubled at each further one.
-        mlp_ratio: hidden width of the MLPs over their input.
-        layer_scale: initial residual factor, None for none.
-        offset_scale: factor of the sampling grid, see `dcnv3.dcnv3`.
-        post_norm: LayerNorm after instead of before each branch.
-        dw_kernel_size: side of the depthwise convolutions in DCNv3.
-        res_post_norm: further LayerNorms after each branch (H).
-        level2_post_norm_block_ids: blocks of level 2 that a LayerNorm follows (H, G).
+    `channels` are those of the first level, doubled at each further one. The other arguments are
+    those of the official configs, see :class:`Block` and `dcnv3.DCNv3`.
     """
 
     def __init__(
@@ -199,8 +184,6 @@ class InternImage(nn.Module):
         center_feature_scale: bool = False,
     ) -> None:
         super().__init__()
-        if len(depths) != len(groups):
-            raise ValueError(f'InternImage: {len(depths)} depths but {len(groups)} groups')
         self.channels = [channels * 2**i for i in range(len(depths))]
         dcn = {
             'dw_kernel_size': dw_kernel_size,

@@ -26,19 +26,10 @@ class SegmentorOutput:
 
 
 def concatenate(outputs: list[SegmentorOutput]) -> SegmentorOutput:
-    """Join the outputs of parts of a batch."""
+    """Join the outputs of parts of a batch, by a copy, which one part is, too."""
     features = [torch.cat(maps) for maps in zip(*(o.features for o in outputs), strict=True)]
     logits = [o.logits for o in outputs if o.logits is not None]
     ood = [o.ood for o in outputs if o.ood is not None]
     return SegmentorOutput(
         features, torch.cat(logits) if logits else None, torch.cat(ood) if ood else None
-    )
-
-
-def copied(output: SegmentorOutput, count: int | None = None) -> SegmentorOutput:
-    """Copy an output, or its first `count` rows, out of the memory of the engine."""
-    return SegmentorOutput(
-        [maps[:count].clone() for maps in output.features],
-        None if output.logits is None else output.logits[:count].clone(),
-        None if output.ood is None else output.ood[:count].clone(),
     )

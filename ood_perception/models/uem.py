@@ -23,14 +23,6 @@ from ood_perception.models.output import InputSpec, SegmentorOutput
 
 WINDOW = (518, 1036)  # height and width of the published windows in pixels
 STRIDE = (140, 140)  # pixels between two published windows
-
-WINDOWS: dict[str, dict[str, Any]] = {
-    'full': {'mode': 'sliding', 'stride': STRIDE},
-    'coarse': {'mode': 'sliding', 'stride': (WINDOW[0] // 2, WINDOW[1] // 2)},
-    'single': {'mode': 'single'},
-}
-"""Published windows, windows that overlap by half, or one pass over the whole image."""
-
 GPU_BATCH = 4  # windows that go through a network together on a GPU, unless told otherwise
 
 
@@ -80,11 +72,7 @@ class UEM(nn.Module):
         window: height and width of the sliding windows in pixels.
         stride: pixels between windows, down and across.
         window_batch: windows that go through the network together, None = by the device.
-        windows: key of `WINDOWS`, in place of `mode` and `stride`.
         **dinov2: arguments of :class:`DINOv2` that differ from the variant's.
-
-    Attributes:
-        spec: how images are to be normalised. Sides are multiples of 14 in single mode.
     """
 
     def __init__(
@@ -101,14 +89,9 @@ class UEM(nn.Module):
         window: Sequence[int] = WINDOW,
         stride: Sequence[int] = STRIDE,
         window_batch: int | None = None,
-        windows: str | None = None,
         **dinov2: Any,
     ) -> None:
         super().__init__()
-        if windows is not None:
-            if windows not in WINDOWS:
-                raise ValueError(f'windows: expected one of {", ".join(WINDOWS)}, got {windows!r}')
-            mode, stride = WINDOWS[windows]['mode'], WINDOWS[windows].get('stride', stride)
         if mode not in ('single', 'sliding'):
             raise ValueError(f"mode: expected 'single' or 'sliding', got {mode!r}")
         if any(side % PATCH or side < 2 * PATCH for side in window) or len(window) != 2:
@@ -137,12 +120,8 @@ class UEM(nn.Module):
         """
         One pass over float (B, 3, H, W), RGB, normalised, sides multiples of 14 and 28 or more.
 
-        Returns:
-            features: [final tokens (B, D, H / 14, W / 14)]; logits: (B, K, 4 H / 14, 4 W / 14);
-            ood: (B, 2, H / 14, W / 14).
-
-        Raises:
-            ValueError: a size that is not a multiple of 14, or too small.
+        The features are the final tokens (B, D, H / 14, W / 14), the logits (B, K, 4 H / 14,
+        4 W / 14), and ood (B, 2, H / 14, W / 14). Another size is a ValueError.
         """
         check_size(images)
         _check_sides(images)
@@ -155,9 +134,8 @@ class UEM(nn.Module):
         Average overlapping windows, the way the published numbers were made.
 
         From float (B, 3, H, W), RGB, normalised, sides of 28 pixels or more, to logits (B, K, H,
-        W) and ood (B, 2, H, W), no features. The logits of each window are resized to the window,
-        summed, and divided by the number of windows over each pixel. The last window is flush with
-        the border, always. An image smaller than the window gets windows as large as it allows.
+        W) and ood (B, 2, H, W), no features. An image smaller than the window gets windows as
+        large as it allows.
         """
         _check_sides(images)
         window = [
@@ -182,11 +160,7 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
     """
     First pixel of each window along one axis; the last window is flush with the border.
 
-    The official UEM code drops that last window where (size - window) is a multiple of the
-    stride, and so has none at all for size == window.
-
-    >>> window_starts(558, 518, 140)
-    [0, 40]
+    The official UEM code drops that one where (size - window) is a multiple of the stride.
     """
     if window > size:
         raise ValueError(f'window: expected at most the image side of {size}, got {window}')
@@ -203,14 +177,9 @@ def mean_over_windows(
     """
     Average what `function` gives for each window over the pixels that windows share.
 
-    Args:
-        images: float (B, 3, H, W).
-        function: float (N, 3, *window) -> float (N, C, *window).
-        window: height and width in pixels, at most the image's.
-        stride: pixels between windows, down and across.
-        batch: windows of each image that go through `function` together, None = by the device.
-
-    Returns (B, C, H, W), float32 at least.
+    From float (B, 3, H, W) images and a function from float (N, 3, *window) to (N, C, *window) to
+    (B, C, H, W), float32 at least. `batch` windows of each image go through the function together,
+    None = by the device.
     """
     count, _, height, width = images.shape
     rows = window_starts(height, window[0], stride[0])
@@ -242,11 +211,7 @@ def logits_over_windows(
     stride: Sequence[int],
     batch: int | None = None,
 ) -> SegmentorOutput:
-    """
-    Average class and UEM logits, resized to the window, over :func:`mean_over_windows`.
-
-    `segmentor` gives `logits` and `ood` of any size for float (N, 3, *window).
-    """
+    """Average a segmentor's `logits` and `ood`, resized to the window, by `mean_over_windows`."""
 
     def both(crops: Tensor) -> Tensor:
         out = segmentor(crops)

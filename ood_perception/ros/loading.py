@@ -23,7 +23,7 @@ from ood_perception.site_folder import accepted
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
-    from ood_perception.scores.base import LearningScore
+    from ood_perception.scores.novelty import NoveltyScore
 
 Size = tuple[int, int]
 
@@ -109,9 +109,9 @@ def leaves_processors(pipeline: Pipeline) -> bool:
     return torch.get_num_threads() < (len(allowed(0)) if allowed else os.cpu_count() or 1)
 
 
-def memory_of(pipeline: Pipeline) -> LearningScore | None:
+def memory_of(pipeline: Pipeline) -> NoveltyScore | None:
     """Score that learns on site what is normal; None where the profile's score does not."""
-    from ood_perception.scores.base import learns
+    from ood_perception.scores import learns
 
     return pipeline.score if learns(pipeline.score) else None
 
@@ -156,7 +156,7 @@ def accept_all(pipeline: Pipeline, folder: str) -> None:
             accept(pipeline, image, mask)
 
 
-def remember(score: LearningScore, memory: bytes) -> None:
+def remember(score: NoveltyScore, memory: bytes) -> None:
     """Give a score what :func:`learnt` has kept. Raises ValueError where it does not fit."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'memory.safetensors'
@@ -164,7 +164,7 @@ def remember(score: LearningScore, memory: bytes) -> None:
         score.load(str(path))
 
 
-def _remember(score: LearningScore, file: str, memory: bytes) -> None:
+def _remember(score: NoveltyScore, file: str, memory: bytes) -> None:
     if memory:
         remember(score, memory)
     elif file and os.path.exists(os.path.expanduser(file)):

@@ -21,7 +21,7 @@ from typing import Any
 
 from ood_perception.frames import depth
 from ood_perception.frames.colour import RawFrame
-from ood_perception.frames.decode import BadImage, Rgb, decode_raw
+from ood_perception.frames.decode import BadImage, Rgb, decode
 from ood_perception.frames.geometry import BadCameraInfo, Camera, size_note
 from ood_perception.frames.stamps import KEPT, NOWHERE, Match
 from ood_perception.result import Result
@@ -148,7 +148,7 @@ class FramePublisher:
             outputs.publish_points(points)
             return
         if isinstance(image, RawFrame) and outputs.overlay.wanted:
-            image = decode_raw(message, image.height * image.width)
+            image = decode(message, image.height * image.width)
         outputs.publish_objects(message.header, image, held.result, settings, places, points)
 
     def _cloud(self, held: _Held, match: Match, settings: Settings) -> Any:

@@ -10,25 +10,22 @@ from functools import partial
 from typing import Any
 
 from ood_perception.scores import logits
-from ood_perception.scores.base import LearningScore, Score, ScoreModule, learns
+from ood_perception.scores.base import ScoreModule
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.clusters import ClusterScore
 from ood_perception.scores.logits import LikelihoodRatio, LogitScore, log_likelihood_ratio
-from ood_perception.scores.novelty import NoveltyScore
-from ood_perception.scores.site import SiteScore
+from ood_perception.scores.novelty import NoveltyScore, SiteScore, learns
 
 __all__ = [
     'SCORES',
     'Calibration',
-    'LearningScore',
-    'Score',
     'ScoreModule',
     'create_score',
     'learns',
     'log_likelihood_ratio',
 ]
 
-SCORES: dict[str, Callable[..., Score]] = {
+SCORES: dict[str, Callable[..., ScoreModule]] = {
     'llr': LikelihoodRatio,
     'uem': logits.UemScore,
     'max_logit': partial(LogitScore, logits.max_logit),
@@ -41,10 +38,10 @@ SCORES: dict[str, Callable[..., Score]] = {
     'novelty': NoveltyScore,
     'site': SiteScore,
 }
-"""Name -> what builds the score, see `Score`; derive a new one from `ScoreModule`."""
+"""Name -> what builds the score; a new one derives from `ScoreModule`."""
 
 
-def create_score(name: str, **options: Any) -> Score:
+def create_score(name: str, **options: Any) -> ScoreModule:
     """
     Build an entry of `SCORES` with its keyword arguments.
 

@@ -34,8 +34,7 @@ class ClusterScore(ScoreModule):
         stages: feature maps that are clustered, the first gives the grid.
         weight: of the cluster's confidence, 0..1; the pixel's own gets the rest.
         streaming: clusters live through the stream; False fits every image anew.
-        classes: number of leading logits that are real classes, 0 = all (the Cityscapes
-            checkpoints of InternImage have 150 rows of which 19 are trained).
+        classes: number of leading logits that are real classes, 0 = all.
         max_tokens: bound of the clustered grid.
         memory: share of a cluster's past confidence in its present one, while streaming: what
             lies in a cluster changes slowly, sensor noise does not; 0 = only this frame counts.

@@ -59,7 +59,7 @@ class LogitScore(ScoreModule):
         self.function, self.exact = function, exact
 
     def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
-        """Score a batch with `logits`: float32 (B, H, W); see `Score.__call__`."""
+        """Score a batch with `logits`: float32 (B, H, W); see `ScoreModule`."""
         logits = need(output.logits, 'of logits', 'class logits')
         if self.exact:
             return self.function(upsample(logits, size))
@@ -70,12 +70,10 @@ def log_likelihood_ratio(logits: Tensor | None, ood: Tensor, size: Sequence[int]
     """
     Log-likelihood ratio u_1 - u_0 - max_k F_k: how much likelier an unknown object than any class.
 
-    Equation 11 of the paper as its code computes it: on raw network outputs, and with the maximum
-    over classes taken after both maps were upsampled (bilinear, align_corners=False) to (H, W).
-
-    From class logits F_k, float (B, K, h, w), or None for the UEM alone, u_1 - u_0, and outputs u
-    of the UEM, float (B, 2, h', w'), channel 0 = inlier, 1 = outlier, to float32 (float64 from
-    float64) (B, H, W), in nats, higher = more unknown.
+    Equation 11 of the paper as its code computes it: on raw network outputs, class logits F_k,
+    float (B, K, h, w), or None for the UEM alone, and outputs u of the UEM, float (B, 2, h', w'),
+    0 = inlier, 1 = outlier; the maximum is taken after both were upsampled (bilinear,
+    align_corners=False) to (H, W). Returns float32 (float64 from float64) (B, H, W), in nats.
     """
     u = upsample(ood, size)
     ratio = u[:, 1] - u[:, 0]
@@ -95,7 +93,7 @@ class LikelihoodRatio(ScoreModule):
         self.exact = exact
 
     def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
-        """Score a batch with `logits` and `ood`: float32 (B, H, W); see `Score.__call__`."""
+        """Score a batch with `logits` and `ood`: float32 (B, H, W); see `ScoreModule`."""
         logits = need(output.logits, 'llr', 'class logits')
         ood = need(output.ood, 'llr', 'UEM outputs')
         if self.exact:
@@ -108,5 +106,5 @@ class UemScore(ScoreModule):
     """The UEM alone: u_1 - u_0, its own log ratio of outlier to inlier."""
 
     def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
-        """Score a batch with `ood`: float32 (B, H, W); see `Score.__call__`."""
+        """Score a batch with `ood`: float32 (B, H, W); see `ScoreModule`."""
         return log_likelihood_ratio(None, need(output.ood, 'uem', 'UEM outputs'), size)

@@ -5,9 +5,8 @@
 Memory of the score: what earlier frames of a camera said joins what the present one says.
 
 An unknown object is unknown in every frame, a false alarm often in one only. The earlier score is
-moved to the present frame by optical flow and mixed in, less the older it is. Where the flow does
-not lead there and back, the present frame alone counts. Only the coarse part of the score is
-mixed, at an eighth of the size: edges are the present frame's.
+moved to the present frame by optical flow and mixed in, less the older it is, where the flow leads
+there and back. Only its coarse part is, at an eighth of the size: edges are the present frame's.
 """
 
 from __future__ import annotations
@@ -54,10 +53,9 @@ class ScoreMemory:
         """
         Join the scores of a batch, float32 (B, H, W), with the past, and keep them.
 
-        The frames are uint8 (B, 3, H, W); their small grey pictures are copied to the host, where
-        the flow is computed. Streams name each frame's camera. A frame without a stamp (ns; None =
-        it belongs to no sequence), the first of a camera, and one that is not later than the one
-        before are returned as they are.
+        The frames are uint8 (B, 3, H, W), whose small grey pictures are copied to the host. What
+        has no stamp in ns (None = it belongs to no sequence), the first frame of a camera, and one
+        that is not later than the one before are returned as they are.
         """
         if all(stamp is None for stamp in stamps):
             return score

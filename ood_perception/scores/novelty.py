@@ -12,23 +12,40 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import ScoreModule, Size, upsample
-from ood_perception.scores.tokens import TokenBank, as_tokens, feature_grid, projection, shrunk
+from ood_perception.scores.logits import LikelihoodRatio
+from ood_perception.scores.tokens import (
+    TokenBank,
+    as_tokens,
+    feature_grid,
+    mean_and_std,
+    projection,
+    shrunk,
+)
 
 SAMPLE = 512  # tokens of a batch that learning looks at
 
-UNLIKE, STRANGE, WATCHED = 4.0, 0.5, 0.02
-"""Standard deviations from which a token is unlike the memory; share of unlike tokens that a
-picture has in the long run where its camera was moved; share of one picture in that run."""
+UNLIKE = 4.0  # standard deviations from which a token is unlike the memory
+STRANGE = 0.5  # share of unlike tokens that pictures have where their camera was moved
+WATCHED = 0.02  # share of one picture in the long run
 
 LEAST_FRAMES = 5  # fewer frames are no picture of a site
 
+FAMILIAR = 2.0  # standard deviations below which a token is familiar
+USUAL = 3.0  # standard deviations above the mean from which the ratio is unusual on the site
+
 log = logging.getLogger(__name__)
+
+
+def learns(score: ScoreModule) -> TypeGuard[NoveltyScore]:
+    """Whether a score learns what is normal on site."""
+    return score.learns
 
 
 class NoveltyScore(ScoreModule):
@@ -44,19 +61,15 @@ class NoveltyScore(ScoreModule):
         project: width to which a fixed random projection brings the features, 0 = all of them;
             64 keeps distances within some percent and costs a seventh at compact's 472.
 
-    Attributes: see `LearningScore`.
-
     Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
     """
 
     needs_features = True
     learns = True
-    judges_untaught = False
-    memory: TokenBank
-    seen: Tensor | None
-    accepting: Tensor | None
+    judges_untaught = False  # whether it judges by something else while nothing was learnt
+    seen: Tensor | None  # float32 (B, H, W), the other score of the frames learnt last, if any
+    accepting: Tensor | None  # bool (H, W), what is normal in the next frame though it looks odd
     strange: Tensor
-    _warned: bool
 
     def __init__(
         self,
@@ -97,12 +110,7 @@ class NoveltyScore(ScoreModule):
         """Why every score is 0, with the remedy; '' where the memory is in use."""
         if not self.size:
             return 'nothing normal was learnt yet; run `ood learn-normal` or call ~/learn_normal'
-        if self._width and self.memory.bank.shape[1] != self._width:
-            return (
-                f'the memory holds {self.memory.bank.shape[1]} features, the model gives '
-                f'{self._width}; it was learnt with another model, learn anew'
-            )
-        return ''
+        return self._misfit(self.memory)
 
     @property
     def doubt(self) -> str:
@@ -150,11 +158,9 @@ class NoveltyScore(ScoreModule):
         """
         Take a batch of normal frames into the memory, unless its features have another width.
 
-        Args:
-            output: of the segmentor.
-            level: float32 (B, H, W), another score; the most it was becomes known by token.
-            known: bool (B, H, W), which pixels are normal; None = all.
-            usual: whether the frames count, False = only what they show becomes known.
+        `level`, float32 (B, H, W), is another score, the most of which becomes known by token, and
+        `known`, bool (B, H, W), tells which pixels are normal, None = all. Frames that are not
+        `usual` do not count: only what they show becomes known.
         """
         grid = self._grid(output)
         tokens = as_tokens(grid).flatten(0, 1)
@@ -197,7 +203,7 @@ class NoveltyScore(ScoreModule):
         shape = (len(grid), *grid.shape[2:])
         self.memory.to(grid.device)
         distance, which = self.memory.nearest(as_tokens(grid).flatten(0, 1), self.neighbours)
-        mean, std = self.memory.usual
+        mean, std = mean_and_std(self.memory.moments)
         score = (distance.mean(1) - mean) / std
         unlike = (score > UNLIKE).float().mean()
         self.strange = torch.lerp(self.strange.to(unlike), unlike, WATCHED)
@@ -216,10 +222,8 @@ class NoveltyScore(ScoreModule):
         """
         Read a memory.
 
-        Raises:
-            OSError: there is no such file.
-            ValueError: the file is damaged, or of another model, of other stages or options, or of
-                another feature width than the frames so far; the present memory stays.
+        ValueError: the file is damaged, or of another model, of other stages or options, or of
+        another feature width than the frames so far; the present memory stays.
         """
         try:
             memory = TokenBank.read(path, self.capacity)
@@ -233,17 +237,23 @@ class NoveltyScore(ScoreModule):
                 'learnt with'
             )
         _check_model(memory, self.model)
-        held = memory.bank.shape[1]
-        if self._width and held != self._width:
-            raise ValueError(
-                f'score novelty: the state holds {held} features, the model gives {self._width}; '
-                'it was learnt with another model or other stages; learn anew'
-            )
+        if wrong := self._misfit(memory):
+            raise ValueError(f'score novelty: {wrong}')
         self.forget()
         self.memory, self.learning = memory, False
 
     def reset(self, stream: str | None = None) -> None:
         """Keep the memory: it belongs to the site, not to one camera's past."""
+
+    def _misfit(self, memory: TokenBank) -> str:
+        """Why a memory does not fit the frames so far, with the remedy; '' = it does."""
+        held = memory.bank.shape[1]
+        if not self._width or held == self._width:
+            return ''
+        return (
+            f'the memory holds {held} features, the model gives {self._width}; it was learnt with '
+            'another model or other stages, learn anew'
+        )
 
     def _watch(self, output: SegmentorOutput, level: Tensor | None = None) -> None:
         """Learn from a batch that is scored, where something is to be learnt from it."""
@@ -272,6 +282,49 @@ class NoveltyScore(ScoreModule):
             self._matrix = self._matrix.to(grid.device)
             grid = torch.einsum('bdhw,dk->bkhw', grid, self._matrix)
         return grid
+
+
+class SiteScore(NoveltyScore):
+    """
+    The likelihood ratio, corrected by a memory of the site; the ratio alone until it is taught.
+
+    The trained score knows what objects are, the memory what stands here every day. While it
+    learns, each kept token also keeps the most that the ratio was there. What looks familiar is
+    less unknown than the ratio says, and no longer unknown for being as high as it was then:
+
+        s = r - weight spread max(2 - n, 0) - max(level - usual, 0) exp(-max(n, 0))
+
+    with the ratio r, the novelty n in standard deviations, the level of the nearest token, and the
+    usual level and spread of the ratio on the site (mean + 3 spread; standard deviation). The
+    memory only lowers: being new alone is no alarm, a robot sees new walls every day.
+
+    Args:
+        weight: of what is familiar.
+        exact: see `LikelihoodRatio`.
+        options: of `NoveltyScore`.
+    """
+
+    judges_untaught = True
+
+    def __init__(self, weight: float = 1.0, exact: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        if weight < 0:
+            raise ValueError(f'weight: expected 0 or more, got {weight}')
+        self.weight = weight
+        self.ratio = LikelihoodRatio(exact)
+
+    def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
+        """Score a batch: float32 (B, H, W), in nats; see `ScoreModule`."""
+        ratio: Tensor = self.ratio(output, size, streams)
+        self._watch(output, ratio)
+        grid = self._grid(output)
+        if not self._fits(grid.shape[1]) or not self.size:
+            return ratio
+        novelty, level = self.compare(grid)
+        mean, spread = mean_and_std(self.memory.levels)
+        excess = (level - mean - USUAL * spread).clamp_min(0) * (-novelty.clamp_min(0)).exp()
+        familiar = self.weight * spread * (FAMILIAR - novelty).clamp_min(0)
+        return ratio - upsample((familiar + excess)[:, None], size)[:, 0]
 
 
 def _check_model(memory: TokenBank, model: str) -> None:

@@ -33,17 +33,11 @@ def feature_grid(
     output: SegmentorOutput, stages: Sequence[int], max_tokens: int, score: str
 ) -> Tensor:
     """
-    Bring the chosen feature maps to one grid.
+    Bring the chosen feature maps to one grid: float32 (B, D, h, w), NaN and infinity being 0.
 
-    Args:
-        output: of the segmentor, with `features`.
-        stages: indices into `features`; negative ones count from the end.
-        max_tokens: bound of h * w; a finer first stage is pooled down to it.
-        score: name of the score, for the ValueError where there is no such stage.
-
-    Returns:
-        float32 (B, D, h, w) on the grid of the first chosen stage; each stage's vector has length
-        1 / sqrt(number of stages), NaN and infinity are 0.
+    The grid is that of the first of `stages`, which are indices into the features, pooled down to
+    `max_tokens` where it is finer. Each stage's vector has length 1 / sqrt(number of stages). A
+    stage that is not there is a ValueError that names the score.
     """
     count = len(output.features)
     if not count:
@@ -57,10 +51,8 @@ def feature_grid(
     grid = (math.ceil(h / shrink), math.ceil(w / shrink))
     resized = []
     for x in maps:
-        if x.shape[2] > grid[0] or x.shape[3] > grid[1]:
-            x = F.adaptive_avg_pool2d(x, grid)
-        else:
-            x = resize(x, grid)
+        finer = x.shape[2] > grid[0] or x.shape[3] > grid[1]
+        x = F.adaptive_avg_pool2d(x, grid) if finer else resize(x, grid)
         resized.append(F.normalize(x, dim=1) / math.sqrt(len(maps)))
     return torch.cat(resized, 1)
 
@@ -85,12 +77,10 @@ def shrunk(maps: Tensor, grid: Tensor) -> Tensor:
 
 class TokenBank:
     """
-    Tokens of what was seen.
+    Tokens of what was seen, `capacity` at most.
 
-    Args:
-        capacity: most tokens kept.
-        stages: feature maps that the tokens are made of.
-        project: width of the random projection that they went through, 0 = none.
+    They are made of the feature maps `stages` and went through a random projection to the width
+    `project`, 0 = none.
     """
 
     def __init__(self, capacity: int, stages: Sequence[int], project: int = 0) -> None:
@@ -106,11 +96,6 @@ class TokenBank:
     def __len__(self) -> int:
         """Count the tokens kept."""
         return len(self.bank)
-
-    @property
-    def usual(self) -> tuple[float, float]:
-        """Mean and standard deviation of the distances met while learning."""
-        return mean_and_std(self.moments)
 
     def to(self, device: torch.device) -> None:
         """Move to a device."""
@@ -147,12 +132,13 @@ class TokenBank:
 
     def nearest(self, tokens: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
         """Distances (N, count) of tokens (N, D) to the nearest kept ones, and which those are."""
-        squared = squared_distances(tokens, self.bank)
-        if count == 1:
+        squared = torch.addmm(self.bank.square().sum(1)[None], tokens, self.bank.T, alpha=-2)
+        squared.add_(tokens.square().sum(1, keepdim=True))
+        if count == 1:  # faster than topk
             closest, which = (x[:, None] for x in squared.min(1))
         else:
             closest, which = squared.topk(min(count, len(self)), largest=False, dim=1)
-        return closest.clamp_min(0).sqrt(), which
+        return closest.clamp_min(0).sqrt(), which  # rounding may make some squares negative
 
     def merge(self, other: TokenBank) -> None:
         """Take in what another robot has seen. Raises ValueError: another model, other options."""
@@ -236,12 +222,6 @@ def mean_and_std(moments: Tensor) -> tuple[float, float]:
     count, total, squares = moments.tolist()
     mean = total / max(count, 1)
     return mean, max(squares / max(count, 1) - mean**2, 1e-8) ** 0.5
-
-
-def squared_distances(tokens: Tensor, bank: Tensor) -> Tensor:
-    """Squared distances (N, M) of (N, D) tokens to a bank (M, D); rounding may make some < 0."""
-    squared = torch.addmm(bank.square().sum(1)[None], tokens, bank.T, alpha=-2)
-    return squared.add_(tokens.square().sum(1, keepdim=True))
 
 
 def thin(bank: Tensor, radius: float) -> list[int]:

@@ -344,11 +344,9 @@ def test_a_new_size_of_a_camera_does_not_wait() -> None:
     gate = threading.Event()
     rig = Rig('fast', 'simple', scripts={'fast': {'gate': gate}}, live=True)
     rig.engine.prepare([SHAPE])
-    output = rig.run(OTHER)  # the gate is shut: this returns although nothing is prepared
+    rig.check(OTHER)  # the gate is shut: this returns although nothing is prepared
     (fast,) = rig.built['fast']
-    assert fast.seen[-1] == SHAPE
-    assert output.logits is not None
-    assert output.logits.shape == (1, 1, 8, 12)
+    assert OTHER not in fast.seen
     gate.set()
     rig.settle()
     rig.check(OTHER)

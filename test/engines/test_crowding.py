@@ -119,7 +119,7 @@ def test_openvino_gives_the_same_on_one_thread_and_on_all(threads: int) -> None:
         engine = OpenVINOEngine(create_model('compact'), torch.device('cpu'), torch.float32)
         images = torch.randn(1, 3, 96, 128)
         first = engine(images)
-        request = engine._requests[96, 128]
+        request = engine._requests[0, 3, 96, 128]
         assert isinstance(request, CrowdedRequest) == (threads > 1)
         if threads > 1:
             request.choice.single = True

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import resolve
 from ood_perception.engines import create_engine
-from ood_perception.engines.exporting import OPSET, TupleOutput, export_onnx, takes_any_batch
+from ood_perception.engines.export import OPSET, TupleOutput, export_onnx, takes_any_batch
 from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model

@@ -14,8 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ood_perception.engines.export import MODULES, build_engine, export, target
-from ood_perception.engines.exporting import TupleOutput, export_onnx
+from ood_perception.engines.export import (
+    MODULES,
+    TupleOutput,
+    build_engine,
+    export,
+    export_onnx,
+    target,
+)
 from ood_perception.engines.tensorrt import in_precision
 from ood_perception.models import create_model
 

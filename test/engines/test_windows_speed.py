@@ -1,33 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The named choices of windows, and that what saves time gives the same output."""
+"""The decoder projects before it enlarges, which gives the same output."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from ood_perception.models import create_model
 from ood_perception.models.heads import FPN
-from ood_perception.models.uem import STRIDE, WINDOW, WINDOWS
-
-SMALL = {'embed_dim': 24, 'num_heads': 2, 'channels': 8, 'mlp_hidden': 8, 'projector_hidden': (8,)}
-
-
-@pytest.mark.parametrize('windows', list(WINDOWS))
-def test_named_windows(windows: str) -> None:
-    model = create_model('uem_dd', windows=windows, **SMALL)
-    assert model.mode == ('single' if windows == 'single' else 'sliding')
-    if windows == 'full':
-        assert model.stride == STRIDE == (140, 140)
-    if windows == 'coarse':
-        assert model.stride == (WINDOW[0] // 2, WINDOW[1] // 2)
-
-
-def test_unknown_windows_are_named() -> None:
-    with pytest.raises(ValueError, match='some'):
-        create_model('uem_dd', windows='some', **SMALL)
 
 
 def test_decoder_equals_its_layers_one_after_the_other() -> None:

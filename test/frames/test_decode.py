@@ -21,8 +21,6 @@ from ood_perception.frames.decode import (
     MAX_PIXELS,
     BadImage,
     decode,
-    decode_compressed,
-    decode_raw,
     raw_frame,
 )
 
@@ -122,7 +120,7 @@ def encode(name: str, rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize('padding', [0, 13])
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_encodings(name, padding, rgb):
-    got = decode_raw(message(name, encode(name, rgb), WIDTH, padding))
+    got = decode(message(name, encode(name, rgb), WIDTH, padding))
     assert got.shape == (HEIGHT, WIDTH, 3)
     assert got.dtype == np.uint8
     assert got.flags.c_contiguous
@@ -151,27 +149,27 @@ def test_every_encoding_was_seen():
 
 def test_unpadded_rgb8_is_not_copied(rgb):
     source = message('rgb8', flat(rgb), WIDTH)
-    got = decode_raw(source)
+    got = decode(source)
     assert np.shares_memory(got, np.frombuffer(source.data, np.uint8))
 
 
 def test_last_row_without_padding(rgb):
     source = message('bgr8', flat(rgb[..., ::-1]), WIDTH, padding=10)
     source.data = source.data[:-10]
-    assert np.array_equal(decode_raw(source), rgb)
+    assert np.array_equal(decode(source), rgb)
     source.data = source.data[:-1]
     with pytest.raises(BadImage, match='truncated'):
-        decode_raw(source)
+        decode(source)
 
 
 @pytest.mark.parametrize('big', [False, True])
 def test_endianness(big):
     grey = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 65536 * 77
     rows = flat(grey.astype('>u2' if big else '<u2'))
-    got = decode_raw(message('mono16', rows, WIDTH, big=big))
+    got = decode(message('mono16', rows, WIDTH, big=big))
     assert np.array_equal(got[..., 0], (grey % 65536) >> 8)
     floats = (grey / grey.max()).astype('>f4' if big else '<f4')
-    got = decode_raw(message('32FC1', flat(floats), WIDTH, big=big))
+    got = decode(message('32FC1', flat(floats), WIDTH, big=big))
     assert np.abs(got[..., 0] - floats * 255).max() <= 0.51
 
 
@@ -179,11 +177,11 @@ def test_nan_is_reported_and_filled():
     values = np.full((HEIGHT, WIDTH), 0.5, np.float32)
     values[0, :3] = np.nan, np.inf, -np.inf
     told: list[str] = []
-    got = decode_raw(message('32FC1', flat(values), WIDTH), warn=told.append)
+    got = decode(message('32FC1', flat(values), WIDTH), warn=told.append)
     assert (got == 128).all()
     assert told == [f'3 of {HEIGHT * WIDTH} values of a 32FC1 image are NaN or infinite']
     with pytest.raises(BadImage, match='finite'):
-        decode_raw(message('32FC1', flat(np.full_like(values, np.nan)), WIDTH))
+        decode(message('32FC1', flat(np.full_like(values, np.nan)), WIDTH))
 
 
 @pytest.mark.parametrize(
@@ -236,13 +234,13 @@ def test_grey_and_deep_png(rgb):
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 def test_cut_off_files_at_every_length(suffix, rgb):
     whole = compressed(suffix, rgb, 'jpeg')
-    data, want = whole.data, decode_compressed(whole)
+    data, want = whole.data, decode(whole)
     taken = 0
     for length in range(len(data)):
         whole.data = data[:length]
         try:
             # What is accepted is the whole picture: only its end marker was missing.
-            assert np.array_equal(decode_compressed(whole), want)
+            assert np.array_equal(decode(whole), want)
             taken += 1
         except BadImage:
             assert length < len(data) - (2 if suffix == '.jpg' else 4)
@@ -251,25 +249,25 @@ def test_cut_off_files_at_every_length(suffix, rgb):
 
 def test_padding_after_a_jpeg_is_fine(rgb):
     whole = compressed('.jpg', rgb[..., ::-1], 'jpeg')
-    want = decode_compressed(whole)
+    want = decode(whole)
     whole.data = whole.data + array.array('B', bytes(100))
-    assert np.array_equal(decode_compressed(whole), want)
+    assert np.array_equal(decode(whole), want)
 
 
 def test_compressed_size_is_checked_before_decoding():
     header = b'\xff\xd8\xff\xc0\x00\x11\x08' + (60000).to_bytes(2, 'big') * 2 + bytes(10)
     bomb = header + b'\xff\xda\x00\x02\xff\xd9'
     with pytest.raises(BadImage, match='megapixels'):
-        decode_compressed(CompressedImage(format='jpeg', data=array.array('B', bomb)))
+        decode(CompressedImage(format='jpeg', data=array.array('B', bomb)))
     assert MAX_PIXELS < 60000 * 60000
 
 
 def test_what_is_no_picture():
     depth = CompressedImage(format='16UC1; compressedDepth png', data=array.array('B', bytes(99)))
     with pytest.raises(BadImage, match='depth'):
-        decode_compressed(depth)
+        decode(depth)
     with pytest.raises(BadImage, match='are no picture'):
-        decode_compressed(CompressedImage(format='jpeg', data=array.array('B', b'no picture')))
+        decode(CompressedImage(format='jpeg', data=array.array('B', b'no picture')))
 
 
 def test_random_damage_never_raises_anything_else(rgb):
@@ -309,7 +307,7 @@ def test_raw_frames_become_the_same_picture_on_the_device(name, padding, rgb):
     assert raw.shape == (HEIGHT, WIDTH, 3)
     got = to_rgb(torch.as_tensor(raw.data), raw).permute(1, 2, 0).numpy()
     inner = (slice(2, -2), slice(2, -2))
-    difference = np.abs(got[inner].astype(int) - decode_raw(source)[inner].astype(int))
+    difference = np.abs(got[inner].astype(int) - decode(source)[inner].astype(int))
     assert difference.max() <= (12 if name.startswith(('nv', 'y', 'u')) else 1)
 
 

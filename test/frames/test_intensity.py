@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from ood_perception.frames.decode import decode_compressed, decode_raw
+from ood_perception.frames.decode import decode
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.picture import BadImage, encode
 
@@ -68,7 +68,7 @@ CASES = {
 @pytest.mark.parametrize('name', CASES)
 def test_the_picture_is_seen(name, scene):
     encoding, make = CASES[name]
-    got = decode_raw(message(make(scene), encoding))[..., 0]
+    got = decode(message(make(scene), encoding))[..., 0]
     good = np.ones(scene.shape, bool)
     good[:, 77] = good[3, 5] = good[50, 60] = False
     assert np.corrcoef(got[good], scene[good])[0, 1] > 0.99
@@ -82,7 +82,7 @@ def test_the_picture_is_seen(name, scene):
 @pytest.mark.parametrize('form', ['mono16; png compressed ', 'png', '16UC1; png compressed'])
 def test_deep_png_in_a_topic(form, scene):
     data = encode((7600 + scene * 1020).astype(np.uint16), '.png')
-    got = decode_compressed(types.SimpleNamespace(format=form, data=data))
+    got = decode(types.SimpleNamespace(format=form, data=data))
     assert np.corrcoef(got[..., 0].ravel(), scene.ravel())[0, 1] > 0.99
 
 
@@ -92,7 +92,7 @@ def test_a_bayer_mosaic_of_12_bits_keeps_its_colours(scene):
     for i, letter in enumerate('rggb'):
         y, x = divmod(i, 2)
         mosaic[y::2, x::2] = rgb[y::2, x::2, 'rgb'.index(letter)]
-    got = decode_raw(message((mosaic * 4095).astype('<u2'), 'bayer_rggb16'))
+    got = decode(message((mosaic * 4095).astype('<u2'), 'bayer_rggb16'))
     inner = got[2:-2, 2:-2].astype(float) - rgb[2:-2, 2:-2] * 255
     assert np.abs(inner).mean() < 4
     assert got[..., 2].std() < 3
@@ -107,7 +107,7 @@ def test_the_range_is_steady_and_said_once(scene):
         counts = 7600 + scene * 1020 + rng.normal(0, 4, scene.shape)
         if number == 7:
             counts[:40, :50] = 8900  # something hot passes
-        got = decode_raw(message(counts.astype('<u2'), 'mono16'), 10**8, told.append, intensity)
+        got = decode(message(counts.astype('<u2'), 'mono16'), 10**8, told.append, intensity)
         means.append(got[60:].mean())
     assert max(means) - min(means) < 12
     assert len(told) == 1
@@ -117,21 +117,21 @@ def test_the_range_is_steady_and_said_once(scene):
 
 def test_another_encoding_begins_anew(scene):
     intensity = Intensity()
-    decode_raw(message((scene * 65535).astype('<u2'), 'mono16'), intensity=intensity)
+    decode(message((scene * 65535).astype('<u2'), 'mono16'), intensity=intensity)
     floats = message(scene.astype('<f4'), '32FC1')
-    np.testing.assert_array_equal(decode_raw(floats, intensity=intensity), decode_raw(floats))
+    np.testing.assert_array_equal(decode(floats, intensity=intensity), decode(floats))
 
 
 def test_a_dark_start_does_not_blind_the_stream(scene):
     intensity = Intensity()
     for _ in range(3):
-        assert not decode_raw(
+        assert not decode(
             message(np.zeros(scene.shape, '<u2'), 'mono16'), intensity=intensity
         ).any()
-    got = decode_raw(message((scene * 4095).astype('<u2'), 'mono16'), intensity=intensity)
+    got = decode(message((scene * 4095).astype('<u2'), 'mono16'), intensity=intensity)
     assert np.abs(got[..., 0] - scene * 255).max() <= 1.5
     # A dark frame of a camera whose depth is known stays dark.
-    dark = decode_raw(message((scene * 200).astype('<u2'), 'mono16'), intensity=intensity)
+    dark = decode(message((scene * 200).astype('<u2'), 'mono16'), intensity=intensity)
     assert dark.max() <= 13
 
 
@@ -139,23 +139,23 @@ def test_the_range_comes_back_after_a_flash(scene):
     intensity = Intensity()
     white = np.full(scene.shape, 65000, '<u2')
     thermal = (7600 + scene * 1020).astype('<u2')
-    decode_raw(message(white, 'mono16'), intensity=intensity)
+    decode(message(white, 'mono16'), intensity=intensity)
     for _ in range(3):
-        got = decode_raw(message(thermal, 'mono16'), intensity=intensity)
+        got = decode(message(thermal, 'mono16'), intensity=intensity)
     assert got.std() > 20
 
 
 def test_a_uniform_scene_is_not_made_of_noise():
     counts = (8000 + np.random.default_rng(0).integers(0, 3, (60, 80))).astype('<u2')
-    assert decode_raw(message(counts, '16UC1')).std() < 40
-    same = decode_raw(message(np.full((60, 80), 9, '<u2'), '16UC1'))
+    assert decode(message(counts, '16UC1')).std() < 40
+    same = decode(message(np.full((60, 80), 9, '<u2'), '16UC1'))
     assert same.min() == same.max()
 
 
 def test_a_fixed_range_is_kept():
     values = np.tile(np.array([0, 100, 160, 200, 300], '<u2'), (20, 8))
     told: list[str] = []
-    got = decode_raw(message(values, 'mono16'), 10**8, told.append, Intensity((100, 200)))
+    got = decode(message(values, 'mono16'), 10**8, told.append, Intensity((100, 200)))
     assert got[0, :5, 0].tolist() == [0, 0, 153, 255, 255]
     assert told == []
     for bad in ((5, 5), (9, 1), (0, float('nan'))):
@@ -167,8 +167,8 @@ def test_what_is_not_finite_is_reported_and_filled():
     values = np.full((60, 80), 0.5, '<f4')
     values[0, :3] = np.nan, np.inf, -np.inf
     told: list[str] = []
-    got = decode_raw(message(values, '32FC1'), warn=told.append)
+    got = decode(message(values, '32FC1'), warn=told.append)
     assert (got == 128).all()
     assert told == ['3 of 4800 values of a 32FC1 image are NaN or infinite']
     with pytest.raises(BadImage, match='finite'):
-        decode_raw(message(np.full((60, 80), np.nan, '<f4'), '32FC1'))
+        decode(message(np.full((60, 80), np.nan, '<f4'), '32FC1'))

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ood_perception.frames import bridge
-from ood_perception.frames.decode import decode_compressed, decode_raw
+from ood_perception.frames.decode import decode
 from ood_perception.frames.picture import (
     BadImage,
     complete_jpeg,
@@ -54,7 +54,7 @@ def test_every_kind_in_files_and_topics(kind, rgb):
     data = saved(rgb, kind)
     assert kind_of(data)
     assert np.abs(decode_file(data).astype(int) - rgb).mean() < 4
-    assert np.abs(decode_compressed(topic(data, 'rgb8')).astype(int) - rgb).mean() < 4
+    assert np.abs(decode(topic(data, 'rgb8')).astype(int) - rgb).mean() < 4
 
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'P', 'LA', 'RGBA', 'CMYK', 'I;16'])
@@ -90,7 +90,7 @@ def test_files_are_upright_and_topics_as_stored(exif, kind, rgb):
     stored = rgb if kind == 'TIFF' else stored
     want = np.array(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert('RGB'))
     assert orientation(data) == exif
-    np.testing.assert_array_equal(decode_compressed(topic(data)), stored)
+    np.testing.assert_array_equal(decode(topic(data)), stored)
     np.testing.assert_array_equal(upright(decode_file(data), exif), want)
 
 
@@ -108,7 +108,7 @@ def test_a_jpeg_without_its_end_marker(tail, options, rgb):
     body = whole[:-2]
     assert body.find(b'\xff\xd9', 300) < 0
     np.testing.assert_array_equal(decode_file(body + tail), want)
-    np.testing.assert_array_equal(decode_compressed(topic(body + tail, 'jpeg')), want)
+    np.testing.assert_array_equal(decode(topic(body + tail, 'jpeg')), want)
     for share in (0.98, 0.9, 0.6, 0.3) if not options else (0.8, 0.5):
         # What a progressive file lacks at its end are the last bits of the coefficients.
         with pytest.raises(BadImage, match=r'cut off|damaged'):
@@ -134,26 +134,24 @@ def test_a_mosaic_in_a_compressed_topic(pattern, bits, rgb):
     pixels = mosaic if bits == 8 else mosaic.astype(np.uint16) << 4
     data = encode(pixels, '.png')
     for form in (f'bayer_{pattern}{bits}; png compressed ', f'bayer_{pattern}{bits};png'):
-        got = decode_compressed(topic(data, form)).astype(int)
+        got = decode(topic(data, form)).astype(int)
         assert np.abs(got[2:-2, 2:-2] - rgb[2:-2, 2:-2]).max() <= 12
     if bits == 8:
         tripled = encode(np.repeat(mosaic[..., None], 3, -1), '.png')
         form = f'bayer_{pattern}8; jpeg compressed mono8'
-        got = decode_compressed(topic(tripled, form)).astype(int)
+        got = decode(topic(tripled, form)).astype(int)
         assert np.abs(got[2:-2, 2:-2] - rgb[2:-2, 2:-2]).max() <= 12
         # The transport converted it already.
-        colour = decode_compressed(
-            topic(encode(rgb, '.png'), f'bayer_{pattern}8; png compressed bgr8')
-        )
+        colour = decode(topic(encode(rgb, '.png'), f'bayer_{pattern}8; png compressed bgr8'))
         np.testing.assert_array_equal(colour, rgb)
 
 
 def test_a_format_that_does_not_fit_is_named(rgb):
     told: list[str] = []
     form = 'rgb8; jpeg compressed bgr8'
-    decode_compressed(topic(encode(rgb[..., 0], '.png'), form), warn=told.append)
+    decode(topic(encode(rgb[..., 0], '.png'), form), warn=told.append)
     assert 'says colour, the file is grey' in told[0]
-    decode_compressed(topic(encode(rgb, '.png'), form), warn=told.append)
+    decode(topic(encode(rgb, '.png'), form), warn=told.append)
     assert len(told) == 1
 
 
@@ -175,7 +173,7 @@ def test_a_format_that_does_not_fit_is_named(rgb):
 )
 def test_what_is_no_picture_says_what_to_do(form, data, text):
     with pytest.raises(BadImage, match=text):
-        decode_compressed(topic(data, form))
+        decode(topic(data, form))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +186,7 @@ def test_a_wrong_name_of_an_encoding_gets_the_nearest(encoding, near):
     )
     image.is_bigendian = 0
     with pytest.raises(BadImage, match=f"should call it '{near}"):
-        decode_raw(image)
+        decode(image)
 
 
 @pytest.mark.parametrize('padding', [0, 2])
@@ -202,11 +200,11 @@ def test_cv_bridge_gives_the_same_picture(name, padding, monkeypatch):
     data = np.random.default_rng(0).integers(0, 256, 24 * step, np.uint8).tobytes()
     message = Message(height=24, width=34, encoding=name, step=step, data=data)
     monkeypatch.setattr(bridge, 'bridge', lambda: None)
-    ours = decode_raw(message)
+    ours = decode(message)
     monkeypatch.setattr(bridge, 'bridge', lambda: theirs)
     if padding:
         assert bridge.to_rgb(message) is None  # cv_bridge would shear it
-        np.testing.assert_array_equal(ours, decode_raw(message))
+        np.testing.assert_array_equal(ours, decode(message))
         return
     got = bridge.to_rgb(message)
     if got is None and metadata.version('cv_bridge').startswith('1.'):

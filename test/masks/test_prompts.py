@@ -219,7 +219,7 @@ def test_merit_decides_which_box_stays_and_scores_are_reported():
 
 def test_nothing_is_labelled_where_nothing_reaches_the_seed(monkeypatch):
     prompts = create_prompts('components')
-    monkeypatch.setattr('ood_perception.masks.component_prompts.find_regions', None)
+    monkeypatch.setattr('ood_perception.masks.components.find_regions', None)
     quiet = torch.full((1, 90, 120), 0.39)
     assert not boxes_of(prompts, quiet).valid.any()
 

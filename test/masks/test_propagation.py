@@ -148,8 +148,9 @@ def test_propagator_joins_a_late_detection_to_the_present_frame():
     assert follow.at(stamp) is None
 
 
-def test_propagator_ignores_detections_of_frames_it_does_not_know_and_keeps_few():
-    follow = Propagator(memory=4)
+def test_propagator_ignores_detections_of_frames_it_does_not_know_and_keeps_few(monkeypatch):
+    monkeypatch.setattr(propagation, 'KEPT', 4)
+    follow = Propagator()
     image, mask = frame_with(STILL)
     for stamp in range(1, 11):
         follow.saw(stamp, image)

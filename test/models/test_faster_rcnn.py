@@ -11,8 +11,8 @@ from torch import nn
 from torchvision.ops import nms, roi_align
 
 from ood_perception.checkpoints import CheckpointError, load_checkpoint
-from ood_perception.engines.exporting import export_onnx
-from ood_perception.masks.rcnn_slots import detect_in_slots
+from ood_perception.engines.export import export_onnx
+from ood_perception.masks.rcnn_prompts import detect_in_slots
 from ood_perception.models import create_model
 from ood_perception.models.faster_rcnn import STRIDES, AlignedPooler, FixedAnchors
 

@@ -15,7 +15,7 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.profile import ImageConfig, Profile
 from ood_perception.scores import create_score
 from ood_perception.scores.logits import LikelihoodRatio
-from ood_perception.scores.site import SiteScore
+from ood_perception.scores.novelty import SiteScore
 from ood_perception.scores.tokens import projection
 from ood_simulation import ProvingGround
 
@@ -100,12 +100,12 @@ def test_too_little_is_told() -> None:
 
 def test_what_is_accepted_is_normal_and_nothing_else_changes() -> None:
     score, output = taught(), scene(99, strange=True)
-    before, usual = score(output, SIZE)[0], score.memory.usual
+    before, usual = score(output, SIZE)[0], score.memory.moments.tolist()
     mask = torch.zeros(SIZE, dtype=torch.bool)
     mask[8:20, 28:36] = True
     score.accepting = mask
     score(output, SIZE)
-    assert (score.memory.usual, score.frames, score.accepting) == (usual, 12, None)
+    assert (score.memory.moments.tolist(), score.frames, score.accepting) == (usual, 12, None)
     after = score(scene(98, strange=True), SIZE)[0]
     thing = (slice(10, 18), slice(30, 34))
     assert after[thing].max() < before[thing].min() - 3
