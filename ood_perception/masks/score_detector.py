@@ -45,9 +45,13 @@ class ScoreDetector(SmallNetwork):
 
     """
 
-    def __init__(self, widths: tuple[int, ...] = (24, 32, 48, 64)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64)) -> None:
         super().__init__()
-        self.stem = conv_bn_relu(4 * STRIDE**2, widths[0])
+        self.stem = nn.Sequential(
+            nn.Conv2d(4, widths[0], STRIDE, STRIDE, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        )
         self.down = nn.ModuleList(
             nn.Sequential(conv_bn_relu(a, b, 2), conv_bn_relu(b, b))
             for a, b in itertools.pairwise(widths)
@@ -61,7 +65,7 @@ class ScoreDetector(SmallNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
-        levels = [self.stem(F.pixel_unshuffle(x, STRIDE))]
+        levels = [self.stem(x)]
         for stage in self.down:
             levels.append(stage(levels[-1]))
         top = self.up[-1](self.lateral[-1](levels[-1]))
