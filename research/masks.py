@@ -96,7 +96,7 @@ class MaskData:
     scenes: int = 400
     drives: int = 150
     photographs: Path | None = None
-    photographed: int = 250
+    photographed: int = 300
     free: bool = False
     validation: int = 40
     spoilt: float = 0.25
