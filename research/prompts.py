@@ -25,6 +25,7 @@ from torchvision.ops import generalized_box_iou_loss
 from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.layers import log_odds
 from ood_perception.masks.score_detector import (
+    SHORT_SIDE,
     STRIDE,
     ScoreDetector,
     detector_input,
@@ -143,8 +144,9 @@ def example(
 
     Its colours, its noise and the calibration of its score are changed a little: none may matter.
     """
-    height, width = (min(a, b) for a, b in zip(crop, scene.labels.shape, strict=True))
+    scene = _reduced(scene)
     high, wide = scene.labels.shape
+    height, width = min(crop[0], high), min(crop[1], wide)
     odds: Any = log_odds(torch.from_numpy(scene.probability.astype(np.float32))[None])[0].numpy()
     scale = np.exp(rng.normal(0, SCALES)) if rng.random() < 0.6 else 1.0
     mirror = -scale if rng.random() < 0.5 else scale
@@ -170,6 +172,22 @@ def example(
     seen = seen.reshape(-1, 4)
     size = [side // STRIDE for side in planes.shape[1:]]
     return (planes, *targets(seen[wanted], seen[~wanted & (share > 0.01)], *size))
+
+
+def _reduced(scene: Scene) -> Scene:
+    """Bring a scene to the size at which the detector sees it, see `detector_input`."""
+    scale = SHORT_SIDE / min(scene.labels.shape)
+    if scale >= 1:
+        return scene
+    image, labels, probability = (
+        cv2.resize(plane, None, fx=scale, fy=scale, interpolation=how)
+        for plane, how in (
+            (scene.image, cv2.INTER_AREA),
+            (scene.labels, cv2.INTER_NEAREST),
+            (scene.probability.astype(np.float32), cv2.INTER_AREA),
+        )
+    )
+    return Scene(image, labels, probability)
 
 
 def recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

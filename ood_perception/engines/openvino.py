@@ -78,8 +78,9 @@ class OpenVINOEngine:
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
-        self.prepare(shape_of(images))
-        key = (0, *shape_of(images)[1:])
+        shape = shape_of(images)
+        self.prepare(shape)
+        key = (0, *shape[1:])
         self._requests.move_to_end(key)
         request = self._requests[key]
         # infer() returns copies: a later call does not overwrite them

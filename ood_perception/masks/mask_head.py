@@ -11,14 +11,13 @@ which object is meant, the picture where it ends. U-shaped (Ronneberger et al., 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.masks.layers import SmallNetwork, conv_bn_relu, log_odds
+from ood_perception.masks.layers import UNetwork, conv_bn_relu, log_odds
 
 SIZE = 96
 """Side in pixels of the square crop that the shipped weights were trained on."""
@@ -28,7 +27,7 @@ CHANNELS = 5
 """Red, green, blue, log-odds, inside of the box."""
 
 
-class MaskHead(SmallNetwork):
+class MaskHead(UNetwork):
     """
     The network: (N, 5, s, s) -> (N, s, s) logits, > 0 = object; s a multiple of 16.
 
@@ -40,27 +39,12 @@ class MaskHead(SmallNetwork):
     rounds = True
 
     def __init__(self, widths: tuple[int, ...] = (32, 48, 64, 64)) -> None:
-        super().__init__()
-        self.stem = conv_bn_relu(4 * CHANNELS, widths[0])
-        self.down = nn.ModuleList(
-            nn.Sequential(conv_bn_relu(a, b, 2), conv_bn_relu(b, b))
-            for a, b in itertools.pairwise(widths)
-        )
-        self.lateral = nn.ModuleList(nn.Conv2d(c, widths[0], 1) for c in widths)
-        self.up = nn.ModuleList(conv_bn_relu(widths[0], widths[0]) for _ in widths)
+        super().__init__(conv_bn_relu(4 * CHANNELS, widths[0]), widths)
         self.out = nn.Conv2d(widths[0], 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
-        x = self.stem(F.pixel_unshuffle(x, 2))
-        levels = [x]
-        for stage in self.down:
-            levels.append(stage(levels[-1]))
-        top = self.up[-1](self.lateral[-1](levels[-1]))
-        for i in range(len(levels) - 2, -1, -1):
-            coarse = F.interpolate(top, scale_factor=2.0, mode='nearest')
-            top = self.up[i](self.lateral[i](levels[i]) + coarse)
-        return F.pixel_shuffle(self.out(top), 2)[:, 0]
+        return F.pixel_shuffle(self.out(self.maps(F.pixel_unshuffle(x, 2))), 2)[:, 0]
 
 
 def cut(

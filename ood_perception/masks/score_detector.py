@@ -12,19 +12,17 @@ arXiv 1904.07850, and FCOS, arXiv 1904.01355).
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
-from ood_perception.masks.layers import SmallNetwork, conv_bn_relu, fuse_conv_bn, log_odds
+from ood_perception.masks.layers import UNetwork, conv_bn_relu, fuse_conv_bn, log_odds
 
 STRIDE = 4
 """Pixels between two places of the network's output."""
-LONGEST = 540
+SHORT_SIDE = 540
 """Shorter side in pixels above which a frame is reduced, so the work does not grow with it."""
 FLOOR = 0.065
 """Probability of the network alone below which a box is none."""
@@ -33,7 +31,7 @@ IOU, CONTAINMENT = 0.5, 0.8
 WEIGHTS = 'package:light_prompts.safetensors'
 
 
-class ScoreDetector(SmallNetwork):
+class ScoreDetector(UNetwork):
     """
     The network: (B, 4, h, w) of `detector_input` -> (B, 5, h / 4, w / 4).
 
@@ -46,18 +44,7 @@ class ScoreDetector(SmallNetwork):
     """
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64)) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(4, widths[0], STRIDE, STRIDE, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(inplace=True),
-        )
-        self.down = nn.ModuleList(
-            nn.Sequential(conv_bn_relu(a, b, 2), conv_bn_relu(b, b))
-            for a, b in itertools.pairwise(widths)
-        )
-        self.lateral = nn.ModuleList(nn.Conv2d(c, widths[0], 1) for c in widths)
-        self.up = nn.ModuleList(conv_bn_relu(widths[0], widths[0]) for _ in widths)
+        super().__init__(conv_bn_relu(4, widths[0], STRIDE, STRIDE), widths)
         self.head = nn.Conv2d(widths[0], 5, 1)
         assert self.head.bias is not None
         # A centre is rare: start from a probability of 1 %, as focal losses want it.
@@ -65,14 +52,7 @@ class ScoreDetector(SmallNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
-        levels = [self.stem(x)]
-        for stage in self.down:
-            levels.append(stage(levels[-1]))
-        top = self.up[-1](self.lateral[-1](levels[-1]))
-        for i in range(len(levels) - 2, -1, -1):
-            coarse = F.interpolate(top, levels[i].shape[2:], mode='nearest')
-            top = self.up[i](self.lateral[i](levels[i]) + coarse)
-        out = self.head(top)
+        out = self.head(self.maps(x))
         return torch.cat([out[:, :1], F.softplus(out[:, 1:]) * 4], 1)
 
 
@@ -86,12 +66,12 @@ def detector_input(images: Tensor, probability: Tensor) -> Tensor:
 
     Returns:
         float32 (B, 4, h, w): the colours within -2..2 and log(p / (1 - p)) / 4, reduced where the
-        shorter side is above `LONGEST`; the last row and column are repeated up to a whole
+        shorter side is above `SHORT_SIDE`; the last row and column are repeated up to a whole
         `STRIDE`.
 
     """
     planes = torch.cat([images.float() / 64 - 2, log_odds(probability)[:, None]], 1)
-    scale = LONGEST / min(probability.shape[1:])
+    scale = SHORT_SIDE / min(probability.shape[1:])
     if scale < 1:
         size = [max(1, round(side * scale)) for side in probability.shape[1:]]
         planes = F.interpolate(planes, size, mode='bilinear', antialias=True)
@@ -139,7 +119,7 @@ def propose(
 
     """
     boxes, scores = decode(output, limit)
-    scale = max(1.0, min(height, width) / LONGEST)
+    scale = max(1.0, min(height, width) / SHORT_SIDE)
     boxes, valid = clean_boxes(boxes * scale, height, width)
     scores = torch.where(valid & (scores >= threshold), scores, 0.0)
     return suppress(boxes, scores, slots, IOU, CONTAINMENT)

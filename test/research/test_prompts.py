@@ -112,17 +112,22 @@ def test_loss_equals_its_formula():
     assert float(got) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize('crop', [(96, 128), (64, 96), (500, 500)])
-def test_examples_are_mirrored_scaled_and_shifted_with_their_boxes(crop):
+@pytest.mark.parametrize(
+    ('times', 'crop'), [(1, (96, 128)), (1, (64, 96)), (1, (500, 500)), (8, (2000, 2000))]
+)
+def test_examples_are_mirrored_scaled_and_shifted_with_their_boxes(times, crop):
     labels = np.zeros((96, 128), np.uint8)
     labels[40:64, 36:68] = 1
+    labels = labels.repeat(times, 0).repeat(times, 1)
     labels[-20, 90:99] = 2  # too few pixels to be asked for
     odds = np.where(labels == 1, 0.98, 0.02).astype('f2')
-    one = Scene(np.zeros((96, 128, 3), np.uint8), labels, odds)
+    one = Scene(np.zeros((*labels.shape, 3), np.uint8), labels, odds)
+    # 768 lines are reduced, as they are when boxes are proposed
+    whole = {1: (96, 128), 8: (540, 720)}[times]
     places, areas = set(), set()
     for seed in range(16):
         planes, heat, sides, weight, asked = example(one, np.random.default_rng(seed), crop)
-        height, width = (min(a, b) for a, b in zip(crop, labels.shape, strict=True))
+        height, width = (min(a, b) for a, b in zip(crop, whole, strict=True))
         assert planes.shape == (4, height, width)
         assert heat.shape == (height // 4, width // 4)
         if not (heat == 1).any():

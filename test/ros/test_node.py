@@ -129,7 +129,10 @@ def test_newest_frame_wins(client):
     for i in range(60):
         frame.header.stamp.sec = 10_000 + i
         client.publish('/camera/image_raw', frame)
-    assert client.spin(lambda: newest(client, 'heatmap', 10_059) is not None, 30)
+    came = client.spin(lambda: newest(client, 'heatmap', 10_059) is not None, 30)
+    # Whether the last frame was lost on its way to the node or in it.
+    kinds = ('received', 'processed', 'dropped', 'discarded', 'bad', 'failed')
+    assert came, {'received before': before} | {kind: client.count(kind) for kind in kinds}
     client.spin(timeout=2.0)
     seconds = [m.header.stamp.sec for m in client.got['heatmap'] if m.header.stamp.sec >= 10_000]
     assert seconds == sorted(set(seconds))
