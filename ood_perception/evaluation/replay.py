@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +32,7 @@ import numpy as np
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
 from ood_perception.bags.files import shown
+from ood_perception.bags.live_run import LiveRun
 from ood_perception.detections import CLASS_ID
 from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
 from ood_perception.evaluation.joining import Recording, grouped, join
@@ -42,22 +42,6 @@ if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
 
 Shard = TypeVar('Shard')
-
-
-@dataclass
-class LiveRun:
-    """What a replay yielded."""
-
-    bag: Path  # folder of the recorded bag
-    frames_in: int  # images sent
-    seconds: float  # from the first image sent to the last output received
-    # stamp -> time in ns at which the frame's camera_info arrived at the recorder
-    sent_ns: dict[int, int] = field(default_factory=dict)
-    # stamp -> time in ns at which the frame's last output arrived
-    received_ns: dict[int, int] = field(default_factory=dict)
-    log: Path = Path()  # of the node
-    engine: str = ''  # that ran, as the node's diagnostics say at the end; '' = they did not
-    device: str = ''  # likewise
 
 
 def evaluate_live(

@@ -22,7 +22,6 @@ from ood_perception.evaluation.datasets import DatasetError, open_dataset
 from ood_perception.evaluation.evaluator import Evaluator, Frame
 from ood_perception.evaluation.joining import Recording, Topics, join
 from ood_perception.evaluation.replay import (
-    LiveRun,
     WorkerError,
     evaluate_bag,
     evaluate_live,
@@ -34,6 +33,7 @@ from ood_perception.result import Result
 pytest.importorskip('rosbags')
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
+from ood_perception.bags.live_run import LiveRun
 from ood_simulation import ProvingGround
 
 

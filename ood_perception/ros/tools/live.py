@@ -18,16 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ood_perception.bags import reading as bags
+from ood_perception.bags.live_run import LiveRun
 from ood_perception.frames.decode import BadImage, decode, stamp_ns
 from ood_perception.ros.tools.domain import private_domain
 from ood_perception.ros.tools.playing import play
 from ood_perception.ros.tools.recording import record
-
-if TYPE_CHECKING:
-    from ood_perception.evaluation.replay import LiveRun
 
 NODE = 'ood'
 OUTPUTS = {
@@ -71,8 +69,6 @@ def run_live(
     Raises:
         LiveError: the node did not start or died; the message holds its last lines.
     """
-    from ood_perception.evaluation.replay import LiveRun
-
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     raw = image_topic.removesuffix('/compressed')
