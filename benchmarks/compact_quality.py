@@ -27,8 +27,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception.building import load_segmentor
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import network_size
 from ood_perception.models.output import InputSpec
 from ood_perception.profile import Profile

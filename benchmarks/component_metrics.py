@@ -16,7 +16,7 @@ import time
 import numpy as np
 from scipy.ndimage import label as connected
 
-from ood_perception.evaluation.component_metrics import Track, component_figures
+from ood_evaluation.component_metrics import Track, component_figures
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:

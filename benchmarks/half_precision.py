@@ -38,10 +38,10 @@ from site_quality import sites
 from table import append
 from torch import Tensor, nn
 
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception.building import load_segmentor
 from ood_perception.engines.measure import probe_frames, prober
 from ood_perception.engines.tensorrt import in_precision
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.masks.sam import SamMaskModel
 from ood_perception.models import create_model
 from ood_perception.models.output import InputSpec

@@ -36,11 +36,11 @@ import numpy as np
 import torch
 from compact_quality import DRIVE, pasted, proving_ground
 
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception import Pipeline
 from ood_perception.building import load_segmentor
 from ood_perception.engines.export import TupleOutput, export_onnx
 from ood_perception.engines.openvino import compile_network, convert, int8_form
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
 from ood_perception.models.compact import BACKBONE
 from ood_perception.models.int8 import observed_ranges

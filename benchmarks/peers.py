@@ -192,7 +192,7 @@ def metrics(quick: bool, rounds: int) -> list[dict[str, Any]]:
     from pixel_metrics import frames
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-    from ood_perception.evaluation.pixel_metrics import PixelMetrics
+    from ood_evaluation.pixel_metrics import PixelMetrics
 
     samples = list(frames(1 if quick else 10))
     if quick:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
+from ood_evaluation.pixel_metrics import PixelMetrics
 
 
 def frames(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.pixel_metrics import IGNORE, UNKNOWN, InputError
+from ood_evaluation.pixel_metrics import IGNORE, UNKNOWN, InputError
 
 THRESHOLDS = np.arange(0, 1.01, 0.01)
 

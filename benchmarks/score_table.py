@@ -35,9 +35,9 @@ import numpy as np
 import torch
 from baseline_scores import Fusion, Mahalanobis, StandardizedMaxLogit
 
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception.building import load_segmentor
 from ood_perception.engines import create_engine
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import as_frame, normalise
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import Profile

@@ -36,10 +36,10 @@ import numpy as np
 import torch
 from table import append
 
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception import Pipeline
 from ood_perception.alarm_budget import Peaks, threshold_for
 from ood_perception.building import load_segmentor
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
 from ood_perception.profile import Profile
 from ood_perception.scores import create_score
 from ood_perception.training.sources import open_frames

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from table import append
 
-from ood_perception.evaluation.time_metrics import TimeMetrics
+from ood_evaluation.time_metrics import TimeMetrics
 from ood_perception.masks import Tracker, fuse
 from ood_simulation.proving_ground import ProvingGround
 from research.mask_validation import mask_overlaps, match

@@ -204,7 +204,7 @@ def accuracy(model: Any, size: tuple[int, int], data: Path) -> dict[str, float]:
     """AP and FPR95 (percent) on objects pasted on held-out CamVid frames, enlarged to `size`."""
     from compact_quality import pasted
 
-    from ood_perception.evaluation.pixel_metrics import PixelMetrics
+    from ood_evaluation.pixel_metrics import PixelMetrics
     from ood_perception.frames.transfer import normalise
 
     metrics = PixelMetrics()

@@ -134,8 +134,8 @@ def siou(truth: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     Intersection over union that does not blame an instance for its pixels on other objects.
 
-    SegmentMeIfYouCan's sIoU (Chan et al., arXiv 2104.14812; `evaluation.component_metrics`) with
-    objects in place of connected components, so that those which touch are still two.
+    SegmentMeIfYouCan's sIoU (Chan et al., arXiv 2104.14812; `ood_evaluation.component_metrics`)
+    with objects in place of connected components, so that those which touch are still two.
 
     Args:
         truth: int (H, W), 0 = known, 1..N = objects.

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception.frames.transfer import network_size
 from ood_perception.labels import Label, Truth, truth_of
 from ood_perception.models.output import InputSpec

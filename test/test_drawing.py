@@ -8,9 +8,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ood_evaluation.evaluator import Frame
+from ood_evaluation.pictures import TRUTH, WIDTH, panel
 from ood_perception.drawing import OUTLINE, SHADOW, draw, outline
-from ood_perception.evaluation.evaluator import Frame
-from ood_perception.evaluation.pictures import TRUTH, WIDTH, panel
 
 GREY = np.full((60, 80, 3), 90, np.uint8)
 

@@ -337,7 +337,7 @@ def test_import_needs_neither_ros_nor_segment_anything() -> None:
         'import sys, ood_perception\n'
         'from ood_perception import Pipeline, Profile, Result\n'
         'assert "rclpy" not in sys.modules and "segment_anything" not in sys.modules\n'
-        'import ood_perception.evaluation, ood_perception.masks, ood_simulation\n'
+        'import ood_evaluation, ood_perception.masks, ood_simulation\n'
         'assert "rclpy" not in sys.modules and "segment_anything" not in sys.modules\n'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

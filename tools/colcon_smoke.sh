@@ -53,7 +53,7 @@ check_shell() {
             python3 - "$2" <<PYTHON
 import ast, sys
 from pathlib import Path
-import ood_perception, ood_simulation
+import ood_evaluation, ood_perception, ood_simulation
 from ood_perception.profile import Profile
 from ood_perception.training.label_maps import load_label_map
 place = Path(ood_perception.__file__).parent
@@ -62,6 +62,8 @@ assert Profile.load("compact").name == "compact"
 assert ood_simulation.ProvingGround(7).frame(0).image.any()
 assert load_label_map("benchmark").classes == ["known"]
 assert list(place.glob("weights/*.safetensors"))
+desk = Path(ood_evaluation.__file__).parent
+assert list(desk.glob("templates/*.j2")) and list(desk.glob("photographs/*.jpg"))
 assert "rclpy" not in sys.modules
 share = Path(sys.argv[1]) / "install/ood_perception/share/ood_perception"
 for name in ("ood", "replay"):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 CONSOLE = Console(stderr=True, highlight=False)
 
+OWN = ('ood_evaluation', 'ood_perception')
+"""Packages whose RuntimeErrors are foreseen and end a command with one line."""
+
 Device = Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')]
 IntensityRange = Annotated[
     str, typer.Option(help='LOW,HIGH of images of more than 8 bits; empty = estimated.')
@@ -46,7 +49,8 @@ class Commands(TyperGroup):
             raise fail(one_line(error)) from None
         except (ValueError, ImportError, RuntimeError) as error:
             # Of PyTorch or typer itself is what else is a RuntimeError.
-            if isinstance(error, RuntimeError) and 'ood_perception' not in type(error).__module__:
+            origin = type(error).__module__.partition('.')[0]
+            if isinstance(error, RuntimeError) and origin not in OWN:
                 raise
             raise fail(error) from None
 

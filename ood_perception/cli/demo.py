@@ -82,10 +82,10 @@ def demo(
             parameters=parameters,
             lockstep=lockstep,
         )
-    from ood_perception.evaluation.joining import Recording, Topics
-    from ood_perception.evaluation.pictures import photograph_panels
-    from ood_perception.evaluation.replay import evaluate_live
-    from ood_perception.evaluation.report import write_report
+    from ood_evaluation.joining import Recording, Topics
+    from ood_evaluation.pictures import photograph_panels
+    from ood_evaluation.replay import evaluate_live
+    from ood_evaluation.report import write_report
     from ood_perception.pipeline import Pipeline
 
     with common.bar('scoring', None):
@@ -178,7 +178,7 @@ def _within(image: Any, name: str) -> Any:
 
 def show_table(console: Any, summary: dict[str, Any]) -> None:
     """Print what a person asks first; all figures are in summary.json."""
-    from ood_perception.evaluation.report import objects_found
+    from ood_evaluation.report import objects_found
 
     table = Table(show_header=False)
     rows = {

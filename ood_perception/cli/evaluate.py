@@ -21,8 +21,8 @@ from rich.table import Table
 from ood_perception.cli import common
 
 if TYPE_CHECKING:
-    from ood_perception.evaluation.evaluator import Evaluation, Evaluator
-    from ood_perception.evaluation.joining import Recording, Topics
+    from ood_evaluation.evaluator import Evaluation, Evaluator
+    from ood_evaluation.joining import Recording, Topics
 
 app = common.group('Measure a profile on bags, folders or drives.')
 
@@ -75,8 +75,8 @@ class BagWork:
 
     def recording(self, bag: Path, folder: Path) -> Recording:
         """Bag with its labels: of the folder, where one is given, else its own."""
-        from ood_perception.evaluation.joining import Recording
-        from ood_perception.evaluation.labels import LabelFolder, LabelValues
+        from ood_evaluation.joining import Recording
+        from ood_evaluation.labels import LabelFolder, LabelValues
 
         values = LabelValues(more=self.values)
         labels = LabelFolder(folder, values) if self.labels else None
@@ -84,9 +84,9 @@ class BagWork:
 
     def __call__(self, bag: Path) -> Evaluator:
         """Evaluate one of several bags with a pipeline of this process."""
+        from ood_evaluation.evaluator import Evaluator
+        from ood_evaluation.replay import bag_frames
         from ood_perception.bags.files import shown
-        from ood_perception.evaluation.evaluator import Evaluator
-        from ood_perception.evaluation.replay import bag_frames
         from ood_perception.pipeline import Pipeline
 
         source = self.recording(bag, Path(self.labels) / bag.stem)
@@ -120,8 +120,8 @@ def bag(
     require: Required = None,
 ) -> None:
     """Evaluate bags: every frame in this process, or live over DDS."""
-    from ood_perception.evaluation.joining import Topics
-    from ood_perception.evaluation.labels import parse_values
+    from ood_evaluation.joining import Topics
+    from ood_evaluation.labels import parse_values
 
     intensity = common.parse_range(intensity_range)
     zones, required = _zones(ignore_zone), _required(require)
@@ -131,7 +131,7 @@ def bag(
     if live:
         if len(bags) != 1:
             raise ValueError(f'live: expected one bag, got {len(bags)}')
-        from ood_perception.evaluation.replay import evaluate_live
+        from ood_evaluation.replay import evaluate_live
         from ood_perception.ros.tools.live import run_live
 
         source = work.recording(bags[0], Path(labels))
@@ -147,7 +147,7 @@ def bag(
             )
         found = evaluate_live(run, source, profile, track=track, zones=zones)
     elif len(bags) == 1:
-        from ood_perception.evaluation.replay import evaluate_bag
+        from ood_evaluation.replay import evaluate_bag
         from ood_perception.pipeline import Pipeline
 
         source = work.recording(bags[0], Path(labels))
@@ -163,7 +163,7 @@ def bag(
                 on_progress=show,
             )
     else:
-        from ood_perception.evaluation.replay import evaluate_shards
+        from ood_evaluation.replay import evaluate_shards
 
         with common.bar('evaluating bags', len(bags)) as show:
             merged = evaluate_shards(bags, work, workers, on_progress=show)
@@ -185,10 +185,10 @@ def folder(
     require: Required = None,
 ) -> None:
     """Evaluate a benchmark or a folder of images and labels."""
-    from ood_perception.evaluation.datasets import open_dataset
-    from ood_perception.evaluation.evaluator import Evaluator
-    from ood_perception.evaluation.labels import LabelValues, parse_values
-    from ood_perception.evaluation.replay import predicted
+    from ood_evaluation.datasets import open_dataset
+    from ood_evaluation.evaluator import Evaluator
+    from ood_evaluation.labels import LabelValues, parse_values
+    from ood_evaluation.replay import predicted
     from ood_perception.pipeline import Pipeline
 
     intensity = common.parse_range(intensity_range)
@@ -226,8 +226,8 @@ def drive(
     require: Required = None,
 ) -> None:
     """Evaluate on a rendered drive of the proving ground."""
-    from ood_perception.evaluation.evaluator import Evaluator, Frame
-    from ood_perception.evaluation.replay import predicted
+    from ood_evaluation.evaluator import Evaluator, Frame
+    from ood_evaluation.replay import predicted
     from ood_perception.pipeline import Pipeline
     from ood_simulation import ProvingGround
 
@@ -250,7 +250,7 @@ def drive(
 @app.command('list')
 def list_datasets() -> None:
     """Data sets that `ood evaluate folder` knows, and where they are obtained."""
-    from ood_perception.evaluation.datasets import DATASETS
+    from ood_evaluation.datasets import DATASETS
 
     for name, layout in DATASETS.items():
         typer.echo(f'{name}: {layout.title}\n  labels {layout.labels}\n  from {layout.where}')
@@ -261,7 +261,7 @@ def compare(
     output: Annotated[Path, typer.Option(help='Report to write.')] = Path('comparison.html'),
 ) -> None:
     """Put evaluated runs into one table and one report."""
-    from ood_perception.evaluation.report import read_numbers, summary_rows, write_report
+    from ood_evaluation.report import read_numbers, summary_rows, write_report
 
     if len(runs) < 2:
         raise ValueError(f'runs: expected two or more, got {len(runs)}')
@@ -295,7 +295,7 @@ def _zones(texts: list[str] | None) -> tuple[str, ...]:
 
 
 def _required(texts: list[str] | None) -> dict[str, float]:
-    from ood_perception.evaluation.report import parse_requirements
+    from ood_evaluation.report import parse_requirements
 
     try:
         return parse_requirements(texts or ())
@@ -304,7 +304,7 @@ def _required(texts: list[str] | None) -> dict[str, float]:
 
 
 def _report(output: Path, found: Evaluation, required: dict[str, float]) -> None:
-    from ood_perception.evaluation.report import missed, text, write_report
+    from ood_evaluation.report import missed, text, write_report
 
     path = write_report(output / 'report.html', [found])
     chosen: dict[str, Any] = {k: v for k, v in found.summary.items() if v is not None}

@@ -23,7 +23,7 @@ from rich.table import Table
 from ood_perception.cli.common import Device, ProfileName, parse_size
 
 if TYPE_CHECKING:
-    from ood_perception.evaluation.speed import Row
+    from ood_evaluation.speed import Row
 
 STAGES = ('upload', 'segmentor', 'score', 'prompts', 'masks', 'download')
 
@@ -56,7 +56,7 @@ def bench(
             raise typer.Exit(done.returncode)
     import numpy as np
 
-    from ood_perception.evaluation.speed import measure, write_rows
+    from ood_evaluation.speed import measure, write_rows
     from ood_perception.pipeline import Pipeline
     from ood_simulation.proving_ground import ProvingGround
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import yaml
 
-from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
+from ood_evaluation.calibration_metrics import CalibrationMetrics
 from ood_perception.labels import truth_of
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import CalibrationConfig, Profile, StageConfig

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception.labels import Truth, truth_of
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import full

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ood_evaluation.joining import grouped
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
 from ood_perception.bags.files import (
@@ -27,7 +28,6 @@ from ood_perception.bags.files import (
 )
 from ood_perception.bags.sources import SourceError, open_source
 from ood_perception.bags.video import VideoWriter, probe
-from ood_perception.evaluation.joining import grouped
 from ood_perception.frames.picture import BadImage, encode
 from ood_simulation import SimulatedFrame
 

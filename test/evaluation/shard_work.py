@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ood_perception.evaluation.evaluator import Evaluator, Frame
+from ood_evaluation.evaluator import Evaluator, Frame
 
 
 def by_thresholds(seed: int) -> Evaluator:

@@ -12,14 +12,14 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as connected
 
-from ood_perception.evaluation.component_metrics import (
+from ood_evaluation.component_metrics import (
     TAUS,
     TRACKS,
     ComponentMetrics,
     Track,
     component_figures,
 )
-from ood_perception.evaluation.pixel_metrics import InputError, PixelMetrics
+from ood_evaluation.pixel_metrics import InputError, PixelMetrics
 
 
 def literal(prediction, label, least_prediction, least_truth):

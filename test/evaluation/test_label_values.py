@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ood_evaluation.datasets import DatasetError, open_dataset
+from ood_evaluation.evaluator import Evaluator
+from ood_evaluation.joining import Recording
+from ood_evaluation.labels import LabelFolder, LabelValues, parse_values
+from ood_evaluation.replay import evaluate_bag, predicted
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
-from ood_perception.evaluation.datasets import DatasetError, open_dataset
-from ood_perception.evaluation.evaluator import Evaluator
-from ood_perception.evaluation.joining import Recording
-from ood_perception.evaluation.labels import LabelFolder, LabelValues, parse_values
-from ood_perception.evaluation.replay import evaluate_bag, predicted
 from ood_perception.result import Result
 
 SHAPE = (40, 60)

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
+from ood_evaluation.breakdown import Breakdown
+from ood_evaluation.evaluator import Evaluator, Frame
+from ood_evaluation.joining import Recording
+from ood_evaluation.labels import DatasetError, LabelFolder, LabelValues, parse_stamp
+from ood_evaluation.replay import evaluate_bag, evaluate_live
 from ood_perception.bags.live_run import LiveRun
-from ood_perception.evaluation.breakdown import Breakdown
-from ood_perception.evaluation.evaluator import Evaluator, Frame
-from ood_perception.evaluation.joining import Recording
-from ood_perception.evaluation.labels import DatasetError, LabelFolder, LabelValues, parse_stamp
-from ood_perception.evaluation.replay import evaluate_bag, evaluate_live
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')

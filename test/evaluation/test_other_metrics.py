@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks.s2m_metrics import S2MMetrics
-from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
-from ood_perception.evaluation.instance_metrics import InstanceMetrics
-from ood_perception.evaluation.pixel_metrics import InputError
-from ood_perception.evaluation.time_metrics import TimeMetrics
+from ood_evaluation.calibration_metrics import CalibrationMetrics
+from ood_evaluation.instance_metrics import InstanceMetrics
+from ood_evaluation.pixel_metrics import InputError
+from ood_evaluation.time_metrics import TimeMetrics
 
 
 def s2m_frames(dtype):

@@ -9,9 +9,9 @@ import csv
 import cv2
 import numpy as np
 
+from ood_evaluation.pictures import PHOTOGRAPHS, photograph_panels
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception import Pipeline
-from ood_perception.evaluation.pictures import PHOTOGRAPHS, photograph_panels
-from ood_perception.evaluation.pixel_metrics import PixelMetrics
 
 
 def test_every_photograph_has_a_label_a_credit_and_a_free_licence():

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ood_perception.evaluation.pixel_metrics import (
+from ood_evaluation.pixel_metrics import (
     MODES,
     InputError,
     PixelMetrics,

@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 from evaluation.shard_work import by_thresholds, dies_once, fails_always
 
-from ood_perception.evaluation.datasets import DatasetError, open_dataset
-from ood_perception.evaluation.evaluator import Evaluator, Frame
-from ood_perception.evaluation.joining import Recording, Topics, join
-from ood_perception.evaluation.replay import (
+from ood_evaluation.datasets import DatasetError, open_dataset
+from ood_evaluation.evaluator import Evaluator, Frame
+from ood_evaluation.joining import Recording, Topics, join
+from ood_evaluation.replay import (
     WorkerError,
     evaluate_bag,
     evaluate_live,
     evaluate_shards,
 )
-from ood_perception.evaluation.report import read_numbers, write_report
+from ood_evaluation.report import read_numbers, write_report
 from ood_perception.result import Result
 
 pytest.importorskip('rosbags')

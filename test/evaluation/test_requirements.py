@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from ood_evaluation.evaluator import Evaluator, Frame
+from ood_evaluation.pixel_metrics import InputError
+from ood_evaluation.report import AT_LEAST, AT_MOST, missed, parse_requirements
+from ood_evaluation.time_metrics import Alarms
 from ood_perception.cli.main import build
-from ood_perception.evaluation.evaluator import Evaluator, Frame
-from ood_perception.evaluation.pixel_metrics import InputError
-from ood_perception.evaluation.report import AT_LEAST, AT_MOST, missed, parse_requirements
-from ood_perception.evaluation.time_metrics import Alarms
 from ood_perception.frames.zones import corners, inside, mostly_inside
 from ood_perception.result import Result
 

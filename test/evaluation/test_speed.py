@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ood_perception.evaluation.speed import measure, write_rows
+from ood_evaluation.speed import measure, write_rows
 from ood_perception.pipeline import Pipeline
 
 
@@ -39,8 +39,8 @@ def test_rows_of_a_real_pipeline(tmp_path: Path) -> None:
 def test_tables_fit_a_terminal_of_80_columns() -> None:
     from rich.console import Console
 
+    from ood_evaluation.speed import Row
     from ood_perception.cli.machine import STAGES, tables
-    from ood_perception.evaluation.speed import Row
 
     stages = dict.fromkeys(STAGES, 1234.5)
     rows = [

@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 from test_docs import GROUPS, PAGES, ROOT, SPEAKING, commands, text_of
 
+from ood_evaluation.evaluator import Evaluator, Frame
+from ood_evaluation.report import write_report
 from ood_perception import site_folder
-from ood_perception.evaluation.evaluator import Evaluator, Frame
-from ood_perception.evaluation.report import write_report
 from ood_perception.frames.picture import encode
 from ood_perception.profile import Profile, StageConfig
 from ood_perception.scores.tokens import TokenBank

@@ -41,6 +41,14 @@ def test_label_maps_are_there() -> None:
     assert load_label_map('camvid').classes
 
 
+def test_the_files_of_the_report_are_there() -> None:
+    import ood_evaluation
+
+    folder = Path(ood_evaluation.__file__).parent
+    assert (folder / 'templates' / 'report.html.j2').is_file()
+    assert len(list(folder.glob('photographs/*.jpg'))) == 3
+
+
 @pytest.mark.parametrize('engine', ['eager', 'auto'])
 def test_the_compact_pipeline_scores_a_frame(engine: str) -> None:
     from ood_perception import Pipeline

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ood_perception.evaluation.component_metrics import TRACKS, component_figures
+from ood_evaluation.component_metrics import TRACKS, component_figures
 from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.fusion import fuse
 from ood_perception.masks.mask_head import MaskHead

@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ood_evaluation.evaluator import Evaluation, Evaluator, Frame
+from ood_evaluation.joining import Recording, grouped, join
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
 from ood_perception.bags.files import shown
 from ood_perception.bags.live_run import LiveRun
 from ood_perception.detections import CLASS_ID
-from ood_perception.evaluation.evaluator import Evaluation, Evaluator, Frame
-from ood_perception.evaluation.joining import Recording, grouped, join
 from ood_perception.frames.intensity import Intensity
 
 if TYPE_CHECKING:

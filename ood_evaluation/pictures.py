@@ -15,16 +15,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_evaluation.frame import Frame
 from ood_perception.bags.files import read_label, read_picture
 from ood_perception.drawing import draw
-from ood_perception.evaluation.frame import Frame
 from ood_perception.frames.picture import encode
 from ood_perception.labels import Label
 
 if TYPE_CHECKING:
     from ood_perception.pipeline import Pipeline
 
-PHOTOGRAPHS = Path(__file__).parents[1] / 'photographs'
+PHOTOGRAPHS = Path(__file__).parent / 'photographs'
 """Free photographs of real unknown things, no shipped weights were trained on them."""
 
 WIDTH = 480

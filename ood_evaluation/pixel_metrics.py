@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.curves import Curve, curve_of
+from ood_evaluation.curves import Curve, curve_of
 from ood_perception.labels import Truth
 
 MODES = ('exact', 'smiyc', 'uem', 'streaming')

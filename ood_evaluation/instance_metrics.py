@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.pixel_metrics import IGNORE, InputError
+from ood_evaluation.pixel_metrics import IGNORE, InputError
 
 SMALL = 32 * 32
 """Pixels below which an object is small."""

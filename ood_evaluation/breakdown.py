@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.frame import Frame
-from ood_perception.evaluation.pixel_metrics import IGNORE, PixelMetrics
+from ood_evaluation.frame import Frame
+from ood_evaluation.pixel_metrics import IGNORE, PixelMetrics
 
 SIZES = ('below 32x32', '32x32 to 96x96', 'larger')
 PIXELS = (32**2, 96**2)

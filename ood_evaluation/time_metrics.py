@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.pixel_metrics import InputError
+from ood_evaluation.pixel_metrics import InputError
 
 LEVEL = 128
 """Value 0..255 of the heatmap from which a pixel is taken for unknown."""

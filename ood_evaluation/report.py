@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.curves import Curve
-from ood_perception.evaluation.evaluator import Evaluation, plain
-from ood_perception.evaluation.pictures import jpeg_uri
+from ood_evaluation.curves import Curve
+from ood_evaluation.evaluator import Evaluation, plain
+from ood_evaluation.pictures import jpeg_uri
 
 TILES = (
     ('fps', 'Frames per second', 'outputs received', False),

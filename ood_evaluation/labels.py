@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_evaluation.frame import Frame
 from ood_perception.bags.files import SUFFIXES, pictures_in, read_label, shown, visible
-from ood_perception.evaluation.frame import Frame
 from ood_perception.frames.picture import BadImage
 from ood_perception.labels import Truth
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ood_evaluation.frame import Frame
+from ood_evaluation.labels import LabelFolder, LabelValues, name_stamps
 from ood_perception.bags import reading as bags
 from ood_perception.detections import confidence_of
-from ood_perception.evaluation.frame import Frame
-from ood_perception.evaluation.labels import LabelFolder, LabelValues, name_stamps
 from ood_perception.frames.decode import BadImage, decode, stamp_ns, stored_values
 from ood_perception.frames.depth import depth_metres
 from ood_perception.frames.intensity import Intensity

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.breakdown import Breakdown
-from ood_perception.evaluation.calibration_metrics import CalibrationMetrics
-from ood_perception.evaluation.component_metrics import ComponentMetrics
-from ood_perception.evaluation.curves import Curve, curve_of
-from ood_perception.evaluation.frame import Frame, leave_out
-from ood_perception.evaluation.instance_metrics import InstanceMetrics
-from ood_perception.evaluation.pixel_metrics import InputError, PixelMetrics, valid_pixels
-from ood_perception.evaluation.time_metrics import Alarms, TimeMetrics
+from ood_evaluation.breakdown import Breakdown
+from ood_evaluation.calibration_metrics import CalibrationMetrics
+from ood_evaluation.component_metrics import ComponentMetrics
+from ood_evaluation.curves import Curve, curve_of
+from ood_evaluation.frame import Frame, leave_out
+from ood_evaluation.instance_metrics import InstanceMetrics
+from ood_evaluation.pixel_metrics import InputError, PixelMetrics, valid_pixels
+from ood_evaluation.time_metrics import Alarms, TimeMetrics
 from ood_perception.frames.zones import named
 
 PICTURES = 6
@@ -164,7 +164,7 @@ class Evaluator:
 
     def _show(self, value: float, meaning: str, frame: Frame) -> None:
         """Keep the picture if it is among the best or the worst so far."""
-        from ood_perception.evaluation.pictures import panel
+        from ood_evaluation.pictures import panel
 
         key = (value, frame.stream, frame.stamp_ns)
         ends = self._ends([*self._shown, key])

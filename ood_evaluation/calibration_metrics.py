@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.pixel_metrics import InputError, valid_pixels
+from ood_evaluation.pixel_metrics import InputError, valid_pixels
 
 BINS = 15
 """Of equal width over 0..1."""

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.evaluation.pixel_metrics import (
+from ood_evaluation.pixel_metrics import (
     IGNORE,
     UNKNOWN,
     InputError,

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ood_evaluation.frame import Frame
+from ood_evaluation.labels import PLAIN, DatasetError, LabelValues
 from ood_perception.bags.files import (
     SUFFIXES,
     in_step,
@@ -29,8 +31,6 @@ from ood_perception.bags.files import (
     visible,
     with_any_suffix,
 )
-from ood_perception.evaluation.frame import Frame
-from ood_perception.evaluation.labels import PLAIN, DatasetError, LabelValues
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.picture import BadImage, orientation
 
