@@ -33,7 +33,7 @@ from ood_perception.frames.transfer import network_size
 from ood_perception.models.output import InputSpec
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration, create_score
-from ood_perception.training.sources import open_frames
+from ood_training.sources import open_frames
 from research.outlier_exposure import load_objects, validation_set
 
 SCORES = ('llr', 'max_logit', 'uem', 'entropy')

@@ -31,12 +31,12 @@ from table import append
 
 from ood_perception.checkpoints import read_checkpoint, resolve
 from ood_perception.labels import Label, Truth
-from ood_perception.training import run
-from ood_perception.training.checkpointing import write_weights
-from ood_perception.training.presets import find_preset, override
-from ood_perception.training.recipes import make_recipe
-from ood_perception.training.sources import open_frames
-from ood_perception.training.uem import Validation, pixel_numbers
+from ood_training import run
+from ood_training.checkpointing import write_weights
+from ood_training.presets import find_preset, override
+from ood_training.recipes import make_recipe
+from ood_training.sources import open_frames
+from ood_training.uem import Validation, pixel_numbers
 from research.compact_data import Compose, Pairs, Samples, load_pairs
 from research.outlier_exposure import Exposure, load_objects, validation_set
 from research.presets import PRESETS

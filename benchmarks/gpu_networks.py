@@ -193,9 +193,9 @@ def peers(tokens: torch.Tensor, clusters: int) -> dict[str, Any]:
 
 def training(setting: Setting) -> list[Row]:
     """Stage 2 of training, the UEM on frozen DINOv2-B, at 518x1036: images per second."""
-    from ood_perception.training.parts import split
-    from ood_perception.training.presets import Stage
-    from ood_perception.training.uem import UemTask
+    from ood_training.parts import split
+    from ood_training.presets import Stage
+    from ood_training.uem import UemTask
 
     if not setting.matmul:
         matmul(setting)

@@ -47,8 +47,8 @@ from ood_perception.models.int8 import observed_ranges
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import Profile
 from ood_perception.scores import log_likelihood_ratio
-from ood_perception.training.data import read_image
-from ood_perception.training.sources import open_frames
+from ood_training.data import read_image
+from ood_training.sources import open_frames
 from research.photographs import read_index
 
 LOSS = 0.3

@@ -7,7 +7,7 @@ Compare prompt generators and mask models on scenes with known objects: quality 
     python benchmarks/masks.py --data ../shared/data --profile compact --output masks.csv
     python benchmarks/masks.py --source proving_ground --profile compact --output masks.csv
 
-Without --profile the score maps are spoilt truth (training.score_scenes.spoil). Times are of one
+Without --profile the score maps are spoilt truth (research.score_scenes.spoil). Times are of one
 thread's CPU, so other work on the machine disturbs them little. Held-out objects on frames of a
 held-out drive; proving ground seeds from 9000 on.
 

@@ -124,7 +124,7 @@ def pasted(data: Path, count: int) -> Frames:
     """Held-out objects on the drive 0016E5; the other drives are known."""
     import checkout  # noqa: F401
 
-    from ood_perception.training.sources import open_frames
+    from ood_training.sources import open_frames
     from research.compact_data import load_pairs
     from research.outlier_exposure import load_objects, validation_set
 

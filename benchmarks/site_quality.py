@@ -42,8 +42,8 @@ from ood_perception.alarm_budget import Peaks, threshold_for
 from ood_perception.building import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import create_score
-from ood_perception.training.sources import open_frames
 from ood_simulation.proving_ground import ProvingGround
+from ood_training.sources import open_frames
 from research.cutouts import load_objects
 from research.outlier_exposure import validation_set
 from research.photographs import load, read_index

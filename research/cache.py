@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ood_perception.training.checkpointing import TrainingError, check_space
-from ood_perception.training.data import StreamSampler, loader
-from ood_perception.training.parts import Parts, normalise
+from ood_training.checkpointing import TrainingError, check_space
+from ood_training.data import StreamSampler, loader
+from ood_training.parts import Parts, normalise
 
 log = logging.getLogger(__name__)
 

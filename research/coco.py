@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Array, Objects, read_image
-from ood_perception.training.data import open_objects as open_cut_outs
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Array, Objects, read_image
+from ood_training.data import open_objects as open_cut_outs
 
 COCO_EXCLUDED = (
     'person', 'bicycle', 'car', 'motorcycle', 'bus', 'truck', 'traffic light', 'stop sign',

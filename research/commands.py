@@ -17,10 +17,10 @@ import typer
 from ood_perception.cli.common import fail
 from ood_perception.cli.train import Data, LabelMapOption, command_line
 from ood_perception.profile import ProfileError
-from ood_perception.training import run
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.presets import find_preset, override
-from ood_perception.training.sources import open_frames
+from ood_training import run
+from ood_training.checkpointing import TrainingError
+from ood_training.presets import find_preset, override
+from ood_training.sources import open_frames
 from research.coco import open_objects
 from research.presets import PRESETS
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Array, Frames
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Array, Frames
 
 Pair = tuple[Array, Array]
 Compose = Callable[[np.random.Generator, Array, Array], Pair]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import read_rgba
+from ood_training.checkpointing import TrainingError
+from ood_training.data import read_rgba
 
 HELD_OUT = 5
 """One of so many source pictures is kept for validation, by the SHA-1 of its number."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ood_perception.host_cpu import has_bfloat16_tiles
-from ood_perception.training.parts import Parts, normalise
+from ood_training.parts import Parts, normalise
 from research.fast_features import Features, fast_features
 
 

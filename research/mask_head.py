@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.mask_head import CHANNELS, MARGIN, SIZE, MaskHead, cut, windows
-from ood_perception.training.checkpointing import TrainingError
+from ood_training.checkpointing import TrainingError
 from research.prompts import Scenes, draw
 from research.score_scenes import Scene
 from research.small_networks import start_from, train_small

@@ -27,9 +27,9 @@ import torch
 
 from ood_perception.checkpoints.store import sha256_of
 from ood_perception.masks import create_mask_model, create_prompts
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.finishing import write_card
 from ood_simulation.proving_ground import SMALLEST
+from ood_training.checkpointing import TrainingError
+from ood_training.finishing import write_card
 from research.mask_head import train_mask_head
 from research.mask_validation import validate
 from research.prompts import train_prompts

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.settings import OPTIMIZERS, SCHEDULES, TrainSettings, warmed_up
+from ood_training.checkpointing import TrainingError
+from ood_training.settings import OPTIMIZERS, SCHEDULES, TrainSettings, warmed_up
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from ood_perception.labels import Label, truth_of
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.recipes import paste
+from ood_training.checkpointing import TrainingError
+from ood_training.recipes import paste
 from research.augment import random_view
 from research.cutouts import load_objects
 from research.photometric import change_camera, change_object, recolour_surface

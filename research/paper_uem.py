@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ood_perception.labels import Truth
 from ood_perception.scores.base import upsample
-from ood_perception.training.parts import Parts
-from ood_perception.training.uem import UemTask, Validate
+from ood_training.parts import Parts
+from ood_training.uem import UemTask, Validate
 from research.coco import open_objects
 from research.commands import (
     Backbone,
@@ -145,7 +145,7 @@ def command(
     set_: Set = [],  # noqa: B006
 ) -> None:
     """Stage 2: train the UEM on a frozen segmentor, with pasted unknown objects."""
-    from ood_perception.training import finishing
+    from ood_training import finishing
     from research.stages import run_stage
 
     with errors_in_one_line():

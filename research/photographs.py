@@ -19,9 +19,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import read_image, read_label, read_rgba
-from ood_perception.training.label_maps import load_label_map
+from ood_training.checkpointing import TrainingError
+from ood_training.data import read_image, read_label, read_rgba
+from ood_training.label_maps import load_label_map
 
 Array = np.ndarray
 Pair = tuple[Array, Array]

@@ -13,8 +13,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from ood_perception.training.presets import COMPACT_PROFILE, DINOV2_PROFILE, Preset, Stage
-from ood_perception.training.settings import TrainSettings
+from ood_training.presets import COMPACT_PROFILE, DINOV2_PROFILE, Preset, Stage
+from ood_training.settings import TrainSettings
 from research.optimizers import PaperSettings
 
 

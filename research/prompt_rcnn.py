@@ -23,8 +23,8 @@ from torch.utils.data import Dataset
 from torchvision.models.detection.image_list import ImageList
 
 from ood_perception.models.faster_rcnn import PIXEL_MEAN, PromptRCNN
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.settings import Task
+from ood_training.checkpointing import TrainingError
+from ood_training.settings import Task
 
 Array = np.ndarray
 

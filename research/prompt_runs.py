@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Objects
-from ood_perception.training.presets import Stage, find_preset, override
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Objects
+from ood_training.presets import Stage, find_preset, override
 from research.coco import open_objects
 from research.commands import Out, Set, Weights, errors_in_one_line
 from research.presets import PRESETS
@@ -103,8 +103,8 @@ def train_s2m(
 
     from ood_perception.checkpoints import load_checkpoint, resolve
     from ood_perception.models.faster_rcnn import PromptRCNN
-    from ood_perception.training.checkpointing import write_weights
-    from ood_perception.training.trainer import Trainer
+    from ood_training.checkpointing import write_weights
+    from ood_training.trainer import Trainer
     from research.prompt_rcnn import PromptTask, ScoreMaps, write_score_maps
 
     if scores is None:
@@ -145,7 +145,7 @@ def _mixed(
 
 def _frames(data: list[str]) -> Any:
     """Images of all sources, read when they are asked for."""
-    from ood_perception.training.sources import open_frames
+    from ood_training.sources import open_frames
 
     opened = [open_frames(text, 'train', 'normal' if ':' not in text else '') for text in data]
     paths = [path for frames in opened for path in frames.images]
@@ -162,7 +162,7 @@ class _Lazy:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        from ood_perception.training.data import read_image
+        from ood_training.data import read_image
 
         return read_image(self.paths[index])
 

@@ -20,8 +20,8 @@ import numpy as np
 from torchvision.transforms import v2
 
 from ood_perception.labels import Label
-from ood_perception.training.data import Objects
-from ood_perception.training.recipes import as_array, as_image, seeded
+from ood_training.data import Objects
+from ood_training.recipes import as_array, as_image, seeded
 
 Array = np.ndarray
 Rng = np.random.Generator

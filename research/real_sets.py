@@ -22,8 +22,8 @@ from ood_perception.frames.transfer import network_size
 from ood_perception.labels import Label, Truth, truth_of
 from ood_perception.models.output import InputSpec
 from ood_perception.scores.logits import LikelihoodRatio
-from ood_perception.training.recipes import paste
-from ood_perception.training.sources import open_frames
+from ood_training.recipes import paste
+from ood_training.sources import open_frames
 from research.cutouts import load_objects
 from research.outlier_exposure import validation_set
 from research.photographs import in_held_out_fifth, load, load_cutouts, read_index

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Published recipes of samples, beside those of `ood_perception.training.recipes`."""
+"""Published recipes of samples, beside those of `ood_training.recipes`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Array, Objects, Recipe
-from ood_perception.training.recipes import RECIPES as USER_RECIPES
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Array, Objects, Recipe
+from ood_training.recipes import RECIPES as USER_RECIPES
 from research.published_exposure import UemAugmentation, anomaly_mix, rpl_mix
 
 Make = Callable[..., Recipe]

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Frames
-from ood_perception.training.label_maps import load_label_map
 from ood_simulation.proving_ground import ProvingGround, SimulatedFrame
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Frames
+from ood_training.label_maps import load_label_map
 
 FRAMES = 600
 """Frames of a drive that are drawn from: its first 20 seconds."""

@@ -26,13 +26,13 @@ import numpy as np
 import torch
 
 from ood_perception.checkpoints import read_checkpoint, resolve
-from ood_perception.training import run
-from ood_perception.training.checkpointing import TrainingError, write_weights
-from ood_perception.training.data import Frames
-from ood_perception.training.label_maps import load_label_map
-from ood_perception.training.parts import Parts
-from ood_perception.training.presets import override
-from ood_perception.training.sources import open_frames
+from ood_training import run
+from ood_training.checkpointing import TrainingError, write_weights
+from ood_training.data import Frames
+from ood_training.label_maps import load_label_map
+from ood_training.parts import Parts
+from ood_training.presets import override
+from ood_training.sources import open_frames
 from research import photographs, real_sets
 from research.compact_data import Samples, load_pairs
 from research.photographs import Photograph

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ood_perception.labels import Label
-from ood_perception.training.recipes import paste
+from ood_training.recipes import paste
 from research.augment import random_view
 from research.machines import draw_thing, mix
 from research.outlier_exposure import cut_known

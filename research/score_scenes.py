@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from ood_perception.labels import Label
-from ood_perception.training.data import read_image
+from ood_training.data import read_image
 from research import cutouts, photographs
 
 LEAST_AREA = 50

@@ -16,10 +16,10 @@ from torch.utils.data import Dataset
 from ood_perception.labels import Label
 from ood_perception.models.compact import channels_last
 from ood_perception.scores.base import full, upsample
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Array, evenly
-from ood_perception.training.parts import SPLITS, Maps, Parts
-from ood_perception.training.uem import StageTask, Validate, sample_features
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Array, evenly
+from ood_training.parts import SPLITS, Maps, Parts
+from ood_training.uem import StageTask, Validate, sample_features
 from research.commands import (
     Backbone,
     Cache,
@@ -206,7 +206,7 @@ def command(
     set_: Set = [],  # noqa: B006
 ) -> None:
     """Stage 1: train decoder and head for the known classes on a frozen backbone."""
-    from ood_perception.training import finishing
+    from ood_training import finishing
     from research.stages import run_stage
 
     with errors_in_one_line():

@@ -20,9 +20,9 @@ import numpy as np
 
 from ood_perception.checkpoints import read_checkpoint
 from ood_perception.models.compact import Compact
-from ood_perception.training.calibrate import fit
-from ood_perception.training.checkpointing import write_weights
-from ood_perception.training.finishing import write_card
+from ood_training.calibrate import fit
+from ood_training.checkpointing import write_weights
+from ood_training.finishing import write_card
 from research import photographs, real_sets, robot7
 
 ROOT = Path(__file__).resolve().parents[1]

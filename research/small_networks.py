@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ood_perception.training.checkpointing import TrainingError, write_weights
-from ood_perception.training.settings import Task, TrainSettings
-from ood_perception.training.trainer import Trainer
+from ood_training.checkpointing import TrainingError, write_weights
+from ood_training.settings import Task, TrainSettings
+from ood_training.trainer import Trainer
 
 
 class SmallTask(Task):

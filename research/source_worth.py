@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from ood_perception.training import run
-from ood_perception.training.data import Frames
-from ood_perception.training.label_maps import load_label_map
-from ood_perception.training.parts import Parts, normalise
-from ood_perception.training.presets import override
+from ood_training import run
+from ood_training.data import Frames
+from ood_training.label_maps import load_label_map
+from ood_training.parts import Parts, normalise
+from ood_training.presets import override
 from research import real_sets
 from research.cache import FeatureCache
 from research.compact_data import Samples, load_pairs

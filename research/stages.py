@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from ood_perception.training import run
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import TrainingSet
-from ood_perception.training.parts import Parts, normalise
-from ood_perception.training.sources import fingerprint
-from ood_perception.training.uem import StageTask, Validate
+from ood_training import run
+from ood_training.checkpointing import TrainingError
+from ood_training.data import TrainingSet
+from ood_training.parts import Parts, normalise
+from ood_training.sources import fingerprint
+from ood_training.uem import StageTask, Validate
 from research.cache import FeatureCache
 from research.fast_features import fast_features
 from research.frozen import FrozenFeatures

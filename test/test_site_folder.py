@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ood_perception.cli.main import build
 from ood_perception.labels import Truth
 from ood_perception.site_folder import accepted, keep, names, undo
-from ood_perception.training.sources import open_frames
+from ood_training.sources import open_frames
 
 RUNNER = CliRunner()
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ood_perception.training.settings import Task, TrainSettings
-from ood_perception.training.trainer import Trainer
+from ood_training.settings import Task, TrainSettings
+from ood_training.trainer import Trainer
 
 
 class TinySet(Dataset):

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from ood_perception.models.registry import create_model
-from ood_perception.training.parts import split
-from ood_perception.training.presets import Stage
-from ood_perception.training.settings import TrainSettings
+from ood_training.parts import split
+from ood_training.presets import Stage
+from ood_training.settings import TrainSettings
 
 DINO = {'embed_dim': 16, 'depth': 4, 'num_heads': 2, 'table_size': 56}
 SMALL = {

@@ -55,7 +55,7 @@ import ast, sys
 from pathlib import Path
 import ood_evaluation, ood_perception, ood_simulation
 from ood_perception.profile import Profile
-from ood_perception.training.label_maps import load_label_map
+from ood_training.label_maps import load_label_map
 place = Path(ood_perception.__file__).parent
 assert str(place).startswith(sys.argv[1]), place
 assert Profile.load("compact").name == "compact"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONSOLE = Console(stderr=True, highlight=False)
 
-OWN = ('ood_evaluation', 'ood_perception')
+OWN = ('ood_evaluation', 'ood_perception', 'ood_simulation', 'ood_training')
 """Packages whose RuntimeErrors are foreseen and end a command with one line."""
 
 Device = Annotated[str, typer.Option(help='auto, cpu or cuda[:N].')]

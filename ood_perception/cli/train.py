@@ -61,10 +61,10 @@ def uem(
     ] = [],  # noqa: B006
 ) -> None:
     """Train the UEM of a trained network on your frames, with pasted unknown objects."""
-    from ood_perception.training import finishing, run
-    from ood_perception.training.data import open_objects
-    from ood_perception.training.presets import Preset, find_preset, override
-    from ood_perception.training.sources import open_frames
+    from ood_training import finishing, run
+    from ood_training.data import open_objects
+    from ood_training.presets import Preset, find_preset, override
+    from ood_training.sources import open_frames
 
     chosen: Preset = find_preset(preset)
     chosen = dataclasses.replace(
@@ -101,9 +101,9 @@ def calibrate(
 ) -> None:
     """Fit the map from score to probability on labelled frames (254, or 1 with --label-map)."""
     from ood_perception.profile import Profile, find_profile
-    from ood_perception.training import calibrate as calibration
-    from ood_perception.training.data import evenly
-    from ood_perception.training.sources import open_frames
+    from ood_training import calibrate as calibration
+    from ood_training.data import evenly
+    from ood_training.sources import open_frames
 
     path = find_profile(profile)
     frames = [open_frames(text, 'val', label_map) for text in data]

@@ -35,7 +35,7 @@ def test_every_profile_loads(name: str) -> None:
 
 
 def test_label_maps_are_there() -> None:
-    from ood_perception.training.label_maps import load_label_map
+    from ood_training.label_maps import load_label_map
 
     assert load_label_map('benchmark').classes == ['known']
     assert load_label_map('camvid').classes

@@ -28,7 +28,7 @@ TOML = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))
 PROJECT = TOML['project']
 XML = ElementTree.parse(ROOT / 'package.xml').getroot()
 LOCKS = ('run', 'cpu', 'ros', 'test')
-OWN = ('ood_evaluation', 'ood_perception', 'ood_simulation')
+OWN = ('ood_evaluation', 'ood_perception', 'ood_simulation', 'ood_training')
 """The Python packages of the wheel."""
 SHIPPED = sorted(p for name in (*OWN, 'launch') for p in (ROOT / name).rglob('*.py'))
 # ROS packages whose names do not end as those of messages do.

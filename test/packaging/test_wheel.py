@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = float(os.environ.get('OOD_TEST_PATIENCE', '1'))
 EXTRAS = 'report'
 """Everything else that the commands below need, the base installation has to bring."""
-PACKAGES = ('ood_evaluation', 'ood_perception', 'ood_simulation')
+PACKAGES = ('ood_evaluation', 'ood_perception', 'ood_simulation', 'ood_training')
 COMPILED = ('openvino', 'openvino_bf16', 'openvino_int8')
 
 

@@ -15,8 +15,8 @@ pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 from torch.utils.data import DataLoader, Dataset
 
 from ood_perception.models.compact import Compact
-from ood_perception.training.data import loader
-from ood_perception.training.parts import normalise, split
+from ood_training.data import loader
+from ood_training.parts import normalise, split
 from research.compact_data import Samples, as_sample
 from research.frozen import Deep, FrozenFeatures, Shallow
 from research.paper_uem import PaperUemTask

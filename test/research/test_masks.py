@@ -17,7 +17,7 @@ from ood_evaluation.component_metrics import TRACKS, component_figures
 from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.fusion import fuse
 from ood_perception.masks.mask_head import MaskHead
-from ood_perception.training.checkpointing import TrainingError
+from ood_training.checkpointing import TrainingError
 from research import masks as room
 from research.mask_head import crops, mask_loss, train_mask_head
 from research.mask_validation import Tally, match, siou

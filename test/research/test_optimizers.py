@@ -13,9 +13,9 @@ from torch import nn
 
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
-from ood_perception.training.checkpointing import checkpoint_paths
-from ood_perception.training.settings import OPTIMIZERS, SCHEDULES, TrainSettings, create_schedule
-from ood_perception.training.trainer import Trainer
+from ood_training.checkpointing import checkpoint_paths
+from ood_training.settings import OPTIMIZERS, SCHEDULES, TrainSettings, create_schedule
+from ood_training.trainer import Trainer
 from research.optimizers import PaperSettings, is_matrix
 
 from tiny_run import SETTINGS, TinySet, TinyTask

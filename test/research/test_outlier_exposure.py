@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.recipes import match_light
+from ood_training.checkpointing import TrainingError
+from ood_training.recipes import match_light
 from research.augment import random_view
 from research.outlier_exposure import (
     Exposure,
@@ -81,7 +81,7 @@ class TestPaste:
         """Cut-outs are black where alpha is 0: enlarging must not draw a black outline."""
         rgba = np.zeros((20, 20, 4), np.uint8)
         rgba[5:15, 5:15] = (200, 200, 200, 255)
-        from ood_perception.training.recipes import _scaled
+        from ood_training.recipes import _scaled
 
         for side in (10.0, 60.0):
             scaled = _scaled(np.random.default_rng(0), rgba, side, (200, 200), rotate=False)

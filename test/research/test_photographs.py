@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ood_perception.training.checkpointing import TrainingError
+from ood_training.checkpointing import TrainingError
 from research import photographs
 from research.robot7 import training_part
 

@@ -15,8 +15,8 @@ import torch
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.models.faster_rcnn import PromptRCNN
-from ood_perception.training.checkpointing import TrainingError, load_latest
-from ood_perception.training.trainer import Trainer
+from ood_training.checkpointing import TrainingError, load_latest
+from ood_training.trainer import Trainer
 from research.presets import PRESETS
 from research.prompt_rcnn import PromptTask, ScoreMaps, write_score_maps
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import CutOuts
+from ood_training.checkpointing import TrainingError
+from ood_training.data import CutOuts
 from research.coco import Coco, open_objects
 from research.published_exposure import (
     RPL_SCALES,

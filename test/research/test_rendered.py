@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
-from ood_perception.training.checkpointing import TrainingError
 from ood_simulation.proving_ground import ProvingGround
+from ood_training.checkpointing import TrainingError
 from research.rendered import render
 
 pytestmark = pytest.mark.slow

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ood_perception.labels import truth_of
-from ood_perception.training.label_maps import load_label_map
-from ood_perception.training.uem import llr_loss
+from ood_training.label_maps import load_label_map
+from ood_training.uem import llr_loss
 from research.compact_data import Samples
 from research.machines import draw_thing, mix
 from research.rooms import draw_room

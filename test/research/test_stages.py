@@ -14,9 +14,9 @@ import torch
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
 from ood_perception.models.registry import create_model
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.parts import normalise, split
-from ood_perception.training.trainer import Trainer
+from ood_training.checkpointing import TrainingError
+from ood_training.parts import normalise, split
+from ood_training.trainer import Trainer
 from research.cache import FeatureCache
 from research.presets import PRESETS, PaperStage
 from research.segmentor import class_numbers
@@ -97,7 +97,7 @@ def test_cached_features_are_those_of_the_backbone(tmp_path):
     cached = cache(tmp_path)
     sample = cached[(5, 3)]
     parts = model('uem_dd')
-    from ood_perception.training.data import StreamSampler
+    from ood_training.data import StreamSampler
 
     key = [k for batch in StreamSampler(12, 1, 0, stop=9) for k in batch][3]
     source = Squares()[key]

@@ -15,9 +15,9 @@ pytest.importorskip('rosbags', reason="the extra 'bag' is not installed")
 
 from ood_perception.bags import reading as bag
 from ood_perception.bags import writing
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.sources import open_frames
 from ood_simulation import ProvingGround
+from ood_training.checkpointing import TrainingError
+from ood_training.sources import open_frames
 
 
 @pytest.fixture(scope='module')

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ood_perception.training.calibrate import fit
-from ood_perception.training.checkpointing import TrainingError
+from ood_training.calibrate import fit
+from ood_training.checkpointing import TrainingError
 
 
 def scores_and_labels(lift: float) -> tuple[list[np.ndarray], list[np.ndarray]]:

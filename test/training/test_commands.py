@@ -21,7 +21,7 @@ from ood_perception import engines
 from ood_perception.checkpoints import resolve
 from ood_perception.cli.train import app
 from ood_perception.profile import CalibrationConfig, Profile, find_profile
-from ood_perception.training.calibrate import write_calibration
+from ood_training.calibrate import write_calibration
 
 torch.set_num_threads(1)
 

@@ -15,11 +15,11 @@ import yaml
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Frames, StreamSampler, TrainingSet, read_rgba
-from ood_perception.training.label_maps import label_map_names, load_label_map
-from ood_perception.training.recipes import make_recipe
-from ood_perception.training.sources import FRAMES, open_frames
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Frames, StreamSampler, TrainingSet, read_rgba
+from ood_training.label_maps import label_map_names, load_label_map
+from ood_training.recipes import make_recipe
+from ood_training.sources import FRAMES, open_frames
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'
 

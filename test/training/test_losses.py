@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ood_perception.labels import Label, truth_of
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.logits import LikelihoodRatio
-from ood_perception.training.uem import llr_loss, object_weights
+from ood_training.uem import llr_loss, object_weights
 from research.gmm import NO_COMPONENT, contrast_loss
 from research.losses import cross_entropy, outlier_loss
 from research.segmentor import known_target, segmentation_loss

@@ -21,13 +21,13 @@ import torch
 
 pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 
-from ood_perception.training.checkpointing import (
+from ood_training.checkpointing import (
     TrainingError,
     checkpoint_paths,
     load_latest,
     save_checkpoint,
 )
-from ood_perception.training.trainer import Trainer
+from ood_training.trainer import Trainer
 
 from tiny_run import SETTINGS, TinySet, TinyTask
 
@@ -223,7 +223,7 @@ def test_mixed_precision_trains(tmp_path, precision):
     [(True, 'cpu', 'bf16-mixed'), (False, 'cpu', '32-true'), (True, 'gpu', '32-true')],
 )
 def test_automatic_precision_is_that_of_the_cpu(monkeypatch, tiles, accelerator, wanted):
-    monkeypatch.setattr('ood_perception.training.settings.has_bfloat16_tiles', lambda: tiles)
+    monkeypatch.setattr('ood_training.settings.has_bfloat16_tiles', lambda: tiles)
     settings = dataclasses.replace(SETTINGS, precision='auto', accelerator=accelerator)
     assert settings.for_this_machine() == dataclasses.replace(settings, precision=wanted)
     named = dataclasses.replace(settings, precision='16-mixed')

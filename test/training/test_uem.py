@@ -16,11 +16,11 @@ pytest.importorskip('lightning', reason="the extra 'train' is not installed")
 from ood_perception.labels import truth_of
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.logits import LikelihoodRatio
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.parts import normalise
-from ood_perception.training.presets import PRESETS, find_preset, override
-from ood_perception.training.trainer import Trainer
-from ood_perception.training.uem import UemTask, Validation, llr_loss
+from ood_training.checkpointing import TrainingError
+from ood_training.parts import normalise
+from ood_training.presets import PRESETS, find_preset, override
+from ood_training.trainer import Trainer
+from ood_training.uem import UemTask, Validation, llr_loss
 
 from training_samples import MODELS, SETTINGS, Squares, changed, model, stage, state
 

@@ -20,7 +20,7 @@ from ood_perception.labels import truth_of
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import CalibrationConfig, Profile, StageConfig
 from ood_perception.scores.calibration import Calibration
-from ood_perception.training.checkpointing import TrainingError
+from ood_training.checkpointing import TrainingError
 
 Array = np.ndarray
 

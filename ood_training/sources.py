@@ -22,9 +22,9 @@ from ood_perception.bags.files import pictures_in, read_label
 from ood_perception.frames.decode import decode, stamp_ns, stored_values
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.picture import BadImage
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Frames
-from ood_perception.training.label_maps import LabelMap, load_label_map
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Frames
+from ood_training.label_maps import LabelMap, load_label_map
 
 APART = 300_000_000
 """Nanoseconds between two images of a topic that are taken; nearer ones are much the same."""

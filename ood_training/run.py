@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from ood_perception.training.checkpointing import TrainingError, write_weights
-from ood_perception.training.data import Frames, Objects, TrainingSet
-from ood_perception.training.parts import Parts, split
-from ood_perception.training.presets import Preset
-from ood_perception.training.recipes import make_recipe
-from ood_perception.training.settings import Task
-from ood_perception.training.sources import fingerprint
-from ood_perception.training.trainer import Trainer
-from ood_perception.training.uem import UemTask, Validation
+from ood_training.checkpointing import TrainingError, write_weights
+from ood_training.data import Frames, Objects, TrainingSet
+from ood_training.parts import Parts, split
+from ood_training.presets import Preset
+from ood_training.recipes import make_recipe
+from ood_training.settings import Task
+from ood_training.sources import fingerprint
+from ood_training.trainer import Trainer
+from ood_training.uem import UemTask, Validation
 
 log = logging.getLogger(__name__)
 

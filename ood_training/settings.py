@@ -18,7 +18,7 @@ from torch.optim import lr_scheduler
 from torch.utils.data import default_collate
 
 from ood_perception.host_cpu import has_bfloat16_tiles
-from ood_perception.training.checkpointing import TrainingError
+from ood_training.checkpointing import TrainingError
 
 PRECISIONS = ('auto', '32-true', '16-mixed', 'bf16-mixed')
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.settings import TrainSettings
+from ood_training.checkpointing import TrainingError
+from ood_training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

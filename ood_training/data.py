@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ood_perception.bags import files
 from ood_perception.frames.picture import BadImage
 from ood_perception.labels import Label
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.label_maps import LabelMap
+from ood_training.checkpointing import TrainingError
+from ood_training.label_maps import LabelMap
 
 Array = np.ndarray
 Recipe = Callable[[np.random.Generator, Array, Array], tuple[Array, Array]]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ood_perception.frames.transfer import normalise as normalise
 from ood_perception.models.output import InputSpec
-from ood_perception.training.checkpointing import TrainingError
+from ood_training.checkpointing import TrainingError
 
 Maps = Sequence[Tensor]
 

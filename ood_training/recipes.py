@@ -21,8 +21,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ood_perception.labels import Label
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import Array, Objects, Recipe
+from ood_training.checkpointing import TrainingError
+from ood_training.data import Array, Objects, Recipe
 
 Rng = np.random.Generator
 

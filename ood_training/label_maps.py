@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ood_perception.labels import Label
-from ood_perception.training.checkpointing import TrainingError
+from ood_training.checkpointing import TrainingError
 
 FOLDER = Path(__file__).parent / 'label_maps'
 

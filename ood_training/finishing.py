@@ -19,8 +19,8 @@ import yaml
 
 from ood_perception.checkpoints.store import sha256_of
 from ood_perception.profile import CalibrationConfig, Profile
-from ood_perception.training.calibrate import fit
-from ood_perception.training.run import Job, build, class_names, make_validation
+from ood_training.calibrate import fit
+from ood_training.run import Job, build, class_names, make_validation
 
 LIMITS = [
     'Numbers come from the validation set named here, not from a benchmark.',

@@ -28,14 +28,14 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
-from ood_perception.training.checkpointing import (
+from ood_training.checkpointing import (
     TrainingError,
     check_space,
     load_latest,
     save_checkpoint,
 )
-from ood_perception.training.data import StreamSampler, loader
-from ood_perception.training.settings import OPTIMIZERS, Task, TrainSettings, create_schedule
+from ood_training.data import StreamSampler, loader
+from ood_training.settings import OPTIMIZERS, Task, TrainSettings, create_schedule
 
 log = logging.getLogger(__name__)
 

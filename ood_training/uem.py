@@ -25,11 +25,11 @@ from ood_perception.labels import Truth, truth_of
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.scores.base import full
 from ood_perception.scores.logits import LikelihoodRatio
-from ood_perception.training.checkpointing import TrainingError
-from ood_perception.training.data import evenly
-from ood_perception.training.parts import Parts, normalise
-from ood_perception.training.presets import Stage
-from ood_perception.training.settings import Task
+from ood_training.checkpointing import TrainingError
+from ood_training.data import evenly
+from ood_training.parts import Parts, normalise
+from ood_training.presets import Stage
+from ood_training.settings import Task
 
 Validate = Callable[[Parts], dict[str, float]]
 
