@@ -19,17 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ood_evaluation.frame import Frame
+from ood_evaluation.label_files import in_step, read_label, with_any_suffix
 from ood_evaluation.labels import PLAIN, DatasetError, LabelValues
 from ood_perception.bags.files import (
     SUFFIXES,
-    in_step,
     natural,
     pictures_in,
-    read_label,
     read_picture,
     shown,
     visible,
-    with_any_suffix,
 )
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.picture import BadImage, orientation

@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ood_evaluation.frame import Frame
-from ood_perception.bags.files import SUFFIXES, pictures_in, read_label, shown, visible
+from ood_evaluation.label_files import read_label
+from ood_perception.bags.files import SUFFIXES, pictures_in, shown, visible
 from ood_perception.frames.picture import BadImage
 from ood_perception.labels import Truth
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ood_evaluation.frame import Frame
-from ood_perception.bags.files import read_label, read_picture
+from ood_evaluation.label_files import read_label
+from ood_perception.bags.files import read_picture
 from ood_perception.drawing import draw
 from ood_perception.frames.picture import encode
 from ood_perception.labels import Label

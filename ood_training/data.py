@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ood_evaluation import label_files
 from ood_perception.bags import files
 from ood_perception.frames.picture import BadImage
 from ood_perception.labels import Label
+from ood_training import cut_outs
 from ood_training.checkpointing import TrainingError
 from ood_training.label_maps import LabelMap
 
@@ -60,7 +62,7 @@ class Frames:
         path = self.labels[index]
         if path is None:
             return image, np.zeros(image.shape[:2], np.uint8)
-        label = files.in_step(read_label(path), image.shape, turned)
+        label = label_files.in_step(read_label(path), image.shape, turned)
         if label.shape != image.shape[:2]:
             raise TrainingError(
                 f'{path}: label is {label.shape[1]}x{label.shape[0]} pixels, its image '
@@ -95,12 +97,12 @@ def read_image(path: Path) -> Array:
 
 def read_rgba(path: Path) -> Array:
     """Read a cut-out object as uint8 (H, W, 4) RGBA. Raises TrainingError naming the file."""
-    return _read(files.read_rgba, path)
+    return _read(cut_outs.read_rgba, path)
 
 
 def read_label(path: Path) -> Array:
     """Read label values as uint8 or uint16 (H, W); of palette files the indices."""
-    return _read(files.read_label, path)
+    return _read(label_files.read_label, path)
 
 
 def _read(how: Callable[[Path], Any], path: Path) -> Any:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ood_evaluation.label_files import read_label
 from ood_perception.bags import reading
-from ood_perception.bags.files import pictures_in, read_label
+from ood_perception.bags.files import pictures_in
 from ood_perception.frames.decode import decode, stamp_ns, stored_values
 from ood_perception.frames.intensity import Intensity
 from ood_perception.frames.picture import BadImage

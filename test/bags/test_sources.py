@@ -12,23 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ood_evaluation.joining import grouped
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
-from ood_perception.bags.files import (
-    in_step,
-    natural,
-    read_label,
-    read_picture,
-    read_rgba,
-    shown,
-    with_any_suffix,
-)
+from ood_perception.bags.files import natural, shown
 from ood_perception.bags.sources import SourceError, open_source
 from ood_perception.bags.video import VideoWriter, probe
-from ood_perception.frames.picture import BadImage, encode
+from ood_perception.frames.picture import encode
 from ood_simulation import SimulatedFrame
 
 INPUTS = Path(__file__).parents[3] / 'shared' / 'data' / 'field_inputs'
@@ -385,78 +376,11 @@ def test_topics_are_chosen_by_name(tmp_path, rgb):
 # Files --------------------------------------------------------------------------------------
 
 
-def test_natural_order_and_suffixes(tmp_path):
+def test_natural_order():
     names = ['a10.png', 'a2.png', 'A1.png', 'b.png', '007.png', '7.png', '10']
     ordered = sorted(names, key=natural)
     assert ordered.index('a2.png') < ordered.index('a10.png')
     assert ordered.index('7.png') < ordered.index('10')
-    (tmp_path / 'A.JPG').touch()
-    (tmp_path / 'b.WebP').touch()
-    assert with_any_suffix(tmp_path / 'A.png') == tmp_path / 'A.JPG'
-    assert with_any_suffix(tmp_path / 'a.png') == tmp_path / 'A.JPG'
-    assert with_any_suffix(tmp_path / 'b.png') == tmp_path / 'b.WebP'
-    assert with_any_suffix(tmp_path / 'c.png') is None
-    assert with_any_suffix(tmp_path / 'no' / 'c.png') is None
-
-
-LABEL = np.array([[0, 1, 255, 254], [3, 7, 0, 1]], np.uint8).repeat(3, 0).repeat(3, 1)
-
-
-@pytest.mark.parametrize('mode', ['L', 'P', 'RGB', 'RGBA', 'LA', 'I;16', 'PA'])
-def test_labels_of_every_mode_have_the_same_values(mode, tmp_path):
-    if mode in ('P', 'PA'):
-        image = Image.fromarray(LABEL, 'P' if mode == 'P' else 'L')
-        if mode == 'P':
-            image.putpalette([(i * 37) % 256 for i in range(768)])
-    elif mode == 'I;16':
-        image = Image.fromarray(LABEL.astype(np.uint16))
-    else:
-        image = Image.fromarray(LABEL).convert(mode)
-    image.save(tmp_path / 'a.png')
-    np.testing.assert_array_equal(read_label(tmp_path / 'a.png'), LABEL)
-
-
-def test_labels_of_one_bit_and_of_colours(tmp_path):
-    Image.fromarray(LABEL == 1).save(tmp_path / 'bit.png')
-    np.testing.assert_array_equal(read_label(tmp_path / 'bit.png'), LABEL == 1)
-    red = np.zeros((6, 12, 3), np.uint8)
-    red[:2, :, 0] = 255
-    Image.fromarray(red).save(tmp_path / 'red.png')
-    with pytest.raises(BadImage, match=r'red.png: .*\(0, 0, 0\) 48 px, \(255, 0, 0\) 24 px'):
-        read_label(tmp_path / 'red.png')
-    (tmp_path / 'text.png').write_text('x')
-    with pytest.raises(BadImage, match=r'text.png cannot be read'):
-        read_label(tmp_path / 'text.png')
-    with pytest.raises(OSError, match='absent'):
-        read_label(tmp_path / 'absent.png')
-    Image.fromarray(LABEL.astype(np.float32)).save(tmp_path / 'float.tif')
-    with pytest.raises(BadImage, match='whole numbers'):
-        read_label(tmp_path / 'float.tif')
-
-
-def test_cut_outs_need_alpha(tmp_path, rgb):
-    Image.fromarray(rgb).convert('RGBA').save(tmp_path / 'a.png')
-    assert read_rgba(tmp_path / 'a.png').shape == (40, 60, 4)
-    Image.fromarray(rgb).save(tmp_path / 'b.png')
-    with pytest.raises(BadImage, match='alpha channel, got mode RGB'):
-        read_rgba(tmp_path / 'b.png')
-
-
-@pytest.mark.parametrize('exif', range(1, 9))
-def test_a_label_of_the_stored_orientation_turns_with_its_picture(exif, tmp_path, rgb):
-    tags = Image.Exif()
-    tags[0x0112] = exif
-    Image.fromarray(rgb).save(tmp_path / 'a.png', exif=tags)
-    picture = read_picture(tmp_path / 'a.png')
-    assert picture.orientation == exif
-    stored = rgb[..., 0]
-    turned = in_step(stored, picture.rgb.shape, exif)
-    assert turned.shape == picture.rgb.shape[:2]
-    if exif >= 5:
-        np.testing.assert_array_equal(turned, picture.rgb[..., 0])
-    # One that was drawn upright stays.
-    upright = picture.rgb[..., 0]
-    np.testing.assert_array_equal(in_step(upright, picture.rgb.shape, exif), upright)
 
 
 def test_a_video_of_frames_of_other_sizes(tmp_path):

@@ -18,7 +18,13 @@ import typer
 from ood_perception.bags import writing
 from ood_perception.bags.sources import open_source
 from ood_perception.bags.video import VideoWriter, probe
-from ood_perception.cli.common import expected_errors, one_line, parse_range, parse_size
+from ood_perception.cli.common import (
+    expected_errors,
+    group,
+    one_line,
+    parse_range,
+    parse_size,
+)
 from ood_perception.cli.main import main
 from ood_perception.frames.picture import encode
 
@@ -209,6 +215,25 @@ def test_errors_of_the_outer_world_become_one_line():
         assert isinstance(error, expected_errors())
         assert text in one_line(error)
         assert '\n' not in one_line(error)
+
+
+@pytest.mark.parametrize('package', ['ood_evaluation', 'ood_perception', 'ood_training', ''])
+def test_our_own_errors_become_one_line_and_others_do_not(package, capsys):
+    error = type('Refused', (RuntimeError,), {'__module__': f'{package or "torch"}.some.file'})
+    commands = group('Commands.')
+
+    @commands.command()
+    def one():
+        raise error('this is why')
+
+    @commands.command()
+    def two(): ...
+
+    with pytest.raises(SystemExit if package else RuntimeError) as ended:
+        commands(['one'])
+    if package:
+        assert ended.value.code == 1
+        assert 'this is why' in capsys.readouterr().err
 
 
 def test_sizes_and_ranges():

@@ -15,6 +15,8 @@ import yaml
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from ood_perception.frames.picture import BadImage
+from ood_training import cut_outs
 from ood_training.checkpointing import TrainingError
 from ood_training.data import Frames, StreamSampler, TrainingSet, read_rgba
 from ood_training.label_maps import label_map_names, load_label_map
@@ -220,6 +222,15 @@ def test_camvid():
     image, label = frames.load(0)
     assert image.shape == (360, 480, 3)
     assert set(np.unique(label)) <= {*range(11), 255}
+
+
+def test_cut_outs_need_alpha(tmp_path):
+    rgb = np.zeros((40, 60, 3), np.uint8)
+    Image.fromarray(rgb).convert('RGBA').save(tmp_path / 'a.png')
+    assert cut_outs.read_rgba(tmp_path / 'a.png').shape == (40, 60, 4)
+    Image.fromarray(rgb).save(tmp_path / 'b.png')
+    with pytest.raises(BadImage, match='alpha channel, got mode RGB'):
+        cut_outs.read_rgba(tmp_path / 'b.png')
 
 
 def test_cut_outs_need_an_alpha_channel(tmp_path):
