@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument('--data', type=Path, default=Path('../shared/data'))
     parser.add_argument('--source', choices=('camvid', 'proving_ground'), default='camvid')
     parser.add_argument('--profile', default='', help='whose score to use; default: spoilt truth')
-    parser.add_argument('--prompts', default='light,components')
+    parser.add_argument('--prompts', default='score_detector,components')
     parser.add_argument('--prompt-options', type=json.loads, default={}, help='JSON, of all')
     parser.add_argument('--mask-models', default='compact')
     parser.add_argument('--mask-model-options', type=json.loads, default={}, help='JSON, of all')

@@ -10,21 +10,27 @@ import logging
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ood_perception.checkpoints import load_checkpoint
 from ood_perception.checkpoints.store import WeightsMissing, resolve, sha256_of
 from ood_perception.engines.small import SmallEngine
 from ood_perception.frames.transfer import network_size
 from ood_perception.host_cpu import has_bfloat16_tiles
-from ood_perception.masks.layers import SmallNetwork
+from ood_perception.masks.detection_prompts import DetectionHeadPrompts
 from ood_perception.models import create_model
+from ood_perception.models.detection_head import DetectingSegmentor
 from ood_perception.models.heads import fold
 from ood_perception.models.int8 import quantised
-from ood_perception.models.output import InputSpec
-from ood_perception.profile import Profile, ProfileError, StageConfig
+from ood_perception.models.output import InputSpec, SegmentorOutput
+from ood_perception.models.unet import SmallNetwork
+from ood_perception.profile import CalibrationConfig, Profile, ProfileError, StageConfig
+from ood_perception.scores.logits import log_likelihood_ratio
 
 log = logging.getLogger(__name__)
+
+TRAINED_ON = CalibrationConfig('platt', 0.6994, -1.5502)
+"""Calibration of the likelihood ratio that the shipped detection head has learnt from."""
 
 
 def compile_parts(stage: Any, live: bool, int8: bool = False) -> None:
@@ -50,6 +56,57 @@ def load_segmentor(profile: Profile) -> nn.Module:
             raise ProfileError(f'segmentor.weights: {error}') from error
         log.info('%s: %s', profile.segmentor.name, report)
     return fold(segmentor)
+
+
+class LogOdds(nn.Module):
+    """
+    From a segmentor's output to the log-odds that a detection head sees.
+
+    Args:
+        slope: of the calibration of the likelihood ratio, 1 / nats.
+        offset: of the same.
+
+    """
+
+    slope: Tensor
+    offset: Tensor
+
+    def __init__(self, slope: float, offset: float) -> None:
+        super().__init__()
+        self.register_buffer('slope', torch.tensor(slope))
+        self.register_buffer('offset', torch.tensor(offset))
+
+    def forward(self, output: SegmentorOutput) -> Tensor:
+        """Logits and UEM outputs -> float32 (B, 1, h, w) of the UEM's size, within -2..2."""
+        assert output.logits is not None
+        assert output.ood is not None
+        best = output.logits.float().amax(1, keepdim=True)
+        ratio = log_likelihood_ratio(best, output.ood, output.ood.shape[2:])
+        return ((self.slope * ratio + self.offset) / 4).clamp(-2, 2)[:, None]
+
+
+def detecting(segmentor: nn.Module, prompts: Any, profile: Profile) -> nn.Module:
+    """
+    Make the detection head of the prompts, where they have one, a part of the segmentor.
+
+    The head sees the likelihood ratio whatever score the profile names, calibrated as there, or as
+    in the profile that it was trained on where the calibration is no Platt scaling.
+
+    Raises:
+        ProfileError: the segmentor has not the maps that the head was made for.
+
+    """
+    if not isinstance(prompts, DetectionHeadPrompts):
+        return segmentor
+    head = prompts.head
+    if getattr(segmentor, 'channels', None) != head.channels:
+        raise ProfileError(
+            f'prompts.name: detection_head was made for the maps of compact, the segmentor is '
+            f'{profile.segmentor.name}; take score_detector'
+        )
+    calibration = profile.calibration if profile.calibration.kind == 'platt' else TRAINED_ON
+    odds = LogOdds(calibration.slope, calibration.offset)
+    return DetectingSegmentor(segmentor, head, odds).eval()
 
 
 def model_identity(profile: Profile) -> str:

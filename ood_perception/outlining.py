@@ -49,6 +49,7 @@ class Outliner:
         score: Tensor,
         probability: Tensor,
         semantic: Tensor | None,
+        detections: Tensor | None,
         timer: StageTimer,
     ) -> list[Instances | Exception]:
         """
@@ -59,6 +60,7 @@ class Outliner:
             score: float32 (B, h, w), higher = more unknown.
             probability: float32 (B, h, w), 0..1, the calibrated score.
             semantic: uint8 (B, h, w) class ids, None without classes.
+            detections: float (B, 5, h / 4, w / 4) of the segmentor's detection head, or None.
             timer: of the stages 'prompts' and 'masks'.
 
         Returns:
@@ -66,7 +68,9 @@ class Outliner:
 
         """
         with timer.stage('prompts'):
-            boxes = attempt('prompts', self._note, self.prompts, images, score, probability)
+            seen = [images, score, probability]
+            seen += [detections] if detections is not None else []
+            boxes = attempt('prompts', self._note, self.prompts, *seen)
             if isinstance(boxes, Exception):
                 return [boxes] * len(images)
             if not waits(boxes.valid):

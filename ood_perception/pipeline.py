@@ -26,6 +26,7 @@ from ood_perception.building import (
     choose_device,
     compile_parts,
     create_stage,
+    detecting,
     load_segmentor,
     model_identity,
 )
@@ -89,6 +90,10 @@ class Pipeline:
             self.score.identify(model_identity(profile))
         except ValueError as error:
             raise ProfileError(f'score.weights: {error}') from error
+        prompts: Any = None
+        if profile.prompts.name:
+            prompts = create_stage('prompts', create_prompts, profile.prompts).to(device)
+            segmentor = detecting(segmentor, prompts, profile)
         self.engine = create_engine(
             engine,
             segmentor,
@@ -102,8 +107,7 @@ class Pipeline:
         self._memory = ScoreMemory(seconds) if seconds else None
         self.calibration = Calibration.from_config(profile.calibration).to(device)
         self.outliner: Outliner | None = None
-        if profile.prompts.name:
-            prompts = create_stage('prompts', create_prompts, profile.prompts).to(device)
+        if prompts is not None:
             mask_model = create_stage('mask_model', create_mask_model, profile.mask_model)
             stages = prompts, mask_model.to(device)
             if device.type == 'cpu' and (engine == 'auto' or engine.startswith('openvino')):
@@ -319,7 +323,8 @@ class Pipeline:
         self._threads.took(time.perf_counter() - started)
         found: Sequence[Instances | Exception | None] = [None] * len(frames)
         if self.outliner is not None and 'instances' in wants:
-            found = self.outliner(images, score, probability, semantic, timer)
+            maps = score, probability, semantic, output.detections
+            found = self.outliner(images, *maps, timer)
         outcomes: list[Result | Exception] = []
         with timer.stage('download'):
             for i, (frame, instances) in enumerate(zip(frames, found, strict=True)):

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Training of both small networks of the masks stage on the score maps of a profile.
+Training of the small networks around the segmentor on the score maps of a profile.
 
 Scenes are made once: held-in objects pasted on frames, and frames of the proving ground, each with
-the score map that the profile's own model gives. The light prompts learn where objects are, the
-mask head what they look like; both are written with their model cards.
+the score map that the profile's own model gives. The detection head and the light prompts learn
+where objects are, the mask head what they look like; all are written with their model cards.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ood_perception.masks import create_mask_model, create_prompts
 from ood_simulation.proving_ground import SMALLEST
 from ood_training.checkpointing import TrainingError
 from ood_training.finishing import write_card
+from research.detection_head import Backbone, OnPlanes, train_detection_head
 from research.mask_head import train_mask_head
 from research.mask_validation import validate
 from research.prompts import train_prompts
@@ -210,21 +211,24 @@ def train_masks(
     output: Path,
     prompts_steps: int = 5000,
     head_steps: int = 3500,
+    detection_steps: int = 0,
     command: str = '',
     start: Path | None = None,
     scenes: Sequence[Scene] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Path]:
     """
-    Train the light prompts and the mask head.
+    Train the detection head, the light prompts and the mask head.
 
     Args:
         data: what to learn from.
-        output: folder of light_prompts.safetensors, mask_head.safetensors and their cards.
+        output: folder of detection_head.safetensors, light_prompts.safetensors,
+            mask_head.safetensors and their cards.
         prompts_steps: of the prompts' training; 0 leaves them out.
         head_steps: of the mask head's training; 0 leaves it out.
+        detection_steps: of the detection head's training; 0 leaves it out.
         command: the command line, for the cards.
-        start: folder with weights of both to start from, none = random.
+        start: folder with weights of all to start from, none = random.
         scenes: made before, none = make them.
         progress: see `Progress`.
 
@@ -240,7 +244,9 @@ def train_masks(
         scenes = make_scenes(data, progress)
     held_out = make_scenes(data, progress, held_out=True) if data.validation else []
     written: dict[str, Path] = {}
+    detection = partial(train_detection_head, profile=data.profile or 'compact')
     jobs: tuple[tuple[str, Callable[..., Any], int], ...] = (
+        ('detection_head', detection, detection_steps),
         ('light_prompts', train_prompts, prompts_steps),
         ('mask_head', train_mask_head, head_steps),
     )
@@ -253,7 +259,8 @@ def train_masks(
         written[name] = path
         numbers: dict[str, Any] = {'scenes': len(scenes), 'steps': steps}
         if held_out:
-            numbers |= {f'validation {k}': v for k, v in _validated(written, held_out).items()}
+            found = _validated(written, held_out, data.profile or 'compact')
+            numbers |= {f'validation {k}': v for k, v in found.items()}
         card(path, numbers, _sources(data), asdict(data), command)
     return written
 
@@ -278,13 +285,20 @@ def _judge(profile: str) -> Callable[[np.ndarray], np.ndarray]:
     return judge
 
 
-def _validated(written: dict[str, Path], scenes: Sequence[Scene]) -> dict[str, float]:
-    """Figures of what was written last: light prompts without a head of their own, or the head."""
+def _validated(
+    written: dict[str, Path], scenes: Sequence[Scene], profile: str
+) -> dict[str, float]:
+    """Figures of what was written last: prompts with the shipped mask head, or a new head."""
     if 'mask_head' in written:
         head = create_mask_model('compact', weights=str(written['mask_head']))
         return validate(scenes, create_prompts('components'), head)
-    light = create_prompts('score_detector', weights=str(written['light_prompts']))
-    numbers = validate(scenes, light, create_mask_model('compact'))
+    if 'light_prompts' in written:
+        prompts: Any = create_prompts('score_detector', weights=str(written['light_prompts']))
+    else:
+        prompts = create_prompts('score_detector', weights='')
+        head = create_prompts('detection_head', weights=str(written['detection_head'])).head
+        prompts.network = OnPlanes(head, Backbone(profile))
+    numbers = validate(scenes, prompts, create_mask_model('compact'))
     return {k: v for k, v in numbers.items() if 'mask' not in k and k != 'matched_iou'}
 
 
@@ -307,6 +321,8 @@ FREE = 'CC BY only'
 """Licences of the photographs where only free ones are taken."""
 
 CARDS = {
+    'detection_head': 'A head that puts boxes around unknown objects, from what the segmentor '
+    'computes anyway (ood_perception.models.detection_head).',
     'light_prompts': 'A small detector that puts boxes around unknown objects in a picture and '
     'its calibrated score map (ood_perception.masks.score_detector).',
     'mask_head': 'A small network that outlines the object in a crop of picture and calibrated '

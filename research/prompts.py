@@ -30,6 +30,7 @@ from ood_perception.masks.score_detector import (
     ScoreDetector,
     detector_input,
     propose,
+    reduction,
 )
 from ood_perception.scores.calibration import Calibration
 from research.mask_validation import LEAST_AREA, match
@@ -220,7 +221,9 @@ def calibrate(model: ScoreDetector, scenes: Iterable[Scene]) -> None:
         height, width = scene.labels.shape
         image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
         output = model(detector_input(image, probability))
-        boxes, scores, valid = propose(output, height, width, CANDIDATES, CANDIDATES)
+        scale = reduction(height, width)
+        found = propose(output, height, width, CANDIDATES, CANDIDATES, scale=scale)
+        boxes, scores, valid = found
         found = boxes[valid]
         real = torch.from_numpy(scene.boxes(LEAST_AREA))
         hits = {column for _, column in match(overlaps(real, found)[0].numpy(), 0.5)}

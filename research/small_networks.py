@@ -21,10 +21,10 @@ from ood_training.trainer import Trainer
 
 class SmallTask(Task):
     """
-    A network from one input to one output, and the loss between it and what is wanted.
+    A network from its inputs to one output, and the loss between it and what is wanted.
 
     Args:
-        model: called with 'input' of a batch.
+        model: called with 'input' of a batch, a tensor or a list of them.
         loss: called with the model's output and the tensors of 'wanted'.
 
     """
@@ -36,12 +36,13 @@ class SmallTask(Task):
 
     def weigh(self, batch: dict[str, Any]) -> Tensor:
         """Weight of the batch: its samples."""
-        return torch.tensor(float(len(batch['input'])))
+        return torch.tensor(float(len(batch['name'])))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return 'loss', a mean over the samples."""
-        inputs = batch['input'].contiguous(memory_format=torch.channels_last)
-        return {'loss': self._loss(self.model(inputs), *batch['wanted'])}
+        given = batch['input'] if isinstance(batch['input'], list) else [batch['input']]
+        inputs = [x.contiguous(memory_format=torch.channels_last) for x in given]
+        return {'loss': self._loss(self.model(*inputs), *batch['wanted'])}
 
 
 def train_small(

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 The ood_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Command that trains the mask head and the light prompts on the score maps of a profile."""
+"""Command that trains the mask head and the detectors on the score maps of a profile."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ def masks(
     head_steps: Annotated[
         int, typer.Option(min=0, help='Steps of the mask head; 0 = leave it out.')
     ] = 3500,
+    detection_steps: Annotated[
+        int, typer.Option(min=0, help='Steps of the detection head; 0 = leave it out.')
+    ] = 0,
     start: Annotated[Path | None, typer.Option(help='Folder with weights to go on from.')] = None,
     seed: int = 0,
 ) -> None:
@@ -62,6 +65,7 @@ def masks(
             out,
             prompts_steps,
             head_steps,
+            detection_steps,
             command_line(),
             start,
             progress=_Report(),

@@ -255,8 +255,8 @@ def watched(profile: Profile) -> Pipeline:
     pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
     pipeline.score = Counted(pipeline.score)
 
-    def one_box(images: torch.Tensor, score: torch.Tensor, probability: torch.Tensor) -> Boxes:
-        count = len(score)
+    def one_box(images: torch.Tensor, *_: torch.Tensor | None) -> Boxes:
+        count = len(images)
         box = torch.tensor([10.0, 10.0, 60.0, 60.0]).expand(count, 1, 4)
         return Boxes(box, torch.full((count, 1), 0.9), torch.ones(count, 1, dtype=torch.bool))
 

@@ -122,4 +122,5 @@ def test_one_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    check(small('compact'), monkeypatch, SmallSegmentor())
+    profile = dataclasses.replace(small('compact'), prompts=StageConfig('score_detector'))
+    check(profile, monkeypatch, SmallSegmentor())

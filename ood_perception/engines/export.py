@@ -37,24 +37,25 @@ _one_export = threading.Lock()
 
 class TupleOutput(nn.Module):
     """
-    Wrap a segmentor so that it returns a tuple: logits, UEM logits, then the features, if wanted.
+    Wrap a segmentor so that it returns a tuple: logits, UEM logits, detections, then the features.
 
-    Absent outputs are left out; which ones there are is known after the first forward pass.
+    Absent outputs are left out, and the features where nobody wants them; which ones there are is
+    known after the first forward pass.
     """
 
     def __init__(self, model: nn.Module, features: bool = True) -> None:
         super().__init__()
         self.model = model
         self.features = features
-        self.present: tuple[bool, bool] | None = None
+        self.present: list[bool] | None = None
         # exporters put a module back into the mode that its outermost part says
         self.train(model.training)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """From normalised images (B, 3, h, w) to the tuple."""
         output = self.model(images)
-        heads = (output.logits, output.ood)
-        self.present = (heads[0] is not None, heads[1] is not None)
+        heads = (output.logits, output.ood, output.detections)
+        self.present = [head is not None for head in heads]
         features = tuple(output.features) if self.features else ()
         return tuple(head for head in heads if head is not None) + features
 
@@ -62,9 +63,8 @@ class TupleOutput(nn.Module):
         """Put the tuple back into a SegmentorOutput."""
         assert self.present is not None, 'no forward pass yet'
         rest = list(tensors)
-        logits = rest.pop(0) if self.present[0] else None
-        ood = rest.pop(0) if self.present[1] else None
-        return SegmentorOutput(features=rest, logits=logits, ood=ood)
+        heads = [rest.pop(0) if there else None for there in self.present]
+        return SegmentorOutput(rest, *heads)
 
 
 def twin(model: nn.Module) -> nn.Module:

@@ -114,7 +114,7 @@ def mean_difference(output: SegmentorOutput, reference: SegmentorOutput) -> floa
 
 
 def _pairs(output: SegmentorOutput, reference: SegmentorOutput) -> list[tuple[Tensor, Tensor]]:
-    outputs = (output.logits, output.ood), (reference.logits, reference.ood)
+    outputs = [(o.logits, o.ood, o.detections) for o in (output, reference)]
     pairs = list(zip(output.features, reference.features, strict=False))
     for got, want in zip(*outputs, strict=True):
         if got is None and want is None:

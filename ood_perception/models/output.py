@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -23,13 +24,20 @@ class SegmentorOutput:
     features: list[Tensor] = field(default_factory=list)
     logits: Tensor | None = None  # (B, K, h, w) class logits F_k at the head's resolution
     ood: Tensor | None = None  # (B, 2, h', w') UEM logits, 0 = inlier, 1 = outlier
+    detections: Tensor | None = None  # (B, 5, H / 4, W / 4), see `detection_head.DetectionHead`
 
 
 def concatenate(outputs: list[SegmentorOutput]) -> SegmentorOutput:
     """Join the outputs of parts of a batch, by a copy, which one part is, too."""
     features = [torch.cat(maps) for maps in zip(*(o.features for o in outputs), strict=True)]
-    logits = [o.logits for o in outputs if o.logits is not None]
-    ood = [o.ood for o in outputs if o.ood is not None]
     return SegmentorOutput(
-        features, torch.cat(logits) if logits else None, torch.cat(ood) if ood else None
+        features,
+        _joined(o.logits for o in outputs),
+        _joined(o.ood for o in outputs),
+        _joined(o.detections for o in outputs),
     )
+
+
+def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 
@@ -17,6 +18,7 @@ from ood_perception.engines.openvino import convert
 from ood_perception.engines.small import SmallEngine
 from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.models.int8 import observed_ranges, quantised
+from ood_perception.profile import Profile, StageConfig
 from ood_perception.ros.diagnostics import pipeline_values
 
 
@@ -159,9 +161,13 @@ def test_under_autocast_and_in_bfloat16():
     assert float((found - wanted).pow(2).mean().sqrt() / wanted.std()) < 0.05
 
 
+def with_score_detector():
+    return dataclasses.replace(Profile.load('compact'), prompts=StageConfig('score_detector'))
+
+
 @pytest.mark.parametrize(('engine', 'compiles'), [('eager', False), ('openvino', True)])
 def test_the_pipeline_s_engine_decides(engine, compiles):
-    pipeline = Pipeline.from_profile('compact', 'cpu', engine)
+    pipeline = Pipeline.from_profile(with_score_detector(), 'cpu', engine)
     parts = [pipeline.outliner.prompts.network, pipeline.outliner.mask_model.head]
     assert [isinstance(part, SmallEngine) for part in parts] == [compiles] * 2
 
@@ -171,7 +177,7 @@ def test_a_pipeline_tells_of_a_small_network_that_fell_back(monkeypatch):
         raise RuntimeError('no such instruction')
 
     monkeypatch.setattr(small, 'compile_network', refuse)
-    pipeline = Pipeline.from_profile('compact', 'cpu', 'openvino')
+    pipeline = Pipeline.from_profile(with_score_detector(), 'cpu', 'openvino')
     assert pipeline.faults() == []
     pipeline.warm_up([(48, 64)])
     reasons = [fault.reason for fault in pipeline.faults()]

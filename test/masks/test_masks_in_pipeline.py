@@ -45,6 +45,7 @@ def profile(tmp_path_factory):
     return dataclasses.replace(
         compact,
         segmentor=dataclasses.replace(compact.segmentor, weights=str(path)),
+        prompts=StageConfig('score_detector'),  # sees the painted score
         image=dataclasses.replace(compact.image, short_side=96, max_long_side=160),
         calibration=dataclasses.replace(compact.calibration, slope=1.0, offset=0.0),
     )

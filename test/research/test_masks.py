@@ -19,6 +19,7 @@ from ood_perception.masks.fusion import fuse
 from ood_perception.masks.mask_head import MaskHead
 from ood_training.checkpointing import TrainingError
 from research import masks as room
+from research.detection_head import VARIANTS, Backbone, Records
 from research.mask_head import crops, mask_loss, train_mask_head
 from research.mask_validation import Tally, match, siou
 from research.masks import MaskData, make_scenes, train_masks
@@ -356,3 +357,38 @@ def test_free_scenes_need_no_frames_and_say_their_licence(real, tmp_path):
     bound = dataclasses.replace(data, free=False)
     room.card(path, {}, room._sources(bound), {}, 'x')
     assert 'Apache-2.0' not in path.with_suffix('.md').read_text()
+
+
+def test_the_detection_head_is_trained_on_recorded_maps(data, tmp_path):
+    out = tmp_path / 'out'
+    written = train_masks(
+        dataclasses.replace(data, scenes=3, validation=2), out, 0, 0, 2, command='the command',
+    )  # fmt: skip
+    assert {p.name for p in out.iterdir()} == {'detection_head.safetensors', 'detection_head.md'}
+    assert 'validation box_recall' in (out / 'detection_head.md').read_text()
+    prompts = create_prompts('detection_head', weights=str(written['detection_head']))
+    assert prompts.head.channels == (24, 40, 112, 320)
+
+
+def test_a_record_is_a_part_of_a_scene_and_may_be_mirrored(tmp_path):
+    scenes = [simple_scene(seed, (320, 416)) for seed in range(2)]
+    backbone = Backbone('compact')
+    records = Records(scenes, backbone, tmp_path, seed=0)
+    assert len(records) == VARIANTS * len(scenes)
+    seen = set()
+    for epoch in range(12):
+        example = records[epoch, 1]
+        odds, *features = example['input']
+        assert odds.shape == (1, 144, 192)
+        assert [x.shape[1:] for x in features] == [(72, 96), (36, 48), (18, 24), (9, 12)]
+        heat, sides, weight, asked = example['wanted']
+        assert heat.shape == weight.shape == asked.shape == (72, 96)
+        chosen = weight > 0
+        width = (sides[0] + sides[2])[chosen]
+        if len(width):  # left and right change places together, so a box keeps its width
+            seen.add(round(float(width.median())))
+    assert len(seen) == 1
+    again = Records(scenes, backbone, tmp_path, seed=0)[3, 1]
+    assert all(
+        torch.equal(a, b) for a, b in zip(again['input'], records[3, 1]['input'], strict=True)
+    )
