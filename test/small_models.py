@@ -45,10 +45,10 @@ SMALL: dict[str, dict[str, object]] = {
 """Options that make the segmentors of profiles small."""
 
 
-def small_profile(folder: Path, name: str) -> str:
+def small_profile(folder: Path, name: str, short_side: int = 96) -> str:
     """Write a shipped profile that looks at small images, for a command; returns its path."""
     profile, path = Profile.load(name), folder / f'small_{name}.yaml'
-    dataclasses.replace(profile, image=ImageConfig(short_side=96)).save(path)
+    dataclasses.replace(profile, image=ImageConfig(short_side)).save(path)
     return str(path)
 
 
