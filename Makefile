@@ -41,10 +41,11 @@ lint: $(VENV)/.test
 # What hangs outside of Python, holding the interpreter, no timeout of a test ends, but this does, and names it.
 HANGS = -o faulthandler_timeout=360 -o faulthandler_exit_on_timeout=true
 
+# Each of two workers has a core: a second thread would take it from the other one, and wait.
 # The tests over DDS mostly wait, each worker in a ROS domain of its own; nothing else runs beside them.
 unit: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(HANGS) --durations=10 --ignore=test/ros --ignore=test/research test
-	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(HANGS) --durations=10 test/ros
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(HANGS) --durations=10 --ignore=test/ros --ignore=test/research test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(HANGS) --durations=10 test/ros
 
 slow: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile test/research

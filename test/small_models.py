@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ood_perception.models.output import InputSpec, SegmentorOutput
+from ood_perception.profile import ImageConfig, Profile
 
 UEM = {
     'embed_dim': 24,
@@ -39,6 +43,13 @@ SMALL: dict[str, dict[str, object]] = {
     },
 }
 """Options that make the segmentors of profiles small."""
+
+
+def small_profile(folder: Path, name: str, short_side: int = 96) -> str:
+    """Write a shipped profile that looks at small images, for a command; returns its path."""
+    profile, path = Profile.load(name), folder / f'small_{name}.yaml'
+    dataclasses.replace(profile, image=ImageConfig(short_side)).save(path)
+    return str(path)
 
 
 class SmallSegmentor(nn.Module):

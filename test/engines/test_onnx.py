@@ -19,7 +19,7 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.export import OPSET, TupleOutput, export_onnx, takes_any_batch
 from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.sam import SamMaskModel
-from ood_perception.models import create_model
+from ood_perception.models import create_model, efficientnet_lite
 from ood_perception.models.heads import fold
 
 from small_models import UEM, SmallSegmentor, tiny_sam
@@ -37,8 +37,17 @@ def compact() -> nn.Module:
     return model
 
 
+def shallow_compact() -> nn.Module:
+    """Every kind of layer of `compact`, few of each: the second stage has a sum over a block."""
+    with pytest.MonkeyPatch.context() as patch:
+        stages = [(*s[:4], 1 + (i == 1)) for i, s in enumerate(efficientnet_lite.STAGES)]
+        patch.setattr(efficientnet_lite, 'STAGES', stages)
+        return create_model('compact', pretrained=False)
+
+
 SEGMENTORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], bool]] = {
     'compact': (compact, (64, 96), False),
+    'shallow_compact': (shallow_compact, (64, 96), False),
     **{f'uem_{form}': (lambda form=form: create_model(f'uem_{form}', **UEM), (56, 84), False)
        for form in ('dd', 'gd', 'gg')},
     'sliding': (
@@ -48,15 +57,15 @@ SEGMENTORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], bool]] = {
     ),
     'dinov2': (
         lambda: create_model(
-            'dinov2_vits14_reg', embed_dim=24, depth=2, num_heads=2, table_size=56,
-            out_indices=(1,),
+            'dinov2_vits14_reg', embed_dim=24, depth=1, num_heads=2, table_size=56,
+            out_indices=(0,),
         ),
         (56, 84),
         True,
     ),
     'dinov3': (
         lambda: create_model(
-            'dinov3_vits16', embed_dim=24, depth=2, num_heads=2, out_indices=(1,)
+            'dinov3_vits16', embed_dim=24, depth=1, num_heads=2, out_indices=(0,)
         ),
         (64, 96),
         True,
@@ -84,8 +93,8 @@ def check(network: nn.Module, path: Path, *batches: tuple[Tensor, ...]) -> None:
             np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-4 * float(b.abs().max()))
 
 
-SLOW = ('sliding', 'uem_dd', 'uem_gg')
-"""One form of UEM is enough every time."""
+SLOW = ('compact', 'sliding', 'uem_dd', 'uem_gg')
+"""One form of UEM is enough every time, and `compact` with few blocks."""
 
 
 @pytest.mark.parametrize(

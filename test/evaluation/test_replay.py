@@ -34,7 +34,7 @@ pytest.importorskip('rosbags')
 from ood_perception.bags import reading as bags
 from ood_perception.bags import writing
 from ood_perception.bags.live_run import LiveRun
-from ood_simulation import ProvingGround
+from ood_simulation import ProvingGround, SimulatedFrame
 
 
 class Brightness:
@@ -60,9 +60,15 @@ class Brightness:
 
 
 @pytest.fixture(scope='module')
-def drive(tmp_path_factory) -> Path:
+def frames() -> list[SimulatedFrame]:
+    """A rendered world takes seconds, so all the bags are of one."""
+    return list(ProvingGround(1007, 160, 120, 10).drive(2.0))
+
+
+@pytest.fixture(scope='module')
+def drive(tmp_path_factory, frames) -> Path:
     path = tmp_path_factory.mktemp('bags') / 'drive'
-    writing.write_drive(path, ProvingGround(1007, 160, 120, 10).drive(1.2))
+    writing.write_drive(path, frames[:12])
     return path
 
 
@@ -85,13 +91,13 @@ def test_offline_twice_is_the_same_and_its_output_bag_evaluates_alike(drive, tmp
     same(first.summary, replayed.summary)
 
 
-def test_dropped_frames_and_foreign_stamps_are_counted(drive, tmp_path):
+def test_dropped_frames_and_foreign_stamps_are_counted(drive, frames, tmp_path):
     evaluate_bag(Brightness(), Recording(drive), write=tmp_path / 'out', limit=5)
     run = LiveRun(tmp_path / 'out', 12, 1.2)
     found = evaluate_live(run, Recording(drive))
     assert (found.summary['frames_out'], found.summary['dropped']) == (5, 7)
     shifted = tmp_path / 'shifted'
-    writing.write_drive(shifted, ProvingGround(1, 160, 120, 10).drive(0.5), start_ns=7 * 10**9)
+    writing.write_drive(shifted, frames[:5], start_ns=7 * 10**9)
     problems: Counter[str] = Counter()
     assert list(join(tmp_path / 'out', Recording(shifted), problems)) == []
     (problem,) = problems
@@ -99,9 +105,9 @@ def test_dropped_frames_and_foreign_stamps_are_counted(drive, tmp_path):
     assert problems[problem] == 5
 
 
-def test_without_labels_there_are_rates_and_pictures(tmp_path):
+def test_without_labels_there_are_rates_and_pictures(frames, tmp_path):
     path = tmp_path / 'plain'
-    writing.write_drive(path, ProvingGround(3, 160, 120, 10).drive(0.5), labels='')
+    writing.write_drive(path, frames[:5], labels='')
     found = evaluate_bag(Brightness(), Recording(path))
     assert found.summary['ap'] is None
     assert found.summary['flicker'] is not None
@@ -111,9 +117,8 @@ def test_without_labels_there_are_rates_and_pictures(tmp_path):
         evaluate_bag(Brightness(), Recording(path, Topics(image='/nothing')))
 
 
-def test_a_truncated_mcap_is_evaluated_up_to_the_cut(tmp_path):
+def test_a_truncated_mcap_is_evaluated_up_to_the_cut(frames, tmp_path):
     path = tmp_path / 'whole'
-    frames = list(ProvingGround(3, 160, 120, 10).drive(2.0))
     writing.write_drive(path, frames, storage='mcap')
     whole = evaluate_bag(Brightness(), Recording(path))
     assert whole.problems == {}

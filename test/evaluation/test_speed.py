@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import numpy as np
 
 from ood_evaluation.speed import measure, write_rows
 from ood_perception.pipeline import Pipeline
+from ood_perception.profile import ImageConfig, Profile
 
 
 def test_rows_of_a_real_pipeline(tmp_path: Path) -> None:
-    pipelines = [Pipeline.from_profile('compact', 'cpu', 'eager') for _ in range(2)]
+    small = dataclasses.replace(Profile.load('compact'), image=ImageConfig(96))
+    pipelines = [Pipeline.from_profile(small, 'cpu', 'eager') for _ in range(2)]
     frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     rows = measure(pipelines, [frame], cameras=2, runs=2, warm_up=1)
     assert len(rows) == 2

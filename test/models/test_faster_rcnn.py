@@ -197,11 +197,15 @@ def score_maps():
     return 20 * F.interpolate(coarse, (101, 150), mode='bicubic')[:, 0] - 10
 
 
-def test_boxes_equal_the_official_computation(official):
-    model, weights, _ = official
-    scores = score_maps()
+@pytest.fixture(scope='module')
+def found(official):
     with torch.inference_mode():
-        found = model(scores)
+        return official[0](score_maps())
+
+
+def test_boxes_equal_the_official_computation(official, found):
+    weights, scores = official[1], score_maps()
+    with torch.inference_mode():
         for score, out in zip(scores, found, strict=True):
             expected = detect(weights, score)
             assert len(expected) > 10
@@ -217,12 +221,12 @@ def test_boxes_equal_the_official_computation(official):
 
 
 @pytest.mark.parametrize('always', [False, True])
-def test_slots_hold_the_same_boxes(official, monkeypatch, always):
+def test_slots_hold_the_same_boxes(official, found, monkeypatch, always):
     monkeypatch.setattr('ood_perception.masks.boxes.ALWAYS_WAITS', always)
     model, scores = official[0], score_maps()
     with torch.inference_mode():
         boxes, confidences = detect_in_slots(model, scores)
-        for i, out in enumerate(model(scores)):
+        for i, out in enumerate(found):
             count = len(out['scores'])
             assert count > 10
             assert (confidences[i, count:] == 0).all()

@@ -43,6 +43,7 @@ def official():
     return case, model
 
 
+@pytest.mark.slow  # a ViT-B at full size; below are numbers of small networks
 def test_window_equals_the_official_code(official):
     case, model = official
     generator = torch.Generator('cpu').manual_seed(7)
@@ -61,7 +62,7 @@ def test_window_equals_the_official_code(official):
     assert_close(ratio[:, ::8, ::8], expected['llr_8'], 5e-4)
 
 
-@pytest.mark.slow  # twelve windows of a ViT-B; the test above compares one
+@pytest.mark.slow  # twelve windows of a ViT-B
 def test_sliding_windows_equal_the_official_code(official):
     case, model = official
     names = {'torch': torch}
@@ -90,6 +91,25 @@ def small(form, **options):
     for name, value in model.state_dict().items():
         value.copy_(uem_value(name, tuple(value.shape), str(value.dtype).removeprefix('torch.')))
     return model
+
+
+ONE_PIXEL = {
+    'dd': ([0.644768, -0.281905, 0.394824, 0.334813, 0.514443], [0.062708, -0.000794]),
+    'gd': ([0.504136, 0.263767, -1.669539, 0.887790, 0.050777], [0.062708, -0.000794]),
+    'gg': ([0.504136, 0.263767, -1.669539, 0.887790, 0.050777], [0.999660, -0.775827]),
+}
+"""Logits and UEM outputs of this code when its large network equalled the official code."""
+
+
+@pytest.mark.parametrize('form', ONE_PIXEL)
+def test_numbers_stay_those_that_went_with_the_official_code(form):
+    count = torch.arange(3 * 56 * 84, dtype=torch.float64)
+    images = torch.sin(count**1.5 / 50).float().view(1, 3, 56, 84)
+    with torch.inference_mode():
+        out = small(form)(images)
+    logits, ood = ONE_PIXEL[form]
+    assert out.logits[0, :, 7, 11].tolist() == pytest.approx(logits, abs=1e-4)
+    assert out.ood[0, :, 2, 3].tolist() == pytest.approx(ood, abs=1e-4)
 
 
 @pytest.mark.parametrize('form', ['dd', 'gd', 'gg'])

@@ -68,12 +68,13 @@ def test_proving_ground_compressed_only(ros_node, spin_until):
     ros_node.create_subscription(Image, '/camera/image_raw', raw.append, 20)
     ros_node.create_subscription(CompressedImage, '/camera/image_raw/compressed', jpeg.append, 20)
     source = open_source('proving-ground:5', 96, 64)
-    assert source.focal == pytest.approx(ProvingGround(5, 96, 64).focal)
+    ground = ProvingGround(5, 96, 64)
+    assert source.focal == pytest.approx(ground.focal)
     thread, _sent = send_in_thread(source, transport='compressed', frames=4, quality=95)
     assert spin_until(lambda: len(jpeg) == 4 and not thread.is_alive())
     assert not raw
     assert jpeg[0].format == 'rgb8; jpeg compressed bgr8'
-    error = decode(jpeg[2]).astype(int) - ProvingGround(5, 96, 64).frame(2).image
+    error = decode(jpeg[2]).astype(int) - ground.frame(2).image
     assert np.abs(error).mean() < 8
 
 

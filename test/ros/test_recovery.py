@@ -17,11 +17,12 @@ import rclpy
 from node_helpers import ROOT, Client, NodeProcess, image, pixels, rows
 from sensor_msgs.msg import CameraInfo
 
+from small_models import small_profile
+
 FRAME = 60
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 TOPIC = '/camera/image_raw'
 PROFILE = ROOT / 'config' / 'profiles' / 'compact.yaml'
-NOVELTY = ROOT / 'config' / 'profiles' / 'compact_novelty.yaml'
 
 
 @pytest.fixture(scope='module')
@@ -64,6 +65,18 @@ def client(ros, tmp_path_factory):
     client.ros.destroy_node()
     assert code == 0, process.text()
     assert 'Traceback' not in process.text()
+
+
+@pytest.fixture(scope='module')
+def quick(client):
+    """Give the node small images, with which faults come and go as with large ones, but sooner."""
+    folder = client.control.parent
+    assert client.change('deactivate')
+    assert client.change('cleanup')
+    assert client.set(profile=small_profile(folder, 'compact'))[0].successful
+    assert client.change('configure')
+    assert client.change('activate')
+    return folder
 
 
 def feed(client, scene, until, timeout: float = 60.0) -> bool:
@@ -172,7 +185,7 @@ def test_diagnostics_and_log_name_engine_device_and_licence(client, scene):
     assert 'compact: ' in log  # the package's own logging: what was loaded
 
 
-def test_a_fault_that_passes_changes_nothing(client, scene):
+def test_a_fault_that_passes_changes_nothing(quick, client, scene):
     before = client.process.text().count('loading profile')
     client.control.write_text('fail')
     client.spin(timeout=0.2)
@@ -183,7 +196,9 @@ def test_a_fault_that_passes_changes_nothing(client, scene):
     assert client.process.text().count('loading profile') == before
 
 
-def test_a_pipeline_that_fails_and_cannot_be_replaced_is_an_error_until_it_works(client, scene):
+def test_a_pipeline_that_fails_and_cannot_be_replaced_is_an_error_until_it_works(
+    quick, client, scene
+):
     assert feed(client, scene, lambda: well(client))
     client.control.write_text('fail broken')
     assert feed(client, scene, lambda: level(client) == ERROR)
@@ -197,7 +212,7 @@ def test_a_pipeline_that_fails_and_cannot_be_replaced_is_an_error_until_it_works
     assert feed(client, scene, lambda: fresh(client) and well(client))
 
 
-def test_a_pipeline_that_is_lost_is_loaded_anew(client, scene):
+def test_a_pipeline_that_is_lost_is_loaded_anew(quick, client, scene):
     assert feed(client, scene, lambda: well(client))
     before = client.process.text().count('loading profile')
 
@@ -209,12 +224,12 @@ def test_a_pipeline_that_is_lost_is_loaded_anew(client, scene):
 
     assert feed(client, scene, died)
     forget(client)
-    assert feed(client, scene, lambda: fresh(client) and well(client), 90)
-    assert client.process.text().count('loading profile') > before
+    loaded = lambda: client.process.text().count('loading profile') > before  # noqa: E731
+    assert feed(client, scene, lambda: loaded() and fresh(client) and well(client), 90)
     client.control.write_text('')
 
 
-def test_a_network_that_hangs_is_an_error_until_it_returns(client, scene):
+def test_a_network_that_hangs_is_an_error_until_it_returns(quick, client, scene):
     assert feed(client, scene, lambda: well(client))
     client.control.write_text('hang')
     assert feed(client, scene, lambda: level(client) == ERROR and level(client, 'camera') == ERROR)
@@ -228,14 +243,14 @@ def test_a_network_that_hangs_is_an_error_until_it_returns(client, scene):
     assert feed(client, scene, lambda: fresh(client) and well(client))
 
 
-def test_a_network_that_never_returns_is_replaced(client, scene):
+def test_a_network_that_never_returns_is_replaced(quick, client, scene):
     client.control.write_text('hang')
     forget(client)
     assert feed(client, scene, lambda: fresh(client) and well(client), 120)
     client.control.write_text('')
 
 
-def test_two_nodes_of_one_name_are_told(client, scene):
+def test_two_nodes_of_one_name_are_told(quick, client, scene):
     twin = rclpy.create_node(client.node)
     assert client.spin(lambda: level(client) == WARN and '2 nodes' in message(client), 20)
     assert f'2 nodes are named /{client.node}' in client.process.text()
@@ -243,7 +258,7 @@ def test_two_nodes_of_one_name_are_told(client, scene):
     assert client.spin(lambda: '2 nodes' not in message(client), 20)
 
 
-def test_silence_names_the_topics_that_exist(client, scene):
+def test_silence_names_the_topics_that_exist(quick, client, scene):
     client.publish('/other/image_raw', image(scene.image[:32, :32].copy()))
     assert client.spin(lambda: f'no image on {TOPIC} for' in message(client, 'camera'), 20)
     assert client.spin(lambda: 'publisher(s) are there but send nothing' in client.process.text())
@@ -260,11 +275,12 @@ def test_silence_names_the_topics_that_exist(client, scene):
     assert feed(client, scene, lambda: well(client))
 
 
-def test_a_memory_that_was_never_taught_says_nothing(client, scene):
+def test_a_memory_that_was_never_taught_says_nothing(quick, client, scene):
     assert client.change('deactivate')
     assert client.change('cleanup')
-    missing = client.control.parent / 'normal.safetensors'
-    assert all(r.successful for r in client.set(profile=str(NOVELTY), memory_file=str(missing)))
+    missing = quick / 'normal.safetensors'
+    novelty = small_profile(quick, 'compact_novelty')
+    assert all(r.successful for r in client.set(profile=novelty, memory_file=str(missing)))
     assert client.change('configure')
     assert client.change('activate')
     forget(client)
@@ -292,25 +308,28 @@ def test_a_memory_that_was_never_taught_says_nothing(client, scene):
     assert feed(client, scene, lambda: fresh(client) and well(client))
 
 
-def test_a_damaged_memory_file_is_refused_by_name(client):
+def test_a_damaged_memory_file_is_refused_by_name(quick, client):
     assert client.change('deactivate')
     assert client.change('cleanup')
-    damaged = client.control.parent / 'damaged.safetensors'
+    damaged = quick / 'damaged.safetensors'
     damaged.write_bytes(b'no safetensors' * 9)
     assert client.set(memory_file=str(damaged))[0].successful
     assert not client.change('configure')
     assert client.spin(lambda: level(client) == ERROR, 10)
     assert 'damaged.safetensors' in message(client)
-    assert client.set(memory_file='', profile=str(PROFILE))[0].successful
+    small = small_profile(quick, 'compact')
+    assert client.set(memory_file='', profile=small)[0].successful
     assert client.change('configure')
     assert client.change('activate')
     assert client.spin(lambda: level(client) == OK, 10)
 
 
-def test_depth_that_does_not_come_is_a_warning_until_it_does(client, scene):
+def test_depth_that_does_not_come_is_a_warning_until_it_does(quick, client, scene):
     assert client.change('deactivate')
     assert client.change('cleanup')
-    values = {'depth': 'image', 'memory_file': '', 'profile': str(PROFILE)}
+    # large enough to find something
+    profile = small_profile(quick, 'compact', 240)
+    values = {'depth': 'image', 'memory_file': '', 'profile': profile}
     assert all(r.successful for r in client.set(**values))
     assert client.change('configure')
     assert client.change('activate')

@@ -22,6 +22,7 @@ from std_msgs.msg import String
 
 from ood_perception.bags import reading as bag
 from ood_perception.bags import writing
+from ood_perception.cli.main import main
 from ood_perception.frames.decode import decode, stored_values
 from ood_perception.ros.tools.playing import play
 from ood_perception.ros.tools.recording import record
@@ -272,22 +273,25 @@ def test_record_discovers_topics_and_their_qos(tmp_path, ros_node, spin_until):
     assert message.data == 'said before anybody listened'
 
 
-def test_commands_as_processes(tmp_path, ros_node):
-    """`ood drive`, then `ood record` beside `ood play`; Ctrl-C ends the recorder."""
+def test_commands_as_processes(tmp_path, ros_node, monkeypatch, capsys):
+    """`ood drive` here, then `ood record` beside `ood play`; Ctrl-C ends the recorder."""
     program = [sys.executable, '-m', 'ood_perception.cli.main']
     root = Path(__file__).resolve().parents[2]
 
-    def run(*args: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [*program, *args], cwd=root, capture_output=True, text=True, timeout=120, check=False
-        )
+    def run(*args: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, 'argv', ['ood', *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), ' '.join(capsys.readouterr().err.split())
 
-    made = run('drive', str(tmp_path / 'a'), '--seconds', '0.5', '--size', '96x64', '--seed', '2')
-    assert made.returncode == 0, made.stderr
-    assert '15 frames' in made.stderr
-    again = run('drive', str(tmp_path / 'a'), '--seconds', '0.5')
-    assert again.returncode == 1
-    assert 'exists already' in again.stderr
+    code, said = run(
+        'drive', str(tmp_path / 'a'), '--seconds', '0.5', '--size', '96x64', '--seed', '2'
+    )
+    assert code == 0, said
+    assert '15 frames' in said
+    code, said = run('drive', str(tmp_path / 'a'), '--seconds', '0.5')
+    assert code == 1
+    assert 'exists already' in said
 
     with open(tmp_path / 'log', 'w') as log:
         recorder = subprocess.Popen(

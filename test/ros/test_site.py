@@ -26,11 +26,17 @@ from ood_perception.site_folder import names
 from ood_simulation import ProvingGround
 
 
-def test_what_is_accepted_is_less_unknown(tmp_path):
+@pytest.fixture(scope='module')
+def grounds():
+    """A street with unknown objects, and the same without."""
+    return tuple(ProvingGround(1001, 320, 240, unknowns=n) for n in (None, 0))
+
+
+def test_what_is_accepted_is_less_unknown(tmp_path, grounds):
     small = dataclasses.replace(Profile.load('compact_site'), image=ImageConfig(192))
     pipeline = Pipeline.from_profile(small, 'cpu', 'eager')
-    street, empty = (ProvingGround(1007, 256, 192, unknowns=n) for n in (None, 0))
-    frame = street.frame(60)
+    street, empty = grounds
+    frame = street.frame(30)
     shown, thing = frame.image, frame.anomaly == 1
     result = Result(instances=np.where(thing, np.uint16(3), np.uint16(0)), ids=np.array([3]))
     stream = SimpleNamespace(name='', newest=None, intensity=None)
@@ -46,7 +52,7 @@ def test_what_is_accepted_is_less_unknown(tmp_path):
         'there is no memory of the site to take it in: teach it first',
     )
     pipeline.score.start()
-    for i in range(50, 70, 4):
+    for i in range(20, 40, 4):
         pipeline(empty.frame(i).image, wants={'score'})
     pipeline.score.stop()
 
@@ -73,7 +79,7 @@ def test_what_is_accepted_is_less_unknown(tmp_path):
     assert services.report(None) == (False, 'the parameter site_folder is empty')
 
 
-def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path):
+def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path, grounds):
     """Learn an empty street, see an object there, accept it: the node marks it less."""
     import rclpy
 
@@ -85,7 +91,7 @@ def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path):
         tmp_path, f'site_{os.getpid()}', profile=str(profile), site_folder=str(site)
     )
     client = Client(rclpy.create_node(f'teacher_{os.getpid()}'), process.name)
-    street, empty = (ProvingGround(1001, 320, 240, unknowns=n) for n in (None, 0))
+    street, empty = grounds
     frame = street.frame(30)
     thing = frame.anomaly == 1
     try:
@@ -100,7 +106,7 @@ def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path):
             return any(seen(message) for message in client.got['instances'])
 
         assert client.set_bool('learn_normal', True).success
-        for index in range(10, 50, 4):
+        for index in range(10, 50, 8):
             count = client.count('processed')
             shown = image(empty.frame(index).image)
             assert client.feed('image', shown, lambda n=count: client.count('processed') > n)

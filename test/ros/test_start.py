@@ -44,14 +44,17 @@ def ended(process: subprocess.Popen, folder: Path) -> tuple[int, list[str]]:
 @pytest.mark.parametrize(
     ('arguments', 'text'),
     [
-        (['-p', 'profile:=/none.yaml'], '/none.yaml'),
         (['-p', 'max_batch:=many'], "max_batch: expected an integer such as 4, got 'many'"),
         (['-r', '__ns:=/my cam'], 'my cam'),
         (['--params-file', '/none.yaml'], '/none.yaml'),
         (['-p', 'broken'], 'broken'),
-        (['-p', 'cameras:=[]'], 'an empty list, which has no type in ROS 2: leave it out'),
+        pytest.param(
+            ['-p', 'cameras:=[]'],
+            'an empty list, which has no type in ROS 2: leave it out',
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=['profile', 'type', 'namespace', 'file', 'syntax', 'empty list'],
+    ids=['type', 'namespace', 'file', 'syntax', 'empty list'],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_1(tmp_path, arguments, text):
     code, lines = ended(start(tmp_path, '-r', f'__node:=m{os.getpid()}', *arguments), tmp_path)
@@ -86,8 +89,15 @@ def test_a_log_folder_that_cannot_be_written_names_the_variable(tmp_path):
     assert not any('Traceback' in line for line in lines), lines
 
 
-@pytest.mark.parametrize('library', ['_rclpy_pybind11', 'libtorch_cpu'])
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
+@pytest.mark.parametrize(
+    ('library', 'how'),
+    [
+        ('_rclpy_pybind11', signal.SIGINT),
+        ('libtorch_cpu', signal.SIGTERM),
+        pytest.param('_rclpy_pybind11', signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param('libtorch_cpu', signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_while_starting_ends_it_cleanly(tmp_path, library, how):
     process = start(tmp_path, '-r', f'__node:=s{os.getpid()}', '-p', f'profile:={tiny(tmp_path)}')
     end = time.monotonic() + 60 * PATIENCE
@@ -120,7 +130,11 @@ SEGMENTS = Path('/dev/shm')
     'fastrtps' not in rclpy.get_rmw_implementation_identifier() or not SEGMENTS.is_dir(),
     reason='needs Fast DDS and /dev/shm',
 )
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
+@pytest.mark.parametrize(
+    'how',
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=['SIGINT', 'SIGTERM'],
+)
 def test_a_node_that_ran_leaves_no_shared_memory(tmp_path, how):
     before = set(SEGMENTS.glob('fastdds_*'))
     process = start(tmp_path, '-r', f'__node:=m{os.getpid()}', '-p', f'profile:={tiny(tmp_path)}')
@@ -138,7 +152,8 @@ def test_a_node_that_ran_leaves_no_shared_memory(tmp_path, how):
     assert not [path for path in own if path.exists()]
 
 
-def test_parameters_that_no_one_reads_are_said_with_the_nearest_name(tmp_path):
+def test_a_missing_profile_and_parameters_that_no_one_reads_are_said(tmp_path):
+    """The latter with the nearest name."""
     file = tmp_path / 'other.yaml'
     file.write_text(yaml.safe_dump({'ood_node': {'ros__parameters': {'max_rate': 1.0}}}))
     process = start(
@@ -150,6 +165,8 @@ def test_parameters_that_no_one_reads_are_said_with_the_nearest_name(tmp_path):
     code, lines = ended(process, tmp_path)
     text = '\n'.join(lines)
     assert code == 1
+    assert any('/none.yaml' in line for line in lines), lines
+    assert 'Traceback' not in text
     assert 'detection_treshold is ignored' in text
     assert 'did you mean detection_threshold?' in text
     assert '-r image:=' in text

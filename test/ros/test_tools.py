@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rclpy
 from sensor_msgs.msg import Image
@@ -20,10 +21,10 @@ from std_msgs.msg import String
 
 from ood_perception.bags import reading as bag
 from ood_perception.bags import writing
-from ood_perception.cli.main import without_ros_arguments
+from ood_perception.cli.main import main, without_ros_arguments
+from ood_perception.frames.picture import encode
 from ood_perception.ros.tools import domain, live, recording
 from ood_perception.ros.tools.playing import play
-from ood_simulation import ProvingGround
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,8 +67,14 @@ def launched(name: str, **remaps: str) -> list[str]:
 
 
 def test_camera_and_play_are_nodes_of_a_launch_file(tmp_path, ros_node, spin_until):
-    ground = ProvingGround(seed=3, width=96, height=64, rate=20.0)
-    writing.write_drive(tmp_path / 'drive', ground.drive(0.2), focal=ground.focal)
+    shown = np.zeros((64, 96, 3), np.uint8)
+    with writing.open_writer(tmp_path / 'drive') as writer:
+        out = writing.MessageWriter(writer)
+        for i in range(4):
+            stamp = 10**9 + i * 50_000_000
+            out.put('/camera/image_raw', out.image(out.header(stamp), shown, 'rgb8'), stamp)
+    (tmp_path / 'shown').mkdir()
+    (tmp_path / 'shown' / 'a.png').write_bytes(encode(shown, '.png'))
     seen, names = [], set()
 
     def look() -> None:
@@ -75,7 +82,7 @@ def test_camera_and_play_are_nodes_of_a_launch_file(tmp_path, ros_node, spin_unt
 
     for topic in ('/robot/camera/image_raw', '/played'):
         ros_node.create_subscription(Image, topic, lambda m, t=topic: seen.append(t), 20)
-    source = ('proving-ground:1', '--size', '96x64', '--frames', '4', '--wait', '30')
+    source = (str(tmp_path / 'shown'), '--loop', '--frames', '4', '--wait', '30')
     camera = ood('camera', *source, '--transport', 'raw', *launched('eye'))
     player = ood(
         'play', str(tmp_path / 'drive'), '--wait-for', '/played', '-t', '/camera/image_raw',
@@ -105,12 +112,23 @@ def test_a_picture_that_the_node_refuses_is_waited_for_once(monkeypatch):
     assert waited == [False, True, False, False]
 
 
-def test_a_recording_or_replay_of_nothing_is_an_error(tmp_path):
-    recorder = ood('record', str(tmp_path / 'r'), '-t', '/nothing', '--seconds', '1')
-    writing.write_drive(tmp_path / 'drive', ProvingGround(1, 96, 64).drive(0.1))
-    late = ood('play', str(tmp_path / 'drive'), '--start-offset', '100')
-    assert 'not one message arrived on /nothing' in finish(recorder, 1)
-    assert 'no message to play after the first 100 s' in finish(late, 1)
+def test_a_recording_or_replay_of_nothing_is_an_error(tmp_path, monkeypatch, capsys):
+    def says(*arguments: str) -> str:
+        monkeypatch.setattr(sys, 'argv', ['ood', *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 1
+        said = ' '.join(capsys.readouterr().err.split())
+        assert 'Traceback' not in said
+        return said
+
+    with writing.open_writer(tmp_path / 'drive') as writer:
+        out = writing.MessageWriter(writer)
+        out.put('/cam', out.image(out.header(1), np.zeros((4, 4, 3), np.uint8), 'rgb8'), 1)
+    nothing = says('record', str(tmp_path / 'r'), '-t', '/nothing', '--seconds', '1')
+    assert 'not one message arrived on /nothing' in nothing
+    late = says('play', str(tmp_path / 'drive'), '--start-offset', '100')
+    assert 'no message to play after the first 100 s' in late
     with writing.open_writer(tmp_path / 'empty') as writer:
         store = bag.typestore()
         writer.add_connection('/said', 'std_msgs/msg/String', typestore=store)
