@@ -369,7 +369,7 @@ def card(
         weights.with_suffix('.md'),
         {
             'name': weights.stem,
-            'what': CARDS.get(weights.stem, 'A network of the masks stage.'),
+            'what': CARDS.get(weights.stem.removesuffix('_free'), 'A network of the masks stage.'),
             'command': command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             'numbers': numbers,
             'data': sources,
