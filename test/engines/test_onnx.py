@@ -93,8 +93,8 @@ def check(network: nn.Module, path: Path, *batches: tuple[Tensor, ...]) -> None:
             np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=1e-4 * float(b.abs().max()))
 
 
-SLOW = ('compact', 'sliding', 'uem_dd', 'uem_gg')
-"""One form of UEM is enough every time, and `compact` with few blocks."""
+SLOW = ('compact', 'internimage', 'sliding', 'uem_dd', 'uem_gd', 'uem_gg')
+"""`compact` with few blocks is enough every time."""
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,9 @@ def test_the_files_of_the_report_are_there() -> None:
     assert len(list(folder.glob('photographs/*.jpg'))) == 3
 
 
-@pytest.mark.parametrize('engine', ['eager', 'auto'])
+@pytest.mark.parametrize(
+    'engine', ['eager', pytest.param('auto', marks=pytest.mark.slow)]  # that measures all engines
+)
 def test_the_compact_pipeline_scores_a_frame(engine: str) -> None:
     from ood_perception import Pipeline
 

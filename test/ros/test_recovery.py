@@ -328,7 +328,7 @@ def test_depth_that_does_not_come_is_a_warning_until_it_does(quick, client, scen
     assert client.change('deactivate')
     assert client.change('cleanup')
     # large enough to find something
-    profile = small_profile(quick, 'compact', 240)
+    profile = small_profile(quick, 'compact', 288)
     values = {'depth': 'image', 'memory_file': '', 'profile': profile}
     assert all(r.successful for r in client.set(**values))
     assert client.change('configure')
