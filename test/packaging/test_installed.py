@@ -50,7 +50,8 @@ def test_the_files_of_the_report_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    'engine', ['eager', pytest.param('auto', marks=pytest.mark.slow)]  # that measures all engines
+    'engine',
+    ['eager', pytest.param('auto', marks=pytest.mark.slow)],  # that measures all engines
 )
 def test_the_compact_pipeline_scores_a_frame(engine: str) -> None:
     from ood_perception import Pipeline
