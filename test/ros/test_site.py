@@ -102,8 +102,11 @@ def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path, grounds):
             ids = np.unique(pixels(instances)[thing])
             return [int(n) for n in ids if n]
 
-        def found() -> bool:
-            return any(seen(message) for message in client.got['instances'])
+        def found() -> list:
+            # instances and heatmap of one frame: the heatmap of an earlier one may come late
+            heatmaps = {str(m.header.stamp): m for m in client.got['heatmap']}
+            outlines = [m for m in client.got['instances'] if seen(m)]
+            return [m for m in outlines if str(m.header.stamp) in heatmaps]
 
         assert client.set_bool('learn_normal', True).success
         for index in range(10, 50, 8):
@@ -112,18 +115,17 @@ def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path, grounds):
             assert client.feed('image', shown, lambda n=count: client.count('processed') > n)
         answer = client.set_bool('learn_normal', False)
         assert answer.success, answer.message
-        client.got['heatmap'].clear()
-        assert client.feed(
-            'image', image(frame.image), lambda: found() and bool(client.got['heatmap'])
-        )
-        first = next(m for m in client.got['instances'] if seen(m))
+        assert client.feed('image', image(frame.image), found)
+        first = found()[0]
         number = seen(first)[0]
         outlined = pixels(first) == number
+        stamp = first.header.stamp
+        at_first = next(m for m in client.got['heatmap'] if m.header.stamp == stamp)
 
-        def heat() -> float:
-            return float(pixels(client.got['heatmap'][-1])[outlined].mean())
+        def heat(heatmap=None) -> float:
+            return float(pixels(heatmap or client.got['heatmap'][-1])[outlined].mean())
 
-        before = heat()
+        before = heat(at_first)
         assert before > 40
         assert client.set(object_id='12345')[0].successful
         assert 'is not in sight' in client.trigger('accept').message
