@@ -25,7 +25,7 @@ from ood_perception.models.int8 import quantised
 from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.models.unet import SmallNetwork
 from ood_perception.profile import CalibrationConfig, Profile, ProfileError, StageConfig
-from ood_perception.scores.logits import log_likelihood_ratio
+from ood_perception.scores.logits import coarse_ratio
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +78,8 @@ class LogOdds(nn.Module):
 
     def forward(self, output: SegmentorOutput) -> Tensor:
         """Logits and UEM outputs -> float32 (B, 1, h, w) of the UEM's size, within -2..2."""
-        assert output.logits is not None
-        assert output.ood is not None
-        best = output.logits.float().amax(1, keepdim=True)
-        ratio = log_likelihood_ratio(best, output.ood, output.ood.shape[2:])
-        return ((self.slope * ratio + self.offset) / 4).clamp(-2, 2)[:, None]
+        odds = self.slope * coarse_ratio(output) + self.offset
+        return (odds / 4).clamp(-2, 2)[:, None]
 
 
 def detecting(segmentor: nn.Module, prompts: Any, profile: Profile) -> nn.Module:

@@ -56,6 +56,11 @@ class Backbone:
         return self._engine(normalise(image[None], self._spec, False)).features
 
 
+def picture_of(planes: Tensor) -> Tensor:
+    """Undo `detector_input`: float32 (4, H, W) -> the picture, uint8 (3, H, W) RGB."""
+    return ((planes[:3] + 2) * 64).round().to(torch.uint8)
+
+
 def odds_of(planes: Tensor) -> Tensor:
     """Log-odds of `detector_input` (B, 4, H, W) -> of the head (B, 1, H / 2, W / 2)."""
     return F.avg_pool2d(planes[:, 3:], STRIDES[0])
@@ -68,7 +73,7 @@ class Records(Dataset):
     Args:
         scenes: of one size, whose sides are multiples of 16.
         backbone: of the maps.
-        folder: to keep the records in, 1.6 MB a variant of a scene of 576x432.
+        folder: to keep the records in, 1.8 MB a variant of a scene of 576x432.
         seed: of all chance.
 
     """
@@ -82,7 +87,7 @@ class Records(Dataset):
         for index in range(VARIANTS * len(scenes)):
             rng = np.random.default_rng((seed, index))
             planes, *wanted = example(scenes[index % len(scenes)], rng, self.size)
-            maps = backbone(((planes[:3] + 2) * 64).round().to(torch.uint8))
+            maps = backbone(picture_of(planes))
             heat, sides, weight, asked = wanted
             together = torch.cat([heat[None], sides, weight[None], asked[None]])
             record = [odds_of(planes[None])[0], *(x[0] for x in maps), together]
@@ -107,13 +112,14 @@ class Records(Dataset):
         if rng.random() < 0.5:
             maps = [x.flip(2) for x in maps]
             maps[-1] = maps[-1][[0, 3, 2, 1, 4, 5, 6]]  # left and right change places
-        first = [
+        top, left = (
             COARSEST * int(rng.integers(max(0, side - part) // COARSEST + 1))
             for side, part in zip(self.size, PART, strict=True)
-        ]
+        )
+        bottom, right = top + PART[0], left + PART[1]
         odds, *features, wanted = (
-            x[:, a // stride : (a + PART[0]) // stride, b // stride : (b + PART[1]) // stride]
-            for x, stride, (a, b) in zip(maps, STRIDES, [first] * len(maps), strict=True)
+            x[:, top // stride : bottom // stride, left // stride : right // stride]
+            for x, stride in zip(maps, STRIDES, strict=True)
         )
         odds = odds + float(rng.normal(0, 0.05))
         together = [wanted[0], wanted[1:5], wanted[5], wanted[6]]
@@ -129,8 +135,7 @@ class OnPlanes(nn.Module):
 
     def forward(self, planes: Tensor) -> Tensor:
         """(1, 4, H, W) -> (1, 5, H / 4, W / 4)."""
-        image = ((planes[0, :3] + 2) * 64).round().to(torch.uint8)
-        found: Tensor = self.network(odds_of(planes), *self._backbone(image))
+        found: Tensor = self.network(odds_of(planes), *self._backbone(picture_of(planes[0])))
         return found
 
 
@@ -149,12 +154,12 @@ def train_detection_head(
 
     Args:
         scenes: of one size, whose sides are multiples of 16.
-        output: file to be written.
-        steps: see `small_networks.train_small`.
-        batch: parts of scenes in a step.
-        learning_rate: peak of the one-cycle schedule (AdamW).
-        seed: of all chance.
-        start: weights to start from, none = random.
+        output: and all up to `start` as of `prompts.train_prompts`; a batch is of parts of scenes.
+        steps: see there.
+        batch: see there.
+        learning_rate: see there.
+        seed: see there.
+        start: see there.
         profile: whose segmentor has the backbone.
 
     Returns:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,9 +25,7 @@ class DetectionHeadPrompts(DetectorPrompts):
     Args:
         weights: of the head: '' for random ones, ``package:FILE``, or a path of a safetensors
             file.
-        slots: see `DetectorPrompts`.
-        threshold: see there.
-        seed: see there.
+        options: of `DetectorPrompts`.
 
     Attributes:
         head: to be made a part of the segmentor, see `building.detecting`.
@@ -36,14 +36,8 @@ class DetectionHeadPrompts(DetectorPrompts):
 
     """
 
-    def __init__(
-        self,
-        weights: str = WEIGHTS,
-        slots: int = 16,
-        threshold: float = 0.6,
-        seed: float = 0.3,
-    ) -> None:
-        super().__init__(slots, threshold, seed)
+    def __init__(self, weights: str = WEIGHTS, **options: Any) -> None:
+        super().__init__(**options)
         self.head = DetectionHead()
         if weights:
             load_exactly(self.head, weights)

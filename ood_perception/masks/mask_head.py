@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ood_perception.masks.layers import log_odds
-from ood_perception.models.unet import UNetwork, conv_bn_relu
+from ood_perception.models.unet import SmallNetwork, UNetwork, conv_bn_relu
 
 SIZE = 96
 """Side in pixels of the square crop that the shipped weights were trained on."""
@@ -28,7 +28,7 @@ CHANNELS = 5
 """Red, green, blue, log-odds, inside of the box."""
 
 
-class MaskHead(UNetwork):
+class MaskHead(UNetwork, SmallNetwork):
     """
     The network: (N, 5, s, s) -> (N, s, s) logits, > 0 = object; s a multiple of 16.
 

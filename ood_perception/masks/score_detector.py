@@ -12,6 +12,8 @@ arXiv 1904.07850, and FCOS, arXiv 1904.01355).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
 from ood_perception.masks.layers import fuse_conv_bn, log_odds
 from ood_perception.models.detection_head import RARE, STRIDE, centres_and_sides
-from ood_perception.models.unet import UNetwork, conv_bn_relu
+from ood_perception.models.unet import SmallNetwork, UNetwork, conv_bn_relu
 
 SHORT_SIDE = 540
 """Shorter side in pixels above which a frame is reduced, so the work does not grow with it."""
@@ -31,7 +33,7 @@ IOU, CONTAINMENT = 0.5, 0.8
 WEIGHTS = 'package:light_prompts.safetensors'
 
 
-class ScoreDetector(UNetwork):
+class ScoreDetector(UNetwork, SmallNetwork):
     """
     The network: (B, 4, h, w) of `detector_input` -> (B, 5, h / 4, w / 4).
 
@@ -173,7 +175,7 @@ class DetectorPrompts(nn.Module):
 
     """
 
-    def __init__(self, slots: int, threshold: float, seed: float) -> None:
+    def __init__(self, slots: int = 16, threshold: float = 0.6, seed: float = 0.3) -> None:
         super().__init__()
         if slots < 1:
             raise ValueError(f'slots: expected at least 1, got {slots}')
@@ -207,9 +209,7 @@ class ScoreDetectorPrompts(DetectorPrompts):
 
     Args:
         weights: '' for a random network, ``package:FILE``, or a path of a safetensors file.
-        slots: see `DetectorPrompts`.
-        threshold: see there.
-        seed: see there.
+        options: of `DetectorPrompts`.
 
     Raises:
         OSError: there is no such weight file.
@@ -217,14 +217,8 @@ class ScoreDetectorPrompts(DetectorPrompts):
 
     """
 
-    def __init__(
-        self,
-        weights: str = WEIGHTS,
-        slots: int = 16,
-        threshold: float = 0.6,
-        seed: float = 0.3,
-    ) -> None:
-        super().__init__(slots, threshold, seed)
+    def __init__(self, weights: str = WEIGHTS, **options: Any) -> None:
+        super().__init__(**options)
         network = ScoreDetector()
         if weights:
             load_exactly(network, weights)

@@ -29,7 +29,7 @@ class SmallNetwork(nn.Module):
     ranges: Ranges = MappingProxyType({})
 
 
-class UNetwork(SmallNetwork):
+class UNetwork(nn.Module):
     """
     Down to coarse maps and up again, with a way across at each size (U-Net, arXiv 1505.04597).
 
@@ -55,13 +55,10 @@ class UNetwork(SmallNetwork):
 
         `beside` are maps (B, widths[i], h_i, w_i) that are added on the way down, none or all.
         """
-        levels = [self.stem(x)]
-        for i, stage in enumerate(self.down):
-            if beside:
-                levels[i] = levels[i] + beside[i]
-            levels.append(stage(levels[i]))
-        if beside:
-            levels[-1] = levels[-1] + beside[-1]
+        levels: list[Tensor] = []
+        for i, stage in enumerate((self.stem, *self.down)):
+            level = stage(levels[-1] if levels else x)
+            levels.append(level + beside[i] if beside else level)
         top: Tensor = self.up[-1](self.lateral[-1](levels[-1]))
         for i in range(len(levels) - 2, -1, -1):
             coarse = F.interpolate(top, levels[i].shape[2:], mode='nearest')

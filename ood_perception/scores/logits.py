@@ -80,12 +80,24 @@ def log_likelihood_ratio(logits: Tensor | None, ood: Tensor, size: Sequence[int]
     return ratio if logits is None else ratio - upsample(logits, size).amax(1)
 
 
+def coarse_ratio(output: SegmentorOutput) -> Tensor:
+    """
+    Log-likelihood ratio (B, h', w') at the size of the UEM's outputs, in nats.
+
+    The maximum over the classes is taken before the logits are upsampled, which is several times
+    faster on a CPU and differs at class borders only. ValueError without logits or UEM outputs.
+    """
+    logits = need(output.logits, 'llr', 'class logits')
+    ood = need(output.ood, 'llr', 'UEM outputs')
+    return log_likelihood_ratio(full(logits).amax(1, keepdim=True), ood, ood.shape[2:])
+
+
 class LikelihoodRatio(ScoreModule):
     """
     The log-likelihood ratio as a score, in nats.
 
     `exact` takes the maximum over classes after upsampling, as the paper does; otherwise before,
-    which is several times faster on a CPU and differs at class borders only.
+    see `coarse_ratio`.
     """
 
     def __init__(self, exact: bool = True) -> None:
@@ -94,12 +106,10 @@ class LikelihoodRatio(ScoreModule):
 
     def forward(self, output: SegmentorOutput, size: Size, streams: Sequence[str] = ()) -> Tensor:
         """Score a batch with `logits` and `ood`: float32 (B, H, W); see `ScoreModule`."""
+        if not self.exact:
+            return upsample(coarse_ratio(output)[:, None], size)[:, 0]
         logits = need(output.logits, 'llr', 'class logits')
-        ood = need(output.ood, 'llr', 'UEM outputs')
-        if self.exact:
-            return log_likelihood_ratio(logits, ood, size)
-        best = full(logits).amax(1, keepdim=True)
-        return upsample(log_likelihood_ratio(best, ood, ood.shape[2:])[:, None], size)[:, 0]
+        return log_likelihood_ratio(logits, need(output.ood, 'llr', 'UEM outputs'), size)
 
 
 class UemScore(ScoreModule):

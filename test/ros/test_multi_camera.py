@@ -101,8 +101,8 @@ def test_no_camera_is_starved(client):
         rig.step('front', 'left')
     client.spin(timeout=2.5)
     done = {c: client.count('processed', c) - before[c] for c in before}
-    # best effort over a machine at half speed loses messages; starvation would be a handful of 60
-    assert done['left'] >= 30, done
+    # best effort over a loaded machine may lose a message; starvation would be a handful
+    assert done['left'] >= 40, done
     assert done['front'] >= done['left'] * 0.8, done
 
 
