@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ood_perception.frames.resize import upsample
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import CalibrationConfig
 from ood_perception.scores import Calibration, ScoreModule, create_score
-from ood_perception.scores.base import need, upsample
+from ood_perception.scores.logits import need
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
 EPSILON = 1e-4

@@ -5,22 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ood_perception.engines.base import EngineEvent, first_line, release_memory
+from ood_perception.engines.base import EngineEvent
+from ood_perception.engines.faults import Note, attempt
 from ood_perception.engines.small import SmallEngine
 from ood_perception.frames.timing import StageTimer
 from ood_perception.masks.base import MaskModel, PromptModel
 from ood_perception.masks.boxes import Boxes, waits
 from ood_perception.masks.fusion import Instances, fuse
-
-T = TypeVar('T')
-
-Note = Callable[[str], None]
 
 
 class Outliner:
@@ -70,24 +66,33 @@ class Outliner:
         with timer.stage('prompts'):
             seen = [images, score, probability]
             seen += [detections] if detections is not None else []
-            boxes = attempt('prompts', self._note, self.prompts, *seen)
+            boxes = attempt('prompts', self._note, lambda: self.prompts(*seen))
             if isinstance(boxes, Exception):
                 return [boxes] * len(images)
-            if not waits(boxes.valid):
+            if not waits(boxes.valid.device):
                 count = int(boxes.valid.sum(1).amax())  # empty slots are the last ones
                 boxes = Boxes(*(part[:, :count] for part in boxes))
         found: list[Instances | Exception] = []
         with timer.stage('masks'):
             logits = self._outline(images, probability, boxes.boxes)
             for i, mask in enumerate(logits):
-                if isinstance(mask, Exception):
-                    found.append(mask)
-                    continue
                 classes = None if semantic is None else semantic[i]
-                prompt = (mask, boxes.confidences[i], boxes.valid[i])
-                parts = (*prompt, score[i], classes, self._ground)
-                found.append(attempt('masks', self._note, fuse, *parts))
+                found.append(self._instances(mask, boxes, i, score[i], classes))
         return found
+
+    def _instances(
+        self,
+        masks: Tensor | Exception,
+        boxes: Boxes,
+        i: int,
+        score: Tensor,
+        classes: Tensor | None,
+    ) -> Instances | Exception:
+        """Instances of frame `i`, or why it has none."""
+        if isinstance(masks, Exception):
+            return masks
+        parts = masks, boxes.confidences[i], boxes.valid[i], score, classes, self._ground
+        return attempt('masks', self._note, lambda: fuse(*parts))
 
     def _outline(
         self, images: Tensor, probability: Tensor, boxes: Tensor
@@ -95,14 +100,14 @@ class Outliner:
         """Outline the boxes (B, K, 4) of all frames together; if that fails, of each by itself."""
         if not boxes.shape[1]:
             return probability.new_empty(len(images), 0, *probability.shape[1:]).unbind()
-        logits = attempt('masks', self._note, self.mask_model, images, probability, boxes)
+        parts = images, probability, boxes
+        logits = attempt('masks', self._note, lambda: self.mask_model(*parts))
         if not isinstance(logits, Exception):
             return logits.unbind()
         if len(images) == 1:
             return [logits]
-        parts = zip(images.split(1), probability.split(1), boxes.split(1), strict=True)
-        alone = [attempt('masks', self._note, self.mask_model, *part) for part in parts]
-        return [one if isinstance(one, Exception) else one[0] for one in alone]
+        frames = zip(*(part.split(1) for part in parts), strict=True)
+        return [one for frame in frames for one in self._outline(*frame)]
 
     def warm_up(self, height: int, width: int, device: torch.device) -> None:
         """Run the mask model, which a frame without objects does not, on a box in the middle."""
@@ -120,16 +125,3 @@ class Outliner:
             for part in stage.modules()
         ]
         return [part.fault for part in parts if isinstance(part, SmallEngine) and part.fault]
-
-
-def attempt(what: str, note: Note, stage: Callable[..., T], *arguments: Any) -> T | Exception:
-    """Run a stage that changes nothing; once more when it fails; then return its error."""
-    try:
-        return stage(*arguments)
-    except Exception as error:
-        note(f'{what} failed ({first_line(error)}); trying again')
-        release_memory()
-    try:
-        return stage(*arguments)
-    except Exception as error:
-        return error

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.assembly import assemble, semantic_map, settle, to_host
+from ood_perception.assembly import Maps, finish, semantic_map
 from ood_perception.building import (
     choose_device,
     compile_parts,
@@ -40,9 +40,9 @@ from ood_perception.frames.transfer import Uploader, as_frame, network_size, nor
 from ood_perception.host_memory import return_freed_memory
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.fusion import Instances
-from ood_perception.masks.tracking import Glance, glance
+from ood_perception.masks.tracking import Glance
 from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate
-from ood_perception.outlining import Outliner, attempt
+from ood_perception.outlining import Outliner
 from ood_perception.profile import Profile, ProfileError
 from ood_perception.result import FramesFailed, Result
 from ood_perception.scores import ScoreModule, create_score, learns
@@ -325,35 +325,21 @@ class Pipeline:
         if self.outliner is not None and 'instances' in wants:
             maps = score, probability, semantic, output.detections
             found = self.outliner(images, *maps, timer)
-        outcomes: list[Result | Exception] = []
         with timer.stage('download'):
-            for i, (frame, instances) in enumerate(zip(frames, found, strict=True)):
-                if isinstance(instances, Exception):
-                    outcomes.append(instances)
-                    continue
-                full = (int(frame.shape[0]), int(frame.shape[1]))
-                classes = None if semantic is None else semantic[i]
-                parts = (score[i], probability[i], instances, classes, full, wants, as_tensors)
-                outcomes.append(attempt('assembly', self._note, assemble, *parts))
-            results = [outcome for outcome in outcomes if isinstance(outcome, Result)]
-            lasting = self.profile.tracking.enabled
-            seen = {
-                i: glance(instances, images[i] if lasting else None)
-                for i, instances in enumerate(found)
-                if isinstance(instances, Instances) and isinstance(outcomes[i], Result)
-            }
-            small = [tensor for part in seen.values() for tensor in part]
-            arrived = iter(to_host([] if as_tensors else results, small))
-        for i in seen:
-            now, outcome = Glance(*(next(arrived) for _ in Glance._fields)), outcomes[i]
-            assert isinstance(outcome, Result)
-            try:
-                settle(outcome, now, self._track(now, streams[i], stamps[i]))
-            except Exception as error:
-                outcomes[i] = error
+            outcomes = finish(
+                Maps(images, score, probability, semantic),
+                found,
+                [(int(frame.shape[0]), int(frame.shape[1])) for frame in frames],
+                wants,
+                as_tensors,
+                self._note,
+                lambda i, seen: self._track(seen, streams[i], stamps[i]),
+                cuts=self.profile.tracking.enabled,
+            )
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
-        for result in results:
-            result.timings = timings
+        for outcome in outcomes:
+            if isinstance(outcome, Result):
+                outcome.timings = timings
         return outcomes
 
     def _score(

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ood_evaluation.pixel_metrics import PixelMetrics
+from ood_perception.frames.resize import full
 from ood_perception.labels import Truth, truth_of
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import full
 from ood_perception.scores.logits import LikelihoodRatio
 from ood_training.checkpointing import TrainingError
 from ood_training.data import evenly

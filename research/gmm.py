@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.frames.resize import full
 from ood_perception.labels import Label
-from ood_perception.scores.base import full
 from research.losses import cross_entropy
 
 NO_COMPONENT = -1

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ood_perception.frames.resize import full
 from ood_perception.labels import Label
-from ood_perception.scores.base import full
 
 
 def cross_entropy(

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ood_perception.masks.boxes import overlaps
-from ood_perception.masks.mask_head import CHANNELS, MARGIN, SIZE, MaskHead, cut, windows
+from ood_perception.masks.crops import MARGIN, SIZE, cut, windows
+from ood_perception.masks.mask_head import CHANNELS, MaskHead
 from ood_training.checkpointing import TrainingError
 from research.prompts import Scenes, draw
 from research.score_scenes import Scene

@@ -13,8 +13,8 @@ import torch
 import typer
 from torch import Tensor
 
+from ood_perception.frames.resize import upsample
 from ood_perception.labels import Truth
-from ood_perception.scores.base import upsample
 from ood_training.parts import Parts
 from ood_training.uem import UemTask, Validate
 from research.coco import open_objects

@@ -23,13 +23,13 @@ from torch.utils.data import Dataset
 from torchvision.ops import generalized_box_iou_loss
 
 from ood_perception.masks.boxes import overlaps
-from ood_perception.masks.layers import log_odds
+from ood_perception.masks.crops import log_odds
+from ood_perception.masks.detection_prompts import propose
 from ood_perception.masks.score_detector import (
     SHORT_SIDE,
     STRIDE,
     ScoreDetector,
     detector_input,
-    propose,
     reduction,
 )
 from ood_perception.scores.calibration import Calibration

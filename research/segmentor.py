@@ -13,9 +13,9 @@ import typer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ood_perception.frames.resize import full, upsample
 from ood_perception.labels import Label
 from ood_perception.models.compact import channels_last
-from ood_perception.scores.base import full, upsample
 from ood_training.checkpointing import TrainingError
 from ood_training.data import Array, evenly
 from ood_training.parts import SPLITS, Maps, Parts

@@ -23,7 +23,6 @@ from ood_perception.engines.base import (
     is_out_of_memory,
     is_ready,
     release_memory,
-    shape_of,
 )
 from ood_perception.engines.choices import Choices
 from ood_perception.engines.faults import Faults
@@ -119,10 +118,10 @@ class AdaptiveEngine:
         batch, and whatever the engine raised when all of them failed on these images.
         """
         if self._current is None:
-            self.prepare([shape_of(images)], wait=not self.live)
+            self.prepare([tuple(images.shape)], wait=not self.live)
         engine = self._current
         assert engine is not None
-        self._climb_later(shape_of(images))
+        self._climb_later(tuple(images.shape))
         with self._alone:
             try:
                 return self._run(engine, images)
@@ -175,7 +174,7 @@ class AdaptiveEngine:
     # ---- running ---------------------------------------------------------------------------
 
     def _run(self, engine: Engine, images: Tensor) -> SegmentorOutput:
-        shape = shape_of(images)
+        shape = tuple(images.shape)
         if is_ready(engine, shape):
             return engine(images)
         if not self.live:
@@ -202,7 +201,7 @@ class AdaptiveEngine:
         for name in self._order[self._order.index(engine.name) + 1 :]:
             try:
                 simpler = self._build(name)
-                if self.live and not is_ready(simpler, shape_of(images)):
+                if self.live and not is_ready(simpler, tuple(images.shape)):
                     continue  # it would keep the camera waiting; the background prepares it
                 output = self._run(simpler, images)
             except Exception as failure:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ood_perception.models.output import SegmentorOutput
 
-Shape = tuple[int, int, int, int]  # (B, 3, h, w) of a batch of images; B = 0: of any length
+Shape = tuple[int, ...]  # (B, 3, h, w) of a batch of images; B = 0: of any length
 
 
 class Engine(Protocol):
@@ -61,11 +61,6 @@ class EngineEvent:
     def __str__(self) -> str:
         """One line for a log."""
         return f'{self.reason}; {self.remedy}' if self.remedy else self.reason
-
-
-def shape_of(images: Tensor) -> Shape:
-    """Shape of a batch of images."""
-    return tuple(images.shape)  # type: ignore[return-value]
 
 
 def is_ready(engine: Engine, shape: Shape) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ood_perception.engines.base import Shape, shape_of
+from ood_perception.engines.base import Shape
 from ood_perception.engines.export import TupleOutput
 from ood_perception.models.output import SegmentorOutput
 
@@ -79,7 +79,7 @@ class CompiledEngine:
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
-        shape = shape_of(images)
+        shape = tuple(images.shape)
         if shape not in self._shapes:
             self.prepare(shape)
         if self._device.type != 'cuda':

@@ -8,8 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from ood_perception.engines.base import EngineEvent
+from ood_perception.engines.base import EngineEvent, first_line, release_memory
+
+T = TypeVar('T')
+
+Note = Callable[[str], None]  # is told one line when something failed
 
 FIRST_RETRY = 1.0  # seconds until what failed is tried again; doubled at each further failure
 LONGEST_RETRY = 300.0  # seconds between two trials at most
@@ -77,3 +82,16 @@ class Faults:
     def _tell(self, event: EngineEvent) -> None:
         self.events = [*self.events[1 - MAX_EVENTS :], event]
         self._say(str(event))
+
+
+def attempt(what: str, note: Note, stage: Callable[[], T]) -> T | Exception:
+    """Run a stage that changes nothing; once more when it fails; then return its error."""
+    try:
+        return stage()
+    except Exception as error:
+        note(f'{what} failed ({first_line(error)}); trying again')
+        release_memory()
+    try:
+        return stage()
+    except Exception as error:
+        return error

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ood_perception.engines.base import Engine, Shape, is_ready, shape_of
+from ood_perception.engines.base import Engine, Shape, is_ready
 from ood_perception.frames.transfer import normalise
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
@@ -81,8 +81,8 @@ def measure_engines(
     for name in names:
         try:
             engine = build(name)
-            if not is_ready(engine, shape_of(images)):
-                engine.prepare(shape_of(images))
+            if not is_ready(engine, tuple(images.shape)):
+                engine.prepare(tuple(images.shape))
             if engine is not reference:
                 check_agreement(engine, reference, images)
             with alone:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.engines.base import Shape, shape_of
+from ood_perception.engines.base import Shape
 from ood_perception.engines.export import TupleOutput, export_onnx, takes_any_batch, twin
 from ood_perception.models.output import SegmentorOutput
 
@@ -44,7 +44,7 @@ class OnnxRuntimeEngine:
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
-        shape = shape_of(images)
+        shape = tuple(images.shape)
         self.prepare(shape)
         session = self._sessions[self._key(shape)]
         arrays = session.run(None, {'images': images.contiguous().numpy()})

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.engines.base import Shape, shape_of
+from ood_perception.engines.base import Shape
 from ood_perception.engines.choices import cache_folder, keep, network_key, versions
 from ood_perception.engines.crowding import CrowdedRequest
 from ood_perception.engines.export import TupleOutput
@@ -78,7 +78,7 @@ class OpenVINOEngine:
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
-        shape = shape_of(images)
+        shape = tuple(images.shape)
         self.prepare(shape)
         key = (0, *shape[1:])
         self._requests.move_to_end(key)

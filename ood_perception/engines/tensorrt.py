@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ood_perception.engines.base import Shape, shape_of
+from ood_perception.engines.base import Shape
 from ood_perception.engines.choices import cache_folder, network_key
 from ood_perception.engines.export import TupleOutput, in_this_thread, twin
 from ood_perception.models.output import SegmentorOutput
@@ -57,7 +57,7 @@ class TensorRTEngine:
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
-        shape = shape_of(images)
+        shape = tuple(images.shape)
         self.prepare(shape)
         images = images.to(self._precision, memory_format=torch.contiguous_format)
         outputs = self._engines[shape](images)

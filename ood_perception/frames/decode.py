@@ -110,7 +110,8 @@ def _decode_raw(message: Any, max_pixels: int, warn: Warn, intensity: Intensity 
     kind, channels, conversion = _INTERLEAVED[name]
     stored = _stored(message, name)
     if kind == 'u1':
-        if (image := bridge.to_rgb(message)) is not None:
+        image = bridge.to_rgb(message) if name in bridge.ENCODINGS else None
+        if image is not None:
             return image
         image = stored
     else:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +21,16 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
     return F.interpolate(maps, tuple(size), mode='bilinear', align_corners=False)
+
+
+def full(x: Tensor) -> Tensor:
+    """Return `x` in float32, or as it is where it has more precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize maps (B, C, h, w) as :func:`resize`, in float32 at least."""
+    return resize(full(maps), size)
 
 
 def resize_like(maps: Tensor, like: Tensor) -> Tensor:

@@ -32,9 +32,9 @@ def empty_boxes(batch: int, slots: int, device: torch.device | str = 'cpu') -> B
     )
 
 
-def waits(tensor: Tensor) -> bool:
-    """Whether the host would wait for a value of the tensor: shapes must not depend on it then."""
-    return ALWAYS_WAITS or tensor.device.type != 'cpu'
+def waits(device: torch.device) -> bool:
+    """Whether the host would wait for a value on the device: shapes must not depend on it then."""
+    return ALWAYS_WAITS or device.type != 'cpu'
 
 
 def clean_boxes(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -78,9 +78,9 @@ def best_of_rivals(rivals: Tensor, able: Tensor) -> Tensor:
     better = rivals.tril(-1)
     keep = able
     # After n steps all is right up to chains of n rivals, each of which saves the next but one.
-    for _ in range(min(rivals.shape[-1], STEPS) if waits(able) else rivals.shape[-1]):
+    for _ in range(min(rivals.shape[-1], STEPS) if waits(able.device) else rivals.shape[-1]):
         before, keep = keep, able & ~(better & keep[..., None, :]).any(-1)
-        if not waits(able) and torch.equal(before, keep):
+        if not waits(able.device) and torch.equal(before, keep):
             break
     return keep
 
@@ -104,7 +104,7 @@ def suppress(
     merit = confidences if merit is None else torch.where(confidences > 0, merit, 0.0)
     # Candidates beyond the limit would hardly be kept.
     limit = min(merit.shape[1], max(64, 4 * slots))
-    if not waits(merit):
+    if not waits(merit.device):
         limit = min(limit, int((merit > 0).sum(1).amax()) if merit.numel() else 0)
     merit, order = merit.sort(dim=1, descending=True, stable=True)
     merit, order = merit[:, :limit], order[:, :limit]

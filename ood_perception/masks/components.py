@@ -69,7 +69,7 @@ class ComponentPrompts(nn.Module):
         if not probability.numel():
             return empty_boxes(batch, self.slots, probability.device)
         probability = probability.float()
-        peak = math.nan if waits(probability) else float(probability.max())
+        peak = math.nan if waits(probability.device) else float(probability.max())
         if peak < self.seed:
             return empty_boxes(batch, self.slots)
         if math.isnan(peak):
@@ -120,7 +120,7 @@ def find_regions(probability: Tensor, levels: Sequence[float], slots: int) -> Re
 
     Of each level those `slots` are kept that have the largest peak, then the largest area.
     """
-    if waits(probability):
+    if waits(probability.device):
         return _regions_device(probability, levels, slots)
     image = probability.detach().numpy()
     out = np.zeros((len(levels), slots, 6), np.float32)
@@ -164,7 +164,7 @@ def label_components(mask: Tensor) -> Tensor:
             parents = parents.gather(1, parents)
         before = labels
         labels = torch.where(mask, parents.gather(1, roots).view(count, h, w), -1)
-        if not waits(mask) and torch.equal(before, labels):
+        if not waits(mask.device) and torch.equal(before, labels):
             break
     return labels
 

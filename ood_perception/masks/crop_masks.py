@@ -18,9 +18,10 @@ from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.frames.resize import resize
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks.boxes import clean_boxes, waits
-from ood_perception.masks.layers import fuse_conv_bn, log_odds
-from ood_perception.masks.mask_head import MARGIN, SIZE, MaskHead, Resampling, cut, windows
+from ood_perception.masks.crops import MARGIN, SIZE, Resampling, cut, log_odds, windows
+from ood_perception.masks.mask_head import MaskHead
 from ood_perception.models.int8 import shipped_ranges
+from ood_perception.models.unet import fuse_conv_bn
 
 OUTSIDE = -20.0
 """Logit of the pixels that a box's crop does not reach."""
@@ -58,7 +59,7 @@ class CompactMaskModel(nn.Module):
         """Outline the object in each box; see `base.MaskModel`."""
         height, width = probability.shape[1:]
         clipped, valid = clean_boxes(boxes, height, width)
-        if waits(boxes):
+        if waits(boxes.device):
             return self._everything(images, probability, clipped, valid)
         out = torch.full((*boxes.shape[:2], height, width), OUTSIDE)
         rows = [(int(b), int(k)) for b, k in valid.nonzero()]
@@ -100,7 +101,7 @@ class CompactMaskModel(nn.Module):
         return torch.where(reached, down.grow @ small @ across.grow.mT, OUTSIDE)
 
     def _outline(self, pictures: Tensor) -> Tensor:
-        """Outline the object in each crop (N, 5, size, size) of `mask_head.cut`: logits."""
+        """Outline the object in each crop (N, 5, size, size) of `crops.cut`: logits."""
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         rounded = self._bfloat16 and pictures.device.type == 'cpu'
         with torch.autocast('cpu', torch.bfloat16, enabled=rounded):

@@ -77,7 +77,7 @@ def fuse(
     out = no_instances(height, width, score_map.device)
     if masks.numel():
         kept = _without_duplicates(masks, min_area, duplicate)
-        if waits(masks):
+        if waits(masks.device):
             masks = masks & kept[:, None, None]
         else:
             masks, confidences = masks[kept], confidences[kept]
@@ -106,7 +106,7 @@ def fuse(
 def _window(masks: Tensor) -> tuple[slice, slice]:
     """Rows and columns that hold all masks (K, H, W); the whole frame where asking would wait."""
     height, width = masks.shape[1:]
-    if waits(masks):
+    if waits(masks.device):
         return slice(0, height), slice(0, width)
     covered = masks.numpy().any(0)
     window = []
@@ -140,7 +140,7 @@ def no_instances(height: int, width: int, device: torch.device | str = 'cpu') ->
 def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> Tensor:
     """Bool (K,): masks (best first) that are large enough and no duplicate of a better one."""
     # Every second pixel is enough to tell how much two masks share; tiny masks need them all.
-    step = 2 if masks[0].numel() > 40_000 and not waits(masks) else 1
+    step = 2 if masks[0].numel() > 40_000 and not waits(masks.device) else 1
     flat = masks[:, ::step, ::step].reshape(len(masks), -1).float()
     common = flat @ flat.T
     areas = common.diagonal()
@@ -158,12 +158,12 @@ def _owners(masks: Tensor, confidences: Tensor, min_area: int) -> tuple[Tensor, 
     owner, count = _last(masks), len(confidences)
     areas = _summed(owner, torch.ones(owner.shape, device=owner.device), count)
     large = areas >= min_area
-    if not waits(owner) and bool(large.all()):
+    if not waits(owner.device) and bool(large.all()):
         return owner, confidences, areas
     # The pixels of a dropped mask belong to nobody.
     numbers = F.pad(large.cumsum(0).int() * large, (1, 0))
     order = (~large).int().argsort(stable=True)
-    rows = count if waits(owner) else int(large.sum())
+    rows = count if waits(owner.device) else int(large.sum())
     owner = numbers.gather(0, owner.flatten().long()).view(owner.shape)
     kept, sizes = ((part * large)[order][:rows] for part in (confidences, areas))
     return owner, kept, sizes
@@ -208,15 +208,28 @@ def _surroundings(
         ground |= semantic == index
     rows = ground.any(1)
     horizon = torch.where(rows.any(), rows.to(torch.uint8).argmax(), height)
-    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+    x1, y1, x2, y2 = boxes.unbind(1)
     reach = torch.maximum((0.15 * (x2 - x1)).int(), (0.1 * (y2 - y1)).int()).clamp(min=3)
-    y = torch.arange(height, device=labels.device)
-    x = torch.arange(width, device=labels.device)
-    down = ((y >= (y2 - 0.2 * (y2 - y1)).int()) & (y < y2 + reach)).float()
-    across = ((x >= x1 - reach) & (x < x2 + reach)).float()
-    # Sums over the strips are products of matrices: no loop, nothing asked of the device.
-    free = labels == 0
-    seen = ((down @ free.float()) * across).sum(1)
-    grounded = ((down @ (ground & free).float()) * across).sum(1)
-    elsewhere = torch.where(y2[:, 0] < horizon, IN_AIR, BESIDE)
+    top = (y2 - 0.2 * (y2 - y1)).int()
+    strips = torch.stack([top, y2 + reach, x1 - reach, x2 + reach], 1).float()  # y, then x
+    seen, grounded = _counted(strips, labels == 0, ground)
+    elsewhere = torch.where(y2 < horizon, IN_AIR, BESIDE)
     return torch.where(2 * grounded >= seen.clamp(min=1), ON_ROAD, elsewhere).to(torch.uint8)
+
+
+def _counted(strips: Tensor, free: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
+    """Free pixels, and those of them on ground, (N,) each, in strips (N, 4): y, end, x, end."""
+    if not waits(strips.device):
+        counts = []
+        for edges in strips.ceil().int().clamp(min=0).tolist():
+            window = slice(*edges[:2]), slice(*edges[2:])
+            counts.append([int(free[window].sum()), int((free[window] & ground[window]).sum())])
+        seen, grounded = torch.tensor(counts).unbind(1)
+        return seen, grounded
+    y, x = (torch.arange(length, device=free.device) for length in free.shape)
+    first_y, end_y, first_x, end_x = strips[:, :, None].unbind(1)
+    down = ((y >= first_y) & (y < end_y)).float()
+    across = ((x >= first_x) & (x < end_x)).float()
+    # Sums over the strips are products of matrices: no loop, nothing asked of the device.
+    seen, grounded = (((down @ x.float()) * across).sum(1) for x in (free, ground & free))
+    return seen, grounded

@@ -57,7 +57,7 @@ class RCNNPrompts(nn.Module):
         the map's least and largest finite values.
         """
         batch, height, width = score.shape
-        if waits(score):
+        if waits(score.device):
             boxes, confidences = detect_in_slots(self.detector, _finite(score))
             valid = confidences > 0
             return Boxes(torch.where(valid[..., None], boxes, 0.0), confidences, valid)

@@ -60,7 +60,7 @@ class SamMaskModel(nn.Module):
         out = torch.full((batch * slots, *size), EMPTY, device=boxes.device)
         boxes, valid = (part.flatten(0, 1) for part in clean_boxes(boxes, *size))
         rows, frames = torch.arange(batch * slots, device=boxes.device), None
-        if not waits(boxes):
+        if not waits(boxes.device):
             rows = rows[valid]
             frames = (rows // slots).unique()
             images = images[frames]

@@ -5,14 +5,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from ood_perception.models.int8 import Ranges
+
+Net = TypeVar('Net', bound=nn.Module)
 
 
 class SmallNetwork(nn.Module):
@@ -73,3 +79,15 @@ def conv_bn_relu(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> n
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+def fuse_conv_bn(network: Net) -> Net:
+    """Copy a network for inference: batch norms fused into convolutions, channels last."""
+    network = copy.deepcopy(network).eval()
+    for block in network.modules():
+        if isinstance(block, nn.Sequential) and isinstance(block[0], nn.Conv2d):
+            convolution, norm = block[0], block[1]
+            assert isinstance(norm, nn.BatchNorm2d)
+            block[0] = fuse_conv_bn_eval(convolution, norm)
+            block[1] = nn.Identity()
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ood_perception.alarm_budget import BLOCK, Peaks, Verdict, exceeds, load, threshold_for
-from ood_perception.result import Result
 from ood_perception.ros.settings import Settings
 
 HOUR = round(3600 / BLOCK)
@@ -29,12 +30,13 @@ class Alarms:
         self._known: list[float] = []
         self._why = 'normal operation was not measured'
 
-    def look(self, camera: str, seconds: float, result: Result) -> None:
-        """Take a frame's own result, on the host, with the objects of low confidence."""
-        if result.boxes is not None:
-            for peaks in (self._live, self.measuring):
-                if peaks is not None:
-                    peaks.look(camera, seconds, result.ids, result.confidences)
+    def look(
+        self, camera: str, seconds: float, ids: Iterable[Any], confidences: Iterable[Any]
+    ) -> None:
+        """Take the objects that were found in a frame itself, those of low confidence, too."""
+        for peaks in (self._live, self.measuring):
+            if peaks is not None:
+                peaks.look(camera, seconds, ids, confidences)
 
     def read(self, file: str, identity: str) -> None:
         """Read an earlier measurement; one that cannot be used becomes :attr:`problem`."""

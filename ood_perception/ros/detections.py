@@ -22,14 +22,18 @@ from ood_perception.frames.depth import POINT
 from ood_perception.result import Result
 
 
-def select(result: Result, threshold: float, min_area: int) -> Result:
-    """Leave out objects of lower confidence or fewer pixels, from rows and instances alike."""
-    if result.boxes is None or not len(result.boxes):
-        return result
-    keep = np.asarray(result.confidences) >= threshold
-    if result.areas is not None:
-        keep &= np.asarray(result.areas) >= min_area
-    return chosen(result, keep)
+def select(result: Result, threshold: float, min_area: int, ignored: Sequence[str] = ()) -> Result:
+    """
+    Leave out objects of lower confidence or fewer pixels, from rows and instances alike.
+
+    `ignored` are zones whose pixels and objects are left out, too, see `outside`.
+    """
+    if result.boxes is not None and len(result.boxes):
+        keep = np.asarray(result.confidences) >= threshold
+        if result.areas is not None:
+            keep &= np.asarray(result.areas) >= min_area
+        result = chosen(result, keep)
+    return outside(result, ignored) if ignored else result
 
 
 def outside(result: Result, ignored: Sequence[str]) -> Result:

@@ -137,7 +137,7 @@ class FrameProcessor:
                         self.publisher.publish(stream, pending, image, result, self.settings)
                 if batch.blind:
                     stream.order.begin()
-                else:
+                elif stream.detect_rate:
                     self.follower.found(stream, pending, result, batch.wants)
             except Exception as error:
                 if not rclpy.ok():  # a signal ended the context under our hands

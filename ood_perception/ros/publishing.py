@@ -27,7 +27,7 @@ from ood_perception.frames.stamps import KEPT, NOWHERE, Match
 from ood_perception.result import Result
 from ood_perception.ros.alarms import Alarms
 from ood_perception.ros.camera_stream import CameraStream, PendingFrame
-from ood_perception.ros.detections import outside, point_cloud, select
+from ood_perception.ros.detections import point_cloud, select
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.settings import Settings
 
@@ -97,9 +97,9 @@ class FramePublisher:
         measured, shown = _in_order(stream, frame, age)
         if measured:
             stream.newest = (message, result)
-        result = outside(select(result, 0.0, settings.min_area), settings.ignore_zones)
-        if measured:
-            self.alarms.look(stream.name, frame.received, result)
+        result = select(result, 0.0, settings.min_area, settings.ignore_zones)
+        if measured and result.ids is not None and result.confidences is not None:
+            self.alarms.look(stream.name, frame.received, result.ids, result.confidences)
         result = select(result, settings.detection_threshold, 0)
         info = stream.camera_info
         outputs = self._outputs[stream.name]

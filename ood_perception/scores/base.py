@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
-from ood_perception.frames.resize import resize
+from ood_perception.frames.resize import upsample as upsample  # what most scores end with
 
 Size = tuple[int, int]  # (H, W) in pixels
 
@@ -33,20 +30,3 @@ class ScoreModule(nn.Module):
 
     def reset(self, stream: str | None = None) -> None:
         """Forget one camera's past, or that of all."""
-
-
-def full(x: Tensor) -> Tensor:
-    """Return `x` in float32, or as it is where it has more precision."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize float (B, C, h, w) to (H, W), bilinear with align_corners=False, float32 at least."""
-    return resize(full(maps), size)
-
-
-def need(tensor: Tensor | None, score: str, what: str) -> Tensor:
-    """Return the tensor, or raise ValueError saying what the segmentor lacks."""
-    if tensor is None:
-        raise ValueError(f'score {score}: the segmentor gives no {what}; choose another score')
-    return tensor

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ood_perception.clustering import StreamingKMeans
-from ood_perception.frames.resize import resize
+from ood_perception.frames.resize import resize, upsample
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import ScoreModule, Size, need, upsample
+from ood_perception.scores.base import ScoreModule, Size
+from ood_perception.scores.logits import need
 from ood_perception.scores.tokens import as_tokens, feature_grid
 
 

@@ -17,8 +17,16 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from ood_perception.frames.resize import upsample
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import ScoreModule, Size, full, need, upsample
+from ood_perception.scores.base import ScoreModule, Size
+
+
+def need(tensor: Tensor | None, score: str, what: str) -> Tensor:
+    """Return the tensor, or raise ValueError saying what the segmentor lacks."""
+    if tensor is None:
+        raise ValueError(f'score {score}: the segmentor gives no {what}; choose another score')
+    return tensor
 
 
 def max_logit(logits: Tensor) -> Tensor:
@@ -89,7 +97,7 @@ def coarse_ratio(output: SegmentorOutput) -> Tensor:
     """
     logits = need(output.logits, 'llr', 'class logits')
     ood = need(output.ood, 'llr', 'UEM outputs')
-    return log_likelihood_ratio(full(logits).amax(1, keepdim=True), ood, ood.shape[2:])
+    return log_likelihood_ratio(logits.amax(1, keepdim=True), ood, ood.shape[2:])
 
 
 class LikelihoodRatio(ScoreModule):

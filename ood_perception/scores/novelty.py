@@ -17,8 +17,9 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from ood_perception.frames.resize import upsample
 from ood_perception.models.output import SegmentorOutput
-from ood_perception.scores.base import ScoreModule, Size, upsample
+from ood_perception.scores.base import ScoreModule, Size
 from ood_perception.scores.logits import LikelihoodRatio
 from ood_perception.scores.tokens import (
     TokenBank,

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from torch import nn
 from torch.distributions import Normal
 
-from ood_perception.scores.base import upsample
+from ood_perception.frames.resize import upsample
 from research.gmm import (
     GmmMemory,
     GmmSettings,

@@ -12,13 +12,8 @@ import torch
 from torchvision.ops import generalized_box_iou
 
 from ood_perception.masks.boxes import overlaps
-from ood_perception.masks.score_detector import (
-    STRIDE,
-    ScoreDetector,
-    decode,
-    detector_input,
-    propose,
-)
+from ood_perception.masks.detection_prompts import decode, propose
+from ood_perception.masks.score_detector import STRIDE, ScoreDetector, detector_input
 from research.mask_validation import match
 from research.prompts import (
     CANDIDATES,

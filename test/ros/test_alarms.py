@@ -8,16 +8,15 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
 from ood_perception.alarm_budget import Peaks
-from ood_perception.result import Result
 from ood_perception.ros.alarms import Alarms
 from ood_perception.ros.diagnostics import alarm_values
 from ood_perception.ros.settings import Settings
 
 
-def found(*rows: tuple[int, float]) -> Result:
-    """Objects by id and confidence."""
+def found(*rows: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and confidences of objects."""
     ids, confidences = np.array(rows).reshape(-1, 2).T
-    return Result(boxes=np.zeros((len(ids), 4)), ids=ids.astype(int), confidences=confidences)
+    return ids.astype(int), confidences
 
 
 def measured(alarms: Alarms, confidence: float, seconds: int = 3600, file: str = '') -> str:
@@ -25,7 +24,7 @@ def measured(alarms: Alarms, confidence: float, seconds: int = 3600, file: str =
     for i in range(2 * seconds + 1):
         # one object of four looks in every 100 s
         rows = [(i // 200 + 1, confidence)] if i % 200 < 4 else []
-        alarms.look('camera', i / 2, found(*rows))
+        alarms.look('camera', i / 2, *found(*rows))
     return alarms.stop(file, 'compact 0123')
 
 
@@ -60,7 +59,7 @@ def test_too_short_keeps_what_was_known():
     alarms, settings = Alarms(), Settings(alarms_per_hour=2.0)
     measured(alarms, 0.75)
     alarms.measuring = Peaks()
-    alarms.look('camera', 0.0, found())
+    alarms.look('camera', 0.0, *found())
     with pytest.raises(ValueError, match='less than 5 s'):
         alarms.stop('', '')
     assert alarms.measuring is None
@@ -77,7 +76,7 @@ def test_more_alarms_than_the_budget_are_told():
     assert alarms.rate(used) == (0, 0.0, False)
     for i in range(1200):
         rows = [(i // 100 + 1, 0.9)] if i % 100 < 4 else []
-        alarms.look('camera', i / 2, found(*rows))
+        alarms.look('camera', i / 2, *found(*rows))
     count, hours, broken = alarms.rate(used)
     assert (count, broken) == (12, True)
     assert hours == pytest.approx(1 / 6, abs=0.01)
