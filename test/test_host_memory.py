@@ -59,3 +59,29 @@ def test_the_default_profile_starts_without_what_takes_seconds_and_200_mb(tmp_pa
     run = [sys.executable, '-c', START]
     done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == ''
+
+
+CODE = """
+import re
+from pathlib import Path
+import cv2
+import numpy as np
+import torch
+from ood_perception.host_memory import return_freed_memory
+held = lambda: int(re.search(r'RssFile:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])
+def work():
+    return [*torch.linspace(0, 1, 9).softmax(0).tolist(), *cv2.resize(np.eye(9), (3, 3)).flat]
+expected, before = work(), held()
+return_freed_memory()
+after = held()
+assert work() == expected
+print(before, after, held())
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='asks the kernel of Linux')
+def test_code_that_a_start_ran_is_given_back_and_comes_back_when_it_is_called():
+    done = subprocess.run([sys.executable, '-c', CODE], capture_output=True, text=True, check=True)
+    before, after, used = (int(kilobytes) for kilobytes in done.stdout.split())
+    assert after < 0.8 * before
+    assert after <= used < before
