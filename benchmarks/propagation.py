@@ -1,0 +1,130 @@
+# SPDX-FileCopyrightText: 2026 The ood_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Masks at the camera's rate: what `detect_rate` gives, and how far moved masks are off computed ones.
+
+The node runs with a camera of 30 Hz and a listener on the same cores, with and without
+`detect_rate`. Then a pipeline looks at every frame of rendered drives, and what it found in every
+fifth is moved to the four between and compared with what it found there itself, object by object.
+
+    python benchmarks/propagation.py --output benchmarks/results/propagation.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from node_overhead import OUTPUTS, Camera, frames
+from table import append
+from tqdm import tqdm
+
+from ood_perception.host_cpu import instruction_sets
+from ood_perception.masks.propagation import Propagator
+from ood_perception.pipeline import Pipeline
+from ood_perception.ros.process import prepare
+from ood_simulation import ProvingGround
+
+
+def live(profile: str, size: tuple[int, int], detect_rate: float, seconds: float) -> list[float]:
+    """Outputs a second of the node with a camera of 30 Hz; latency p50 and p95 in ms."""
+    import rclpy
+
+    width, height = size
+    process = subprocess.Popen(
+        [
+            *(sys.executable, '-m', 'ood_perception.ros.main', '--ros-args'),
+            *('-r', '__node:=ood_propagation', '-r', 'image:=/camera/image_raw'),
+            *('-p', f'profile:={profile}', '-p', f'detect_rate:={detect_rate}'),
+            *('-p', f'warm_up_size:=[{width}, {height}]', '--log-level', 'warn'),
+        ]
+    )
+    node = rclpy.create_node('propagation_camera')
+    try:
+        # There and back again, so that nothing jumps.
+        images = frames(width, height, 60)
+        camera = Camera(node, 'ood_propagation', images + images[::-1], 30.0)
+        while not camera.seen[OUTPUTS[-1]]:
+            if process.poll() is not None:
+                raise SystemExit('the node ended')
+            camera.run(0.5)
+        camera.run(5.0)
+        camera.latencies.clear()
+        rate = camera.run(seconds)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        node.destroy_node()
+    return [rate, *np.percentile(camera.latencies, (50, 95)).tolist()]
+
+
+def overlaps(profile: str, size: tuple[int, int], drives: int, every: int) -> list[float]:
+    """IoU of each object that was moved to a frame, and found there, in rendered drives."""
+    pipeline, found = Pipeline.from_profile(profile), []
+    for seed in tqdm(range(700_700, 700_700 + drives), disable=not sys.stderr.isatty()):
+        drive = ProvingGround(seed=seed, width=size[0], height=size[1], rate=30.0, unknowns=2.5)
+        follow = Propagator()
+        for index in range(90):
+            image, stamp = drive.frame(index).image, (index + 1) * 33_333_333
+            (result,) = pipeline(image, [str(seed)], stamps=[stamp])
+            follow.saw(stamp, image)
+            if index % every == 0:
+                follow.found(stamp, result)
+            elif (moved := follow.at(stamp)) is not None:
+                for name in set(moved.ids.tolist()) & set(result.ids.tolist()):
+                    a, b = moved.instances == name, result.instances == name
+                    found.append(float((a & b).sum() / max((a | b).sum(), 1)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument('--profile', default='compact')
+    parser.add_argument('--size', default='480x360', help='WIDTHxHEIGHT of the frames')
+    parser.add_argument('--detect-rate', type=float, default=4.0)
+    parser.add_argument('--seconds', type=float, default=20.0, help='of each run of the node')
+    parser.add_argument('--drives', type=int, default=6)
+    parser.add_argument('--every', type=int, default=5, help='frames from detection to detection')
+    parser.add_argument('--output', type=Path)
+    arguments = parser.parse_args()
+    width, height = (int(v) for v in arguments.size.split('x'))
+    prepare()
+    os.environ.setdefault('ROS_DOMAIN_ID', '96')
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    import rclpy
+
+    found = np.array(
+        overlaps(arguments.profile, (width, height), arguments.drives, arguments.every)
+    )
+    rclpy.init()
+    rows = []
+    for rate in (0.0, arguments.detect_rate):
+        masks, usual, late = live(arguments.profile, (width, height), rate, arguments.seconds)
+        rows.append(
+            {
+                'profile': arguments.profile,
+                'cpu': ' '.join(instruction_sets()),
+                'detect_rate': rate,
+                'masks_per_second_of_30': round(masks, 1),
+                'latency_ms_p50': round(usual, 1),
+                'latency_ms_p95': round(late, 1),
+                'moved_objects': len(found) if rate else '',
+                'mean_iou': round(float(found.mean()), 3) if rate else '',
+                'command': f'python {shlex.join(sys.argv)}',
+            }
+        )
+        print(rows[-1])
+    rclpy.try_shutdown()
+    if arguments.output:
+        append(arguments.output, list(rows[0]), rows)
+
+
+if __name__ == '__main__':
+    main()
