@@ -26,6 +26,10 @@ def main() -> None:
     prepare()
     import ood_perception.engines as engines
     from ood_perception.engines.eager import EagerEngine
+    from ood_perception.ros import health
+
+    health.MOMENT, health.LOG_PERIOD = 2.0, 1.0  # before others import them
+
     from ood_perception.ros import fallback, watchdog
     from ood_perception.ros.main import run
 
@@ -50,7 +54,7 @@ def main() -> None:
             return super().__call__(images)
 
     engines.ENGINES['eager'] = FaultyEngine
-    fallback.RETRY, fallback.CLIMB = (0.5, 4.0), (3.0, 6.0)
+    fallback.RETRY, fallback.CLIMB = (0.5, 2.0), (3.0, 6.0)
     watchdog.ABANDONED = 8.0
     run()
 

@@ -344,8 +344,9 @@ def test_import_needs_neither_ros_nor_segment_anything() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_find_a_strange_thing_on_a_road() -> None:
-    """The default profile as a user gets it, on a frame no one trained on."""
+    """The default profile as a user gets it; every time photographs and a node show as much."""
     from ood_simulation import ProvingGround
 
     weights = Path(__file__).parents[1] / 'ood_perception/weights/compact.safetensors'

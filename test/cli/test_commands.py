@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -102,7 +103,9 @@ def test_learn_normal_warns_of_what_is_in_every_frame(tmp_path: Path) -> None:
 def test_calibrate_site_measures_and_tells_a_threshold(tmp_path: Path) -> None:
     out = tmp_path / 'alarms.json'
     ground = ProvingGround(3, 160, 120, rate=1)
-    write_drive(str(tmp_path / 'drive'), ground.drive(12), focal=ground.focal)
+    seen = ground.frame(0), ground.frame(1)  # on the way new things would be drawn for each frame
+    drive = (dataclasses.replace(seen[i % 2], stamp=float(i)) for i in range(12))
+    write_drive(str(tmp_path / 'drive'), drive, focal=ground.focal)
     small = '--profile', small_profile(tmp_path, 'compact')
     arguments = ['calibrate-site', str(tmp_path / 'drive'), '--out', str(out), *small]
     result = RUNNER.invoke(build('calibrate-site'), [*arguments, '--topic', '/camera/image_raw'])

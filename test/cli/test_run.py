@@ -28,6 +28,8 @@ from ood_perception.cli.common import (
 from ood_perception.cli.main import main
 from ood_perception.frames.picture import encode
 
+from small_models import small_profile
+
 
 @pytest.fixture
 def ood(monkeypatch, capsys):
@@ -47,10 +49,14 @@ def rgb() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
 
-EAGER = ('--engine', 'eager')
+@pytest.fixture(scope='module')
+def quick(tmp_path_factory) -> tuple[str, ...]:
+    """Options with which a frame takes a moment: nothing here depends on what the network says."""
+    small = small_profile(tmp_path_factory.mktemp('profile'), 'compact')
+    return '--engine', 'eager', '--profile', small
 
 
-def test_results_keep_the_names_and_what_is_left_out_is_listed(ood, tmp_path, rgb):
+def test_results_keep_the_names_and_what_is_left_out_is_listed(ood, tmp_path, rgb, quick):
     source, out = tmp_path / 'in [1]', tmp_path / 'out'
     source.mkdir()
     odd = os.fsdecode(b'Stra\xdfe.jpg')
@@ -62,7 +68,7 @@ def test_results_keep_the_names_and_what_is_left_out_is_listed(ood, tmp_path, rg
     (source / 'half.jpg').write_bytes(jpeg[: len(jpeg) // 2])
     (source / 'notes.txt').write_text('x')
     (source / '.hidden.jpg').write_bytes(jpeg)
-    code, said = ood('run', source, out, *EAGER)
+    code, said = ood('run', source, out, *quick)
     assert code == 0, said
     assert '2 left out' in said
     assert 'half.jpg' in said
@@ -89,52 +95,52 @@ def test_results_keep_the_names_and_what_is_left_out_is_listed(ood, tmp_path, rg
     assert all({'box', 'area', 'score', 'class_id', 'surroundings'} <= set(o) for o in found)
 
 
-def test_a_video_gives_a_video(ood, tmp_path):
+def test_a_video_gives_a_video(ood, tmp_path, quick):
     with VideoWriter(tmp_path / 'in.mp4', 12.5) as writer:
         for number in range(4):
             writer.write(np.full((60, 80, 3), number * 60, np.uint8))
     out = tmp_path / 'out'
-    code, said = ood('run', tmp_path / 'in.mp4', out, *EAGER, '--video', '--no-pictures')
+    code, said = ood('run', tmp_path / 'in.mp4', out, *quick, '--video', '--no-pictures')
     assert code == 0, said
     assert sorted(p.name for p in out.iterdir()) == ['index.json', 'overlay.mp4']
     info = probe(out / 'overlay.mp4')
     assert (info.rate, info.length) == (12.5, 4)
     frames = list(open_source(str(out / 'overlay.mp4')).frames())
     assert frames[0].shape == (60, 80, 3)
-    code, said = ood('run', tmp_path / 'in.mp4', out, *EAGER, '--limit', '2')
+    code, said = ood('run', tmp_path / 'in.mp4', out, *quick, '--limit', '2')
     assert code == 0, said
     assert (out / '000001_overlay.jpg').is_file()
     assert not (out / '000002_overlay.jpg').is_file()
 
 
-def test_a_bag_needs_no_ros(ood, tmp_path, rgb):
+def test_a_bag_needs_no_ros(ood, tmp_path, rgb, quick):
     with writing.open_writer(tmp_path / 'bag') as writer:
         out = writing.MessageWriter(writer)
         for number in range(2):
             out.put('/cam', out.image(out.header(10**9 + number), rgb, 'rgb8'), 10**9 + number)
-    code, said = ood('run', tmp_path / 'bag', tmp_path / 'out', *EAGER)
+    code, said = ood('run', tmp_path / 'bag', tmp_path / 'out', *quick)
     assert code == 0, said
     rows = json.loads((tmp_path / 'out' / 'index.json').read_text())['files']
     assert [row['stamp_ns'] for row in rows] == [10**9, 10**9 + 1]
 
 
-def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb):
+def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb, quick):
     source = tmp_path / 'a.png'
     source.write_bytes(encode(rgb, '.png'))
     (tmp_path / 'file').touch()
-    code, said = ood('run', source, tmp_path / 'file', *EAGER)
+    code, said = ood('run', source, tmp_path / 'file', *quick)
     assert code == 1
     assert 'File exists' in said
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'a_heatmap.png').mkdir()
-    code, said = ood('run', source, out, *EAGER)
+    code, said = ood('run', source, out, *quick)
     assert code == 1
     assert 'Is a directory' in said
     (out / 'a_heatmap.png').rmdir()
     (out / 'a_overlay.jpg').unlink()
     (out / 'a_overlay.jpg').symlink_to('/dev/full')
-    code, said = ood('run', source, out, *EAGER)
+    code, said = ood('run', source, out, *quick)
     assert code == 1
     assert 'No space left' in said
     assert 'Traceback' not in said

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp('cache')
     monkeypatch.setenv('OOD_ENGINE_CACHE', str(folder))
     return folder
+
+
+@pytest.fixture(scope='session', autouse=True)
+def operators() -> Iterator[None]:
+    """Let PyTorch gather the operators that it exports to ONNX once: a second for each network."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+    except ImportError:  # another version of PyTorch
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        once = functools.cache(ONNXRegistry.from_torchlib)
+        patch.setattr(ONNXRegistry, 'from_torchlib', staticmethod(once))
+        yield

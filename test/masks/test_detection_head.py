@@ -21,6 +21,7 @@ from ood_perception.models.detection_head import DetectingSegmentor, DetectionHe
 from ood_perception.models.output import SegmentorOutput, concatenate
 from ood_perception.models.unet import UNetwork
 from ood_perception.profile import ProfileError, StageConfig
+from ood_perception.result import Result
 from ood_perception.scores import create_score
 from ood_perception.scores.calibration import Calibration
 
@@ -170,11 +171,26 @@ def test_the_int8_form_keeps_the_head_in_float32() -> None:
     assert float(gap / wanted.detections.std()) < 0.2
 
 
+@pytest.fixture(scope='module')
+def eager() -> Pipeline:
+    return Pipeline.from_profile('compact', 'cpu', 'eager')
+
+
+@pytest.fixture(scope='module')
+def reference(eager: Pipeline) -> Result:
+    (result,) = eager(probe_frames()[0])
+    return result
+
+
 @pytest.mark.parametrize('engine', ['eager', 'openvino', 'openvino_int8'])
-def test_an_object_is_found_behind_every_engine(engine: str) -> None:
-    if engine != 'eager':
+def test_an_object_is_found_behind_every_engine(
+    engine: str, eager: Pipeline, reference: Result
+) -> None:
+    if engine == 'eager':
+        pipeline = eager
+    else:
         pytest.importorskip('openvino', reason='needs openvino')
-    pipeline = Pipeline.from_profile('compact', 'cpu', engine)
+        pipeline = Pipeline.from_profile('compact', 'cpu', engine)
     frames = [probe_frames()[0], probe_frames()[0]]
     together = pipeline(frames)
     (alone,) = pipeline(frames[0])
@@ -183,7 +199,6 @@ def test_an_object_is_found_behind_every_engine(engine: str) -> None:
         torch.testing.assert_close(
             torch.from_numpy(result.boxes), torch.from_numpy(alone.boxes), atol=1.5, rtol=0
         )
-    (reference,) = Pipeline.from_profile('compact', 'cpu', 'eager')(frames[0])
     best = int(reference.confidences.argmax())
     mine = alone.instances[reference.instances == reference.ids[best]]
     assert (mine > 0).mean() > 0.7

@@ -173,17 +173,16 @@ def test_rendered_drive_keeps_its_outlines_over_three_frames():
     from ood_simulation.proving_ground import ProvingGround
 
     found = []
-    for seed in (500_000, 500_002):
-        drive = ProvingGround(seed=seed, width=480, height=360, rate=30.0, unknowns=5.0)
-        for start in (30,):
-            first, then = drive.frame(start), drive.frame(start + 3)
-            names = [i for i in np.unique(first.instances) if i]
-            result = Result(instances=first.instances, ids=np.array(names, np.int32))
-            moved = propagate(result, small_grey(first.image), small_grey(then.image))
-            for name in names:
-                expected = then.instances == name
-                if expected.sum() > 100:
-                    found.append(iou(moved.instances == name, expected))
+    drive = ProvingGround(seed=500_000, width=480, height=360, rate=30.0, unknowns=5.0)
+    for start in (30, 60):
+        first, then = drive.frame(start), drive.frame(start + 3)
+        names = [i for i in np.unique(first.instances) if i]
+        result = Result(instances=first.instances, ids=np.array(names, np.int32))
+        moved = propagate(result, small_grey(first.image), small_grey(then.image))
+        for name in names:
+            expected = then.instances == name
+            if expected.sum() > 100:
+                found.append(iou(moved.instances == name, expected))
     assert len(found) >= 5
     assert np.mean(found) > 0.8, found
 

@@ -38,16 +38,19 @@ rclpy = pytest.importorskip('rclpy', reason='needs rclpy (a sourced ROS 2 or the
 # would be alone at the end.
 LONGEST = (
     'test_recovery.py',
-    'test_rosbag2.py',
     'test_propagation_in_node.py',
-    'test_start.py',
-    'test_site.py',
     'test_multi_camera.py',
-    'test_node.py',
+    'test_rosbag2.py',
+    'test_start.py',
     'test_faults.py',
-    'test_tools.py',
+    'test_node.py',
     'test_gate.py',
+    'test_planner_topics.py',
+    'test_site.py',
+    'test_shipped_weights.py',
     'test_services.py',
+    'test_lifecycle.py',
+    'test_tools.py',
 )
 
 

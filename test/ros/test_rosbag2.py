@@ -216,8 +216,10 @@ def test_play_stops_and_gives_up(drive):
         play(drive, remap={'/camera/picture': '/played'})
 
 
-@pytest.mark.parametrize('storage', bag.STORAGES)
-def test_record_what_play_sends(drive, tmp_path, storage):
+def test_record_what_play_sends(drive, tmp_path, request):
+    """Each kind of bag is played once and recorded once: the one as the other."""
+    played = request.node.callspec.params['drive']
+    (storage,) = (other for other in bag.STORAGES if other != played)
     ready, counts = threading.Event(), {}
     topics = [IMAGE, *LABELS]
 
