@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Masks at the camera's rate: what `detect_rate` gives, and how far moved masks are off computed ones.
+Masks at the camera's rate: what `detect_rate` gives, and how far moved masks are off.
 
 The node runs with a camera of 30 Hz and a listener on the same cores, with and without
 `detect_rate`. Then a pipeline looks at every frame of rendered drives, and what it found in every
