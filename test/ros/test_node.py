@@ -122,7 +122,7 @@ def test_newest_frame_wins(client):
     Where the others are overtaken is not ours to say: the reader keeps one frame (`latest`), so
     they may never reach the node. What the node itself overtakes is counted, see test_mailbox.
     """
-    frame = image(picture(480, 640))
+    frame = image(picture(240, 320))  # all sixty fit into the shared memory
     client.spin(timeout=1.5)
     before = client.count('received')
     for i in range(60):
