@@ -21,22 +21,32 @@ BIN = $(VENV)/bin
 # Without cached bytecode every process of the demo and of the tests compiles torch's modules anew: 8 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all lint unit slow colcon tensorrt locks clean
+.PHONY: demo test test-all lint style types types-and-colcon unit slow colcon tensorrt locks clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.run
 	$(BIN)/ood demo --output demo_output --seconds $(SECONDS_OF_DRIVE) $(if $(INPUT),--input "$(INPUT)")
 
-test: lint unit colcon
+test: style types-and-colcon unit
 
 test-all: test slow
 
-lint: $(VENV)/.test
+lint: style types
+
+style: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python tools/check_licence.py
+
+types: $(VENV)/.test
 	$(BIN)/mypy --num-workers 2
+
+# Each keeps hardly more than one core busy.
+types-and-colcon: $(VENV)/.test
+	@log=$$(mktemp); $(MAKE) --no-print-directory types >$$log 2>&1 & types=$$!; \
+	$(MAKE) --no-print-directory colcon; failed=$$?; \
+	wait $$types || failed=1; cat $$log; rm -f $$log; exit $$failed
 
 # What hangs outside of Python, holding the interpreter, no timeout of a test ends, but this does, and names it.
 HANGS = -o faulthandler_timeout=360 -o faulthandler_exit_on_timeout=true

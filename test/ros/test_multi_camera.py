@@ -95,14 +95,14 @@ def test_no_camera_is_starved(client):
     rig.stamp = 10_000
     client.spin(timeout=1.5)
     before = {c: client.count('processed', c) for c in ('front', 'left')}
-    for _ in range(60):
+    for _ in range(30):
         for _ in range(3):
             rig.step('front')
         rig.step('front', 'left')
     client.spin(timeout=2.5)
     done = {c: client.count('processed', c) - before[c] for c in before}
     # best effort over a loaded machine may lose a message; starvation would be a handful
-    assert done['left'] >= 40, done
+    assert done['left'] >= 20, done
     assert done['front'] >= done['left'] * 0.8, done
 
 
