@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
 
     """
     heat = output[:, :1].sigmoid()
-    peaks = torch.where(heat == F.max_pool2d(heat, 3, 1, 1), heat, 0.0)
+    peaks = torch.where(heat == _largest_around(heat), heat, 0.0)
     height, width = heat.shape[2:]
     scores, place = peaks.flatten(1).topk(min(limit, height * width), dim=1)
     sides = output[:, 1:].flatten(2).gather(2, place[:, None].expand(-1, 4, -1))
@@ -48,6 +50,14 @@ def decode(output: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     y = (place // width).float() * STRIDE + STRIDE / 2
     left, top, right, bottom = sides.unbind(1)
     return torch.stack([x - left, y - top, x + right, y + bottom], -1), scores
+
+
+def _largest_around(maps: Tensor) -> Tensor:
+    """Largest value of each pixel and its neighbours, float32 (B, 1, h, w); quicker by OpenCV."""
+    if waits(maps.device):
+        return F.max_pool2d(maps, 3, 1, 1)
+    found = [cv2.dilate(plane, np.ones((3, 3), np.uint8)) for plane in maps[:, 0].numpy()]
+    return torch.from_numpy(np.stack(found))[:, None]
 
 
 def propose(

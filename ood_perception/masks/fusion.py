@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,7 +74,9 @@ def fuse(
     confidences, order = torch.where(valid, clean, -1.0).sort(descending=True, stable=True)
     masks = logits > 0
     window = _window(masks)
-    masks = masks[:, window[0], window[1]][order] & (confidences >= 0)[:, None, None]
+    masks = masks[:, window[0], window[1]][order]
+    if waits(masks.device) or bool((confidences < 0).any()):
+        masks = masks & (confidences >= 0)[:, None, None]
     confidences = confidences.clamp(min=0)
     out = no_instances(height, width, score_map.device)
     if masks.numel():
@@ -177,6 +181,10 @@ def _summed(owner: Tensor, values: Tensor, count: int) -> Tensor:
 
 def _bounds(owner: Tensor, count: int) -> Tensor:
     """Float32 (count, 4) XYXY around the pixels of each owner 1..count; each has some."""
+    if not waits(owner.device):
+        pixels = owner.numpy()
+        found = [cv2.boundingRect((pixels == i).view(np.uint8)) for i in range(1, count + 1)]
+        return torch.tensor([(x, y, x + w, y + h) for x, y, w, h in found]).float()
     sides = []
     for axis, length in enumerate(owner.shape):
         place = torch.arange(length, device=owner.device)
@@ -206,7 +214,7 @@ def _surroundings(
     ground = torch.zeros(height, width, dtype=torch.bool, device=labels.device)
     for index in ground_classes:
         ground |= semantic == index
-    rows = ground.any(1)
+    rows = ground.any(1) if waits(ground.device) else torch.from_numpy(ground.numpy().any(1))
     horizon = torch.where(rows.any(), rows.to(torch.uint8).argmax(), height)
     x1, y1, x2, y2 = boxes.unbind(1)
     reach = torch.maximum((0.15 * (x2 - x1)).int(), (0.1 * (y2 - y1)).int()).clamp(min=3)

@@ -14,12 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ood_perception.masks.boxes import overlaps
 from ood_perception.masks.fusion import Instances
+
+Array = npt.NDArray[Any]
 
 LAST_ID = 65535
 CELL = 4  # masks are compared on every fourth pixel in both directions
@@ -30,17 +34,12 @@ THUMBNAIL = (12, 16)  # rows and columns of the small pictures that tell a scene
 @dataclass
 class _Track:
     id: int
-    box: Tensor
-    speed: Tensor
-    mask: Tensor
+    box: Array  # float32 (4,) XYXY pixels
+    speed: Array  # float32 (2,), pixels a frame
+    mask: Array  # bool (h, w)
     best: float
     hits: int = 1
     missed: int = 0
-
-    def predicted(self) -> Tensor:
-        """Box (4,) expected in the coming frame."""
-        # Only the place is predicted: what one edge does in a frame says little about the next.
-        return self.box + (self.speed * (self.missed + 1)).repeat(2)
 
 
 class Glance(NamedTuple):
@@ -106,7 +105,7 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._size: tuple[int, ...] = ()
         self._last_id = 0
-        self._picture = torch.zeros(0)
+        self._picture = np.zeros(0, np.float32)
         self._frames, self._stamp = 0, 0  # that follow each other, and when the last one was
 
     def __len__(self) -> int:
@@ -116,7 +115,7 @@ class Tracker:
     def reset(self) -> None:
         """Forget all tracks. Ids go on where they were, so that none means two things."""
         self._tracks.clear()
-        self._picture = torch.zeros(0)
+        self._picture = np.zeros(0, np.float32)
         self._size = ()
         self._frames = 0
 
@@ -142,12 +141,14 @@ class Tracker:
             self._size = size
         follows = stamp is not None and 0 < stamp - self._stamp <= PAUSE
         self._frames, self._stamp = self._frames + 1 if follows else 1, stamp or 0
-        used = seen.ids > 0
-        boxes, picture = seen.boxes[used], seen.picture.flatten()
-        confidences = seen.confidences[used].tolist()
+        # On so few numbers numpy is several times as fast as torch.
+        ids = seen.ids.numpy()
+        used = ids > 0
+        boxes, picture = seen.boxes.numpy()[used], seen.picture.numpy().ravel()
+        confidences = seen.confidences.numpy()[used].tolist()
         if not len(boxes) and not self._tracks:
             return []
-        masks = seen.labels[None] == seen.ids[used][:, None, None]
+        masks = seen.labels.numpy()[None] == ids[used][:, None, None]
         if _correlation(self._picture, picture) < self.cut:
             self._tracks.clear()
             self._frames = 1
@@ -155,7 +156,7 @@ class Tracker:
         owners: list[_Track | None] = [None] * len(boxes)
         for t, n in self._match(boxes, masks):
             track = owners[n] = self._tracks[t]
-            step = (boxes[n] - track.box).view(2, 2).mean(0) / (track.missed + 1)
+            step = (boxes[n] - track.box).reshape(2, 2).mean(0) / (track.missed + 1)
             track.speed = step if track.hits == 1 else 0.5 * (track.speed + step)
             track.box, track.mask = boxes[n], masks[n]
             track.hits, track.missed = track.hits + 1, -1
@@ -165,30 +166,37 @@ class Tracker:
         self._tracks = [track for track in self._tracks if track.missed <= self.max_missed]
         for n, owner in enumerate(owners):
             if owner is None:
-                start = torch.zeros(2), masks[n], confidences[n]
+                start = np.zeros(2, np.float32), masks[n], confidences[n]
                 track = _Track(self._next_id(), boxes[n], *start)
                 self._tracks.append(track)
                 owners[n] = track
         if len(self._tracks) > self.max_tracks:
             self._tracks = sorted(self._tracks, key=lambda track: track.missed)[: self.max_tracks]
         if not self._tracks:
-            self._picture = torch.zeros(0)
+            self._picture = np.zeros(0, np.float32)
         needed = min(self.min_hits, self._frames)
         tracks = [track for track in owners if track is not None]
         least = 0.0 if stamp is None else self.start
         return [t.id if t.hits >= needed and t.best >= least else 0 for t in tracks]
 
-    def _match(self, boxes: Tensor, masks: Tensor) -> list[tuple[int, int]]:
+    def _match(self, boxes: Array, masks: Array) -> list[tuple[int, int]]:
         """Pairs (track, instance): by mask overlap first, the rest by widened boxes."""
         if not self._tracks or not len(boxes):
             return []
-        predicted = torch.stack([track.predicted() for track in self._tracks])
-        moved = torch.stack([_shifted(t, b) for t, b in zip(self._tracks, predicted, strict=True)])
-        a, b = moved.flatten(1).float(), masks.flatten(1).float()
+        before = np.stack([track.box for track in self._tracks])
+        # Only the place is predicted: what one edge does in a frame says little about the next.
+        ways = np.stack([track.speed * (track.missed + 1) for track in self._tracks])
+        predicted = before + np.tile(ways, 2)
+        steps = np.rint((predicted - before).reshape(-1, 2, 2).mean(1) / CELL).astype(int)
+        a = np.zeros((len(self._tracks), *masks.shape[1:]), np.float32)
+        for moved, track, step in zip(a, self._tracks, steps.tolist(), strict=True):
+            _move(track.mask, step[0], step[1], moved)
+        a, b = a.reshape(len(a), -1), masks.reshape(len(masks), -1).astype(np.float32)
         common = a @ b.T
-        union = (a.sum(1)[:, None] + b.sum(1)[None] - common).clamp(min=1)
+        union = (a.sum(1)[:, None] + b.sum(1)[None] - common).clip(min=1)
         pairs = _greedy(common / union, self.min_iou)
-        near = overlaps(_widened(predicted), _widened(boxes))[0]
+        wide = [torch.from_numpy(_widened(each)) for each in (predicted, boxes)]
+        near = overlaps(*wide)[0].numpy()
         for t, n in pairs:
             near[t], near[:, n] = 0, 0
         return pairs + _greedy(near, max(self.min_iou, 1e-6))
@@ -214,39 +222,34 @@ def relabelled(labels: Any, boxes: Any, ids: list[int], lasting: list[int]) -> A
     return after
 
 
-def _correlation(a: Tensor, b: Tensor) -> float:
+def _correlation(a: Array, b: Array) -> float:
     """Correlation -1..1 of two thumbnails, 1 where one is missing or plain."""
     if not len(a) or not len(b):
         return 1.0
     a, b = a - a.mean(), b - b.mean()
-    size = float(a.norm() * b.norm())
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
     # Below a grey level of contrast there is nothing to compare.
     return float(a @ b) / size if size > len(a) else 1.0
 
 
-def _shifted(track: _Track, box: Tensor) -> Tensor:
-    """Mask (h, w) of a track, moved with the centre of its predicted box."""
-    step = ((box[:2] + box[2:] - track.box[:2] - track.box[2:]) / 2 / CELL).round().int().tolist()
-    return _roll(track.mask, *step)
+def _move(mask: Array, dx: int, dy: int, out: Array) -> None:
+    """Write a (h, w) map, moved by whole pixels, into `out`; what enters the frame stays."""
+    height, width = mask.shape
+    if abs(dx) < width and abs(dy) < height:
+        part = mask[max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
+        out[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = part
 
 
-def _roll(mask: Tensor, dx: int, dy: int) -> Tensor:
-    """Move a (h, w) map by whole pixels; what enters the frame is empty."""
-    if abs(dx) >= mask.shape[1] or abs(dy) >= mask.shape[0]:
-        return torch.zeros_like(mask)
-    return F.pad(mask, (dx, -dx, dy, -dy))
-
-
-def _widened(boxes: Tensor) -> Tensor:
+def _widened(boxes: Array) -> Array:
     """Boxes (N, 4) with a margin of a quarter of their sides, at least 8 pixels."""
-    margin = ((boxes[:, 2:] - boxes[:, :2]) / 4).clamp(min=8)
-    return torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], 1)
+    margin = ((boxes[:, 2:] - boxes[:, :2]) / 4).clip(min=8)
+    return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], 1)
 
 
-def _greedy(affinity: Tensor, least: float) -> list[tuple[int, int]]:
+def _greedy(affinity: Array, least: float) -> list[tuple[int, int]]:
     """Pairs of rows and columns, largest affinity first, each used once."""
-    rows, columns = (affinity >= least).nonzero(as_tuple=True)
-    order = affinity[rows, columns].argsort(descending=True, stable=True)
+    rows, columns = (affinity >= least).nonzero()
+    order = (-affinity[rows, columns]).argsort(kind='stable')
     pairs: dict[int, int] = {}
     for t, n in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
         if t not in pairs and n not in pairs.values() and affinity[t, n] > 0:
