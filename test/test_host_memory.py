@@ -53,6 +53,7 @@ print(*(name for name in heavy if name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_the_default_profile_starts_without_what_takes_seconds_and_200_mb(tmp_path):
     pytest.importorskip('openvino', reason='needs openvino')
     environment = {**os.environ, 'OOD_ENGINE_CACHE': str(tmp_path)}

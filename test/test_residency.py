@@ -118,6 +118,7 @@ def test_profiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check(small(name), monkeypatch)
 
 
+@pytest.mark.slow
 def test_compact(monkeypatch: pytest.MonkeyPatch) -> None:
     check(small('compact'), monkeypatch)
 

@@ -63,9 +63,10 @@ class Calibration(nn.Module):
 
     def forward(self, score: Tensor) -> Tensor:
         """Map float (...) scores to float32 (...) probabilities 0..1; NaN becomes 0."""
-        score = torch.nan_to_num(score.float(), nan=-torch.inf, neginf=-1e30, posinf=1e30)
         if self.kind == 'platt':
-            return torch.sigmoid(self.slope * score + self.offset)
+            odds = self.slope * score.float() + self.offset
+            return odds.sigmoid_().nan_to_num_(nan=0.0)
+        score = torch.nan_to_num(score.float(), nan=-torch.inf, neginf=-1e30, posinf=1e30)
         last = len(self.knots) - 2
         cell = (torch.searchsorted(self.knots, score.contiguous()) - 1).clamp(0, last)
         left, right = self.knots[cell], self.knots[cell + 1]

@@ -19,7 +19,7 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.export import OPSET, TupleOutput, export_onnx, takes_any_batch
 from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.sam import SamMaskModel
-from ood_perception.models import create_model, efficientnet_lite
+from ood_perception.models import create_model
 from ood_perception.models.heads import fold
 
 from small_models import UEM, SmallSegmentor, tiny_sam
@@ -37,17 +37,8 @@ def compact() -> nn.Module:
     return model
 
 
-def shallow_compact() -> nn.Module:
-    """Every kind of layer of `compact`, few of each: the second stage has a sum over a block."""
-    with pytest.MonkeyPatch.context() as patch:
-        stages = [(*s[:4], 1 + (i == 1)) for i, s in enumerate(efficientnet_lite.STAGES)]
-        patch.setattr(efficientnet_lite, 'STAGES', stages)
-        return create_model('compact', pretrained=False)
-
-
 SEGMENTORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], bool]] = {
     'compact': (compact, (64, 96), False),
-    'shallow_compact': (shallow_compact, (64, 96), False),
     **{f'uem_{form}': (lambda form=form: create_model(f'uem_{form}', **UEM), (56, 84), False)
        for form in ('dd', 'gd', 'gg')},
     'sliding': (
@@ -94,7 +85,7 @@ def check(network: nn.Module, path: Path, *batches: tuple[Tensor, ...]) -> None:
 
 
 SLOW = ('compact', 'internimage', 'sliding', 'uem_dd', 'uem_gd', 'uem_gg')
-"""`compact` with few blocks is enough every time."""
+"""What takes longer than the small networks of the others."""
 
 
 @pytest.mark.parametrize(
@@ -133,6 +124,7 @@ class SamDecoder(nn.Module):
         return self.model._decode(embeddings, prompts, (72, 96))
 
 
+@pytest.mark.slow
 def test_the_image_encoder_of_sam(tmp_path: Path) -> None:
     encoder, images = tiny_sam().image_encoder, torch.randn(2, 3, 128, 128)
     export_onnx(encoder, images, tmp_path / 'model.onnx')
