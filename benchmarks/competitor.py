@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from node_overhead import OUTPUTS, Camera, frames
+from node_overhead import camera_of_node, frames
 from table import append
 
 from ood_perception.host_cpu import instruction_sets
@@ -58,21 +57,8 @@ def main() -> int:
     rows = []
     for threads in arguments.threads.split(','):
         name = f'ood_competitor_{threads}'
-        node = subprocess.Popen(
-            [
-                *(sys.executable, '-m', 'ood_perception.ros.main', '--ros-args'),
-                *('-r', f'__node:={name}', '-r', 'image:=/camera/image_raw'),
-                *('-p', f'profile:={arguments.profile}', '-p', f'threads:={threads}'),
-                *('-p', f'warm_up_size:=[{width}, {height}]', '--log-level', 'warn'),
-            ]
-        )
-        quiet, busy = [], []
-        try:
-            camera = Camera(rclpy.create_node(name + '_camera'), name, frames(width, height), 30.0)
-            while not camera.seen[OUTPUTS[-1]]:
-                if node.poll() is not None:
-                    raise SystemExit('the node ended')
-                camera.run(0.5)
+        quiet, busy, parameters = [], [], {'profile': arguments.profile, 'threads': threads}
+        with camera_of_node(name, frames(width, height), 30.0, **parameters) as camera:
             camera.run(3.0)
             for _ in range(arguments.rounds):
                 quiet.append(camera.run(arguments.seconds))
@@ -82,9 +68,6 @@ def main() -> int:
                 finally:
                     other.kill()
                     other.wait()
-        finally:
-            node.send_signal(signal.SIGINT)
-            node.wait(30)
         rows.append(
             {
                 'threads': threads,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import array
+import contextlib
 import itertools
 import json
 import os
@@ -23,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -98,6 +100,37 @@ class Camera:
         return (self.seen[OUTPUTS[-1]] - before) / (time.perf_counter() - start)
 
 
+@contextlib.contextmanager
+def camera_of_node(
+    name: str, images: list[np.ndarray], rate: float, **parameters: Any
+) -> Iterator[Camera]:
+    """Run a node with these parameters, and its camera once it has answered; rclpy is running."""
+    import rclpy
+
+    height, width = images[0].shape[:2]
+    given = {'warm_up_size': [width, height], **parameters}
+    process = subprocess.Popen(
+        [
+            *(sys.executable, '-m', 'ood_perception.ros.main', '--ros-args'),
+            *('-r', f'__node:={name}', '-r', 'image:=/camera/image_raw'),
+            *(part for key, value in given.items() for part in ('-p', f'{key}:={value}')),
+            *('--log-level', 'warn'),
+        ]
+    )
+    node = rclpy.create_node(f'{name}_camera')
+    try:
+        camera = Camera(node, name, images, rate)
+        while not camera.seen[OUTPUTS[-1]]:
+            if process.poll() is not None:
+                raise SystemExit('the node ended')
+            camera.run(0.5)
+        yield camera
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        node.destroy_node()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument('--profile', default='compact')
@@ -125,31 +158,17 @@ def main() -> int:
 
     rclpy.init()
     name = 'ood_overhead'
-    process = subprocess.Popen(
-        [
-            *(sys.executable, '-m', 'ood_perception.ros.main', '--ros-args'),
-            *('-r', f'__node:={name}', '-r', 'image:=/camera/image_raw'),
-            *('-p', f'profile:={arguments.profile}', '-p', f'device:={arguments.device}'),
-            *('-p', f'warm_up_size:=[{width}, {height}]', '--log-level', 'warn'),
-        ]
-    )
     rows = []
-    try:
-        camera = Camera(rclpy.create_node('overhead_camera'), name, images, rate)
-        while not camera.seen[OUTPUTS[-1]]:
-            if process.poll() is not None:
-                raise SystemExit('the node ended')
-            camera.run(0.5)
+    with camera_of_node(
+        name, images, rate, profile=arguments.profile, device=arguments.device
+    ) as camera:
         camera.run(2.0)
         camera.latencies.clear()
         for _ in tqdm(range(arguments.rounds), desc='rounds', disable=not sys.stderr.isatty()):
             bare = bare_rate(pipeline, images, arguments.seconds)
             node = camera.run(arguments.seconds)
             rows.append({'bare_fps': bare, 'node_fps': node, 'ratio': node / bare})
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-        rclpy.try_shutdown()
+    rclpy.try_shutdown()
     late = np.percentile(camera.latencies, (50, 95)) if camera.latencies else (0.0, 0.0)
     summary = {
         'profile': arguments.profile,

@@ -18,13 +18,11 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from node_overhead import OUTPUTS, Camera, frames
+from node_overhead import camera_of_node, frames
 from table import append
 from tqdm import tqdm
 
@@ -37,37 +35,15 @@ from ood_simulation import ProvingGround
 
 def live(profile: str, size: tuple[int, int], detect_rate: float, seconds: float) -> list[float]:
     """Outputs a second of the node with a camera of 30 Hz; latency p50 and p95 in ms."""
-    import rclpy
-
-    width, height = size
-    process = subprocess.Popen(
-        [
-            *(sys.executable, '-m', 'ood_perception.ros.main', '--ros-args'),
-            *('-r', '__node:=ood_propagation', '-r', 'image:=/camera/image_raw'),
-            *('-p', f'profile:={profile}', '-p', f'detect_rate:={detect_rate}'),
-            *('-p', f'warm_up_size:=[{width}, {height}]', '--log-level', 'warn'),
-        ]
-    )
-    node = rclpy.create_node('propagation_camera')
-    try:
-        # There and back again, so that nothing jumps.
-        images = frames(width, height, 60)
-        camera = Camera(node, 'ood_propagation', images + images[::-1], 30.0)
-        while not camera.seen[OUTPUTS[-1]]:
-            if process.poll() is not None:
-                raise SystemExit('the node ended')
-            camera.run(0.5)
+    # There and back again, so that nothing jumps.
+    images = frames(*size, 60)
+    images += images[::-1]
+    parameters = {'profile': profile, 'detect_rate': detect_rate}
+    with camera_of_node('ood_propagation', images, 30.0, **parameters) as camera:
         camera.run(5.0)
         camera.latencies.clear()
         rate = camera.run(seconds)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-        node.destroy_node()
     return [rate, *np.percentile(camera.latencies, (50, 95)).tolist()]
-
-
-Overlaps = list[float]
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -77,7 +53,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 def overlaps(
     profile: str, size: tuple[int, int], drives: int, every: int
-) -> tuple[Overlaps, Overlaps]:
+) -> tuple[list[float], list[float]]:
     """
     IoU of objects in rendered drives.
 

@@ -214,6 +214,7 @@ def _surroundings(
     ground = torch.zeros(height, width, dtype=torch.bool, device=labels.device)
     for index in ground_classes:
         ground |= semantic == index
+    # On a host torch's `any` of a row takes twenty times as long as numpy's.
     rows = ground.any(1) if waits(ground.device) else torch.from_numpy(ground.numpy().any(1))
     horizon = torch.where(rows.any(), rows.to(torch.uint8).argmax(), height)
     x1, y1, x2, y2 = boxes.unbind(1)

@@ -33,7 +33,7 @@ def select(result: Result, threshold: float, min_area: int, ignored: Sequence[st
         if result.areas is not None:
             keep &= np.asarray(result.areas) >= min_area
         result = chosen(result, keep)
-    return outside(result, ignored) if ignored else result
+    return outside(result, ignored)
 
 
 def outside(result: Result, ignored: Sequence[str]) -> Result:

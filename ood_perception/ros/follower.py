@@ -86,9 +86,9 @@ class Follower:
     def found(
         self, stream: CameraStream, frame: PendingFrame, result: Result, has: set[str]
     ) -> None:
-        """Take what was found in a frame; called from the worker's thread."""
+        """Take what was found in a frame whose place is known; from the worker's thread."""
         track = self._tracks.get(stream.name)
-        if track is not None and frame.place != NOWHERE:
+        if track is not None:
             with self._changed:
                 track.found = frame, result, frozenset(has)
                 self._changed.notify()

@@ -21,6 +21,7 @@ import rclpy
 
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.decode import BadImage, Rgb, decode, raw_frame, stamp_ns
+from ood_perception.frames.stamps import NOWHERE
 from ood_perception.result import FramesFailed, Result
 from ood_perception.ros import loading
 from ood_perception.ros.camera_stream import MISSED, CameraStream, Mailbox, PendingFrame, mapping
@@ -137,7 +138,7 @@ class FrameProcessor:
                         self.publisher.publish(stream, pending, image, result, self.settings)
                 if batch.blind:
                     stream.order.begin()
-                elif stream.detect_rate:
+                elif pending.place != NOWHERE:  # with a `detect_rate`
                     self.follower.found(stream, pending, result, batch.wants)
             except Exception as error:
                 if not rclpy.ok():  # a signal ended the context under our hands
