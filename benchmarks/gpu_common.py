@@ -155,10 +155,10 @@ class FixedBoxes(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, images: Tensor, score: Tensor, probability: Tensor) -> Boxes:
+    def forward(self, images: Tensor, score: Tensor, *maps: Tensor) -> Boxes:
         """Five boxes on a diagonal of each map."""
         if self.inner is not None:
-            self.inner(images, score, probability)
+            self.inner(images, score, *maps)
         batch, height, width = score.shape
         steps = torch.arange(5, device=score.device)[:, None] / 6
         sides = [width, height, width, height]

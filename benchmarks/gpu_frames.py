@@ -155,7 +155,8 @@ def syncs(setting: Setting) -> list[Row]:
 
     def masks() -> None:
         parts = [found[k] for k in ('score', 'heat', 'semantic')]
-        pipeline.outliner(images, *parts, StageTimer(pipeline.device))
+        rest = found['output'].detections, StageTimer(pipeline.device), lambda boxes: boxes
+        pipeline.outliner(images, *parts, *rest)
 
     rows = []
     for name, stage in (('network', network), ('score and heatmap', heatmap), ('masks', masks)):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -148,7 +149,8 @@ def kmeans(setting: Setting) -> list[Row]:
 def captured(ours: StreamingKMeans, tokens: torch.Tensor) -> Any:
     """One step on fixed tensors, the stream's state updated in place, as a CUDA graph's replay."""
     state = ours._states['0']
-    fixed = {k: v.clone() for k, v in vars(state).items() if isinstance(v, torch.Tensor)}
+    values = {field.name: getattr(state, field.name) for field in fields(state)}
+    fixed = {k: v.clone() for k, v in values.items() if isinstance(v, torch.Tensor)}
 
     def step() -> torch.Tensor:
         for name, tensor in fixed.items():

@@ -62,7 +62,8 @@ def first_of_largest(logits: Tensor, size: tuple[int, ...]) -> Tensor:
         largest = cv2.resize(planes[0], size[::-1])
         for k in range(1, len(planes)):
             plane = cv2.resize(planes[k], size[::-1])
-            np.maximum(found, (plane > largest).view(np.uint8) * np.uint8(k), out=found)
+            larger = cv2.compare(plane, largest, cv2.CMP_GT)  # 255 where it is
+            cv2.max(found, np.bitwise_and(larger, k, out=larger), found)
             cv2.max(largest, plane, largest)
     return torch.from_numpy(classes)
 
@@ -168,8 +169,7 @@ def assemble(
     if 'score' in wants:
         result.score = resize_map(score, full)
     if 'heatmap' in wants:
-        heat = resize_map(probability, full)
-        result.heatmap = (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
+        result.heatmap = _bytes(resize_map(probability, full))
     if 'semantic' in wants:
         result.semantic = (
             score.new_full(full, NO_CLASS, dtype=torch.uint8)
@@ -193,6 +193,13 @@ def assemble(
         result.mean_scores = instances.mean_scores
         result.surroundings = instances.surroundings
     return result
+
+
+def _bytes(heat: Tensor) -> Tensor:
+    """Bring probabilities 0..1 to uint8 0..255."""
+    if heat.device.type == 'cpu':
+        return torch.from_numpy(cv2.convertScaleAbs(heat.numpy(), alpha=255))
+    return (heat * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -230,8 +237,16 @@ def to_host(results: list[Result], others: Sequence[Tensor] = ()) -> list[Tensor
     for result in results:
         if result.instances is not None and result.ids is not None and len(result.ids):
             # Counted where it is published: scaled from the network's size it is some pixels off.
-            counts = np.bincount(result.instances[result.instances > 0], minlength=1 << 16)
-            result.areas = counts[np.asarray(result.ids, np.int64)].astype(np.int32)
+            corners = [np.floor(result.boxes[:, :2]), np.ceil(result.boxes[:, 2:]) + 1]
+            result.areas = np.array(
+                [
+                    (result.instances[y1:y2, x1:x2] == number).sum() if number else 0
+                    for number, (x1, y1, x2, y2) in zip(
+                        result.ids, np.concatenate(corners, 1).astype(int), strict=True
+                    )
+                ],
+                np.int32,
+            )
     return [torch.from_numpy(array) for array in arrays[len(places) :]]
 
 

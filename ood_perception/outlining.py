@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,6 +47,7 @@ class Outliner:
         semantic: Tensor | None,
         detections: Tensor | None,
         timer: StageTimer,
+        join: Callable[[Boxes], Boxes],
     ) -> list[Instances | Exception]:
         """
         Find the instances of each frame.
@@ -58,6 +59,7 @@ class Outliner:
             semantic: uint8 (B, h, w) class ids, None without classes.
             detections: float (B, 5, h / 4, w / 4) of the segmentor's detection head, or None.
             timer: of the stages 'prompts' and 'masks'.
+            join: joins the boxes with those of earlier frames.
 
         Returns:
             Instances of each frame, or the error in their place.
@@ -69,6 +71,7 @@ class Outliner:
             boxes = attempt('prompts', self._note, lambda: self.prompts(*seen))
             if isinstance(boxes, Exception):
                 return [boxes] * len(images)
+            boxes = join(boxes)
             if not waits(boxes.valid.device):
                 count = int(boxes.valid.sum(1).amax())  # empty slots are the last ones
                 boxes = Boxes(*(part[:, :count] for part in boxes))

@@ -39,6 +39,7 @@ from ood_perception.frames.timing import StageTimer
 from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
 from ood_perception.host_memory import return_freed_memory
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
+from ood_perception.masks.box_memory import BoxMemory
 from ood_perception.masks.fusion import Instances
 from ood_perception.masks.tracking import Glance
 from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate
@@ -54,6 +55,9 @@ WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})
 
 DARK = 4.0
 """Standard deviation of the values 0..255 of pictures up to which they show nothing."""
+
+UNLIKELY = 0.1
+"""Confidence that an object lacks to be shown for which its outline is not worth the time."""
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +109,9 @@ class Pipeline:
         )
         seconds = profile.score.memory.seconds
         self._memory = ScoreMemory(seconds) if seconds else None
+        tracking = profile.tracking
+        start = tracking.options.get('start', 0.0) if tracking.enabled else 0.0
+        self._boxes = BoxMemory(start - UNLIKELY)
         self.calibration = Calibration.from_config(profile.calibration).to(device)
         self.outliner: Outliner | None = None
         if prompts is not None:
@@ -255,12 +262,14 @@ class Pipeline:
                     self.outliner.warm_up(*self.network_size(height, width), self.device)
         for name in names:
             self.score.reset(name)
+            self._boxes.reset(name)
             self._trackers.pop(name, None)
         return_freed_memory()
 
     def reset(self, stream: str | None = None) -> None:
         """Forget the past of one camera (None: of all): scores, clusters, tracks. Ids go on."""
         self.score.reset(stream)
+        self._boxes.reset(stream)
         if self._memory is not None:
             self._memory.reset(stream)
         # Trackers stay, as their ids go on: one that returns would mean two things.
@@ -322,9 +331,12 @@ class Pipeline:
                 semantic = semantic_map(output, size, exact='semantic' in wants)
         self._threads.took(time.perf_counter() - started)
         found: Sequence[Instances | Exception | None] = [None] * len(frames)
+        ways = [None] * len(frames) if self._memory is None else self._memory.ways
         if self.outliner is not None and 'instances' in wants:
             maps = score, probability, semantic, output.detections
-            found = self.outliner(images, *maps, timer)
+            found = self.outliner(
+                images, *maps, timer, lambda boxes: self._boxes(boxes, size, ways, streams)
+            )
         with timer.stage('download'):
             outcomes = finish(
                 Maps(images, score, probability, semantic),

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.float32]
@@ -17,6 +19,13 @@ Flow = NDArray[np.float32]
 SCALE = 4  # pixels of a frame for one of the flow, along each side
 TOLERANCE = 1.0  # pixels of the flow by which a way there and back may miss its start
 RELATIVE_TOLERANCE = 0.05  # the same, as a share of the way's length
+
+
+class Way(NamedTuple):
+    """How the picture moved since the camera's last frame."""
+
+    flow: Tensor  # float32 (2, h, w), x and y in pixels of (h, w) to a pixel's place in that frame
+    age: float  # of that frame in seconds
 
 
 def small_grey(image: NDArray[np.uint8], scale: int = SCALE) -> Grey:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -121,6 +122,11 @@ class Uploader:
 def _fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     if image.shape[2:] == size:
         return image
+    height, width = image.shape[2:]
+    if image.device.type == 'cpu' and height <= size[0] and width <= size[1]:
+        # nothing has to be smoothed, and OpenCV is several times as fast as torch
+        larger = cv2.resize(image[0].permute(1, 2, 0).numpy(), size[::-1])
+        return torch.from_numpy(larger).permute(2, 0, 1)[None]
     if image.device.type == 'cpu':
         # torch resizes channels-last uint8 with vector instructions on the CPU only
         return F.interpolate(image, size, mode='bilinear', antialias=True)

@@ -102,7 +102,6 @@ class CompactMaskModel(nn.Module):
 
     def _outline(self, pictures: Tensor) -> Tensor:
         """Outline the object in each crop (N, 5, size, size) of `crops.cut`: logits."""
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
         rounded = self._bfloat16 and pictures.device.type == 'cpu'
         with torch.autocast('cpu', torch.bfloat16, enabled=rounded):
             logits: Tensor = self.head(pictures).float()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -49,14 +50,21 @@ def cut(
 
     """
     x1, y1, x2, y2 = window
-    odds = log_odds(probability[y1:y2, x1:x2])
-    part = torch.cat([image[:, y1:y2, x1:x2].float() / 64 - 2, odds[None]])
-    part = F.interpolate(part[None], (size, size), mode='bilinear', antialias=True)[0]
-    step_x, step_y = (x2 - x1) / size, (y2 - y1) / size
-    x = torch.arange(size, device=part.device) * step_x + (x1 + step_x / 2)
-    y = torch.arange(size, device=part.device) * step_y + (y1 + step_y / 2)
-    inside = ((y >= box[1]) & (y < box[3]))[:, None] & ((x >= box[0]) & (x < box[2]))[None]
-    return torch.cat([part, inside[None].float()])
+    made = torch.empty(5, size, size, device=image.device)
+    # Bytes are resampled with vector instructions, numbers are not: a third of the time.
+    torch.div(_resampled(image[:, y1:y2, x1:x2], size), 64, out=made[:3]).sub_(2)
+    made[3:4] = _resampled(log_odds(probability[y1:y2, x1:x2])[None], size)
+    inside = []
+    for first, last, low, high in ((y1, y2, box[1], box[3]), (x1, x2, box[0], box[2])):
+        step = (last - first) / size
+        place = np.arange(size, dtype=np.float32) * np.float32(step) + np.float32(first + step / 2)
+        inside.append((place >= low) & (place < high))
+    made[4] = torch.from_numpy(np.logical_and.outer(*inside))
+    return made
+
+
+def _resampled(planes: Tensor, size: int) -> Tensor:
+    return F.interpolate(planes[None], (size, size), mode='bilinear', antialias=True)[0]
 
 
 def windows(

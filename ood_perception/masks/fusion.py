@@ -72,37 +72,42 @@ def fuse(
     # Empty slots go last and cover nothing, so nothing has to be asked of the device for them.
     clean = torch.nan_to_num(confidences.float(), nan=0.0).clamp(0, 1)
     confidences, order = torch.where(valid, clean, -1.0).sort(descending=True, stable=True)
-    masks = logits > 0
+    host = not waits(logits.device)
+    # Beside other work, a comparison that torch shares out among threads takes many times as long.
+    masks = torch.from_numpy(logits.numpy() > 0) if host else logits > 0
     window = _window(masks)
     masks = masks[:, window[0], window[1]][order]
-    if waits(masks.device) or bool((confidences < 0).any()):
+    if not host or bool((confidences < 0).any()):
         masks = masks & (confidences >= 0)[:, None, None]
     confidences = confidences.clamp(min=0)
     out = no_instances(height, width, score_map.device)
     if masks.numel():
         kept = _without_duplicates(masks, min_area, duplicate)
-        if waits(masks.device):
-            masks = masks & kept[:, None, None]
-        else:
+        if host:
             masks, confidences = masks[kept], confidences[kept]
+        else:
+            masks = masks & kept[:, None, None]
     if not masks.numel():
         return out
-    owner, confidences, areas = _owners(masks, confidences, min_area)
-    count = len(confidences)
-    out.labels[window] = owner
     values = torch.nan_to_num(score_map[window].float(), nan=0.0, posinf=0.0, neginf=0.0)
-    boxes = _bounds(owner, count)
-    boxes[:, 0::2] += window[1].start
-    boxes[:, 1::2] += window[0].start
-    used = areas > 0
-    boxes = boxes * used[:, None]
-    ids = torch.arange(1, count + 1, device=owner.device, dtype=torch.int32)
+    owner = _last(masks)
+    boxes, areas, sums = (_measured_on_host if host else _measured)(owner, values, len(masks))
+    owner, order, used = _without_small(owner, areas >= min_area)
+    boxes, areas, sums, confidences = (
+        part[order] * used.view(-1, *[1] * (part.ndim - 1))
+        for part in (boxes, areas, sums, confidences)
+    )
+    out.labels[window] = owner
+    offset = [window[1].start, window[0].start]
+    for axis in (0, 1):
+        boxes[:, axis::2] += offset[axis] * used[:, None]
+    ids = torch.arange(1, len(used) + 1, device=owner.device, dtype=torch.int32)
     return out._replace(
         ids=ids * used,
         boxes=boxes,
         confidences=confidences,
         areas=areas.int(),
-        mean_scores=_summed(owner, values, count) / areas.clamp(min=1),
+        mean_scores=sums / areas.clamp(min=1),
         surroundings=_surroundings(boxes, out.labels, semantic, ground_classes) * used,
     )
 
@@ -152,39 +157,44 @@ def _without_duplicates(masks: Tensor, min_area: int, duplicate: float) -> Tenso
     return best_of_rivals(common / smaller > duplicate, areas * step * step >= min_area)
 
 
-def _owners(masks: Tensor, confidences: Tensor, min_area: int) -> tuple[Tensor, Tensor, Tensor]:
+def _without_small(owner: Tensor, large: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Give every pixel to one of bool (N, h, w) masks, best first, and drop those left with too few.
+    Take the pixels of masks that are not `large`, bool (N,), from the owner (h, w), 0 = none.
 
-    Returns the owner int32 (h, w), 1..M, 0 = none, and confidences and areas float32 (M,), where
-    it would wait for the device to know M with N - M rows of zeros after them.
+    Returns the owner with numbers 1..M, the rows of the masks left, and which of those rows are
+    used: where asking for M would wait for the device, N - M rows that are not come last.
     """
-    owner, count = _last(masks), len(confidences)
-    areas = _summed(owner, torch.ones(owner.shape, device=owner.device), count)
-    large = areas >= min_area
-    if not waits(owner.device) and bool(large.all()):
-        return owner, confidences, areas
-    # The pixels of a dropped mask belong to nobody.
-    numbers = F.pad(large.cumsum(0).int() * large, (1, 0))
+    host = not waits(owner.device)
     order = (~large).int().argsort(stable=True)
-    rows = count if waits(owner.device) else int(large.sum())
+    if host and bool(large.all()):
+        return owner, order, large
+    numbers = F.pad(large.cumsum(0).int() * large, (1, 0))
     owner = numbers.gather(0, owner.flatten().long()).view(owner.shape)
-    kept, sizes = ((part * large)[order][:rows] for part in (confidences, areas))
-    return owner, kept, sizes
+    order = order[: int(large.sum())] if host else order
+    return owner, order, large[order]
 
 
-def _summed(owner: Tensor, values: Tensor, count: int) -> Tensor:
-    """Sum values (H, W) over the pixels of each owner 1..count, float32 (count,)."""
-    sums = values.new_zeros(count + 1)
-    return sums.index_add_(0, owner.flatten(), values.flatten())[1:]
+def _measured_on_host(owner: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Do what `_measured` does, by OpenCV: each owner has only its own box read."""
+    rows: list[list[float]] = []
+    pixels, measures = owner.numpy(), values.numpy()
+    for number in range(1, count + 1):
+        mine = (pixels == number).view(np.uint8)
+        x, y, w, h = cv2.boundingRect(mine)
+        part = slice(y, y + h), slice(x, x + w)
+        total = float((measures[part] * mine[part]).sum())
+        rows.append([x, y, x + w, y + h, cv2.countNonZero(mine[part]) if w else 0, total])
+    table = torch.tensor(rows)
+    return table[:, :4], table[:, 4], table[:, 5]
 
 
-def _bounds(owner: Tensor, count: int) -> Tensor:
-    """Float32 (count, 4) XYXY around the pixels of each owner 1..count; each has some."""
-    if not waits(owner.device):
-        pixels = owner.numpy()
-        found = [cv2.boundingRect((pixels == i).view(np.uint8)) for i in range(1, count + 1)]
-        return torch.tensor([(x, y, x + w, y + h) for x, y, w, h in found]).float()
+def _measured(owner: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Measure the pixels of each owner 1..count in (h, w).
+
+    Returns float32 boxes (count, 4) XYXY around them, their number (count,) and the sum of their
+    values (count,); the box of an owner without any is not told.
+    """
     sides = []
     for axis, length in enumerate(owner.shape):
         place = torch.arange(length, device=owner.device)
@@ -194,7 +204,9 @@ def _bounds(owner: Tensor, count: int) -> Tensor:
         line = taken.view(count + 1, length)[1:]
         sides.append([line.argmax(1), length - line.flip(1).argmax(1)])
     (top, bottom), (left, right) = sides
-    return torch.stack([left, top, right, bottom], 1).float()
+    both = torch.stack([torch.ones_like(values), values]).flatten(1)
+    sums = values.new_zeros(2, count + 1).index_add_(1, owner.flatten(), both)[:, 1:]
+    return torch.stack([left, top, right, bottom], 1).float(), sums[0], sums[1]
 
 
 def _surroundings(
@@ -211,30 +223,41 @@ def _surroundings(
     if semantic is None or not ground_classes or not len(boxes):
         return codes
     height, width = labels.shape
-    ground = torch.zeros(height, width, dtype=torch.bool, device=labels.device)
-    for index in ground_classes:
-        ground |= semantic == index
-    # On a host torch's `any` of a row takes twenty times as long as numpy's.
-    rows = ground.any(1) if waits(ground.device) else torch.from_numpy(ground.numpy().any(1))
+    if waits(semantic.device):
+        ground = torch.zeros(height, width, dtype=torch.bool, device=labels.device)
+        for index in ground_classes:
+            ground |= semantic == index
+        rows = ground.any(1)
+    else:  # torch takes ten times as long
+        is_ground = np.zeros(256, np.uint8)
+        is_ground[list(ground_classes)] = 1
+        ground = torch.from_numpy(cv2.LUT(semantic.numpy(), is_ground).view(bool))
+        rows = torch.from_numpy(ground.numpy().any(1))
     horizon = torch.where(rows.any(), rows.to(torch.uint8).argmax(), height)
     x1, y1, x2, y2 = boxes.unbind(1)
     reach = torch.maximum((0.15 * (x2 - x1)).int(), (0.1 * (y2 - y1)).int()).clamp(min=3)
     top = (y2 - 0.2 * (y2 - y1)).int()
     strips = torch.stack([top, y2 + reach, x1 - reach, x2 + reach], 1).float()  # y, then x
-    seen, grounded = _counted(strips, labels == 0, ground)
+    seen, grounded = _counted(strips, labels, ground)
     elsewhere = torch.where(y2 < horizon, IN_AIR, BESIDE)
     return torch.where(2 * grounded >= seen.clamp(min=1), ON_ROAD, elsewhere).to(torch.uint8)
 
 
-def _counted(strips: Tensor, free: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
-    """Free pixels, and those of them on ground, (N,) each, in strips (N, 4): y, end, x, end."""
+def _counted(strips: Tensor, labels: Tensor, ground: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Count the pixels of no instance, and those of them on ground, in strips (N, 4).
+
+    The strips are y, end, x, end; both counts (N,).
+    """
     if not waits(strips.device):
         counts = []
         for edges in strips.ceil().int().clamp(min=0).tolist():
             window = slice(*edges[:2]), slice(*edges[2:])
-            counts.append([int(free[window].sum()), int((free[window] & ground[window]).sum())])
+            free = labels.numpy()[window] == 0
+            counts.append([free.sum(), (free & ground.numpy()[window]).sum()])
         seen, grounded = torch.tensor(counts).unbind(1)
         return seen, grounded
+    free = labels == 0
     y, x = (torch.arange(length, device=free.device) for length in free.shape)
     first_y, end_y, first_x, end_x = strips[:, :, None].unbind(1)
     down = ((y >= first_y) & (y < end_y)).float()

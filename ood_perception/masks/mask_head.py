@@ -11,6 +11,7 @@ which object is meant, the picture where it ends. U-shaped (Ronneberger et al., 
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,4 +38,5 @@ class MaskHead(UNetwork, SmallNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the network; see the class."""
-        return F.pixel_shuffle(self.out(self.maps(F.pixel_unshuffle(x, 2))), 2)[:, 0]
+        halves = F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(self.out(self.maps(halves)), 2)[:, 0]

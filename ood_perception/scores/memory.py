@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ood_perception.frames.flow import Grey, flow_between, grid
+from ood_perception.frames.flow import Grey, Way, flow_between, grid
 from ood_perception.frames.resize import resize
 
 SCALE = 8  # pixels of the score for one of what is mixed; 4 is no better, and slower
@@ -41,10 +41,16 @@ class ScoreMemory:
     Joins the score of each frame with those of its camera's earlier frames.
 
     After so many seconds an earlier score weighs 1 / e of its first weight.
+
+    Attributes:
+        ways: how each picture of the last batch moved since its camera's last one, None where
+            nothing of that one was used.
+
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.ways: list[Way | None] = []
         self._past: dict[str, _Past] = {}
 
     def __call__(
@@ -57,6 +63,7 @@ class ScoreMemory:
         has no stamp in ns (None = it belongs to no sequence), the first frame of a camera, and one
         that is not later than the one before are returned as they are.
         """
+        self.ways = [None] * len(score)
         if all(stamp is None for stamp in stamps):
             return score
         size = [max(side // SCALE, LEAST_SIDE) for side in score.shape[1:]]
@@ -71,16 +78,22 @@ class ScoreMemory:
                 continue
             past = self._past.get(stream)
             if past is not None and past.coarse.shape == coarse[i].shape:
-                change[i] = self._change(past, stamp, pictures[i], coarse[i])
+                change[i], self.ways[i] = self._change(past, stamp, pictures[i], coarse[i])
             self._past[stream] = _Past(stamp, pictures[i], coarse[i] + change[i])
-        return score + resize(change, score.shape[1:])[:, 0]
+        if score.device.type != 'cpu':
+            return score + resize(change, score.shape[1:])[:, 0]
+        for one, part in zip(joined := score.clone(), change, strict=True):
+            one += torch.from_numpy(cv2.resize(part[0].numpy(), score.shape[:0:-1]))
+        return joined
 
-    def _change(self, past: _Past, stamp: int, picture: Grey, coarse: Tensor) -> Tensor:
-        """Change (1, h, w) that the past makes to the coarse score (1, h, w)."""
+    def _change(
+        self, past: _Past, stamp: int, picture: Grey, coarse: Tensor
+    ) -> tuple[Tensor, Way | None]:
+        """Change (1, h, w) that the past makes to the coarse score (1, h, w), and the way."""
         age = (stamp - past.stamp) / 1e9
         weight = math.exp(-age / self.seconds) if age > 0 else 0.0
         if weight < FORGOTTEN:
-            return torch.zeros_like(coarse)
+            return torch.zeros_like(coarse), None
         way, _, followed = flow_between(picture, past.grey)
         height, width = picture.shape
         x, y = grid(height, width)
@@ -90,9 +103,11 @@ class ScoreMemory:
         alike = cv2.blur(cv2.absdiff(before, picture), (3, 3)) <= LIKENESS
         across = np.stack([(2 * places[0] + 1) / width - 1, (2 * places[1] + 1) / height - 1], -1)
         device = coarse.device
-        where, trusted = (torch.from_numpy(a).to(device) for a in (across, followed & alike))
+        where, trusted, flow = (
+            torch.from_numpy(a).to(device) for a in (across, followed & alike, way)
+        )
         moved = F.grid_sample(past.coarse[None], where[None], 'bilinear', 'border', False)[0]
-        return weight * trusted * (moved - coarse)
+        return weight * trusted * (moved - coarse), Way(flow.permute(2, 0, 1), age)
 
     def reset(self, stream: str | None = None) -> None:
         """Forget one camera's past, or that of all."""
