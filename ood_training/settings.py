@@ -20,6 +20,9 @@ from torch.utils.data import default_collate
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_training.checkpointing import TrainingError
 
+LESS_IS_BETTER = ('fpr95', 'loss', 'ece', 'brier')
+"""Last words of validation numbers of which the smallest is the best."""
+
 PRECISIONS = ('auto', '32-true', '16-mixed', 'bf16-mixed')
 
 
@@ -48,8 +51,9 @@ class TrainSettings:
     checkpoint_every: int = 500  # steps between checkpoints
     validate_every: int = 0  # steps between validations, 0 = only at the end
     log_every: int = 10  # steps between rows of the log
-    monitor: str = ''  # validation number that picks the kept weights ('' keeps the last)
-    monitor_min: bool = False  # True where a smaller number is better
+    # validation number that picks the kept weights ('' keeps the last); '-' before its name: less
+    # is better, as it is of LESS_IS_BETTER anyway
+    monitor: str = ''
     accelerator: str = 'auto'  # 'auto', 'cpu' or 'gpu'
     devices: int = 1  # processes; under torchrun as many as it starts
 

@@ -35,7 +35,7 @@ from ood_training.checkpointing import (
     save_checkpoint,
 )
 from ood_training.data import StreamSampler, loader
-from ood_training.settings import OPTIMIZERS, Task, TrainSettings, create_schedule
+from ood_training.settings import LESS_IS_BETTER, OPTIMIZERS, Task, TrainSettings, create_schedule
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class Trainer:
 
     def _validate(self) -> None:
         """Validate the averaged weights where there are any; keep the best."""
-        monitor = self.settings.monitor
+        monitor = self.settings.monitor.removeprefix('-')
         state = _copy(self.task.trained_state())
         self._use(self.average)
         values: dict[str, float] = {}
@@ -211,7 +211,8 @@ class Trainer:
             self._log('val', values)
             if values and monitor and monitor not in values:
                 raise TrainingError(f'monitor: no {monitor!r} among {", ".join(values)}')
-            sign = -1 if self.settings.monitor_min else 1
+            less = monitor != self.settings.monitor or monitor.endswith(LESS_IS_BETTER)
+            sign = -1 if less else 1
             if values and (
                 not monitor or not self.best or sign * values[monitor] >= sign * self.best[monitor]
             ):

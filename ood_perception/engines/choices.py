@@ -27,7 +27,8 @@ from ood_perception.host_cpu import cpuinfo
 log = logging.getLogger(__name__)
 
 VARIABLE = 'OOD_ENGINE_CACHE'  # environment variable that names the folder
-MAX_FILES = 48  # files that the folder holds; the oldest go first
+# beginnings of names -> files of these that the folder holds; the oldest go first
+MOST = {('network-', 'choice-'): 48, ('tensorrt-',): 16}
 
 RUNTIMES = ('torch', 'openvino', 'onnxruntime', 'torch-tensorrt')
 
@@ -131,13 +132,19 @@ def keep(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
         os.replace(partial, path)
-        kept = [p for p in path.parent.iterdir() if p.name.startswith(('network-', 'choice-'))]
-        for old in sorted(kept, key=lambda p: p.stat().st_mtime)[:-MAX_FILES]:
-            old.unlink(missing_ok=True)
+        delete_old(path.parent)
     except OSError as error:
         _cannot_keep(path.parent, str(error.strerror or error))
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def delete_old(folder: Path) -> None:
+    """Delete the oldest files beyond `MOST`; an OSError where that is not allowed."""
+    for beginnings, most in MOST.items():
+        kept = [path for path in folder.iterdir() if path.name.startswith(beginnings)]
+        for old in sorted(kept, key=lambda path: path.stat().st_mtime)[:-most]:
+            old.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ood_perception.engines.base import Shape
-from ood_perception.engines.choices import cache_folder, network_key
+from ood_perception.engines.choices import cache_folder, delete_old, network_key
 from ood_perception.engines.export import TupleOutput, in_this_thread, twin
 from ood_perception.models.output import SegmentorOutput
 
@@ -97,6 +97,7 @@ class TensorRTEngine:
             with torch.inference_mode(False), torch.no_grad():
                 self._trt.save(engine, str(partial), inputs=[images.clone()])
             partial.replace(path)
+            delete_old(path.parent)
         except Exception as error:
             log.warning('the engine cannot be kept in %s (%s)', path, error)
         return engine

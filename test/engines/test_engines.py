@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ood_perception.engines import ENGINES, candidates, create_engine, onnx, openvino
-from ood_perception.engines.choices import cache_folder, network_key
+from ood_perception.engines.choices import cache_folder, keep, network_key
 from ood_perception.engines.measure import (
     EXACT_TOLERANCE,
     ROUNDED_TOLERANCE,
@@ -178,6 +178,23 @@ def test_where_things_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.delenv('XDG_CACHE_HOME')
     monkeypatch.setenv('HOME', str(tmp_path))
     assert cache_folder() == tmp_path / '.cache' / 'ood_perception' / 'engines'
+
+
+def test_the_oldest_files_of_each_kind_go_and_others_stay(tmp_path: Path) -> None:
+    for number in range(60):
+        for name in ('network-{}.ov', 'choice-{}.json', 'tensorrt-{}.ep', 'mine-{}.txt'):
+            path = tmp_path / name.format(number)
+            path.touch()
+            os.utime(path, (number, number))
+    keep(tmp_path / 'network-new.ov', b'new')
+    left = sorted(path.name for path in tmp_path.iterdir())
+    numbers = [int(name[9:-3]) for name in left if name.startswith('tensorrt-')]
+    assert sorted(numbers) == list(range(44, 60))
+    assert 'network-new.ov' in left
+    assert 'network-59.ov' in left
+    assert 'network-3.ov' not in left
+    assert sum(name.startswith(('network-', 'choice-')) for name in left) == 48
+    assert sum(name.startswith('mine-') for name in left) == 60
 
 
 AFTER_MANY_SHAPES = """

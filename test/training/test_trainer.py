@@ -202,13 +202,17 @@ def test_frozen_state_is_not_stored_and_not_changed(whole):
     assert torch.equal(whole[0]['stem.weight'], TinyTask().stem.weight)
 
 
-def test_best_weights_are_kept(tmp_path):
-    settings = {'monitor': 'size', 'monitor_min': True, 'validate_every': 5}
-    trainer = train(tmp_path, **settings)
-    sizes = dict(logged(tmp_path, 'val', 'size'))
-    assert len(sizes) == 4
-    assert trainer.best['size'] == pytest.approx(min(sizes.values()))
-    assert trainer.task.validate()['size'] == pytest.approx(min(sizes.values()))
+@pytest.mark.parametrize(
+    ('monitor', 'best'), [('size', max), ('-size', min), ('size loss', min), ('site fpr95', min)]
+)
+def test_best_weights_are_kept(tmp_path, monkeypatch, monitor, best):
+    name, validate = monitor.removeprefix('-'), TinyTask.validate
+    monkeypatch.setattr(TinyTask, 'validate', lambda task: {name: validate(task)['size']})
+    trainer = train(tmp_path, monitor=monitor, validate_every=5)
+    sizes = dict(logged(tmp_path, 'val', name))
+    assert len(set(sizes.values())) == 4
+    assert trainer.best[name] == pytest.approx(best(sizes.values()))
+    assert trainer.task.validate()[name] == pytest.approx(best(sizes.values()))
 
 
 @pytest.mark.parametrize('precision', ['bf16-mixed'])
