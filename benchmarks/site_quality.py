@@ -42,7 +42,6 @@ from ood_perception.alarm_budget import BLOCK, Peaks, threshold_for
 from ood_perception.building import load_segmentor
 from ood_perception.profile import Profile
 from ood_perception.scores import create_score
-from ood_perception.scores.novelty import NoveltyScore
 from ood_simulation.proving_ground import ProvingGround
 from ood_training.sources import open_frames
 from research.cutouts import load_objects
@@ -53,23 +52,13 @@ from research.real_sets import DRIVE, Pair, Scores, as_unknown, camvid_frames
 CAMVID_RATE = 30
 """Frames a second that the numbers in CamVid's file names count."""
 
-PLACE = 0.2
-"""Distance of the middle of the picture from its border, where all features have length 1."""
+POSITION = 0.2
+"""Option `position` of the novelty that knows its place."""
 
 FIELDS = (
     'site', 'score', 'ap', 'fpr95', 'learnt', 'scored', 'seconds', 'kilobytes', 'ms', 'promised',
     'kept', 'recall', 'best_recall', 'command',
 )  # fmt: skip
-
-
-class Placed(NoveltyScore):
-    """Novelty whose tokens know where in the picture they are: a prior, not a cell."""
-
-    def _grid(self, output: Any) -> torch.Tensor:
-        grid = super()._grid(output)
-        axes = (torch.linspace(-PLACE, PLACE, side) for side in grid.shape[2:])
-        place = torch.stack(torch.meshgrid(*axes, indexing='ij'))
-        return torch.cat([grid, place.expand(len(grid), -1, -1, -1)], 1)
 
 
 class Sharing(Scores):
@@ -79,10 +68,11 @@ class Sharing(Scores):
         site, novelty = Profile.load('compact_site'), Profile.load('compact_novelty')
         super().__init__(load_segmentor(site).eval(), site.image.short_side)
         self.llr = self.score
+        placed = {**novelty.score.options, 'position': POSITION}
         self.taught: dict[str, Any] = {
             'site': create_score('site', **site.score.options),
             'novelty': create_score('novelty', **novelty.score.options),
-            'novelty with position': Placed(**novelty.score.options),
+            'novelty with position': create_score('novelty', **placed),
             'one reference': create_score('novelty', **novelty.score.options),
         }
         self.score = self._all

@@ -80,11 +80,15 @@ class TokenBank:
     Tokens of what was seen, `capacity` at most.
 
     They are made of the feature maps `stages` and went through a random projection to the width
-    `project`, 0 = none.
+    `project`, 0 = none; their last two numbers are their place within +-`position`, 0 = they have
+    none.
     """
 
-    def __init__(self, capacity: int, stages: Sequence[int], project: int = 0) -> None:
-        self.capacity, self.stages, self.project = capacity, list(stages), project
+    def __init__(
+        self, capacity: int, stages: Sequence[int], project: int = 0, position: float = 0.0
+    ) -> None:
+        self.capacity, self.stages = capacity, list(stages)
+        self.project, self.position = project, position
         self.bank = torch.zeros(0, 0)  # float32 (size, D), the tokens kept
         self.level = torch.zeros(0)  # float32 (size,), the most that another score was there
         self.radius = 0.0  # tokens nearer than this to a kept one are not kept
@@ -142,9 +146,13 @@ class TokenBank:
 
     def merge(self, other: TokenBank) -> None:
         """Take in what another robot has seen. Raises ValueError: another model, other options."""
-        mine, theirs = ((m.model, m.stages, m.project, m.bank.shape[1]) for m in (self, other))
+        mine, theirs = (
+            (m.model, m.stages, m.project, m.position, m.bank.shape[1]) for m in (self, other)
+        )
         if mine != theirs:
-            raise ValueError(f'memories of two kinds (model, stages, project): {mine}, {theirs}')
+            raise ValueError(
+                f'memories of two kinds (model, stages, project, position): {mine}, {theirs}'
+            )
         self.radius = max(self.radius, other.radius)
         new = self._meet(other.bank, other.level) > self.radius
         self._keep(other.bank[new], other.level[new])
@@ -169,6 +177,7 @@ class TokenBank:
                 'radius': torch.tensor(self.radius),
                 'stages': torch.tensor(self.stages),
                 'project': torch.tensor(self.project),
+                'position': torch.tensor(self.position, dtype=torch.float64),
                 'frames': torch.tensor(self.frames),
             },
             part,
@@ -183,7 +192,8 @@ class TokenBank:
         if state['bank'].ndim != 2 or not len(state['bank']):
             raise ValueError(f'{path} holds no tokens')
         project = int(state.get('project', 0))
-        memory = cls(capacity, state['stages'].tolist(), project)
+        position = float(state.get('position', 0.0))
+        memory = cls(capacity, state['stages'].tolist(), project, position)
         memory.bank, memory.moments = state['bank'].float(), state['moments'].double()
         memory.level = state.get('level', torch.zeros(len(memory))).float()
         memory.levels = state.get('levels', memory.levels).double()

@@ -370,6 +370,28 @@ def test_the_detection_head_is_trained_on_recorded_maps(data, tmp_path):
     assert prompts.head.channels == (24, 40, 112, 320)
 
 
+def test_outlines_are_learnt_in_the_boxes_that_a_detection_head_finds(data, tmp_path, monkeypatch):
+    scenes, seen = [simple_scene(seed) for seed in range(2)], []
+    prompts = create_prompts('detection_head', threshold=room.PROPOSED)
+    expected = room._detecting('compact', '', threshold=room.PROPOSED)
+    assert expected.threshold == prompts.threshold
+    monkeypatch.setattr(room, 'train_mask_head', lambda scenes, *_, **__: seen.extend(scenes))
+    monkeypatch.setattr(room, 'card', lambda *_: None)
+    data = dataclasses.replace(data, profile='compact', validation=0)
+    train_masks(data, tmp_path, prompts_steps=0, head_steps=1, scenes=scenes)
+    boxes = [scene.proposals for scene in seen]
+    assert len(boxes) == 2
+    assert sum(map(len, boxes)) > 0
+    for scene, proposals in zip(scenes, boxes, strict=True):
+        assert proposals.dtype == np.float32
+        image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
+        odds = torch.from_numpy(scene.probability).float()[None]
+        found = expected(image, odds, odds)
+        np.testing.assert_array_equal(proposals, found.boxes[0][found.valid[0]].numpy())
+    untouched = room._proposed(scenes, 'compact_clusters', None)  # it has no detection head
+    assert untouched is scenes
+
+
 def test_a_record_is_a_part_of_a_scene_and_may_be_mirrored(tmp_path):
     scenes = [simple_scene(seed, (320, 416)) for seed in range(2)]
     backbone = Backbone('compact')

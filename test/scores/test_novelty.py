@@ -92,6 +92,40 @@ def test_saved_memory_scores_the_same(tmp_path: Path) -> None:
     assert torch.equal(other(normal(1), (8, 10)), memory(normal(1), (8, 10)))
 
 
+def test_what_is_normal_below_is_not_normal_above_where_the_place_counts(tmp_path: Path) -> None:
+    a, b = torch.eye(16)[:2, :, None, None]
+
+    def halves(above: torch.Tensor, below: torch.Tensor) -> SegmentorOutput:
+        above, below = (half.expand(16, 4, 10) for half in (above, below))
+        return SegmentorOutput([torch.cat([above, below], 1)[None]])
+
+    usual, turned, size = halves(a, b), halves(b, a), (8, 10)
+    found = {}
+    for position in (0.0, 0.4):
+        memory = NoveltyScore(stages=(0,), position=position)
+        memory.start()
+        for _ in range(5):
+            memory(usual, size)
+        memory.stop()
+        found[position] = memory(turned, size) - memory(usual, size)
+    assert not found[0.0].any()
+    # A soft prior: the farther from where it belongs, the more.
+    rows = found[0.4][0].mean(1)
+    assert (rows > 0).all()
+    assert (rows[:4].diff() < 0).all()
+    assert (rows[4:].diff() > 0).all()
+    path = str(tmp_path / 'memory.safetensors')
+    memory.save(path)
+    other = NoveltyScore(stages=(0,), position=0.4, weights=path)
+    assert torch.equal(other(turned, size), memory(turned, size))
+    with pytest.raises(ValueError, match=r'position: 0\.4, this profile has .* and 0; learn anew'):
+        NoveltyScore(stages=(0,)).load(path)
+    with pytest.raises(ValueError, match='of two kinds'):
+        TokenBank.read(path, 10).merge(TokenBank(10, [0]))
+    with pytest.raises(ValueError, match=r'position: expected 0\.\.1, got -1'):
+        NoveltyScore(position=-1)
+
+
 def test_bad_memories_are_refused(tmp_path: Path) -> None:
     memory = NoveltyScore(stages=(0,))
     with pytest.raises(ValueError, match='nothing was learnt'):
@@ -99,7 +133,7 @@ def test_bad_memories_are_refused(tmp_path: Path) -> None:
     memory.learn(normal(0))
     path = tmp_path / 'memory.safetensors'
     memory.save(str(path))
-    with pytest.raises(ValueError, match=r'stages \[0\] and project: 0, this profile has \[-1\]'):
+    with pytest.raises(ValueError, match=r'stages \[0\], project: 0 .* profile has \[-1\]'):
         NoveltyScore(stages=(-1,)).load(str(path))
     broken = tmp_path / 'broken.safetensors'
     broken.write_bytes(path.read_bytes()[:100])
