@@ -24,12 +24,12 @@ from ood_perception.frames.flow import Way
 from ood_perception.masks.boxes import Boxes, overlaps
 
 SECONDS = 0.3  # after which an earlier box weighs 1 / e of its first weight
-PLACES = 0.25, 0.5, 0.75  # shares of a box's sides at which the flow is read
-SAME = 0.4  # overlap of boxes from which they are of one object
+SAME = 0.4  # overlap of boxes from which they are averaged
+KNOWN = 0.1  # overlap of boxes from which they are of one object, as in `tracking.Tracker`
 
 
 class _Past(NamedTuple):
-    boxes: Tensor  # float32 (K, 4) XYXY pixels
+    boxes: Tensor  # float32 (K, 4) XYXY pixels; last what a frame missed that the one before had
     weight: Tensor  # float32 (K,), of as many frames' boxes as are averaged in each
     best: Tensor  # float32 (K,), 0..1, largest confidence of the object so far
 
@@ -79,24 +79,16 @@ class BoxMemory:
         way: Way | None,
         stream: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        past = self._past.get(stream)
-        weight, best = torch.ones_like(confidences), confidences
-        shown = valid
+        past, shown = self._past.get(stream), valid
+        now = known = _Past(boxes, torch.ones_like(confidences), confidences)
         if way is not None and past is not None and len(past.boxes) and len(boxes):
-            before = boxes + _moved(boxes, way.flow, size)
-            overlap, which = overlaps(before, past.boxes)[0].max(1)
-            same = overlap >= SAME
-            earlier = torch.where(same, past.weight[which] * math.exp(-way.age / SECONDS), 0.0)
-            weight = 1 + earlier
-            step = past.boxes[which] - before
-            boxes = boxes + step * (earlier / weight)[:, None]
-            best = torch.where(same, torch.maximum(best, past.best[which]), best)
+            now, missed = _averaged(now, past, way, size)
+            known = _Past(*(torch.cat(pair) for pair in zip(now, missed, strict=True)))
         if way is not None:
-            shown = valid & (best >= self.least)
-        self._past[stream] = _Past(boxes, weight, best)
+            shown = valid & (now.best >= self.least)
+        self._past[stream] = known
         order = (~shown).to(torch.uint8).argsort(stable=True)
-        parts = boxes * shown[:, None], confidences * shown, shown
-        return parts[0][order], parts[1][order], parts[2][order]
+        return (now.boxes * shown[:, None])[order], (confidences * shown)[order], shown[order]
 
     def reset(self, stream: str | None = None) -> None:
         """Forget one camera's past, or that of all."""
@@ -106,11 +98,30 @@ class BoxMemory:
             self._past.pop(stream, None)
 
 
+def _averaged(now: _Past, past: _Past, way: Way, size: tuple[int, int]) -> tuple[_Past, _Past]:
+    """Average boxes with earlier ones; and those that the last frame had, but not this one."""
+    fade = math.exp(-way.age / SECONDS)
+    before = now.boxes + _moved(now.boxes, way.flow, size)
+    overlap = overlaps(before, past.boxes)[0]
+    most, which = overlap.max(1)
+    weight = 1 + torch.where(most >= SAME, past.weight[which] * fade, 0.0)
+    boxes = now.boxes + (past.boxes[which] - before) * (1 - 1 / weight)[:, None]
+    best = torch.where(most >= KNOWN, torch.maximum(now.best, past.best[which]), now.best)
+    last = _Past(*(part[: len(boxes)] for part in past))
+    missed = ~(overlap[:, : len(boxes)] >= KNOWN).any(0)
+    # The flow leads back; it is nearly the same where it leads from and to.
+    there = (last.boxes - _moved(last.boxes, way.flow, size)) * missed[:, None]
+    return _Past(boxes, weight, best), _Past(there, last.weight * fade, last.best)
+
+
 def _moved(boxes: Tensor, flow: Tensor, size: tuple[int, int]) -> Tensor:
     """Way of each box (K, 4), the median of nine places in it, in pixels of `size`: (K, 4)."""
-    sides = boxes.new_tensor(size[::-1])
-    corner, extent = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
-    shares = boxes.new_tensor([(x, y) for x in PLACES for y in PLACES])
-    places = (corner + shares * extent) * 2 / sides - 1  # -1..1 from border to border
-    there = F.grid_sample(flow[None], places[None], 'bilinear', 'border', False)[0].median(2)[0].T
-    return (there * sides / sides.new_tensor(flow.shape[:0:-1])).repeat(1, 2)
+    (high, wide), (rows, columns) = size, flow.shape[1:]
+    share = torch.arange(1, 4, device=boxes.device) / 4
+    x, y = (boxes[:, i, None] + share * (boxes[:, i + 2] - boxes[:, i])[:, None] for i in (0, 1))
+    # -1..1 from border to border
+    across = (x * (2 / wide) - 1)[:, None].expand(-1, 3, -1)
+    down = (y * (2 / high) - 1)[..., None].expand(-1, -1, 3)
+    places = torch.stack([across, down], 3).flatten(1, 2)[None]
+    there = F.grid_sample(flow[None], places, 'bilinear', 'border', False)[0].median(2)[0]
+    return torch.stack([there[0] * (wide / columns), there[1] * (high / rows)] * 2, 1)

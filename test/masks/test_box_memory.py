@@ -85,6 +85,26 @@ def test_what_nobody_was_ever_sure_of_gets_no_outline_and_is_remembered():
     assert boxes[:, 0].tolist() == pytest.approx([100, 10])
 
 
+def test_what_one_frame_missed_is_known_and_what_two_missed_is_not():
+    for misses, left in ((1, 1), (2, 0)):
+        memory = BoxMemory(0.9)
+        look(memory, found((100, 100, 140, 140, 0.95), (10, 10, 50, 50, 0.95)))
+        for step in range(misses):
+            x = 10 + 6 * (step + 1)
+            look(memory, found((x, 10, x + 40, 50, 0.95)), way(-6.0))
+        x = 100 + 6 * (misses + 1)
+        boxes, _ = look(memory, found((x, 100, x + 40, 140, 0.7)), way(-6.0))
+        assert len(boxes) == left
+        assert boxes[:, 0].tolist() == pytest.approx([x] * left)
+
+
+def test_a_box_that_jumps_far_is_known_but_not_averaged():
+    memory = BoxMemory(0.9)
+    look(memory, found((100, 100, 140, 140, 0.95)))
+    boxes, _ = look(memory, found((120, 110, 160, 150, 0.7)), way())
+    assert boxes.tolist() == [[120, 110, 160, 150]]
+
+
 def test_frames_that_follow_nothing_and_other_cameras_are_left_as_they_are():
     memory = BoxMemory(0.0)
     look(memory, found((100, 100, 140, 140, 0.9)))
