@@ -100,17 +100,18 @@ class BoxMemory:
 
 def _averaged(now: _Past, past: _Past, way: Way, size: tuple[int, int]) -> tuple[_Past, _Past]:
     """Average boxes with earlier ones; and those that the last frame had, but not this one."""
-    fade = math.exp(-way.age / SECONDS)
-    before = now.boxes + _moved(now.boxes, way.flow, size)
+    fade, count = math.exp(-way.age / SECONDS), len(now.boxes)
+    last = _Past(*(part[:count] for part in past))
+    ways = _moved(torch.cat([now.boxes, last.boxes]), way.flow, size)
+    before = now.boxes + ways[:count]
     overlap = overlaps(before, past.boxes)[0]
     most, which = overlap.max(1)
     weight = 1 + torch.where(most >= SAME, past.weight[which] * fade, 0.0)
     boxes = now.boxes + (past.boxes[which] - before) * (1 - 1 / weight)[:, None]
     best = torch.where(most >= KNOWN, torch.maximum(now.best, past.best[which]), now.best)
-    last = _Past(*(part[: len(boxes)] for part in past))
-    missed = ~(overlap[:, : len(boxes)] >= KNOWN).any(0)
+    missed = ~(overlap[:, :count] >= KNOWN).any(0)
     # The flow leads back; it is nearly the same where it leads from and to.
-    there = (last.boxes - _moved(last.boxes, way.flow, size)) * missed[:, None]
+    there = (last.boxes - ways[count:]) * missed[:, None]
     return _Past(boxes, weight, best), _Past(there, last.weight * fade, last.best)
 
 
