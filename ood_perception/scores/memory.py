@@ -82,7 +82,8 @@ class ScoreMemory:
             self._past[stream] = _Past(stamp, pictures[i], coarse[i] + change[i])
         if score.device.type != 'cpu':
             return score + resize(change, score.shape[1:])[:, 0]
-        for one, part in zip(joined := score.clone(), change, strict=True):
+        joined = score.clone()
+        for one, part in zip(joined, change, strict=True):
             one += torch.from_numpy(cv2.resize(part[0].numpy(), score.shape[:0:-1]))
         return joined
 
