@@ -156,7 +156,9 @@ def syncs(setting: Setting) -> list[Row]:
     def masks() -> None:
         parts = [found[k] for k in ('score', 'heat', 'semantic')]
         rest = found['output'].detections, StageTimer(pipeline.device), lambda boxes: boxes
-        pipeline.outliner(images, *parts, *rest)
+        for outcome in pipeline.outliner(images, *parts, *rest):
+            if isinstance(outcome, Exception):
+                raise outcome
 
     rows = []
     for name, stage in (('network', network), ('score and heatmap', heatmap), ('masks', masks)):

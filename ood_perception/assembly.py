@@ -18,6 +18,7 @@ from torch import Tensor
 from ood_perception.engines.faults import Note, attempt
 from ood_perception.frames.resize import resize, resize_map
 from ood_perception.frames.transfer import download
+from ood_perception.masks.boxes import pixels_of
 from ood_perception.masks.fusion import Instances, no_instances
 from ood_perception.masks.tracking import Glance, glance, relabelled
 from ood_perception.models.output import SegmentorOutput
@@ -237,16 +238,10 @@ def to_host(results: list[Result], others: Sequence[Tensor] = ()) -> list[Tensor
     for result in results:
         if result.instances is not None and result.ids is not None and len(result.ids):
             # Counted where it is published: scaled from the network's size it is some pixels off.
-            corners = [np.floor(result.boxes[:, :2]), np.ceil(result.boxes[:, 2:]) + 1]
-            result.areas = np.array(
-                [
-                    (result.instances[y1:y2, x1:x2] == number).sum() if number else 0
-                    for number, (x1, y1, x2, y2) in zip(
-                        result.ids, np.concatenate(corners, 1).astype(int), strict=True
-                    )
-                ],
-                np.int32,
-            )
+            assert result.boxes is not None
+            rows = zip(result.ids.tolist(), map(pixels_of, result.boxes.tolist()), strict=True)
+            counts = [(result.instances[part] == i).sum() if i else 0 for i, part in rows]
+            result.areas = np.array(counts, np.int32)
     return [torch.from_numpy(array) for array in arrays[len(places) :]]
 
 

@@ -57,7 +57,7 @@ DARK = 4.0
 """Standard deviation of the values 0..255 of pictures up to which they show nothing."""
 
 UNLIKELY = 0.1
-"""Confidence that an object lacks to be shown for which its outline is not worth the time."""
+"""What an object's confidence may lack of the tracker's `start` for its outline to be made."""
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ from torch.utils.data import Dataset
 from ood_perception.building import load_segmentor
 from ood_perception.engines import create_engine
 from ood_perception.frames.transfer import normalise
+from ood_perception.masks import create_prompts
 from ood_perception.models.detection_head import STRIDE, DetectionHead
 from ood_perception.profile import Profile
 from research.prompts import calibrate, detection_loss, example, split
 from research.score_scenes import Scene
 from research.small_networks import start_from, train_small
 
+PROPOSED = 0.3
+"""Confidence from which a box is one to learn outlines from."""
 VARIANTS = 2
 """Times that each scene is drawn anew."""
 PART = (288, 384)
@@ -137,6 +141,37 @@ class OnPlanes(nn.Module):
         """(1, 4, H, W) -> (1, 5, H / 4, W / 4)."""
         found: Tensor = self.network(odds_of(planes), *self._backbone(picture_of(planes[0])))
         return found
+
+
+def detecting_prompts(profile: str, head: str, **options: Any) -> Any:
+    """Prompts of a detection head that see pictures and probabilities; '' = the package's head."""
+    prompts: Any = create_prompts('score_detector', weights='', **options)
+    weights = {'weights': head} if head else {}
+    network: Any = create_prompts('detection_head', **weights)
+    prompts.network = OnPlanes(network.head, Backbone(profile))
+    return prompts
+
+
+def proposed(scenes: Sequence[Scene], profile: str, head: Path | None) -> Sequence[Scene]:
+    """
+    Scenes with the boxes that their outlines will be asked of, where a detection head finds those.
+
+    Args:
+        scenes: of any sizes.
+        profile: whose boxes they are.
+        head: weights of its detection head, None = its own.
+    """
+    stage = Profile.load(profile).prompts
+    if stage.name != 'detection_head':
+        return scenes
+    prompts = detecting_prompts(profile, str(head or stage.weights), threshold=PROPOSED)
+    found = []
+    for scene in scenes:
+        image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
+        probability = torch.from_numpy(scene.probability).float()[None]
+        boxes = prompts(image, probability, probability)
+        found.append(replace(scene, proposals=boxes.boxes[0][boxes.valid[0]].numpy()))
+    return found
 
 
 def train_detection_head(

@@ -31,7 +31,7 @@ from ood_perception.profile import Profile, StageConfig
 from ood_simulation.proving_ground import SMALLEST
 from ood_training.checkpointing import TrainingError
 from ood_training.finishing import write_card
-from research.detection_head import Backbone, OnPlanes, train_detection_head
+from research.detection_head import detecting_prompts, proposed, train_detection_head
 from research.mask_head import train_mask_head
 from research.mask_validation import validate
 from research.prompts import train_prompts
@@ -58,8 +58,6 @@ its score is better than anywhere else and lacks false alarms that are to be rej
 VALIDATION_SEED = 500_000
 """First seed of the drives that are only validated on."""
 
-PROPOSED = 0.3
-"""Confidence from which a detector's box is one to learn outlines from."""
 FRAMES_PER_DRIVE = 4
 """Scenes that each drive gives: most of its time goes into its first frame."""
 
@@ -259,7 +257,7 @@ def train_masks(
         path = output / f'{name}.safetensors'
         before = start / path.name if start is not None else None
         if name == 'mask_head' and data.profile:
-            scenes = _proposed(scenes, data.profile, written.get('detection_head'))
+            scenes = proposed(scenes, data.profile, written.get('detection_head'))
         train(scenes, path, steps, seed=data.seed, start=before)
         written[name] = path
         numbers: dict[str, Any] = {'scenes': len(scenes), 'steps': steps}
@@ -289,36 +287,6 @@ def _judge(profile: str) -> Callable[[np.ndarray], np.ndarray]:
     return judge
 
 
-def _proposed(scenes: Sequence[Scene], profile: str, head: Path | None) -> Sequence[Scene]:
-    """
-    Scenes with the boxes that their outlines will be asked of, where a detection head finds those.
-
-    Args:
-        profile: whose boxes they are.
-        head: weights of its detection head, None = its own.
-    """
-    stage = Profile.load(profile).prompts
-    if stage.name != 'detection_head':
-        return scenes
-    prompts = _detecting(profile, str(head or stage.weights), threshold=PROPOSED)
-    found = []
-    for scene in scenes:
-        image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
-        probability = torch.from_numpy(scene.probability).float()[None]
-        boxes = prompts(image, probability, probability)
-        found.append(replace(scene, proposals=boxes.boxes[0][boxes.valid[0]].numpy()))
-    return found
-
-
-def _detecting(profile: str, head: str, **options: Any) -> Any:
-    """Prompts of a detection head that see pictures and probabilities; '' = its own weights."""
-    prompts: Any = create_prompts('score_detector', weights='', **options)
-    weights = {'weights': head} if head else {}
-    network: Any = create_prompts('detection_head', **weights)
-    prompts.network = OnPlanes(network.head, Backbone(profile))
-    return prompts
-
-
 def _validated(
     written: dict[str, Path], scenes: Sequence[Scene], profile: str
 ) -> dict[str, float]:
@@ -329,7 +297,7 @@ def _validated(
     if 'light_prompts' in written:
         prompts: Any = create_prompts('score_detector', weights=str(written['light_prompts']))
     else:
-        prompts = _detecting(profile, str(written['detection_head']))
+        prompts = detecting_prompts(profile, str(written['detection_head']))
     numbers = validate(scenes, prompts, create_mask_model('compact'))
     return {k: v for k, v in numbers.items() if 'mask' not in k and k != 'matched_iou'}
 

@@ -79,13 +79,15 @@ class BoxMemory:
         way: Way | None,
         stream: str,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        past, shown = self._past.get(stream), valid
+        past = self._past.get(stream)
         now = known = _Past(boxes, torch.ones_like(confidences), confidences)
-        if way is not None and past is not None and len(past.boxes) and len(boxes):
+        if way is None:
+            self._past[stream] = known
+            return boxes, confidences, valid
+        if past is not None and len(past.boxes) and len(boxes):
             now, missed = _averaged(now, past, way, size)
             known = _Past(*(torch.cat(pair) for pair in zip(now, missed, strict=True)))
-        if way is not None:
-            shown = valid & (now.best >= self.least)
+        shown = valid & (now.best >= self.least)
         self._past[stream] = known
         order = (~shown).to(torch.uint8).argsort(stable=True)
         return (now.boxes * shown[:, None])[order], (confidences * shown)[order], shown[order]

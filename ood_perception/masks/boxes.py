@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,12 @@ def clean_boxes(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]
     clipped = torch.stack(sides, -1).flatten(-2)
     valid = finite & (clipped[..., 2] > clipped[..., 0]) & (clipped[..., 3] > clipped[..., 1])
     return torch.where(valid[..., None], clipped, 0.0), valid
+
+
+def pixels_of(box: Sequence[float]) -> tuple[slice, slice]:
+    """Rows and columns of a map that hold what is in a box, x1, y1, x2, y2 in pixels."""
+    x1, y1, x2, y2 = box
+    return slice(int(y1), int(y2) + 1), slice(int(x1), int(x2) + 1)
 
 
 def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

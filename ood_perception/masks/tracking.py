@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ood_perception.masks.boxes import overlaps
+from ood_perception.masks.boxes import overlaps, pixels_of
 from ood_perception.masks.fusion import Instances
 
 Array = npt.NDArray[Any]
@@ -216,8 +216,8 @@ def relabelled(labels: Any, boxes: Any, ids: list[int], lasting: list[int]) -> A
     The boxes, float (N, 4) XYXY pixels, hold the pixels of each id.
     """
     after = labels * 0
-    for (x1, y1, x2, y2), own, new in zip(boxes.tolist(), ids, lasting, strict=True):
-        part = slice(int(y1), int(y2) + 1), slice(int(x1), int(x2) + 1)
+    for box, own, new in zip(boxes.tolist(), ids, lasting, strict=True):
+        part = pixels_of(box)
         after[part][labels[part] == own] = new
     return after
 

@@ -15,11 +15,12 @@ import torch
 
 from ood_evaluation.component_metrics import TRACKS, component_figures
 from ood_perception.masks import create_mask_model, create_prompts
+from ood_perception.masks.crops import log_odds
 from ood_perception.masks.fusion import fuse
 from ood_perception.masks.mask_head import MaskHead
 from ood_training.checkpointing import TrainingError
 from research import masks as room
-from research.detection_head import VARIANTS, Backbone, Records
+from research.detection_head import PROPOSED, VARIANTS, Backbone, Records, proposed
 from research.mask_head import crops, mask_loss, train_mask_head
 from research.mask_validation import Tally, match, siou
 from research.masks import MaskData, make_scenes, train_masks
@@ -372,9 +373,6 @@ def test_the_detection_head_is_trained_on_recorded_maps(data, tmp_path):
 
 def test_outlines_are_learnt_in_the_boxes_that_a_detection_head_finds(data, tmp_path, monkeypatch):
     scenes, seen = [simple_scene(seed) for seed in range(2)], []
-    prompts = create_prompts('detection_head', threshold=room.PROPOSED)
-    expected = room._detecting('compact', '', threshold=room.PROPOSED)
-    assert expected.threshold == prompts.threshold
     monkeypatch.setattr(room, 'train_mask_head', lambda scenes, *_, **__: seen.extend(scenes))
     monkeypatch.setattr(room, 'card', lambda *_: None)
     data = dataclasses.replace(data, profile='compact', validation=0)
@@ -382,13 +380,20 @@ def test_outlines_are_learnt_in_the_boxes_that_a_detection_head_finds(data, tmp_
     boxes = [scene.proposals for scene in seen]
     assert len(boxes) == 2
     assert sum(map(len, boxes)) > 0
+    # As the pipeline finds them, where its head sees these log-odds.
+    prompts = create_prompts('detection_head', threshold=PROPOSED)
+    backbone = Backbone('compact')
     for scene, proposals in zip(scenes, boxes, strict=True):
         assert proposals.dtype == np.float32
+        probability = torch.from_numpy(scene.probability).float()[None]
+        odds = torch.nn.functional.avg_pool2d(log_odds(probability)[None], 2)
         image = torch.from_numpy(scene.image).permute(2, 0, 1)[None]
-        odds = torch.from_numpy(scene.probability).float()[None]
-        found = expected(image, odds, odds)
-        np.testing.assert_array_equal(proposals, found.boxes[0][found.valid[0]].numpy())
-    untouched = room._proposed(scenes, 'compact_clusters', None)  # it has no detection head
+        with torch.no_grad():
+            detections = prompts.head(odds, *backbone(image[0]))
+        found = prompts(image, probability, probability, detections)
+        wanted = found.boxes[0][found.valid[0]].numpy()
+        np.testing.assert_allclose(proposals, wanted, atol=0.05)
+    untouched = proposed(scenes, 'compact_clusters', None)  # it has no detection head
     assert untouched is scenes
 
 

@@ -133,7 +133,8 @@ def test_bad_memories_are_refused(tmp_path: Path) -> None:
     memory.learn(normal(0))
     path = tmp_path / 'memory.safetensors'
     memory.save(str(path))
-    with pytest.raises(ValueError, match=r'stages \[0\], project: 0 .* profile has \[-1\]'):
+    kinds = r'stages \[0\], project: 0 and position: 0, this profile has \[-1\], 0 and 0;'
+    with pytest.raises(ValueError, match=kinds):
         NoveltyScore(stages=(-1,)).load(str(path))
     broken = tmp_path / 'broken.safetensors'
     broken.write_bytes(path.read_bytes()[:100])
