@@ -16,7 +16,8 @@ from torch import Tensor
 Grey = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 
-SCALE = 4  # pixels of a frame for one of the flow, along each side
+LONGEST = 640  # pixels of the longer side of a frame in which objects are followed, at most
+SCALE = 4  # of its pixels for one of the flow, along each side
 TOLERANCE = 1.0  # pixels of the flow by which a way there and back may miss its start
 RELATIVE_TOLERANCE = 0.05  # the same, as a share of the way's length
 
@@ -28,10 +29,17 @@ class Way(NamedTuple):
     age: float  # of that frame in seconds
 
 
-def small_grey(image: NDArray[np.uint8], scale: int = SCALE) -> Grey:
-    """Reduce uint8 (H, W, 3) RGB to uint8 (H / scale, W / scale) grey, at least 16x16."""
-    height, width = (max(side // scale, 16) for side in image.shape[:2])
+def grey_picture(image: NDArray[np.uint8]) -> Grey:
+    """Turn uint8 (H, W, 3) RGB into uint8 (h, w) grey, `LONGEST` pixels along a side at most."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    share = min(LONGEST / max(grey.shape), 1)
+    height, width = (max(round(side * share), 1) for side in grey.shape)
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def small(grey: Grey) -> Grey:
+    """Reduce a grey picture uint8 (h, w) by `SCALE` along each side, to at least 16x16."""
+    height, width = (max(side // SCALE, 16) for side in grey.shape)
     return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA))
 
 

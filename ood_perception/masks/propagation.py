@@ -6,7 +6,8 @@ Propagation: the newest detection moved to the present frame by optical flow.
 
 A detection of frame t is there when the camera is already at t + k. `Propagator` computes the flow
 between those two frames and moves heatmap and instances along. An object moves as a whole, by the
-similarity that fits its pixels best; what cannot be followed there and back is dropped.
+similarity that fits its pixels best (see `motion`); what cannot be followed there and back is
+dropped.
 """
 
 from __future__ import annotations
@@ -19,12 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ood_perception.frames.flow import Flow, Grey, flow_between, grid, returns, small_grey
+from ood_perception.frames.flow import Flow, Grey, flow_between, grey_picture, grid, returns, small
+from ood_perception.masks.motion import motion_of, refined
 from ood_perception.result import Result
 
-LEAST_FOLLOWED = 0.4  # share of an object's pixels that must be followed; else it is dropped
-LEAST_PIXELS = 3  # followed pixels of the flow from which an object's motion is read
-LEAST_FOR_SCALE = 12  # followed pixels from which also a change of size is read
 MOST_STEPS = 6  # frames over which the flow is followed when a detection comes late
 KEPT = 64  # frames that wait for their detection
 
@@ -52,58 +51,29 @@ def move_map(
     return np.asarray(moved)
 
 
-def motion_of(
-    mask: NDArray[np.uint8], forward: Flow, followed: NDArray[np.bool_]
-) -> NDArray[np.float64] | None:
-    """
-    Find the similarity (turn, scale and shift) that moves an object best, None = it is lost.
-
-    From uint8 (H, W), 1 at its pixels in the earlier frame, the flow from that frame to the
-    present one, float32 (h, w, 2) in pixels of (h, w), and the pixels that were followed there and
-    back, bool (h, w), to float64 (2, 3) in pixels of (H, W).
-    """
-    height, width = forward.shape[:2]
-    share = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    inside = share > 0.5 if (share > 0.5).sum() >= LEAST_PIXELS else share > 0
-    good = inside & followed
-    if good.sum() < max(LEAST_PIXELS, LEAST_FOLLOWED * inside.sum()):
-        return None
-    ys, xs = np.nonzero(good)
-    # Places of the flow's pixels in the frame: centre to centre.
-    factor = np.array([mask.shape[1] / width, mask.shape[0] / height], np.float32)
-    before = (np.stack([xs, ys], 1).astype(np.float32) + 0.5) * factor - 0.5
-    after = before + forward[ys, xs] * factor
-    if len(before) >= LEAST_FOR_SCALE:
-        matrix, _ = cv2.estimateAffinePartial2D(
-            before, after, method=cv2.RANSAC, ransacReprojThreshold=float(factor.max()) * 0.7
-        )
-        if matrix is not None and 0.5 < np.hypot(matrix[0, 0], matrix[0, 1]) < 2.0:
-            return np.asarray(matrix)
-    shift = np.median(after - before, axis=0)
-    return np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float64)
-
-
 def propagate(result: Result, a: Grey, b: Grey, flows: Flows | None = None) -> Result:
     """
     Move what was found in an earlier frame to the present one.
 
-    `a` and `b` are `small_grey` of the two frames, `flows` their :func:`flow_between`. The result
-    has the same ids, without the objects that were lost, and neither `score` nor `semantic`: they
-    were not computed for this frame.
+    `a` and `b` are the frames' `grey_picture`, `flows` the :func:`flow_between` of their `small`.
+    The result has the same ids, without the objects that were lost, and neither `score` nor
+    `semantic`: they were not computed for this frame.
     """
     moved = dataclasses.replace(result, score=None, semantic=None)
     objects = result.ids is not None and len(result.ids) > 0
     if result.heatmap is None and not objects:
         return moved
-    forward, backward, followed = flow_between(a, b) if flows is None else flows
+    forward, backward, followed = flow_between(small(a), small(b)) if flows is None else flows
     if result.heatmap is not None:
         moved.heatmap = move_map(result.heatmap, backward, returns(backward, forward))
     if objects:
-        _move_objects(moved, forward, followed)
+        _move_objects(moved, a, b, forward, followed)
     return moved
 
 
-def _move_objects(result: Result, forward: Flow, followed: NDArray[np.bool_]) -> None:
+def _move_objects(
+    result: Result, a: Grey, b: Grey, forward: Flow, followed: NDArray[np.bool_]
+) -> None:
     """Move the instances of a result in place; rows of what is lost go."""
     before = result.instances
     after = np.zeros_like(before)
@@ -114,6 +84,7 @@ def _move_objects(result: Result, forward: Flow, followed: NDArray[np.bool_]) ->
         matrix = motion_of(mask, forward, followed)
         if matrix is None:
             continue
+        matrix = refined(matrix, mask, a, b)
         x, y, w, h = _part(cv2.boundingRect(mask), matrix, width, height)
         if w < 1 or h < 1:  # it left the frame
             continue
@@ -157,12 +128,11 @@ class Propagator:
         self._flows: Flows | None = None
         self._followed_to = 0
 
-    def saw(self, stamp: int, image: NDArray[np.uint8]) -> Grey:
-        """Keep the frame uint8 (H, W, 3) RGB of `stamp` in ns; returns its small picture."""
-        grey = self._greys[stamp] = small_grey(image)
+    def saw(self, stamp: int, image: NDArray[np.uint8]) -> None:
+        """Keep the frame uint8 (H, W, 3) RGB of `stamp` in ns, grey."""
+        self._greys[stamp] = grey_picture(image)
         while len(self._greys) > KEPT:
             self._greys.popitem(last=False)
-        return grey
 
     def found(self, stamp: int, result: Result) -> None:
         """Take the detection of the frame of `stamp`; one of an unknown frame is ignored."""
@@ -196,14 +166,10 @@ class Propagator:
             if self._greys[kept].shape != self._at.shape:
                 continue
             start = None if self._flows is None else self._flows[:2]
-            self._flows = flow_between(self._at, self._greys[kept], start)
+            self._flows = flow_between(small(self._at), small(self._greys[kept]), start)
         self._followed_to = stamp
         assert self._flows is not None
         return self._flows
-
-    def evidence_age(self, stamp: int) -> float:
-        """Seconds between the frame of `stamp` and the one that the evidence is from."""
-        return (stamp - self._stamp) / 1e9
 
     def reset(self) -> None:
         """Forget everything: a jump in time, another camera."""
