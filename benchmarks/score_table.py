@@ -41,8 +41,9 @@ from ood_perception.engines import create_engine
 from ood_perception.frames.transfer import as_frame, normalise
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.profile import Profile
-from ood_perception.scores import Calibration, create_score
+from ood_perception.scores import create_score
 from ood_simulation import ProvingGround
+from ood_training.fits import fit_platt
 
 Pair = tuple[np.ndarray, np.ndarray]
 DRIVE = '0016E5'
@@ -183,7 +184,7 @@ def calibrated(network: Network, pairs: list[Pair], parts: list[dict]) -> list[d
         score = create_score(part['name'], **part.get('options', {}))
         values = [score(network(image), image.shape[:2])[0].numpy() for image, _ in pairs]
         labels = [label for _, label in pairs]
-        found = Calibration.fit_platt(np.stack(values)[:, ::8, ::8], np.stack(labels)[:, ::8, ::8])
+        found = fit_platt(np.stack(values)[:, ::8, ::8], np.stack(labels)[:, ::8, ::8])
         done.append({**part, 'calibration': {'slope': found.slope, 'offset': found.offset}})
     return done
 

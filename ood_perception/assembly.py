@@ -20,12 +20,9 @@ from ood_perception.frames.resize import resize, resize_map
 from ood_perception.frames.transfer import download
 from ood_perception.masks.boxes import pixels_of
 from ood_perception.masks.fusion import Instances, no_instances
-from ood_perception.masks.tracking import Glance, glance, relabelled
+from ood_perception.masks.tracking import Glance, glance
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.result import NO_CLASS, Result
-
-ROWS = ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
-"""Fields of a result with one row an object."""
 
 
 def semantic_map(output: SegmentorOutput, size: tuple[int, int], exact: bool) -> Tensor | None:
@@ -85,7 +82,7 @@ def finish(
     wants: frozenset[str],
     as_tensors: bool,
     note: Note,
-    track: Callable[[int, Glance], list[int]],
+    settle: Callable[[int, Result, Glance], None],
     cuts: bool = True,
 ) -> list[Result | Exception]:
     """
@@ -98,7 +95,7 @@ def finish(
         wants: fields to fill.
         as_tensors: whether the results stay on the device.
         note: told one line when something failed.
-        track: track(i, what a tracker sees of frame i) gives the ids that last, 0 = not shown.
+        settle: settle(i, result, what a tracker sees) gives the objects of frame i ids that last.
         cuts: whether the tracker looks for scene cuts, for which it needs the pictures.
 
     Returns:
@@ -123,7 +120,7 @@ def finish(
         now, outcome = Glance(*(next(arrived) for _ in Glance._fields)), outcomes[i]
         assert isinstance(outcome, Result)
         try:
-            settle(outcome, now, track(i, now))
+            settle(i, outcome, now)
         except Exception as error:
             outcomes[i] = error
     return outcomes
@@ -243,18 +240,3 @@ def to_host(results: list[Result], others: Sequence[Tensor] = ()) -> list[Tensor
             counts = [(result.instances[part] == i).sum() if i else 0 for i, part in rows]
             result.areas = np.array(counts, np.int32)
     return [torch.from_numpy(array) for array in arrays[len(places) :]]
-
-
-def settle(result: Result, seen: Glance, lasting: list[int]) -> None:
-    """Leave out the rows of a result without an id that lasts, and give the others theirs."""
-    rows = (seen.ids > 0).nonzero()[:, 0].tolist()
-    own = seen.ids[rows].tolist()
-    if lasting != own:
-        assert result.boxes is not None
-        result.instances = relabelled(result.instances, result.boxes[rows], own, lasting)
-    kept = [row for row, number in zip(rows, lasting, strict=True) if number]
-    if len(kept) < len(seen.ids):
-        for name in ROWS:
-            setattr(result, name, getattr(result, name)[kept])
-    if lasting != own and kept:
-        result.ids[:] = torch.tensor([number for number in lasting if number])

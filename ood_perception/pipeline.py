@@ -41,7 +41,7 @@ from ood_perception.host_memory import return_freed_memory
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.box_memory import BoxMemory
 from ood_perception.masks.fusion import Instances
-from ood_perception.masks.tracking import Glance
+from ood_perception.masks.tracking import Glance, settle
 from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate
 from ood_perception.outlining import Outliner
 from ood_perception.profile import Profile, ProfileError
@@ -345,7 +345,7 @@ class Pipeline:
                 wants,
                 as_tensors,
                 self._note,
-                lambda i, seen: self._track(seen, streams[i], stamps[i]),
+                lambda i, result, seen: self._settle(result, seen, streams[i], stamps[i]),
                 cuts=self.profile.tracking.enabled,
             )
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
@@ -382,11 +382,12 @@ class Pipeline:
         first = concatenate([self._segment(images[:half])])  # the next call may overwrite it
         return concatenate([first, self._segment(images[half:])])
 
-    def _track(self, seen: Glance, stream: str, stamp: int | None) -> list[int]:
-        """Ids of a frame's objects, those that last where there is a tracker."""
+    def _settle(self, result: Result, seen: Glance, stream: str, stamp: int | None) -> None:
+        """Give a frame's objects ids, those that last where there is a tracker."""
         if not self.profile.tracking.enabled:
-            return seen.ids[seen.ids > 0].tolist()
+            settle(result, seen, seen.ids[seen.ids > 0].tolist())
+            return
         tracker = self._trackers.get(stream)
         if tracker is None:
             tracker = self._trackers[stream] = Tracker(**self.profile.tracking.options)
-        return tracker.match(seen, stamp)
+        tracker.settle(result, seen, stamp)

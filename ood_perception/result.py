@@ -15,6 +15,9 @@ NO_CLASS = 255
 SURROUNDINGS = ('none', 'on_road', 'beside', 'in_air')
 """Names of the codes in `Result.surroundings`."""
 
+ROWS = ('boxes', 'confidences', 'ids', 'areas', 'mean_scores', 'surroundings')
+"""Fields of a result with one row an object."""
+
 
 @dataclass(slots=True)
 class Result:
@@ -49,6 +52,12 @@ class Result:
     surroundings: Any = None
     semantic: Any = None
     timings: dict[str, float] = field(default_factory=dict)
+
+    def keep(self, rows: list[int]) -> None:
+        """Leave out all objects but those of some rows."""
+        for name in ROWS:
+            values = getattr(self, name)
+            setattr(self, name, None if values is None else values[rows])
 
     @property
     def box_scores(self) -> Any:

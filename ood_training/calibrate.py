@@ -19,10 +19,12 @@ from ood_evaluation.calibration_metrics import CalibrationMetrics
 from ood_perception.labels import truth_of
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import CalibrationConfig, Profile, StageConfig
-from ood_perception.scores.calibration import Calibration
 from ood_training.checkpointing import TrainingError
+from ood_training.fits import fit_platt, fit_quantile
 
 Array = np.ndarray
+
+FITS = {'platt': fit_platt, 'quantile': fit_quantile}
 
 PIXELS = 400_000
 """Most pixels that a calibration is fitted to."""
@@ -57,7 +59,7 @@ def fit(
         TrainingError: no finite score of one kind, an unknown `kind`, or a score that does not
             rise from known to unknown pixels.
     """
-    if kind not in ('platt', 'quantile'):
+    if kind not in FITS:
         raise TrainingError(f"calibration: expected 'platt' or 'quantile', got {kind!r}")
     score = np.concatenate([np.asarray(s).ravel() for s in scores])
     label = np.concatenate([np.asarray(v).ravel() for v in labels])
@@ -66,7 +68,7 @@ def fit(
     chosen = _draw(label, prevalence)
     score, label = score[chosen], label[chosen]
     try:
-        fitted = getattr(Calibration, f'fit_{kind}')(score, label)
+        fitted = FITS[kind](score, label)
     except ValueError as error:
         raise TrainingError(str(error)) from error
     if fitted.slope <= 0:

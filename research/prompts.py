@@ -32,7 +32,7 @@ from ood_perception.masks.score_detector import (
     detector_input,
     reduction,
 )
-from ood_perception.scores.calibration import Calibration
+from ood_training.fits import fit_platt
 from research.mask_validation import LEAST_AREA, match
 from research.score_scenes import Scene
 from research.small_networks import start_from, train_small
@@ -230,7 +230,7 @@ def calibrate(model: ScoreDetector, scenes: Iterable[Scene]) -> None:
         logits.append(torch.logit(scores[valid].double(), 1e-9).numpy())
         fits.append(np.array([i in hits for i in range(len(found))], np.int64))
     try:
-        fitted = Calibration.fit_platt(np.concatenate(logits), np.concatenate(fits))
+        fitted = fit_platt(np.concatenate(logits), np.concatenate(fits))
     except ValueError:
         return
     if fitted.slope > 0:

@@ -11,11 +11,11 @@ in it. What the crop does not reach is background.
 
 from __future__ import annotations
 
+import cv2
 import torch
 from torch import Tensor, nn
 
 from ood_perception.checkpoints.loading import load_exactly
-from ood_perception.frames.resize import resize
 from ood_perception.host_cpu import has_bfloat16_tiles
 from ood_perception.masks.boxes import clean_boxes, waits
 from ood_perception.masks.crops import MARGIN, SIZE, Resampling, cut, log_odds, windows
@@ -74,8 +74,8 @@ class CompactMaskModel(nn.Module):
             ]
             logits = self._outline(torch.stack(pictures))
             for (b, k), (x1, y1, x2, y2), logit in zip(part, crops, logits, strict=True):
-                whole = resize(logit[None, None], (y2 - y1, x2 - x1))
-                out[b, k, y1:y2, x1:x2] = whole[0, 0]
+                whole = cv2.resize(logit.numpy(), (x2 - x1, y2 - y1))
+                out[b, k, y1:y2, x1:x2] = torch.from_numpy(whole)
         return out
 
     def _everything(

@@ -11,6 +11,8 @@ pixel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -60,20 +62,27 @@ def motion_of(
     return np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float64)
 
 
-def refined(motion: Motion, mask: NDArray[np.uint8], a: Grey, b: Grey) -> Motion:
+def refined(
+    motion: Motion,
+    inside: NDArray[np.uint8],
+    corner: Sequence[int] | NDArray[np.int64],
+    size: Sequence[int],
+    a: Grey,
+    b: Grey,
+) -> Motion:
     """
     Follow an object's own pixels from picture `a` to picture `b`, starting from a motion.
 
-    The mask is uint8 (H, W), 1 at its pixels in `a`; the pictures uint8 (h, w) may be smaller than
-    that. Returns the motion as it was where too little is found again.
+    Of the frame's `size`, (H, W), uint8 (h, w) is the part that begins at `corner`, x and y, and
+    holds 1 where the object is in `a`. The pictures may have another size than the frame. Returns
+    the motion as it was where too little is found again.
     """
-    x, y, w, h = cv2.boundingRect(mask)
-    step = max(int(np.sqrt(w * h / POINTS)), 1)
-    ys, xs = np.nonzero(mask[y : y + h : step, x : x + w : step])
+    step = max(int(np.sqrt(cv2.countNonZero(inside) / POINTS)), 1)
+    ys, xs = np.nonzero(inside[::step, ::step])
     if len(xs) < LEAST_PIXELS:
         return motion
-    factor = np.array([mask.shape[1] / a.shape[1], mask.shape[0] / a.shape[0]])
-    places = np.stack([xs, ys], 1) * step + (x, y)
+    factor = np.array([size[1] / a.shape[1], size[0] / a.shape[0]])
+    places = np.stack([xs, ys], 1) * step + corner
     begin = (places + 0.5) / factor - 0.5
     guess = (places @ motion[:, :2].T + motion[:, 2] + 0.5) / factor - 0.5
     # Of two large pictures only the part that holds the object is looked at.

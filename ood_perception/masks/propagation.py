@@ -84,8 +84,10 @@ def _move_objects(
         matrix = motion_of(mask, forward, followed)
         if matrix is None:
             continue
-        matrix = refined(matrix, mask, a, b)
-        x, y, w, h = _part(cv2.boundingRect(mask), matrix, width, height)
+        box = left, top, wide, high = cv2.boundingRect(mask)
+        inside = mask[top : top + high, left : left + wide]
+        matrix = refined(matrix, inside, (left, top), before.shape, a, b)
+        x, y, w, h = _part(box, matrix, width, height)
         if w < 1 or h < 1:  # it left the frame
             continue
         matrix[:, 2] -= x, y
@@ -98,9 +100,7 @@ def _move_objects(
         boxes.append([x + left, y + top, x + left + wide, y + top + high])
         areas.append(int(inside.sum()))
     result.instances = after
-    for field in ('confidences', 'ids', 'mean_scores', 'surroundings'):
-        values = getattr(result, field)
-        setattr(result, field, None if values is None else values[rows])
+    result.keep(rows)
     result.boxes = np.array(boxes, np.float32).reshape(-1, 4)
     result.areas = np.array(areas, np.int32)
 

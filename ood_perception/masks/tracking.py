@@ -22,6 +22,8 @@ from torch import Tensor
 
 from ood_perception.masks.boxes import overlaps, pixels_of
 from ood_perception.masks.fusion import Instances
+from ood_perception.masks.outline_memory import OutlineMemory
+from ood_perception.result import ROWS, Result
 
 Array = npt.NDArray[Any]
 
@@ -50,15 +52,17 @@ class Glance(NamedTuple):
     confidences: Tensor  # float32 (N,), 0..1
     labels: Tensor  # int32 (h, w), ids of every `CELL`-th pixel
     picture: Tensor  # float32 `THUMBNAIL`, mean brightness; empty = scene cuts are not noticed
+    green: Tensor  # uint8 (H, W), nearly all of the picture's brightness; empty as well
 
 
 def glance(instances: Instances, image: Tensor | None = None) -> Glance:
     """What a tracker needs of a frame and its uint8 (3, H, W) picture."""
     small = instances.labels[::CELL, ::CELL]
-    picture = small.new_zeros(0, dtype=torch.float32)
+    picture, green = (small.new_zeros(0, dtype=kind) for kind in (torch.float32, torch.uint8))
     if image is not None:
         picture = F.adaptive_avg_pool2d(image[:, ::CELL, ::CELL].float(), THUMBNAIL).mean(0)
-    return Glance(instances.boxes, instances.ids, instances.confidences, small, picture)
+        green = image[1]
+    return Glance(instances.boxes, instances.ids, instances.confidences, small, picture, green)
 
 
 class Tracker:
@@ -102,6 +106,7 @@ class Tracker:
         self.min_iou, self.max_missed, self.cut = min_iou, max_missed, cut
         self.min_hits, self.start = min_hits, start
         self.max_tracks = min(max_tracks, LAST_ID)
+        self.outlines = OutlineMemory()
         self._tracks: list[_Track] = []
         self._size: tuple[int, ...] = ()
         self._last_id = 0
@@ -115,6 +120,7 @@ class Tracker:
     def reset(self) -> None:
         """Forget all tracks. Ids go on where they were, so that none means two things."""
         self._tracks.clear()
+        self.outlines.reset()
         self._picture = np.zeros(0, np.float32)
         self._size = ()
         self._frames = 0
@@ -132,6 +138,12 @@ class Tracker:
         lasting = self.match(seen, stamp)
         labels = relabelled(instances.labels, seen.boxes, seen.ids.tolist(), lasting)
         return instances._replace(labels=labels, ids=torch.tensor(lasting, dtype=torch.int32))
+
+    def settle(self, result: Result, seen: Glance, stamp: int | None) -> None:
+        """Give a result ids that last, and on the host outlines that hold still; see `update`."""
+        settle(result, seen, self.match(seen, stamp))
+        if stamp is not None and isinstance(result.instances, np.ndarray):
+            self.outlines(result, seen.green.numpy(), stamp)
 
     def match(self, seen: Glance, stamp: int | None = None) -> list[int]:
         """Match a frame, on the host, with the tracks; see `update`. Empty rows have no id."""
@@ -207,6 +219,21 @@ class Tracker:
         while self._last_id in taken:
             self._last_id = self._last_id % LAST_ID + 1
         return self._last_id
+
+
+def settle(result: Result, seen: Glance, lasting: list[int]) -> None:
+    """Leave out the rows of a result without an id that lasts, and give the others theirs."""
+    rows = (seen.ids > 0).nonzero()[:, 0].tolist()
+    own = seen.ids[rows].tolist()
+    if lasting != own:
+        assert result.boxes is not None
+        result.instances = relabelled(result.instances, result.boxes[rows], own, lasting)
+    kept = [row for row, number in zip(rows, lasting, strict=True) if number]
+    if len(kept) < len(seen.ids):
+        for name in ROWS:
+            setattr(result, name, getattr(result, name)[kept])
+    if lasting != own and kept:
+        result.ids[:] = torch.tensor([number for number in lasting if number])
 
 
 def relabelled(labels: Any, boxes: Any, ids: list[int], lasting: list[int]) -> Any:

@@ -52,7 +52,7 @@ def test_pixels_of_an_object_tell_its_motion_where_the_small_flow_is_off(radius,
     exact[:, 2] *= scale
     near = exact.copy()
     near[:, 2] += 2.5 * scale, -1.5 * scale
-    found = refined(near, mask, first, second)
+    found = refined(near, mask, (0, 0), mask.shape, first, second)
     middle = np.array([160, 120, 1]) * [scale, scale, 1]
     assert found @ middle == pytest.approx(exact @ middle, abs=0.4 * scale)
     assert np.hypot(*found[0, :2]) == pytest.approx(1, abs=0.1)
@@ -61,7 +61,8 @@ def test_pixels_of_an_object_tell_its_motion_where_the_small_flow_is_off(radius,
 def test_turn_and_size_are_read_off_a_large_object():
     turned = cv2.getRotationMatrix2D((160, 120), 5.0, 1.08)
     (first, disc), (second, _) = (scene(40, m, (WIDTH, HEIGHT)) for m in (STILL, turned))
-    found = refined(shifted(1, 1), (disc > 0.5).astype(np.uint8), first, second)
+    mask = (disc > 0.5).astype(np.uint8)[70:180, 100:]
+    found = refined(shifted(1, 1), mask, (100, 70), disc.shape, first, second)
     corners = np.array([[130, 100, 1], [190, 100, 1], [160, 150, 1]]).T
     assert found @ corners == pytest.approx(turned @ corners, abs=0.6)
 
@@ -81,7 +82,7 @@ def test_a_motion_stays_where_nothing_is_found_again(case):
         mask[100, 100] = 1
     else:
         first = second = first[:5, :5]
-    assert refined(motion, mask, first, second) is motion
+    assert refined(motion, mask, (0, 0), disc.shape, first, second) is motion
 
 
 def test_flow_and_pixels_together():
@@ -90,5 +91,5 @@ def test_flow_and_pixels_together():
     forward, _, followed = flow_between(small(first), small(second))
     rough = motion_of(mask, forward, followed)
     assert rough is not None
-    found = refined(rough, mask, first, second)
+    found = refined(rough, mask, (0, 0), mask.shape, first, second)
     assert found @ [160, 120, 1] == pytest.approx([167.5, 124], abs=0.3)

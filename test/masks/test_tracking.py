@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from ood_perception.assembly import settle
 from ood_perception.masks import Tracker, fuse
-from ood_perception.masks.tracking import LAST_ID, PAUSE, glance
+from ood_perception.masks.tracking import LAST_ID, PAUSE, glance, settle
 from ood_perception.result import Result
 
 
