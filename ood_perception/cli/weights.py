@@ -113,9 +113,9 @@ def check(
 ) -> None:
     """Say what a file is and whether it fits a model, without running anything in it."""
     from ood_perception.checkpoints import read_checkpoint
-    from ood_perception.checkpoints.converting import build_network, identify
     from ood_perception.checkpoints.loading import match
     from ood_perception.checkpoints.store import catalogue, sha256_of, wrong_sha256
+    from ood_training.converting import build_network, identify
 
     state = read_checkpoint(file)
     count = sum(value.numel() for value in state.values())
@@ -144,7 +144,7 @@ def convert(
     half: Annotated[bool, typer.Option(help='Store in half precision.')] = False,
 ) -> None:
     """Write what inference needs as safetensors: no queue, no optimizer, no pickle."""
-    from ood_perception.checkpoints.converting import convert_file
+    from ood_training.converting import convert_file
 
     target = target or file.with_suffix('.safetensors')
     report = convert_file(file, target, model, half)

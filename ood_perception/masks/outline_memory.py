@@ -50,7 +50,8 @@ class OutlineMemory:
         Join a result on the host, in place, and keep its outlines.
 
         Args:
-            result: whose objects have ids that last; what owns no pixel any more is left out.
+            result: whose objects have ids that last; what owns no pixel any more is left out. Mean
+                scores and surroundings stay those of the outline that this frame shows.
             picture: uint8 (h, w), the frame in grey, of any size.
             stamp: of the frame in ns.
 

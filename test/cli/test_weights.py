@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import ood_perception
 from ood_perception.checkpoints import CheckpointError, load_checkpoint
-from ood_perception.checkpoints.converting import convert_file
 from ood_perception.checkpoints.store import catalogue
 from ood_perception.cli.weights import app
 from ood_perception.models import create_model, registry
 from ood_perception.models.encoder_decoder import EncoderDecoder
 from ood_perception.profile import Profile, profile_names
+from ood_training.converting import convert_file
 
 RUN = CliRunner()
 CASE = golden('internimage_heads_small.pt')['upernet']
