@@ -81,7 +81,8 @@ def worker(ros, tmp_path):
     worker.pipeline = pipeline = Pipeline.from_profile(profile, 'cpu', 'eager', live=True)
     pipeline.outliner.prompts = one_box
     worker.scored, worker.tracked = Counter(), Counter()
-    score, outline, track = pipeline.score.forward, pipeline.outliner.mask_model, pipeline._track
+    score, outline = pipeline.score.forward, pipeline.outliner.mask_model
+    settle = pipeline._settle
 
     def counted(output, size, streams):
         worker.scored.update(streams)
@@ -92,12 +93,12 @@ def worker(ros, tmp_path):
             raise RuntimeError('masks broke')
         return outline(pixels, probability, boxes)
 
-    def counted_track(seen, stream, stamp):
+    def counted_settle(result, seen, stream, stamp):
         worker.tracked.update([stream])
-        return track(seen, stream, stamp)
+        return settle(result, seen, stream, stamp)
 
     pipeline.score.forward = counted
-    pipeline.outliner.mask_model, pipeline._track = breakable, counted_track
+    pipeline.outliner.mask_model, pipeline._settle = breakable, counted_settle
     worker.frames = 0
     yield worker
     pipeline.close()
