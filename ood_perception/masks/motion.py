@@ -27,7 +27,9 @@ LEAST_FOR_SCALE = 12  # followed pixels from which also a change of size is read
 
 POINTS = 60  # about so many places of an object are followed in the picture
 WINDOW = 7  # pixels around each that are compared; a wider one sees the background of small things
-REACH = 8.0  # pixels by which the flow of the small pictures may be off
+HALVED = 40  # pixels of an object's longer side from which the pictures are halved to find it
+REACH = 8.0  # pixels by which a motion may be off to start from,
+GROWTH = 0.1  # and how many more for each pixel of the object's longer side
 RETURNS = 0.5  # pixels by which a way there and back may miss its start
 AGREED = 0.2  # share of the places that must be found again
 EXACT = 0.7  # pixels by which a place may miss the motion of all
@@ -85,18 +87,20 @@ def refined(
     places = np.stack([xs, ys], 1) * step + corner
     begin = (places + 0.5) / factor - 0.5
     guess = (places @ motion[:, :2].T + motion[:, 2] + 0.5) / factor - 0.5
+    side = float(np.ptp(begin, axis=0).max())
+    reach, levels = REACH + GROWTH * side, int(side >= HALVED) + int(side >= 2 * HALVED)
     # Of two large pictures only the part that holds the object is looked at.
     ends = np.concatenate([begin, guess])
-    left, top = np.maximum(ends.min(0) - REACH - WINDOW, 0).astype(int)
-    right, bottom = (ends.max(0) + REACH + WINDOW + 1).astype(int)
+    left, top = np.maximum(ends.min(0) - reach - WINDOW, 0).astype(int)
+    right, bottom = (ends.max(0) + reach + WINDOW + 1).astype(int)
     a, b = a[top:bottom, left:right], b[top:bottom, left:right]
     if min(a.shape) <= WINDOW:
         return motion
     begin, guess = ((part - (left, top)).astype(np.float32) for part in (begin, guess))
-    end, there = _follow(a, b, begin, guess)
-    back, again = _follow(b, a, end, begin)
+    end, there = _follow(a, b, begin, guess, levels)
+    back, again = _follow(b, a, end, begin, levels)
     good = there & again & (np.abs(back - begin).max(1) < RETURNS)
-    good &= np.abs(end - guess).max(1) < REACH
+    good &= np.abs(end - guess).max(1) < reach
     if good.sum() < max(LEAST_PIXELS, AGREED * len(places)):
         return motion
     before = places[good].astype(np.float32)
@@ -111,7 +115,7 @@ def refined(
 
 
 def _follow(
-    a: Grey, b: Grey, begin: NDArray[np.float32], guess: NDArray[np.float32]
+    a: Grey, b: Grey, begin: NDArray[np.float32], guess: NDArray[np.float32], levels: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Follow places (N, 2) from `a` to `b` from a guess: where they are, and which were found."""
     end, found, _ = cv2.calcOpticalFlowPyrLK(
@@ -120,7 +124,7 @@ def _follow(
         begin,
         guess.copy(),
         winSize=(WINDOW, WINDOW),
-        maxLevel=0,
+        maxLevel=levels,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
         criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03),
     )

@@ -34,7 +34,7 @@ class _Outline(NamedTuple):
     share: Share  # (h, w), 0..1, of the frames in which a pixel was the object's
     centre: NDArray[np.float64]  # (2,), of the object's box in the frame
     weight: float  # of as many frames
-    way: NDArray[np.float64]  # (2,), pixels that the object has gone since the frame before
+    motion: Motion  # of the object since the frame before, around its centre
 
 
 class OutlineMemory:
@@ -68,7 +68,7 @@ class OutlineMemory:
             share = (labels[rows, columns] == name).astype(np.float32)
             corner = np.array([columns.start, rows.start])
             centre = np.array(box).reshape(2, 2).mean(0)
-            now[name] = _Outline(corner, share, centre, 1.0, np.zeros(2))
+            now[name] = _Outline(corner, share, centre, 1.0, np.eye(2, 3))
             if name in before:
                 earlier = before[name]._replace(weight=before[name].weight * fade)
                 now[name] = self._joined(now[name], earlier, picture, labels.shape)
@@ -86,8 +86,10 @@ class OutlineMemory:
         """Average an outline with the earlier one, where that leads to it."""
         inside = (before.share > 0.5).view(np.uint8)
         # The box of a part has another centre than that of the whole: no sign of a motion.
-        for shift in (before.way, now.centre - before.centre):
-            guess = np.c_[np.eye(2), shift]
+        middle = before.centre
+        for shift in (before.motion[:, 2], now.centre - middle):
+            turn = before.motion[:, :2]
+            guess = np.c_[turn, middle + shift - turn @ middle]
             motion = refined(guess, inside, before.corner, size, self._picture, picture)
             if motion is not guess:
                 break
@@ -100,8 +102,8 @@ class OutlineMemory:
             return now
         present += before.weight * share
         weight = 1 + before.weight
-        way = motion[:, :2] @ before.centre + motion[:, 2] - before.centre
-        return _Outline(corner, present / weight, now.centre, weight, way)
+        motion[:, 2] += motion[:, :2] @ middle - middle
+        return _Outline(corner, present / weight, now.centre, weight, motion)
 
 
 def _moved(

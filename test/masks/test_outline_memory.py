@@ -148,3 +148,15 @@ def test_objects_at_the_border_and_none_at_all():
         assert consistent(result)
     memory(result := found(), picture(), 9 * TICK + 1)
     assert not len(result.ids)
+
+
+@pytest.mark.parametrize('growth', [1.03, 1.12, 0.88])
+def test_an_outline_grows_with_an_object_that_comes_near(growth):
+    memory, wide = OutlineMemory(), picture()
+    for k in range(8):
+        factor = growth**k
+        zoom = cv2.getRotationMatrix2D((80, 60), 0, factor)
+        view = cv2.warpAffine(wide, zoom, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REPLICATE)
+        exact = disc(80, 60, (22 if growth > 1 else 55) * factor)
+        memory(result := found(i2=exact), view, 2 * k * TICK + 1)
+        assert iou(result.instances == 2, exact) > 0.95, k
