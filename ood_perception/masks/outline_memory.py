@@ -58,9 +58,8 @@ class OutlineMemory:
         """
         labels, picture = result.instances, picture.copy()
         age = (stamp - self._stamp) / 1e9
-        fade = (
-            math.exp(-age / SECONDS) if age > 0 and picture.shape == self._picture.shape else 0.0
-        )
+        follows = age > 0 and picture.shape == self._picture.shape
+        fade = math.exp(-age / SECONDS) if follows else 0.0
         before = self._outlines if fade >= FORGOTTEN else {}
         now = {}
         for name, box in zip(result.ids.tolist(), result.boxes.tolist(), strict=True):
@@ -86,13 +85,14 @@ class OutlineMemory:
         """Average an outline with the earlier one, where that leads to it."""
         inside = (before.share > 0.5).view(np.uint8)
         # The box of a part has another centre than that of the whole: no sign of a motion.
-        middle = before.centre
+        middle, turn = before.centre, before.motion[:, :2]
         for shift in (before.motion[:, 2], now.centre - middle):
-            turn = before.motion[:, :2]
             guess = np.c_[turn, middle + shift - turn @ middle]
             motion = refined(guess, inside, before.corner, size, self._picture, picture)
             if motion is not guess:
                 break
+        else:
+            return now
         share, corner = _moved(before, motion, now, size)
         x, y = now.corner - corner
         present = np.zeros_like(share)

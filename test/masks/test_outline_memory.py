@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from ood_perception.frames.flow import grey_picture
 from ood_perception.masks.outline_memory import SECONDS, OutlineMemory
 from ood_perception.result import Result
+from ood_simulation import ProvingGround
 
 HEIGHT, WIDTH = 120, 160
 TICK = 50_000_000
@@ -33,7 +35,8 @@ def disc(x: float, y: float, radius: float) -> np.ndarray:
 
 def found(**masks: np.ndarray) -> Result:
     """Result with an object for each mask, `i7` having the id 7; later ones are on top."""
-    instances = np.zeros((HEIGHT, WIDTH), np.uint16)
+    size = next(iter(masks.values())).shape if masks else (HEIGHT, WIDTH)
+    instances = np.zeros(size, np.uint16)
     boxes, areas = [], []
     for name, mask in masks.items():
         instances[mask] = int(name[1:])
@@ -160,3 +163,22 @@ def test_an_outline_grows_with_an_object_that_comes_near(growth):
         exact = disc(80, 60, (22 if growth > 1 else 55) * factor)
         memory(result := found(i2=exact), view, 2 * k * TICK + 1)
         assert iou(result.instances == 2, exact) > 0.95, k
+
+
+def test_true_outlines_of_things_that_are_passed_stay_true():
+    """Of a rendered drive: they grow by a tenth from frame to frame, and leave at the border."""
+    memory, drive = OutlineMemory(), ProvingGround(1007, 480, 360, rate=10.0, unknowns=2.5)
+    kept = []
+    for k in range(12):
+        frame = drive.frame(k)
+        names = [i for i in np.unique(frame.instances).tolist() if i]
+        truth = {f'i{name}': frame.instances == name for name in names}
+        memory(result := found(**truth), grey_picture(frame.image), 2 * k * TICK + 1)
+        kept += [
+            iou(result.instances == name, mask)
+            for name, mask in zip(names, truth.values(), strict=True)
+            if mask.sum() > 2500
+        ]
+    assert len(kept) >= 15
+    assert np.mean(kept) > 0.95
+    assert min(kept) > 0.8
