@@ -26,7 +26,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ood_perception.models.compact import ContextBlock, interleaved
+from ood_perception.models.compact import ContextBlock
+from ood_training.depthwise import interleaved
 
 SHAPE = (8, 160, 36, 48)
 

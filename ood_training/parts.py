@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ood_perception.frames.transfer import normalise as normalise
 from ood_perception.models.output import InputSpec
 from ood_training.checkpointing import TrainingError
+from ood_training.depthwise import train_in_grids
 
 Maps = Sequence[Tensor]
 
@@ -82,6 +83,7 @@ def _uem(model: Any) -> Parts:
 
 def _compact(model: Any) -> Parts:
     net = model.backbone
+    train_in_grids(model)
     return Parts(model, model.spec, net, model.fpn, model.uem, net, [model.fpn], [model.uem])
 
 

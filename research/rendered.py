@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -71,7 +72,8 @@ def render(
             (folder / name).mkdir(exist_ok=True)
         jobs = [(folder, seed, per_seed, sizes[seed % len(sizes)], crowded) for seed in seeds]
         if workers > 1:
-            with ProcessPoolExecutor(workers) as pool:
+            # forked from a process with threads, a child can wait for a lock that nobody holds
+            with ProcessPoolExecutor(workers, get_context('spawn')) as pool:
                 list(pool.map(_render_drive, jobs, chunksize=1))
         else:
             for job in jobs:

