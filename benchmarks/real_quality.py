@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,9 +26,9 @@ import torch
 
 from ood_perception.checkpoints import read_checkpoint, resolve
 from ood_perception.engines import create_engine
+from ood_perception.models.compact import Compact
 from ood_perception.profile import Profile
 from ood_perception.scores import Calibration
-from research.distil import compact_of
 from research.real_sets import (
     IN_MEAN,
     Pair,
@@ -40,6 +41,14 @@ from research.real_sets import (
 )
 
 FIELDS = ('set', 'ap', 'fpr95', 'auroc', 'frames')
+
+
+def load_model(weights: str) -> Any:
+    """Build the compact network for weights of any number of classes."""
+    state = read_checkpoint(resolve(weights))
+    model = Compact(len(state['fpn.head.weight']))
+    model.load_state_dict(state, strict=False)
+    return model.eval()
 
 
 def sheet(scores: Scores, calibration: Calibration, pairs: list[Pair], path: Path) -> None:
@@ -77,8 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     profile = Profile.load(arguments.profile)
     side = arguments.short_side or profile.image.short_side
-    weights = arguments.weights or profile.segmentor.weights
-    model = compact_of(read_checkpoint(resolve(weights)))
+    model = load_model(arguments.weights or profile.segmentor.weights)
     scores = Scores(model, side)
     scores.model = create_engine(arguments.engine, model, torch.device('cpu'), features=False)
     sets = photographed(arguments.data, list(drives(100_000, arguments.drives)))

@@ -152,7 +152,6 @@ def check_data(job: Job) -> None:
 def build(job: Job) -> Parts:
     """Make the model of a job and load what it starts from. Raises TrainingError."""
     from ood_perception.checkpoints import load_checkpoint, read_checkpoint, resolve
-    from ood_perception.models.compact import widths_of
     from ood_perception.models.registry import create_model
 
     options = dict(job.preset.options)
@@ -162,8 +161,6 @@ def build(job: Job) -> Parts:
         count = next((len(state[k]) for k in CLASS_KEYS if k in state), len(job.classes))
         if count and key not in options and not job.preset.model.startswith('dinov2'):
             options[key] = count
-        if widths := widths_of(state):
-            options['widths'] = list(widths)
         job.preset = dataclasses.replace(job.preset, options=options)
         parts = split(create_model(job.preset.model, **options))
         if job.backbone:

@@ -32,14 +32,13 @@ class FrozenFeatures(Dataset):
         dataset: map-style; samples with 'image' uint8 (3, H, W), 'label' and 'name', one size.
         parts: of the model, on the CPU; needs its backbone.
         logits: whether the class logits are frozen too.
-        ood: whether the UEM's outputs are.
 
     """
 
-    def __init__(self, dataset: Dataset, parts: Parts, logits: bool, ood: bool = False) -> None:
+    def __init__(self, dataset: Dataset, parts: Parts, logits: bool) -> None:
         self.dataset, self.parts = dataset, parts
-        self._heads = ('logits',) * logits + ('ood',) * ood
-        self._network = _Frozen(parts, self._heads).eval()
+        self._network = _Frozen(parts, logits).eval()
+        self._logits = logits
         self._run: Features | None = None
 
     def __len__(self) -> int:
@@ -50,8 +49,8 @@ class FrozenFeatures(Dataset):
         Return one sample.
 
         Returns:
-            'features': float32 maps (C, h, w); 'logits' float32 (K, h, w) and 'ood' float32
-            (2, h, w) where asked for; 'label' and 'name' as the data set has them.
+            'features': float32 maps (C, h, w); 'logits': float32 (K, h, w) where asked for;
+            'label' and 'name' as the data set has them.
 
         """
         return self.__getitems__([key])[0]
@@ -64,26 +63,27 @@ class FrozenFeatures(Dataset):
         if self._run is None:
             self._run = self._network.fast(images)
         maps = self._run(images)
-        count = len(maps) - len(self._heads)
+        features = maps[:-1] if self._logits else maps
         found = []
         for i, sample in enumerate(samples):
-            item: dict[str, Any] = {'features': [m[i] for m in maps[:count]]}
-            item |= {name: m[i] for name, m in zip(self._heads, maps[count:], strict=True)}
+            item: dict[str, Any] = {'features': [m[i] for m in features]}
+            if self._logits:
+                item['logits'] = maps[-1][i]
             found.append({**item, 'label': sample['label'], 'name': sample['name']})
         return found
 
 
 class _Frozen(nn.Module):
-    """Images -> the backbone's maps, and the outputs of the heads asked for as the last."""
+    """Images -> the backbone's maps, and the class logits as the last."""
 
-    def __init__(self, parts: Parts, heads: Sequence[str]) -> None:
+    def __init__(self, parts: Parts, logits: bool) -> None:
         super().__init__()
         self.backbone = parts.backbone
-        self.heads = nn.ModuleList([getattr(parts, name) for name in heads])
+        self.head = parts.logits if logits else None
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = list(self.backbone(images))
-        return [*maps, *(head(maps) for head in self.heads)]
+        return [*maps, self.head(maps)] if self.head is not None else maps
 
     def fast(self, images: Tensor) -> Features:
         """
@@ -92,7 +92,7 @@ class _Frozen(nn.Module):
         On a CPU with units for it all but the first layers are in bfloat16. These stay in float32:
         outlines are learnt from their maps, and their rounding would reach every other one.
         """
-        if not has_bfloat16_tiles() or len(self.heads) > 1:  # a UEM reads the finest maps too
+        if not has_bfloat16_tiles():
             return fast_features(self, images)
         first = fast_features(Shallow(self.backbone).eval(), images)
         rest = fast_features(_Rest(self).eval(), first(images)[-1], bfloat16=True)
@@ -109,12 +109,12 @@ class _Rest(nn.Module):
 
     def __init__(self, frozen: _Frozen) -> None:
         super().__init__()
-        self.deep, self.heads = Deep(frozen.backbone), frozen.heads
+        self.deep, self.head = Deep(frozen.backbone), frozen.head
 
     def forward(self, quarter: Tensor) -> list[Tensor]:
         maps = self.deep(quarter)
         # the head begins at stride 4
-        return [*maps, *(head([quarter, quarter, *maps]) for head in self.heads)]
+        return [*maps, self.head([quarter, quarter, *maps])] if self.head is not None else maps
 
 
 class Shallow(nn.Module):

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from ood_perception.checkpoints import read_checkpoint
+from ood_perception.models.compact import Compact
 from ood_training.calibrate import fit
 from ood_training.checkpointing import write_weights
 from ood_training.finishing import write_card
 from research import photographs, real_sets, robot7
-from research.distil import compact_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,7 +103,9 @@ def main() -> None:
     parser.add_argument('--how', default='', help='commands that made the weights, for the card')
     arguments = parser.parse_args()
     state = read_checkpoint(arguments.weights)
-    scores = real_sets.Scores(compact_of(state))
+    model = Compact(len(robot7.VOCABULARY))
+    model.load_state_dict(state, strict=False)
+    scores = real_sets.Scores(model.eval())
     drives = list(real_sets.drives(100_000, arguments.drives))
     sets = real_sets.photographed(arguments.data, drives)
     scored = real_sets.score_sets(scores, sets, arguments.most)

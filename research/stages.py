@@ -61,7 +61,7 @@ def run_stage(
     if validation is None and job.val_frames is not None:
         validation = _validation(job, kind)
     task = make_task(kind, parts, stage, validation)
-    with torch_threads(threads):
+    with _torch_threads(threads):
         return run.fit(job, kind, parts, task, samples)
 
 
@@ -123,8 +123,7 @@ def _fast(
 
 
 @contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Give torch so many threads for a while."""
+def _torch_threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

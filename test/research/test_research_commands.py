@@ -101,9 +101,9 @@ def test_light_prompts_from_frames_and_objects(data, tmp_path):
     assert path.stat().st_size < 2e6
     assert 'sha256' in path.with_suffix('.md').read_text()
     probability = torch.rand(1, 64, 80)
-    assert (
-        create_prompts('light', weights=str(path))(probability, probability).boxes.shape[1] == 16
-    )
+    images = torch.randint(0, 256, (1, 3, 64, 80), dtype=torch.uint8)
+    prompts = create_prompts('score_detector', weights=str(path))
+    assert prompts(images, probability, probability).boxes.shape[1] == 16
     wrong = run(prompt_runs.command, [*arguments[:-4], '--objects', str(tmp_path)])
     assert wrong.exit_code == 1
     assert 'INDEX.csv' in wrong.output
