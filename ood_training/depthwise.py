@@ -21,7 +21,7 @@ class GridConv2d(nn.Conv2d):
 
 
 def train_in_grids(model: nn.Module) -> None:
-    """Make the dilated depthwise convolutions of a model of this kind, weights and all."""
+    """Turn the dilated depthwise convolutions of a model into `GridConv2d`, in place."""
     for module in model.modules():
         if type(module) is nn.Conv2d and module.dilation[0] > 1 and module.groups > 1:
             module.__class__ = GridConv2d

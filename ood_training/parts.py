@@ -49,6 +49,8 @@ def split(model: Any) -> Parts:
     """
     Find the parts of a model of the registry.
 
+    Dilated layers of `compact` train over grids of pixels from then on, see `depthwise`.
+
     Raises:
         TrainingError: a model that training does not know.
     """

