@@ -54,6 +54,10 @@ CAMVID_RATE = 30
 
 POSITION = 0.2
 """Option `position` of the novelty that knows its place."""
+RANGE = 10.0
+"""Metres that the depth camera of rendered drives sees."""
+PLACE = {'position': 0.8, 'depth': 0.8}
+"""Options of what knows its place in depth, too."""
 
 FIELDS = (
     'site', 'score', 'ap', 'fpr95', 'learnt', 'scored', 'seconds', 'kilobytes', 'ms', 'promised',
@@ -64,7 +68,7 @@ FIELDS = (
 class Sharing(Scores):
     """Several scores of one pass through the network."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: bool) -> None:
         site, novelty = Profile.load('compact_site'), Profile.load('compact_novelty')
         super().__init__(load_segmentor(site).eval(), site.image.short_side)
         self.llr = self.score
@@ -75,12 +79,24 @@ class Sharing(Scores):
             'novelty with position': create_score('novelty', **placed),
             'one reference': create_score('novelty', **novelty.score.options),
         }
+        if depth:
+            self.taught['site with depth'] = create_score('site', **site.score.options | PLACE)
+            self.taught['novelty with depth'] = create_score(
+                'novelty', **novelty.score.options | PLACE
+            )
         self.score = self._all
+        self.depth: torch.Tensor | None = None
         self.known: torch.Tensor | None = None
         self.ms: dict[str, list[float]] = {name: [] for name in (*self.taught, 'llr')}
 
+    def see(self, depth: Any = None) -> None:
+        """Take the depth of the next image, float32 (H, W) metres."""
+        if depth is not None:
+            seen = np.where(depth < RANGE, depth, np.float32(np.nan))
+            self.depth = torch.from_numpy(seen)[None, ::4, ::4]
+
     def _all(self, output: Any, size: tuple[int, int]) -> torch.Tensor:
-        maps = []
+        maps, output.depth = [], self.depth
         for name, score in {'llr': self.llr, **self.taught}.items():
             started = time.process_time()
             if self.known is None:
@@ -91,8 +107,12 @@ class Sharing(Scores):
         return torch.stack(maps)[None] if maps else torch.zeros(1)
 
 
-def sites(data: Path, drives: int) -> dict[str, Callable[[], tuple[list[Pair], list[Pair]]]]:
-    """Name -> what is learnt and what is scored; truth: 0 known, 1 unknown, 255 ignored."""
+def sites(data: Path, drives: int) -> dict[str, Callable[[], tuple[list[Any], list[Any]]]]:
+    """
+    Name -> what is learnt and what is scored: images, truth, and metres where they are known.
+
+    Truth: 0 known, 1 unknown, 255 ignored.
+    """
 
     def indoor() -> tuple[list[Pair], list[Pair]]:
         index = read_index(data / 'dhcn_indoor')
@@ -107,9 +127,9 @@ def sites(data: Path, drives: int) -> dict[str, Callable[[], tuple[list[Pair], l
         learnt = as_unknown([frames.load(i) for i in other])
         return learnt, validation_set(camvid_frames(data), objects)
 
-    def rendered(seed: int) -> tuple[list[Pair], list[Pair]]:
+    def rendered(seed: int) -> tuple[list[Any], list[Any]]:
         learnt, scored = (
-            [(f.image, f.anomaly) for f in map(ground.frame, range(60))]
+            [(f.image, f.anomaly, f.depth) for f in map(ground.frame, range(60))]
             for ground in (ProvingGround(seed, rate=1, unknowns=0), ProvingGround(seed, rate=1))
         )
         return learnt, scored
@@ -120,12 +140,13 @@ def sites(data: Path, drives: int) -> dict[str, Callable[[], tuple[list[Pair], l
     }
 
 
-def measure(learnt: list[Pair], scored: list[Pair], most: int) -> list[dict[str, Any]]:
+def measure(learnt: list[Any], scored: list[Any], most: int) -> list[dict[str, Any]]:
     """Rows of one site."""
-    scores, started = Sharing(), time.process_time()
+    scores, started = Sharing(len(learnt[0]) > 2), time.process_time()
     some = [pairs[:: -(-len(pairs) // most) if most else 1] for pairs in (learnt, scored)]
-    for image, truth in some[0]:
+    for image, truth, *depth in some[0]:
         scores.known = torch.from_numpy(truth == 0)[None]
+        scores.see(*depth)
         scores(image)
     scores.known = None
     seconds = time.process_time() - started
@@ -133,7 +154,8 @@ def measure(learnt: list[Pair], scored: list[Pair], most: int) -> list[dict[str,
     seconds -= sum(teaching.values())
     scores.ms = {name: [] for name in scores.ms}
     metrics: dict[str, Any] = {name: PixelMetrics() for name in scores.ms}
-    for image, truth in some[1]:
+    for image, truth, *depth in some[1]:
+        scores.see(*depth)
         maps = scores(image)
         for name, found in zip(('llr', *scores.taught), maps, strict=True):
             metrics[name].update(found[1::2, 1::2], truth[1::2, 1::2])

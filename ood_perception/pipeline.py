@@ -34,9 +34,9 @@ from ood_perception.engines import create_engine
 from ood_perception.engines.base import EngineEvent, Shape, is_out_of_memory, release_memory
 from ood_perception.engines.crowding import TorchThreads
 from ood_perception.engines.measure import probe_frame
+from ood_perception.frames import transfer
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
-from ood_perception.frames.transfer import Uploader, as_frame, network_size, normalise
 from ood_perception.host_memory import return_freed_memory
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.box_memory import BoxMemory
@@ -124,7 +124,7 @@ class Pipeline:
             self.outliner = Outliner(*stages, ground, self._note)
         if profile.classes and not profile.ground_classes:
             log.info('ground_classes of the profile are not named: no surroundings of objects')
-        self._upload = Uploader(device)
+        self._upload = transfer.Uploader(device)
         self._threads = TorchThreads(device)
         self._trackers: dict[str, Tracker] = {}
 
@@ -162,6 +162,7 @@ class Pipeline:
         as_tensors: bool = False,
         wants: Collection[str] = WANTS,
         stamps: Sequence[int | None] | None = None,
+        depths: Sequence[Any] | None = None,
     ) -> list[Result]:
         """
         Process frames that arrived together, as one batch for each processing size.
@@ -175,13 +176,15 @@ class Pipeline:
             wants: what to compute, out of 'score', 'heatmap', 'instances', 'semantic'.
             stamps: time of each frame in ns, for the memory of a profile that has one; None where
                 frames have nothing to do with each other.
+            depths: float32 (H, W) metres of each frame, pixel by pixel, NaN where not measured, or
+                None, for a score with the option `depth`.
 
         Returns:
             One Result a frame, in order.
 
         Raises:
-            ValueError: a frame that is not uint8 (H, W, 3), or an unknown name in `wants`; no
-                frame was processed.
+            ValueError: a frame that is not uint8 (H, W, 3), a depth image that does not fit, or an
+                unknown name in `wants`; no frame was processed.
             FramesFailed: some of several frames could not be processed; it holds the results of
                 the others. They are not to be tried again: tracks and clusters had them already.
             Exception: the only frame could not be processed.
@@ -189,13 +192,14 @@ class Pipeline:
         """
         if not isinstance(frames, (list, tuple)):
             frames = [frames]
-        tensors = [as_frame(frame) for frame in frames]
+        tensors = [transfer.as_frame(frame) for frame in frames]
         names = list(streams) if streams is not None else [str(i) for i in range(len(tensors))]
         if len(names) != len(tensors):
             raise ValueError(f'streams: expected {len(tensors)} names, got {len(names)}')
         times = list(stamps) if stamps is not None else [None] * len(tensors)
         if len(times) != len(tensors):
             raise ValueError(f'stamps: expected {len(tensors)} times, got {len(times)}')
+        metres = transfer.as_depths(depths, tensors)
         if unknown := set(wants) - WANTS:
             raise ValueError(f'wants: expected some of {sorted(WANTS)}, got {sorted(unknown)}')
         groups: dict[tuple[int, int], list[int]] = {}
@@ -205,10 +209,11 @@ class Pipeline:
         for size, indices in groups.items():
             batch = [tensors[i] for i in indices]
             seen = [names[i] for i in indices], [times[i] for i in indices]
+            far = [metres[i] for i in indices]
             done: Sequence[Result | Exception]
             try:
                 with self._on_device(), self._threads:
-                    done = self._run(batch, *seen, size, as_tensors, frozenset(wants))
+                    done = self._run(batch, *seen, far, size, as_tensors, frozenset(wants))
             except Exception as error:
                 done = [error] * len(batch)
             for index, outcome in zip(indices, done, strict=True):
@@ -234,7 +239,9 @@ class Pipeline:
         """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
         image = self.profile.image
         multiple = self.spec.multiple_of
-        return network_size(height, width, image.short_side, image.max_long_side, multiple)
+        return transfer.network_size(
+            height, width, image.short_side, image.max_long_side, multiple
+        )
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch: int = 1, wait: bool = True) -> None:
         """
@@ -302,6 +309,7 @@ class Pipeline:
         frames: list[Tensor | RawFrame],
         streams: list[str],
         stamps: list[int | None],
+        depths: list[Any],
         size: tuple[int, int],
         as_tensors: bool,
         wants: frozenset[str],
@@ -316,9 +324,10 @@ class Pipeline:
         timer = StageTimer(self.device)
         with timer.stage('upload'):
             images = self._upload(frames, size)
-            inputs = normalise(images, self.spec, self.engine.channels_last)
+            inputs = transfer.normalise(images, self.spec, self.engine.channels_last)
         with timer.stage('segmentor'):
             output = self._segment(inputs)
+            output.depth = transfer.upload_depths(depths, size, self.device)
         started = time.perf_counter()
         with timer.stage('score'):
             score = self._score(output, images, size, streams)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ class Canvas:
     Attributes:
         image: uint8 (H, W, 3) RGB.
         semantic: uint8 (H, W) class ids.
+        depth: float32 (H, W), metres along the camera's axis, infinity where the sky is.
         instances: uint16 (H, W), ids of unknown things, 0 = none.
         rim: uint8 (H, W), 255 where an unknown thing's soft edge covers a pixel partly.
         marked: whether an unknown thing was drawn.
@@ -34,6 +36,7 @@ class Canvas:
         self.width, self.height = width, height
         self.image = np.zeros((height, width, 3), np.uint8)
         self.semantic = np.full((height, width), 255, np.uint8)
+        self.depth = np.full((height, width), np.inf, np.float32)
         self.instances = np.zeros((height, width), np.uint16)
         self.rim = np.zeros((height, width), np.uint8)
         self.haze = haze
@@ -48,7 +51,7 @@ class Canvas:
         return (a, b, c, d) if c > a and d > b else None
 
     def sprite(
-        self, sprite: Sprite, u: float, v: float, scale: float, fog: float, instance: int
+        self, sprite: Sprite, u: float, v: float, z: float, scale: float, fog: float, instance: int
     ) -> None:
         """
         Draw a sprite whose ground point is at pixel (u, v).
@@ -57,6 +60,7 @@ class Canvas:
             sprite: what.
             u: column.
             v: row.
+            z: metres ahead.
             scale: pixels per metre.
             fog: 0 clear .. 1 lost in the haze.
             instance: id of an unknown thing, 0 for a known one.
@@ -94,6 +98,7 @@ class Canvas:
         region = self.image[y0:y1, x0:x1]
         cv2.add(cv2.multiply(region, cover3, scale=1 / 255), patch, dst=region)
         solid = cover < 128
+        np.copyto(self.depth[y0:y1, x0:x1], np.float32(z), where=solid)
         semantic = self.semantic[y0:y1, x0:x1]
         if sprite.labels is None:
             np.copyto(semantic, np.uint8(255 if instance else sprite.label), where=solid)
@@ -180,7 +185,12 @@ class Canvas:
         cv2.multiply(region, cv2.merge((cover, cover, cover)), dst=region, scale=1 / 255)
 
     def quad(
-        self, texture: np.ndarray, corners: np.ndarray, label: int, clear: np.ndarray | None = None
+        self,
+        texture: np.ndarray,
+        corners: np.ndarray,
+        z: Sequence[float],
+        label: int,
+        clear: np.ndarray | None = None,
     ) -> None:
         """
         Draw a texture into a quadrilateral.
@@ -188,6 +198,7 @@ class Canvas:
         Args:
             texture: uint8 (h, w, 3) RGB, premultiplied where `clear` is given.
             corners: (4, 2) pixels of the texture's top-left, top-right, bottom-right, bottom-left.
+            z: metres ahead of each corner.
             label: class id.
             clear: uint8 (h, w) transparency, None = opaque.
 
@@ -209,7 +220,7 @@ class Canvas:
                 mask, np.round(target * 2**SHIFT).astype(np.int32), 255, cv2.LINE_AA, SHIFT
             )
             cv2.copyTo(patch, mask, region)
-            np.copyto(self.semantic[y0:y1, x0:x1], np.uint8(label), where=mask > 127)
+            self._mark(box, corners, z, label, mask > 127)
             return
         patch = cv2.warpPerspective(texture, matrix, size)
         cover = cv2.warpPerspective(
@@ -220,13 +231,40 @@ class Canvas:
             patch,
             dst=region,
         )
-        np.copyto(self.semantic[y0:y1, x0:x1], np.uint8(label), where=cover < 128)
+        self._mark(box, corners, z, label, cover < 128)
 
-    def polygon(self, corners: np.ndarray, colour: np.ndarray, label: int) -> None:
-        """Fill a convex polygon of (N, 2) pixels with a uint8-range colour."""
+    def polygon(
+        self, corners: np.ndarray, z: Sequence[float], colour: np.ndarray, label: int
+    ) -> None:
+        """Fill a convex polygon of (N, 2) pixels, z metres ahead, with a uint8-range colour."""
+        box = self._clip(*_bounds(corners))
+        if box is None:
+            return
         points = np.round(np.clip(corners, -4000, 4000) * 2**SHIFT).astype(np.int32)
         cv2.fillConvexPoly(self.image, points, colour.tolist(), cv2.LINE_AA, SHIFT)
-        cv2.fillConvexPoly(self.semantic, points, label, cv2.LINE_8, SHIFT)
+        x0, y0, x1, y1 = box
+        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        cv2.fillConvexPoly(mask, points - np.array([x0, y0]) * 2**SHIFT, 255, cv2.LINE_8, SHIFT)
+        self._mark(box, corners, z, label, mask > 0)
+
+    def _mark(
+        self,
+        box: tuple[int, int, int, int],
+        corners: np.ndarray,
+        z: Sequence[float],
+        label: int,
+        where: np.ndarray,
+    ) -> None:
+        """Note class and depth of a flat face; over it 1 / z is linear in the pixels."""
+        x0, y0, x1, y1 = box
+        np.copyto(self.semantic[y0:y1, x0:x1], np.uint8(label), where=where)
+        far, near = max(z), min(z)
+        points = np.column_stack([corners, np.ones(len(corners))])
+        fit = np.linalg.lstsq(points, 1 / np.asarray(z), rcond=None)[0]
+        a, b, c = fit.astype(np.float32)
+        columns, rows = (np.arange(*ends, dtype=np.float32) for ends in ((x0, x1), (y0, y1)))
+        inverse = np.clip(a * columns + (b * rows + c)[:, None], 1 / far, 1 / near)
+        np.copyto(self.depth[y0:y1, x0:x1], 1 / inverse, where=where)
 
 
 def _bounds(corners: np.ndarray) -> tuple[float, float, float, float]:

@@ -55,6 +55,8 @@ class SimulatedFrame:
         instances: uint16 (H, W), id of the unknown thing, 0 = none; the same thing keeps its id.
         stamp: seconds since the drive's beginning.
         distances: of the unknown things ahead, by id, in metres along the camera's axis.
+        depth: float32 (H, W), metres along the camera's axis, infinity where the sky is; None
+            where nobody knows it.
 
     """
 
@@ -64,6 +66,7 @@ class SimulatedFrame:
     instances: np.ndarray
     stamp: float
     distances: dict[int, float] = field(default_factory=dict)
+    depth: np.ndarray | None = None
 
 
 class ProvingGround:
@@ -175,7 +178,8 @@ class ProvingGround:
             for thing in things
             if thing.instance
         }
-        return SimulatedFrame(image, canvas.semantic, anomaly, canvas.instances, t, distances)
+        maps = canvas.semantic, anomaly, canvas.instances
+        return SimulatedFrame(image, *maps, t, distances, canvas.depth)
 
     def _draw_sky(self, canvas: Canvas, view: View) -> None:
         rows = round(view.horizon) + 2
@@ -230,6 +234,7 @@ class ProvingGround:
                 dst=canvas.semantic[rows[band[0]] : rows[band[-1]] + 1],
                 borderMode=cv2.BORDER_WRAP,
             )
+        canvas.depth[rows] = z[:, None]
         veiled = rows[fog > 0.02]
         if len(veiled):
             a, b = veiled[0], veiled[-1] + 1
@@ -303,7 +308,7 @@ class ProvingGround:
     def _draw_thing(self, canvas: Canvas, view: View, thing: Thing, sprite: shapes.Sprite) -> None:
         _, z, u, v = view.place(thing.s, thing.d)
         fog = 1 - float(np.exp(-z / self.style.visibility))
-        canvas.sprite(sprite, u, v, self.focal / z * thing.size, fog, thing.instance)
+        canvas.sprite(sprite, u, v, z, self.focal / z * thing.size, fog, thing.instance)
 
 
 __all__ = ['CLASSES', 'ProvingGround', 'SimulatedFrame']

@@ -121,14 +121,16 @@ class Roadside:
             )
             if pitched:
                 top = view.corner(start, (house.face + back) / 2, height * 1.0 + 3.0)
-                canvas.polygon(np.array([front[0], front[1], top]), tone * 0.9, BUILDING)
-            canvas.quad(self.face(house.variant, 'front', level, fog)[0], front, BUILDING)
+                gable = np.array([front[0], front[1], top])
+                canvas.polygon(gable, (start,) * 3, tone * 0.9, BUILDING)
+            texture_front = self.face(house.variant, 'front', level, fog)[0]
+            canvas.quad(texture_front, front, (start,) * 4, BUILDING)
         if pitched:
             ridge = [view.corner(z, (house.face + back) / 2, height + 3.0) for z in (near, far)]
-            canvas.polygon(
-                np.array([corners[0], corners[1], ridge[1], ridge[0]]), tone * 0.55, BUILDING
-            )
-        canvas.quad(np.ascontiguousarray(texture[:, cut:]), corners, BUILDING)
+            roof = np.array([corners[0], corners[1], ridge[1], ridge[0]])
+            canvas.polygon(roof, (near, far, far, near), tone * 0.55, BUILDING)
+        wall = np.ascontiguousarray(texture[:, cut:])
+        canvas.quad(wall, corners, (near, far, far, near), BUILDING)
 
     def fences(self, view: View) -> list[tuple[float, object]]:
         """Fences in view: where each ends along the road, and where (s, d) it begins."""
@@ -159,6 +161,7 @@ class Roadside:
                 canvas.quad(
                     np.ascontiguousarray(image[:, cut:]),
                     np.array(corners),
+                    (near, far, far, near),
                     label,
                     np.ascontiguousarray(clear[:, cut:]),
                 )

@@ -90,6 +90,13 @@ def cloud_xyz(message: Any) -> Floats:
     return np.asarray(xyz)
 
 
+def metres_ahead(message: Any) -> Floats:
+    """Metres along the optical axis, of either kind of message: float32 (H, W), NaN. BadImage."""
+    if hasattr(message, 'fields'):
+        return np.ascontiguousarray(cloud_xyz(message)[..., 2])
+    return depth_metres(message)
+
+
 def from_depth(
     depth: Floats, camera: Camera, heatmap: Heatmap, instances: Instances, choice: Choice
 ) -> NDArray[Any]:

@@ -49,6 +49,35 @@ def as_frame(frame: Any) -> Tensor | RawFrame:
     return tensor
 
 
+def as_depths(
+    depths: Sequence[Any] | None, frames: Sequence[Tensor | RawFrame]
+) -> list[NDArray[np.float32] | None]:
+    """Check depth images float32 (H, W) in metres of frames, None = there is none. ValueError."""
+    found = [None] * len(frames) if depths is None else list(depths)
+    if len(found) != len(frames):
+        raise ValueError(f'depths: expected {len(frames)} images, got {len(found)}')
+    for depth, frame in zip(found, frames, strict=True):
+        kind, size = getattr(depth, 'dtype', type(depth).__name__), tuple(frame.shape[:2])
+        if depth is not None and (kind != np.float32 or depth.shape != size):
+            shape = getattr(depth, 'shape', ())
+            raise ValueError(f'depths: expected float32 {size} in metres, got {kind} {shape}')
+    return found
+
+
+def upload_depths(
+    depths: Sequence[NDArray[np.float32] | None], size: tuple[int, int], device: torch.device
+) -> Tensor | None:
+    """A quarter of the size (h, w): float32 (B, h / 4, w / 4) metres, NaN where there is none."""
+    if all(depth is None for depth in depths):
+        return None
+    height, width = size[0] // 4, size[1] // 4
+    stack = np.full((len(depths), height, width), np.nan, np.float32)
+    for quarter, depth in zip(stack, depths, strict=True):
+        if depth is not None:
+            cv2.resize(depth, (width, height), dst=quarter, interpolation=cv2.INTER_NEAREST)
+    return torch.from_numpy(stack).to(device)
+
+
 def network_size(
     height: int, width: int, short_side: int, max_long_side: int, multiple_of: int
 ) -> tuple[int, int]:

@@ -25,6 +25,8 @@ class SegmentorOutput:
     logits: Tensor | None = None  # (B, K, h, w) class logits F_k at the head's resolution
     ood: Tensor | None = None  # (B, 2, h', w') UEM logits, 0 = inlier, 1 = outlier
     detections: Tensor | None = None  # (B, 5, H / 4, W / 4), see `detection_head.DetectionHead`
+    # float32 (B, h'', w'') metres, NaN = not measured; None where no depth comes with the images
+    depth: Tensor | None = None
 
 
 def concatenate(outputs: list[SegmentorOutput]) -> SegmentorOutput:

@@ -19,6 +19,7 @@ from typing import Any
 
 import rclpy
 
+from ood_perception.frames import depth
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.decode import BadImage, Rgb, decode, raw_frame, stamp_ns
 from ood_perception.frames.stamps import NOWHERE
@@ -237,7 +238,9 @@ class FrameProcessor:
         names = [f.stream.name for f in frames]
         stamps = [stamp_ns(f.pending.message.header) or None for f in frames]
         try:
-            results = list(pipeline([f.image for f in frames], names, wants=wants, stamps=stamps))
+            images = [f.image for f in frames]
+            depths = self._depths(frames) if pipeline.score.needs_depth else None
+            results = list(pipeline(images, names, wants=wants, stamps=stamps, depths=depths))
         except FramesFailed as failure:
             # Tracks, clusters and a memory that learns had these frames: none is tried again.
             results, errors = failure.results, failure.errors
@@ -257,6 +260,18 @@ class FrameProcessor:
         else:
             self.fallback.failed(time.monotonic(), describe(first))
         return results
+
+    def _depths(self, frames: list[DecodedFrame]) -> list[Any]:
+        """Metres of the frames whose depth has come; what is wrong with one the publisher says."""
+        found: list[Any] = [None] * len(frames)
+        for i, frame in enumerate(frames):
+            match = frame.pending.depth
+            if match is not None and match.within(self.settings.depth_slop):
+                with contextlib.suppress(BadImage):
+                    metres = depth.metres_ahead(match.message)
+                    depth.check_size(metres.shape, frame.image.shape[:2])
+                    found[i] = metres
+        return found
 
     def _fail(self, stream: CameraStream, key: str, error: Exception) -> None:
         stream.counters.failed += 1

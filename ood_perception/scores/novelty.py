@@ -28,6 +28,7 @@ from ood_perception.scores.tokens import (
     mean_and_std,
     projection,
     shrunk,
+    token_depths,
 )
 
 SAMPLE = 512  # tokens of a batch that learning looks at
@@ -64,6 +65,8 @@ class NoveltyScore(ScoreModule):
         position: how far the middle of the picture is from its border, where a token has length
             1: what is normal below need not be normal above. A soft prior; 0 = the place does
             not count. It pays where a camera sees the same places again.
+        depth: weight of how far a token is, the log of metres, beside features of length 1; 0 =
+            it does not count. Frames without depth are compared without it.
 
     Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
     """
@@ -74,6 +77,7 @@ class NoveltyScore(ScoreModule):
     seen: Tensor | None  # float32 (B, H, W), the other score of the frames learnt last, if any
     accepting: Tensor | None  # bool (H, W), what is normal in the next frame though it looks odd
     strange: Tensor
+    flat: Tensor  # share of the frames of late that came without depth, where it counts
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class NoveltyScore(ScoreModule):
         weights: str = '',
         project: int = 0,
         position: float = 0.0,
+        depth: float = 0.0,
     ) -> None:
         super().__init__()
         if capacity < 2 or neighbours < 1:
@@ -92,8 +97,11 @@ class NoveltyScore(ScoreModule):
             raise ValueError(f'project: expected 0 or more, got {project}')
         if not 0 <= position <= 1:
             raise ValueError(f'position: expected 0..1, got {position}')
+        if not 0 <= depth <= 4:
+            raise ValueError(f'depth: expected 0..4, got {depth}')
         self.capacity, self.stages, self.max_tokens = capacity, list(stages), max_tokens
         self.neighbours, self.project, self.position = neighbours, project, position
+        self.depth, self.needs_depth = depth, depth > 0
         self.learning, self.seen, self.accepting = False, None, None
         self.generator = torch.Generator().manual_seed(0)
         self.model = ''  # identity of the model whose features come, '' = not known
@@ -122,8 +130,12 @@ class NoveltyScore(ScoreModule):
     @property
     def doubt(self) -> str:
         """Why what the score says should be looked at, with the remedy; '' = nothing is odd."""
+        if self.problem:
+            return ''
+        if float(self.flat) > 0.5:
+            return 'frames come without the depth that the memory judges by; set parameter depth'
         strange = float(self.strange)
-        if self.problem or strange < STRANGE:
+        if strange < STRANGE:
             return ''
         return (
             f'{strange:.0%} of the picture is unlike all that was learnt; was the camera '
@@ -209,17 +221,21 @@ class NoveltyScore(ScoreModule):
         """
         shape = (len(grid), *grid.shape[2:])
         self.memory.to(grid.device)
-        distance, which = self.memory.nearest(as_tokens(grid).flatten(0, 1), self.neighbours)
-        mean, std = mean_and_std(self.memory.moments)
-        score = (distance.mean(1) - mean) / std
+        tokens = as_tokens(grid).flatten(0, 1)
+        distance, which = self.memory.nearest(tokens, self.neighbours)
+        score = self.memory.standardised(distance.mean(1), tokens)
         unlike = (score > UNLIKE).float().mean()
         self.strange = torch.lerp(self.strange.to(unlike), unlike, WATCHED)
+        if self.depth:
+            flat = (~self.memory.placed(tokens)).float().mean()
+            self.flat = torch.lerp(self.flat.to(flat), flat, WATCHED)
         return score.view(shape), self.memory.level[which[:, 0]].view(shape)
 
     def forget(self) -> None:
         """Forget all."""
-        self.memory = TokenBank(self.capacity, self.stages, self.project, self.position)
-        self.strange, self._warned = torch.zeros(()), False
+        kind = self.stages, self.project, self.position, self.depth
+        self.memory = TokenBank(self.capacity, *kind)
+        self.strange, self.flat, self._warned = torch.zeros(()), torch.zeros(()), False
 
     def save(self, path: str) -> None:
         """Write the memory as safetensors. Raises ValueError: nothing was learnt."""
@@ -236,11 +252,14 @@ class NoveltyScore(ScoreModule):
             memory = TokenBank.read(path, self.capacity)
         except ValueError as error:
             raise ValueError(f'score novelty: {error}') from error
-        kind, mine = ((m.stages, m.project, m.position) for m in (memory, self))
+        kind, mine = (
+            f'stages {m.stages}, project: {m.project}, position: {m.position:g}, '
+            f'depth: {m.depth:g}'
+            for m in (memory, self)
+        )
         if kind != mine:
             raise ValueError(
-                f'score novelty: {path} was learnt with stages {kind[0]}, project: {kind[1]} and '
-                f'position: {kind[2]:g}, this profile has {mine[0]}, {mine[1]} and {mine[2]:g}; '
+                f'score novelty: {path} was learnt with {kind}, this profile has {mine}; '
                 'learn anew, or use the profile it was learnt with'
             )
         _check_model(memory, self.model)
@@ -281,19 +300,23 @@ class NoveltyScore(ScoreModule):
         return False
 
     def _grid(self, output: SegmentorOutput) -> Tensor:
-        """Tokens float32 (B, D, h, w): features, projected, and their place."""
+        """Tokens float32 (B, D, h, w): features, projected, their place and how far they are."""
         grid = feature_grid(output, self.stages, self.max_tokens, 'novelty')
         if self.project and self.project < grid.shape[1]:
             if len(self._matrix) != grid.shape[1]:
                 self._matrix = projection(grid.shape[1], self.project)
             self._matrix = self._matrix.to(grid.device)
             grid = torch.einsum('bdhw,dk->bkhw', grid, self._matrix)
-        if not self.position:
-            return grid
-        reach = self.position
-        sides = [torch.linspace(-reach, reach, n, device=grid.device) for n in grid.shape[2:]]
-        place = torch.stack(torch.meshgrid(*sides, indexing='ij'))
-        return torch.cat([grid, place.expand(len(grid), -1, -1, -1)], 1)
+        parts, reach = [grid], self.position
+        if reach:
+            sides = [torch.linspace(-reach, reach, n, device=grid.device) for n in grid.shape[2:]]
+            place = torch.stack(torch.meshgrid(*sides, indexing='ij'))
+            parts.append(place.expand(len(grid), -1, -1, -1))
+        if self.depth:
+            depth = grid.new_full((len(grid), 1, 1), torch.nan)
+            depth = depth if output.depth is None else output.depth
+            parts.append(self.depth * token_depths(depth, grid))
+        return torch.cat(parts, 1)
 
 
 class SiteScore(NoveltyScore):

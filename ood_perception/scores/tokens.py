@@ -26,7 +26,8 @@ from ood_perception.checkpoints.loading import read_tensors
 from ood_perception.frames.resize import resize
 from ood_perception.models.output import SegmentorOutput
 
-GROWTH = 1.25  # factor of the radius whenever the memory is full
+GROWTH = 1.1  # factor of the radius whenever the memory is full
+FARTHEST = 15.0  # metres; what is farther, or gave no depth, is as far for a memory of places
 
 
 def feature_grid(
@@ -75,26 +76,67 @@ def shrunk(maps: Tensor, grid: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(maps[:, None], (h, w)).flatten()
 
 
+def token_depths(depth: Tensor, grid: Tensor) -> Tensor:
+    """
+    Find how far the tokens of a grid (B, D, h, w) are: float32 (B, 1, h, w), log of metres.
+
+    `depth` is float32 (B, H, W) in metres, NaN or infinity = not measured. Where that is most of a
+    token it is at `FARTHEST`: on a site, what a sensor does not reach is learnt like the rest. A
+    frame in which nothing was measured is NaN.
+    """
+    size = (grid.shape[2], grid.shape[3])
+    measured = torch.isfinite(depth)
+    near = measured & (depth < FARTHEST)
+    inverse = torch.where(near, 1 / depth.clamp_min(0.1), 0.0)
+    share = F.adaptive_avg_pool2d(near.float()[:, None], size)
+    mean = F.adaptive_avg_pool2d(inverse[:, None], size) / share.clamp_min(1e-6)
+    found = torch.where(share > 0.5, -mean.clamp_min(1 / FARTHEST).log(), math.log(FARTHEST))
+    return found.masked_fill(~measured.any(2).any(1)[:, None, None, None], torch.nan)
+
+
+def squared_distances(tokens: Tensor, bank: Tensor, depth: bool = False) -> Tensor:
+    """
+    Squared distances (N, M) of tokens (N, D) to others (M, D), rounding errors below 0 included.
+
+    With `depth` the last number is one, which counts where both have it; NaN = it is not known.
+    """
+    a, b = (x[:, :-1] if depth else x for x in (tokens, bank))
+    squared = torch.addmm(b.square().sum(1)[None], a, b.T, alpha=-2)
+    squared.add_(a.square().sum(1, keepdim=True))
+    if depth:  # known z^2 + known' z'^2 - 2 z z', where a z that is not known is 0
+        z, other = (x[:, -1:].nan_to_num() for x in (tokens, bank))
+        known, both = (x[:, -1:].isfinite().float() for x in (tokens, bank))
+        left, right = (z.square(), known, -2 * z), (both, other.square(), other)
+        squared.addmm_(torch.cat(left, 1), torch.cat(right, 1).T)
+    return squared
+
+
 class TokenBank:
     """
     Tokens of what was seen, `capacity` at most.
 
     They are made of the feature maps `stages` and went through a random projection to the width
-    `project`, 0 = none; their last two numbers are their place within +-`position`, 0 = they have
-    none.
+    `project`, 0 = none. Then come their place, two numbers within +-`position`, and `depth` times
+    the log of their metres; where the option is 0 they have none.
     """
 
     def __init__(
-        self, capacity: int, stages: Sequence[int], project: int = 0, position: float = 0.0
+        self,
+        capacity: int,
+        stages: Sequence[int],
+        project: int = 0,
+        position: float = 0.0,
+        depth: float = 0.0,
     ) -> None:
         self.capacity, self.stages = capacity, list(stages)
-        self.project, self.position = project, position
+        self.project, self.position, self.depth = project, position, depth
         self.bank = torch.zeros(0, 0)  # float32 (size, D), the tokens kept
         self.level = torch.zeros(0)  # float32 (size,), the most that another score was there
         self.radius = 0.0  # tokens nearer than this to a kept one are not kept
         self.frames = 0  # that were learnt
         self.model = ''  # identity of the model whose features these are, '' = not known
         self.moments = torch.zeros(3, dtype=torch.float64)  # of the distances met
+        self.flat = torch.zeros(3, dtype=torch.float64)  # of those without depth, where it counts
         self.levels = torch.zeros(3, dtype=torch.float64)  # moments of the other score
 
     def __len__(self) -> int:
@@ -113,15 +155,19 @@ class TokenBank:
         """
         if not len(self):
             self.bank, self.level = tokens[:1].clone(), levels[:1].clone()
-            spread = torch.cdist(tokens, tokens.mean(0, keepdim=True)).mean()
+            spread = self._between(tokens, tokens.nanmean(0, keepdim=True)).mean()
             self.radius = float(0.25 * spread.clamp_min(1e-4))
         self.to(tokens.device)
         distance = self._meet(tokens, levels)
         if usual:
-            self.moments += moments_of(distance)
+            self.moments += moments_of(distance[self.placed(tokens)])
             self.levels += moments_of(levels)
+            if self.depth:
+                hidden = tokens.new_full((len(tokens), 1), torch.nan)
+                flat = self.nearest(torch.cat([tokens[:, :-1], hidden], 1))[0][:, 0]
+                self.flat += moments_of(flat)
         # farthest first, on the host: a few hundred numbers, and each choice hangs on the last
-        between = torch.cdist(tokens, tokens).cpu().numpy()
+        between = self._between(tokens, tokens).cpu().numpy()
         left = distance.cpu().numpy()
         chosen: list[int] = []
         while left[farthest := int(left.argmax())] > self.radius:
@@ -136,29 +182,42 @@ class TokenBank:
 
     def nearest(self, tokens: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
         """Distances (N, count) of tokens (N, D) to the nearest kept ones, and which those are."""
-        squared = torch.addmm(self.bank.square().sum(1)[None], tokens, self.bank.T, alpha=-2)
-        squared.add_(tokens.square().sum(1, keepdim=True))
+        squared = squared_distances(tokens, self.bank, self.depth > 0)
         if count == 1:  # faster than topk
             closest, which = (x[:, None] for x in squared.min(1))
         else:
             closest, which = squared.topk(min(count, len(self)), largest=False, dim=1)
         return closest.clamp_min(0).sqrt(), which  # rounding may make some squares negative
 
+    def placed(self, tokens: Tensor) -> Tensor:
+        """Whether tokens (N, D) know all that this memory judges by: bool (N,)."""
+        return tokens[:, -1].isfinite()
+
+    def standardised(self, distances: Tensor, tokens: Tensor) -> Tensor:
+        """Distances (N,) of tokens (N, D) in standard deviations above what is usual."""
+        mean, std = mean_and_std(self.moments)
+        if not self.depth:
+            return (distances - mean) / std
+        flat_mean, flat_std = mean_and_std(self.flat)
+        placed = self.placed(tokens) & bool(self.moments[0])
+        return torch.where(placed, (distances - mean) / std, (distances - flat_mean) / flat_std)
+
     def merge(self, other: TokenBank) -> None:
         """Take in what another robot has seen. Raises ValueError: another model, other options."""
         mine, theirs = (
-            (m.model, m.stages, m.project, m.position, m.bank.shape[1]) for m in (self, other)
+            (m.model, m.stages, m.project, m.position, m.depth, m.bank.shape[1])
+            for m in (self, other)
         )
         if mine != theirs:
-            raise ValueError(
-                f'memories of two kinds (model, stages, project, position): {mine}, {theirs}'
-            )
+            names = 'model, stages, project, position, depth, width'
+            raise ValueError(f'memories of two kinds ({names}): {mine}, {theirs}')
         self.radius = max(self.radius, other.radius)
         new = self._meet(other.bank, other.level) > self.radius
         self._keep(other.bank[new], other.level[new])
         while len(self) > self.capacity:
             self._thin()
         self.moments += other.moments
+        self.flat += other.flat
         self.levels += other.levels
         self.frames += other.frames
 
@@ -173,11 +232,13 @@ class TokenBank:
                 'bank': self.bank.cpu().contiguous(),
                 'level': self.level.cpu(),
                 'moments': self.moments,
+                'flat': self.flat,
                 'levels': self.levels,
                 'radius': torch.tensor(self.radius),
                 'stages': torch.tensor(self.stages),
                 'project': torch.tensor(self.project),
                 'position': torch.tensor(self.position, dtype=torch.float64),
+                'depth': torch.tensor(self.depth, dtype=torch.float64),
                 'frames': torch.tensor(self.frames),
             },
             part,
@@ -191,12 +252,13 @@ class TokenBank:
         state, metadata = read_tensors(str(path), ('bank', 'moments', 'radius', 'stages'))
         if state['bank'].ndim != 2 or not len(state['bank']):
             raise ValueError(f'{path} holds no tokens')
-        project = int(state.get('project', 0))
-        position = float(state.get('position', 0.0))
-        memory = cls(capacity, state['stages'].tolist(), project, position)
+        options = (float(state.get(name, 0)) for name in ('project', 'position', 'depth'))
+        project, position, depth = options
+        memory = cls(capacity, state['stages'].tolist(), int(project), position, depth)
         memory.bank, memory.moments = state['bank'].float(), state['moments'].double()
         memory.level = state.get('level', torch.zeros(len(memory))).float()
         memory.levels = state.get('levels', memory.levels).double()
+        memory.flat = state.get('flat', memory.flat).double()
         memory.radius, memory.frames = float(state['radius']), int(state.get('frames', 0))
         memory.model = metadata.get('model', '')
         return memory
@@ -205,6 +267,9 @@ class TokenBank:
         if len(tokens):
             self.bank = torch.cat([self.bank, tokens])
             self.level = torch.cat([self.level, levels])
+
+    def _between(self, tokens: Tensor, others: Tensor) -> Tensor:
+        return squared_distances(tokens, others, self.depth > 0).clamp_min(0).sqrt()
 
     def _meet(self, tokens: Tensor, levels: Tensor) -> Tensor:
         """Distance (N,) of tokens to the memory, which notes the level of what it meets again."""
@@ -216,7 +281,7 @@ class TokenBank:
         """Make room; what is dropped leaves its level to what is kept beside it."""
         self.radius *= GROWTH
         bank, level = self.bank, self.level
-        kept = thin(bank, self.radius)
+        kept = thin(self._between(bank, bank), self.radius)
         self.bank, self.level = bank[kept], level[kept]
         self._meet(bank, level)
 
@@ -234,12 +299,12 @@ def mean_and_std(moments: Tensor) -> tuple[float, float]:
     return mean, max(squares / max(count, 1) - mean**2, 1e-8) ** 0.5
 
 
-def thin(bank: Tensor, radius: float) -> list[int]:
-    """Rows to keep, oldest first, that are farther than `radius` from all kept before."""
-    near = (torch.cdist(bank, bank) <= radius).cpu().numpy()
-    free = np.ones(len(bank), dtype=bool)
+def thin(distances: Tensor, radius: float) -> list[int]:
+    """Rows of (N, N) to keep, oldest first, that are farther than `radius` from all before."""
+    near = (distances <= radius).cpu().numpy()
+    free = np.ones(len(near), dtype=bool)
     kept = []
-    for i in range(len(bank)):
+    for i in range(len(near)):
         if free[i]:
             kept.append(i)
             free &= ~near[i]

@@ -18,7 +18,7 @@ from ood_perception.pipeline import Pipeline
 from ood_perception.profile import Profile, ProfileError, ScoreConfig, StageConfig
 from ood_perception.scores import create_score
 from ood_perception.scores.novelty import NoveltyScore
-from ood_perception.scores.tokens import TokenBank, thin
+from ood_perception.scores.tokens import FARTHEST, TokenBank, squared_distances, thin, token_depths
 
 
 def normal(seed: int) -> SegmentorOutput:
@@ -66,7 +66,7 @@ def test_memory_is_bounded_and_covers_what_was_seen() -> None:
         assert memory.size <= 40
     # flat: nothing else grows with the frames
     kept = [v for v in vars(memory.memory).values() if isinstance(v, torch.Tensor)]
-    assert sum(v.nelement() for v in kept) <= 40 * (6 + 1) + 3 + 3
+    assert sum(v.nelement() for v in kept) <= 40 * (6 + 1) + 3 + 3 + 3
     spacing = torch.pdist(memory.memory.bank)
     tokens = torch.cat([f.features[0] for f in frames]).movedim(1, -1).reshape(-1, 6)
     tokens = torch.nn.functional.normalize(tokens, dim=1)
@@ -78,7 +78,7 @@ def test_memory_is_bounded_and_covers_what_was_seen() -> None:
 
 def test_thin_keeps_the_oldest_and_the_spacing() -> None:
     bank = torch.tensor([[0.0], [0.1], [1.0], [1.05], [3.0]])
-    assert bank[thin(bank, 0.5)].flatten().tolist() == [0.0, 1.0, 3.0]
+    assert bank[thin(torch.cdist(bank, bank), 0.5)].flatten().tolist() == [0.0, 1.0, 3.0]
 
 
 def test_saved_memory_scores_the_same(tmp_path: Path) -> None:
@@ -118,12 +118,107 @@ def test_what_is_normal_below_is_not_normal_above_where_the_place_counts(tmp_pat
     memory.save(path)
     other = NoveltyScore(stages=(0,), position=0.4, weights=path)
     assert torch.equal(other(turned, size), memory(turned, size))
-    with pytest.raises(ValueError, match=r'position: 0\.4, this profile has .* and 0; learn anew'):
+    with pytest.raises(ValueError, match=r'position: 0\.4, depth: 0, this .* 0, depth: 0; learn'):
         NoveltyScore(stages=(0,)).load(path)
     with pytest.raises(ValueError, match='of two kinds'):
         TokenBank.read(path, 10).merge(TokenBank(10, [0]))
     with pytest.raises(ValueError, match=r'position: expected 0\.\.1, got -1'):
         NoveltyScore(position=-1)
+
+
+def test_depth_counts_where_both_know_it() -> None:
+    g = torch.Generator().manual_seed(1)
+    tokens, bank = torch.randn(40, 7, generator=g), torch.randn(30, 7, generator=g)
+    tokens[::3, -1] = torch.nan
+    bank[::4, -1] = torch.nan
+    got = squared_distances(tokens, bank, depth=True)
+    for i, a in enumerate(tokens):
+        for j, b in enumerate(bank):
+            want = (a - b).square()
+            want = want if bool(want.isfinite().all()) else want[:-1]
+            assert float(got[i, j]) == pytest.approx(float(want.sum()), abs=1e-4)
+
+
+def test_depth_of_a_token_is_the_mean_of_what_was_measured() -> None:
+    depth = torch.full((3, 16, 24), 4.0)
+    depth[0, :, 11:] = torch.nan  # holes are as far as can be, like the sky and the far end
+    depth[1, :, :8], depth[1, :, 8:16] = torch.inf, 40.0
+    depth[1, ::4, 20:] = torch.nan  # a few holes are none
+    depth[2] = torch.nan  # nothing was measured
+    got = token_depths(depth, torch.zeros(3, 5, 2, 3)).exp()[:, 0]
+    far = FARTHEST
+    torch.testing.assert_close(got[0], torch.tensor([[4.0, far, far], [4.0, far, far]]))
+    torch.testing.assert_close(got[1], torch.tensor([[far, far, 4.0], [far, far, 4.0]]))
+    assert got[2].isnan().all()
+
+
+def with_depth(seed: int, depth: torch.Tensor | None) -> SegmentorOutput:
+    output = normal(seed)
+    output.depth = depth
+    return output
+
+
+def test_what_looks_as_usual_but_stands_nearer_is_new(tmp_path: Path) -> None:
+    floor = torch.linspace(8, 2, 16)[None, :, None].expand(1, 16, 20).contiguous()
+    box = floor.clone()
+    box[:, 4:8, 8:12] = 3.0  # in front of a floor that is six metres away
+    plain, memory = NoveltyScore(stages=(0,)), NoveltyScore(stages=(0,), position=0.4, depth=0.8)
+    assert (plain.needs_depth, memory.needs_depth) == (False, True)
+    for score in (plain, memory):
+        score.start()
+        for seed in range(10):
+            score(with_depth(seed, floor), (8, 10))
+        score.stop()
+    assert torch.equal(*(plain(with_depth(50, d), (8, 10)) for d in (floor, box)))
+    usual, got = (memory(with_depth(50, d), (8, 10))[0] for d in (floor, box))
+    assert float(got[2:4, 4:6].min()) > float(usual.max())
+    rest = torch.ones(8, 10, dtype=torch.bool)
+    rest[1:5, 3:7] = False
+    torch.testing.assert_close(got[rest], usual[rest])
+    # Without depth it judges by what is left, and on the scale of that.
+    blind = memory(with_depth(50, None), (8, 10))[0]
+    assert abs(float(blind.mean() - usual.mean())) < 1.0
+    strange = with_depth(51, None)
+    strange.features[0][0, :, 2:5, 2:5] = torch.randn(16, 1, 1)
+    assert float(memory(strange, (8, 10))[0, 2:5, 2:5].min()) > float(blind.max())
+    path = str(tmp_path / 'memory.safetensors')
+    memory.save(path)
+    other = NoveltyScore(stages=(0,), position=0.4, depth=0.8, weights=path)
+    for depth in (box, None):
+        again = (m(with_depth(52, depth), (8, 10)) for m in (memory, other))
+        assert torch.equal(*again)
+    with pytest.raises(ValueError, match=r'depth: 0\.8, this profile has .* depth: 0; learn anew'):
+        NoveltyScore(stages=(0,), position=0.4).load(path)
+    with pytest.raises(ValueError, match=r'depth: expected 0\.\.4, got 5'):
+        NoveltyScore(depth=5)
+
+
+def test_a_memory_of_depth_says_when_none_comes() -> None:
+    floor = torch.full((1, 16, 20), 3.0)
+    memory = NoveltyScore(stages=(0,), depth=0.8)
+    memory.start()
+    for seed in range(10):
+        memory(with_depth(seed, floor if seed % 2 else None), (8, 10))
+    memory.stop()
+    assert memory.doubt == ''
+    for seed in range(60):
+        memory(with_depth(seed, None), (8, 10))
+    assert 'without the depth' in memory.doubt
+    assert 'set parameter depth' in memory.doubt
+    for seed in range(60):
+        memory(with_depth(seed, floor), (8, 10))
+    assert memory.doubt == ''
+
+
+def test_taught_without_depth_it_judges_without() -> None:
+    memory = NoveltyScore(stages=(0,), depth=0.8)
+    memory.start()
+    for seed in range(10):
+        memory(with_depth(seed, None), (8, 10))
+    memory.stop()
+    seen = memory(with_depth(50, torch.full((1, 16, 20), 3.0)), (8, 10))
+    torch.testing.assert_close(seen, memory(with_depth(50, None), (8, 10)))
+    assert float(seen.abs().mean()) < 3
 
 
 def test_bad_memories_are_refused(tmp_path: Path) -> None:
@@ -133,7 +228,7 @@ def test_bad_memories_are_refused(tmp_path: Path) -> None:
     memory.learn(normal(0))
     path = tmp_path / 'memory.safetensors'
     memory.save(str(path))
-    kinds = r'stages \[0\], project: 0 and position: 0, this profile has \[-1\], 0 and 0;'
+    kinds = r'stages \[0\], project: 0, .* 0, this profile has stages \[-1\], project: 0,'
     with pytest.raises(ValueError, match=kinds):
         NoveltyScore(stages=(-1,)).load(str(path))
     broken = tmp_path / 'broken.safetensors'

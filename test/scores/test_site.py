@@ -76,7 +76,7 @@ def test_a_memory_is_read_back_as_it_was(tmp_path: Path) -> None:
     output = scene(50, strange=True)
     assert torch.equal(other(output, SIZE), score(output, SIZE))
     assert [p.name for p in tmp_path.iterdir()] == ['site.safetensors']
-    with pytest.raises(ValueError, match=r'project: 0 and position: 0, this profile has \[0\], 8'):
+    with pytest.raises(ValueError, match=r'depth: 0, this profile has stages \[0\], project: 8'):
         create_score('site', stages=(0,), project=8, weights=path)
 
 
