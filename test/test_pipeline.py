@@ -120,6 +120,17 @@ def test_heatmap_is_the_calibrated_score(pipeline: Pipeline) -> None:
         (np.zeros((4, 4, 3), np.float32), {}, 'float32'),
         ([np.zeros((4, 4, 3), np.uint8)], {'streams': ['a', 'b']}, 'expected 1 names, got 2'),
         ([np.zeros((4, 4, 3), np.uint8)], {'stamps': [1, 2]}, 'expected 1 times, got 2'),
+        ([np.zeros((4, 4, 3), np.uint8)], {'depths': []}, 'expected 1 images, got 0'),
+        (
+            [np.zeros((4, 4, 3), np.uint8)],
+            {'depths': [np.zeros((4, 5), np.float32)]},
+            r'float32 \(4, 4\) in metres, got float32 \(4, 5\)',
+        ),
+        (
+            [np.zeros((4, 4, 3), np.uint8)],
+            {'depths': [np.zeros((4, 4), np.uint16)]},
+            r'float32 \(4, 4\) in metres, got uint16',
+        ),
         ([np.zeros((4, 4, 3), np.uint8)], {'wants': {'masks'}}, r"got \['masks'\]"),
     ],
 )

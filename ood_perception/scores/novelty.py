@@ -306,7 +306,7 @@ class NoveltyScore(ScoreModule):
             if len(self._matrix) != grid.shape[1]:
                 self._matrix = projection(grid.shape[1], self.project)
             self._matrix = self._matrix.to(grid.device)
-            grid = torch.einsum('bdhw,dk->bkhw', grid, self._matrix)
+            grid = (self._matrix.T @ grid.flatten(2)).unflatten(2, grid.shape[2:])
         parts, reach = [grid], self.position
         if reach:
             sides = [torch.linspace(-reach, reach, n, device=grid.device) for n in grid.shape[2:]]

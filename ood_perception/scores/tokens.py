@@ -183,8 +183,9 @@ class TokenBank:
     def nearest(self, tokens: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
         """Distances (N, count) of tokens (N, D) to the nearest kept ones, and which those are."""
         squared = squared_distances(tokens, self.bank, self.depth > 0)
-        if count == 1:  # faster than topk
-            closest, which = (x[:, None] for x in squared.min(1))
+        if count == 1 and squared.device.type == 'cpu':  # numpy's is nine times as fast
+            which = torch.from_numpy(squared.numpy().argmin(1))[:, None]
+            closest = squared.gather(1, which)
         else:
             closest, which = squared.topk(min(count, len(self)), largest=False, dim=1)
         return closest.clamp_min(0).sqrt(), which  # rounding may make some squares negative

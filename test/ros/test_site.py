@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 pytest.importorskip('rclpy', reason='needs rclpy')
-from node_helpers import Client, NodeProcess, image, pixels
+from node_helpers import Client, NodeProcess, image, picture, pixels, write_profile
 
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import ImageConfig, Profile
@@ -134,6 +134,64 @@ def test_a_site_is_taught_and_corrected_over_dds(ros, tmp_path, grounds):
         assert answer.success, answer.message
         assert answer.message in names(site)
         assert client.feed('image', image(frame.image), lambda: heat() < before / 2), heat()
+    finally:
+        code = process.stop()
+        client.ros.destroy_node()
+    assert code == 0, process.text()
+    assert 'Traceback' not in process.text()
+
+
+def test_a_node_judges_by_depth_and_says_when_none_comes(ros, tmp_path):
+    """The same picture with something nearer in it is new; without depth there is a warning."""
+    import rclpy
+
+    score = {'name': 'novelty', 'options': {'stages': [0], 'position': 0.4, 'depth': 2.0}}
+    profile = write_profile(tmp_path, score=score)
+    process = NodeProcess(
+        tmp_path, f'deep_{os.getpid()}', profile=str(profile), depth='image', depth_slop=0.0
+    )
+    client = Client(rclpy.create_node(f'depth_{os.getpid()}'), process.name)
+    floor = np.broadcast_to(np.linspace(8, 2, 96, dtype=np.float32)[:, None], (96, 128)).copy()
+    nearer = floor.copy()
+    nearer[24:56, 48:80] = 1.0
+    wrong = floor[:48].copy()
+    frame = image(picture())
+    stamp = frame.header.stamp
+
+    def feed(depth, until) -> bool:
+        def both() -> bool:
+            message = image(depth, '32FC1')
+            message.header.stamp.sec = stamp.sec + 1
+            client.publish('depth', message)
+            client.spin(timeout=0.1)
+            return until()
+
+        return client.feed('image', frame, until if depth is None else both)
+
+    def heat(depth) -> float:
+        """Mean of the heatmap where something stands nearer, of a frame that had its depth."""
+        client.got['heatmap'].clear()
+        assert feed(depth, lambda: len(client.got['heatmap']) >= 4)
+        return float(pixels(client.got['heatmap'][-1])[32:48, 56:72].mean())
+
+    def doubtful() -> bool:
+        return 'without the depth' in client.statuses.get('pipeline', {}).get('message', '')
+
+    try:
+        client.wait_active(process)
+        client.listen('heatmap')
+        assert client.set_bool('learn_normal', True).success
+        assert feed(floor, lambda: client.count('processed') >= 12)
+        answer = client.set_bool('learn_normal', False)
+        assert answer.success, answer.message
+        usual = heat(floor)
+        assert heat(nearer) > usual + 40
+        assert not doubtful()
+        for unusable in (None, wrong):  # no depth at all, and one of another size
+            assert feed(unusable, doubtful), client.statuses
+            assert client.statuses['pipeline']['level'] == b'\x01'
+            assert feed(floor, lambda: not doubtful()), client.statuses
+        assert heat(nearer) > usual + 40
     finally:
         code = process.stop()
         client.ros.destroy_node()

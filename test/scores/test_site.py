@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception.models.output import SegmentorOutput
 from ood_perception.pipeline import Pipeline
 from ood_perception.profile import ImageConfig, Profile
@@ -164,3 +165,25 @@ def test_the_shipped_profile_learns_a_street_and_lowers_its_false_alarms() -> No
     (half,) = pipeline(halved)
     assert (pipeline.score.problem, half.score.shape) == ('', (96, 128))
     assert np.quantile(half.score, 0.999) < np.quantile(untaught.score, 0.999)
+
+
+def test_the_shipped_profile_with_depth_sees_what_stands_on_a_known_street() -> None:
+    """The real weights: with depth, less of what is new is taken for the known street."""
+    small = dataclasses.replace(Profile.load('compact_site_depth'), image=ImageConfig(192))
+    pipeline = Pipeline.from_profile(small, 'cpu', 'eager')
+    empty, street = (ProvingGround(2004, 256, 192, rate=2, unknowns=n) for n in (0, 3.0))
+    learnt = [empty.frame(i) for i in range(16, 32)]
+    pipeline.score.start()
+    for frame in learnt:
+        pipeline(frame.image, wants={'score'}, depths=[frame.depth])
+    pipeline.score.stop()
+    shown = [street.frame(i) for i in range(16, 32)]
+    found = []
+    for depths in ([None] * len(shown), [f.depth for f in shown]):
+        metrics = PixelMetrics()
+        for frame, depth in zip(shown, depths, strict=True):
+            (result,) = pipeline(frame.image, wants={'score'}, depths=[depth])
+            metrics.update(result.score, frame.anomaly)
+        found.append(float(metrics.compute()['ap']))
+    without, with_depth = found
+    assert with_depth > without

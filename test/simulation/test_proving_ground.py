@@ -10,6 +10,7 @@ import pytest
 
 from ood_simulation import CLASSES, ProvingGround
 from ood_simulation.known import KNOWN
+from ood_simulation.painter import Canvas
 from ood_simulation.scene_style import PLACES, WEATHERS
 from ood_simulation.shapes import Light, Part, render
 from ood_simulation.textures import PATTERNS, SIZE, noise, pattern
@@ -41,6 +42,44 @@ def test_types_and_ranges(crowded):
     assert frame.stamp == 0.5
     assert set(np.unique(frame.anomaly)) <= {0, 1, 255}
     assert set(np.unique(frame.semantic)) <= {*range(len(CLASSES)), 255}
+
+
+def test_depth_is_that_of_what_is_drawn(crowded):
+    checked = 0
+    for index in range(0, 120, 10):
+        frame = crowded.frame(index)
+        depth, sky = frame.depth, frame.semantic == CLASSES.index('Sky')
+        assert depth.shape == (120, 160)
+        assert depth.dtype == np.float32
+        assert not np.isnan(depth).any()
+        assert depth.min() > 0.3
+        assert np.isinf(depth[sky]).mean() > 0.95
+        for identity, metres in frame.distances.items():
+            mine = frame.instances == identity
+            np.testing.assert_allclose(depth[mine], metres, rtol=1e-5)
+            checked += mine.any()
+        # the road comes nearer from row to row
+        road = np.where(frame.semantic == CLASSES.index('Road'), depth, np.nan)
+        rows = np.nanmedian(road[np.isfinite(road).sum(1) > 20], axis=1)
+        assert len(rows) > 20
+        assert (np.diff(rows) < 0).all()
+    assert checked > 10
+
+
+def test_depth_over_a_wall_is_that_of_its_plane():
+    canvas = Canvas(64, 48, np.zeros(3))
+    focal, x = 40.0, 2.0  # a wall beside the camera, 4 to 10 m ahead, from 1 m below to 2 m above
+    near, far = 4.0, 10.0
+
+    def corner(z: float, y: float) -> tuple[float, float]:
+        return 32 + focal * x / z, 24 + focal * y / z
+
+    ends = [corner(near, -2), corner(far, -2), corner(far, 1), corner(near, 1)]
+    texture = np.full((8, 8, 3), 9, np.uint8)
+    canvas.quad(texture, np.array(ends), (near, far, far, near), 3)
+    vv, uu = np.nonzero(canvas.semantic == 3)
+    assert len(uu) > 100
+    np.testing.assert_allclose(canvas.depth[vv, uu], focal * x / (uu - 32), rtol=0.06)
 
 
 def test_same_seed_same_frame_in_any_order(crowded):
