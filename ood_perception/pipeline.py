@@ -199,7 +199,7 @@ class Pipeline:
         times = list(stamps) if stamps is not None else [None] * len(tensors)
         if len(times) != len(tensors):
             raise ValueError(f'stamps: expected {len(tensors)} times, got {len(times)}')
-        metres = transfer.as_depths(depths, tensors)
+        metres = transfer.as_depths(depths, tensors) if depths is not None else []
         if unknown := set(wants) - WANTS:
             raise ValueError(f'wants: expected some of {sorted(WANTS)}, got {sorted(unknown)}')
         groups: dict[tuple[int, int], list[int]] = {}
@@ -209,7 +209,7 @@ class Pipeline:
         for size, indices in groups.items():
             batch = [tensors[i] for i in indices]
             seen = [names[i] for i in indices], [times[i] for i in indices]
-            far = [metres[i] for i in indices]
+            far = [metres[i] for i in indices] if metres else []
             done: Sequence[Result | Exception]
             try:
                 with self._on_device(), self._threads:
@@ -327,7 +327,7 @@ class Pipeline:
             inputs = transfer.normalise(images, self.spec, self.engine.channels_last)
         with timer.stage('segmentor'):
             output = self._segment(inputs)
-            output.depth = transfer.upload_depths(depths, size, self.device)
+            output.depth = transfer.upload_depths(depths, size, self.device) if depths else None
         started = time.perf_counter()
         with timer.stage('score'):
             score = self._score(output, images, size, streams)

@@ -50,18 +50,17 @@ def as_frame(frame: Any) -> Tensor | RawFrame:
 
 
 def as_depths(
-    depths: Sequence[Any] | None, frames: Sequence[Tensor | RawFrame]
+    depths: Sequence[Any], frames: Sequence[Tensor | RawFrame]
 ) -> list[NDArray[np.float32] | None]:
     """Check depth images float32 (H, W) in metres of frames, None = there is none. ValueError."""
-    found = [None] * len(frames) if depths is None else list(depths)
-    if len(found) != len(frames):
-        raise ValueError(f'depths: expected {len(frames)} images, got {len(found)}')
-    for depth, frame in zip(found, frames, strict=True):
+    if len(depths) != len(frames):
+        raise ValueError(f'depths: expected {len(frames)} images, got {len(depths)}')
+    for depth, frame in zip(depths, frames, strict=True):
         kind, size = getattr(depth, 'dtype', type(depth).__name__), tuple(frame.shape[:2])
         if depth is not None and (kind != np.float32 or depth.shape != size):
             shape = getattr(depth, 'shape', ())
             raise ValueError(f'depths: expected float32 {size} in metres, got {kind} {shape}')
-    return found
+    return list(depths)
 
 
 def upload_depths(

@@ -238,9 +238,10 @@ class FrameProcessor:
         names = [f.stream.name for f in frames]
         stamps = [stamp_ns(f.pending.message.header) or None for f in frames]
         try:
-            images = [f.image for f in frames]
-            depths = self._depths(frames) if pipeline.score.needs_depth else None
-            results = list(pipeline(images, names, wants=wants, stamps=stamps, depths=depths))
+            memory, images = loading.memory_of(pipeline), [f.image for f in frames]
+            judged = memory is not None and memory.needs_depth
+            more = {'depths': self._depths(frames)} if judged else {}
+            results = list(pipeline(images, names, wants=wants, stamps=stamps, **more))
         except FramesFailed as failure:
             # Tracks, clusters and a memory that learns had these frames: none is tried again.
             results, errors = failure.results, failure.errors

@@ -23,7 +23,6 @@ class ScoreModule(nn.Module):
     """
 
     needs_features = False  # whether it reads `SegmentorOutput.features`, which cost time
-    needs_depth = False  # whether it reads `SegmentorOutput.depth`
     learns = False  # whether it learns what is normal on site, as `novelty.NoveltyScore` does
 
     def identify(self, model: str) -> None:

@@ -101,7 +101,7 @@ class NoveltyScore(ScoreModule):
             raise ValueError(f'depth: expected 0..4, got {depth}')
         self.capacity, self.stages, self.max_tokens = capacity, list(stages), max_tokens
         self.neighbours, self.project, self.position = neighbours, project, position
-        self.depth, self.needs_depth = depth, depth > 0
+        self.depth, self.needs_depth = depth, depth > 0  # and whether depth images are of use
         self.learning, self.seen, self.accepting = False, None, None
         self.generator = torch.Generator().manual_seed(0)
         self.model = ''  # identity of the model whose features come, '' = not known
