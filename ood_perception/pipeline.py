@@ -176,15 +176,14 @@ class Pipeline:
             wants: what to compute, out of 'score', 'heatmap', 'instances', 'semantic'.
             stamps: time of each frame in ns, for the memory of a profile that has one; None where
                 frames have nothing to do with each other.
-            depths: float32 (H, W) metres of each frame, pixel by pixel, NaN where not measured, or
-                None, for a score with the option `depth`.
+            depths: float32 (H, W) metres or None of each frame, for a score with option `depth`.
 
         Returns:
             One Result a frame, in order.
 
         Raises:
-            ValueError: a frame that is not uint8 (H, W, 3), a depth image that does not fit, or an
-                unknown name in `wants`; no frame was processed.
+            ValueError: a frame that is not uint8 (H, W, 3), depth of another size, or an unknown
+                name in `wants`; no frame was processed.
             FramesFailed: some of several frames could not be processed; it holds the results of
                 the others. They are not to be tried again: tracks and clusters had them already.
             Exception: the only frame could not be processed.
