@@ -12,7 +12,8 @@ Sites: a building (dhcn_indoor: the first fifth of the drive is learnt, of which
 that are known; the later part is scored), a street with pasted objects (CamVid: learnt on another
 drive), and rendered drives (learnt without objects, the same street scored with them). Scores: the
 LLR alone, novelty alone, the same where tokens also know their place in the picture, novelty over
-one reference picture, both together (compact_site); all at the size of compact_site.
+one reference picture, both together (compact_site), and on rendered drives these with a depth
+camera (compact_site_depth); all at the size of compact_site.
 
 The budget: thresholds come from drives without objects; alarms are counted on others. The
 share of these within the budget, and the recall (blocks with an object in view that have an alarm
@@ -56,8 +57,6 @@ POSITION = 0.2
 """Option `position` of the novelty that knows its place."""
 RANGE = 10.0
 """Metres that the depth camera of rendered drives sees."""
-PLACE = {'position': 0.8, 'depth': 0.8}
-"""Options of what knows its place in depth, too."""
 
 FIELDS = (
     'site', 'score', 'ap', 'fpr95', 'learnt', 'scored', 'seconds', 'kilobytes', 'ms', 'promised',
@@ -80,9 +79,11 @@ class Sharing(Scores):
             'one reference': create_score('novelty', **novelty.score.options),
         }
         if depth:
-            self.taught['site with depth'] = create_score('site', **site.score.options | PLACE)
+            deep = Profile.load('compact_site_depth').score.options
+            placed = {name: deep[name] for name in ('position', 'depth')}
+            self.taught['site with depth'] = create_score('site', **deep)
             self.taught['novelty with depth'] = create_score(
-                'novelty', **novelty.score.options | PLACE
+                'novelty', **novelty.score.options, **placed
             )
         self.score = self._all
         self.depth: torch.Tensor | None = None

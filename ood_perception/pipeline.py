@@ -236,11 +236,8 @@ class Pipeline:
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
-        image = self.profile.image
-        multiple = self.spec.multiple_of
-        return transfer.network_size(
-            height, width, image.short_side, image.max_long_side, multiple
-        )
+        of, multiple = self.profile.image, self.spec.multiple_of
+        return transfer.network_size(height, width, of.short_side, of.max_long_side, multiple)
 
     def warm_up(self, sizes: Iterable[tuple[int, int]], batch: int = 1, wait: bool = True) -> None:
         """
