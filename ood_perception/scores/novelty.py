@@ -66,7 +66,7 @@ class NoveltyScore(ScoreModule):
             1: what is normal below need not be normal above. A soft prior; 0 = the place does
             not count. It pays where a camera sees the same places again.
         depth: weight of how far a token is, the log of metres, beside features of length 1; 0 =
-            it does not count. Frames without depth are compared without it.
+            it does not count. Frames without depth are compared without it, and not learnt.
 
     Memory: capacity * D float32; while it is thinned, capacity^2 float32 more.
     """
@@ -149,7 +149,7 @@ class NoveltyScore(ScoreModule):
             return ''
         return (
             f'{self.frames} frames that show something were seen, it takes {LEAST_FRAMES} at '
-            'least; is it dark?'
+            'least; is it dark?' + ' does depth come?' * self.needs_depth
         )
 
     def identify(self, model: str) -> None:
@@ -189,6 +189,8 @@ class NoveltyScore(ScoreModule):
         taken = torch.arange(len(tokens), device=tokens.device)
         if known is not None:
             taken = taken[shrunk(known.float(), grid) > 0.999]
+        if usual:  # what does not know its depth would be like things at any
+            taken = taken[self.memory.placed(tokens[taken])]
         # a sample bounds the time of a frame; a site is watched for many frames
         order = torch.randperm(len(taken), generator=self.generator)[:SAMPLE]
         taken = taken[order.to(taken.device)]

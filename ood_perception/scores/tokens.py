@@ -160,7 +160,7 @@ class TokenBank:
         self.to(tokens.device)
         distance = self._meet(tokens, levels)
         if usual:
-            self.moments += moments_of(distance[self.placed(tokens)])
+            self.moments += moments_of(distance)
             self.levels += moments_of(levels)
             if self.depth:
                 hidden = tokens.new_full((len(tokens), 1), torch.nan)
@@ -183,11 +183,13 @@ class TokenBank:
     def nearest(self, tokens: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
         """Distances (N, count) of tokens (N, D) to the nearest kept ones, and which those are."""
         squared = squared_distances(tokens, self.bank, self.depth > 0)
-        if count == 1 and squared.device.type == 'cpu':  # numpy's is nine times as fast
-            which = torch.from_numpy(squared.numpy().argmin(1))[:, None]
+        if count > 1:
+            closest, which = squared.topk(min(count, len(self)), largest=False, dim=1)
+        elif squared.device.type == 'cpu':  # numpy's is nine times as fast
+            which = torch.from_numpy(squared.detach().numpy().argmin(1))[:, None]
             closest = squared.gather(1, which)
         else:
-            closest, which = squared.topk(min(count, len(self)), largest=False, dim=1)
+            closest, which = (x[:, None] for x in squared.min(1))
         return closest.clamp_min(0).sqrt(), which  # rounding may make some squares negative
 
     def placed(self, tokens: Tensor) -> Tensor:
@@ -200,7 +202,7 @@ class TokenBank:
         if not self.depth:
             return (distances - mean) / std
         flat_mean, flat_std = mean_and_std(self.flat)
-        placed = self.placed(tokens) & bool(self.moments[0])
+        placed = self.placed(tokens)
         return torch.where(placed, (distances - mean) / std, (distances - flat_mean) / flat_std)
 
     def merge(self, other: TokenBank) -> None:
