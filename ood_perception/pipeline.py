@@ -321,9 +321,10 @@ class Pipeline:
         with timer.stage('upload'):
             images = self._upload(frames, size)
             inputs = transfer.normalise(images, self.spec, self.engine.channels_last)
+            metres = transfer.upload_depths(depths, size, self.device) if depths else None
         with timer.stage('segmentor'):
             output = self._segment(inputs)
-            output.depth = transfer.upload_depths(depths, size, self.device) if depths else None
+            output.depth = metres
         started = time.perf_counter()
         with timer.stage('score'):
             score = self._score(output, images, size, streams)

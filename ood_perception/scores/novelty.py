@@ -254,14 +254,12 @@ class NoveltyScore(ScoreModule):
             memory = TokenBank.read(path, self.capacity)
         except ValueError as error:
             raise ValueError(f'score novelty: {error}') from error
-        kind, mine = (
-            f'stages {m.stages}, project: {m.project}, position: {m.position:g}, '
-            f'depth: {m.depth:g}'
-            for m in (memory, self)
-        )
-        if kind != mine:
+        kinds = [(m.stages, m.project, m.position, m.depth) for m in (memory, self)]
+        if kinds[0] != kinds[1]:
+            text = 'stages {}, project: {}, position: {:g}, depth: {:g}'
+            theirs, mine = (text.format(*kind) for kind in kinds)
             raise ValueError(
-                f'score novelty: {path} was learnt with {kind}, this profile has {mine}; '
+                f'score novelty: {path} was learnt with {theirs}, this profile has {mine}; '
                 'learn anew, or use the profile it was learnt with'
             )
         _check_model(memory, self.model)

@@ -118,7 +118,8 @@ def test_what_is_normal_below_is_not_normal_above_where_the_place_counts(tmp_pat
     memory.save(path)
     other = NoveltyScore(stages=(0,), position=0.4, weights=path)
     assert torch.equal(other(turned, size), memory(turned, size))
-    with pytest.raises(ValueError, match=r'position: 0\.4, depth: 0, this .* 0, depth: 0; learn'):
+    kinds = r'position: 0\.4, depth: 0, this profile has .* position: 0, depth: 0; learn anew'
+    with pytest.raises(ValueError, match=kinds):
         NoveltyScore(stages=(0,)).load(path)
     with pytest.raises(ValueError, match='of two kinds'):
         TokenBank.read(path, 10).merge(TokenBank(10, [0]))
@@ -231,7 +232,8 @@ def test_bad_memories_are_refused(tmp_path: Path) -> None:
     memory.learn(normal(0))
     path = tmp_path / 'memory.safetensors'
     memory.save(str(path))
-    kinds = r'stages \[0\], project: 0, .* 0, this profile has stages \[-1\], project: 0,'
+    rest = 'project: 0, position: 0, depth: 0'
+    kinds = rf'with stages \[0\], {rest}, this profile has stages \[-1\], {rest}; learn anew'
     with pytest.raises(ValueError, match=kinds):
         NoveltyScore(stages=(-1,)).load(str(path))
     broken = tmp_path / 'broken.safetensors'

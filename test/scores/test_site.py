@@ -77,7 +77,8 @@ def test_a_memory_is_read_back_as_it_was(tmp_path: Path) -> None:
     output = scene(50, strange=True)
     assert torch.equal(other(output, SIZE), score(output, SIZE))
     assert [p.name for p in tmp_path.iterdir()] == ['site.safetensors']
-    with pytest.raises(ValueError, match=r'depth: 0, this profile has stages \[0\], project: 8'):
+    kinds = r'project: 0, position: 0, depth: 0, this profile has stages \[0\], project: 8'
+    with pytest.raises(ValueError, match=kinds):
         create_score('site', stages=(0,), project=8, weights=path)
 
 
