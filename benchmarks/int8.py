@@ -96,7 +96,7 @@ def open_network(path: Any, shape: tuple[int, ...], runtime: str, bfloat16: bool
     """Make a function from images (B, 3, h, w) to the network's outputs."""
     threads = torch.get_num_threads()
     if runtime == 'openvino':
-        request = compile_network(path, shape, threads, bfloat16)
+        request = compile_network(path, shape, threads, bfloat16).create_infer_request()
         return lambda images: list(request.infer({0: images}, share_inputs=True).values())
     import onnxruntime
 

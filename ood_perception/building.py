@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import logging
 from typing import Any
 
@@ -118,6 +120,15 @@ def model_identity(profile: Profile) -> str:
         return f'{name} {sha256_of(resolve(weights))[:12]}' if weights else name
     except WeightsMissing:
         return name
+
+
+def profile_identity(profile: Profile) -> str:
+    """Name a profile, a digest of what it says and :func:`model_identity`."""
+    # The engine is not named, of which `precision` is a part.
+    rest = {'description': '', 'licence': '', 'precision': 'float32'}
+    tree = json.dumps(profile.to_dict() | rest, sort_keys=True)
+    digest = hashlib.sha256(tree.encode()).hexdigest()[:12]
+    return f'{profile.name} {digest}, {model_identity(profile)}'
 
 
 def image_size(profile: Profile, segmentor: nn.Module, height: int, width: int) -> tuple[int, int]:

@@ -9,11 +9,10 @@ upload -> segmentor -> score -> calibration -> prompts -> masks -> download, all
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,32 +28,32 @@ from ood_perception.building import (
     detecting,
     load_segmentor,
     model_identity,
+    profile_identity,
 )
 from ood_perception.engines import create_engine
-from ood_perception.engines.base import EngineEvent, Shape, is_out_of_memory, release_memory
+from ood_perception.engines.base import EngineEvent, Shape
 from ood_perception.engines.crowding import TorchThreads
+from ood_perception.engines.halves import whole_or_halves
 from ood_perception.engines.measure import probe_frame
 from ood_perception.frames import transfer
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.host_memory import return_freed_memory
+from ood_perception.in_flight import Row, Turn
 from ood_perception.masks import Tracker, create_mask_model, create_prompts
 from ood_perception.masks.box_memory import BoxMemory
 from ood_perception.masks.fusion import Instances
 from ood_perception.masks.tracking import Glance, settle
-from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate
+from ood_perception.models.output import InputSpec
 from ood_perception.outlining import Outliner
 from ood_perception.profile import Profile, ProfileError
-from ood_perception.result import FramesFailed, Result
-from ood_perception.scores import ScoreModule, create_score, learns
+from ood_perception.result import Result, results_of
+from ood_perception.scores import ScoreModule, create_score, learns, look
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.memory import ScoreMemory
 
 WANTS = frozenset({'score', 'heatmap', 'instances', 'semantic'})
 """What a caller can ask of a frame; 'instances' brings boxes and everything with one row a box."""
-
-DARK = 4.0
-"""Standard deviation of the values 0..255 of pictures up to which they show nothing."""
 
 UNLIKELY = 0.1
 """What an object's confidence may lack of the tracker's `start` for its outline to be made."""
@@ -84,9 +83,13 @@ class Pipeline:
         device: torch.device,
         engine: str = 'auto',
         live: bool = False,
+        in_flight: int = 1,
     ) -> None:
         self.profile = profile
         self.device = device
+        self.in_flight = in_flight if device.type == 'cpu' else 1
+        self._row = Row(self.in_flight)
+        self._threads = TorchThreads(device, self.in_flight)
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
         self.score: ScoreModule = create_stage('score', create_score, profile.score).to(device)
@@ -106,6 +109,7 @@ class Pipeline:
             features=self.score.needs_features,
             note=self._note,
             live=live,
+            lanes=self.in_flight,
         )
         seconds = profile.score.memory.seconds
         self._memory = ScoreMemory(seconds) if seconds else None
@@ -118,14 +122,14 @@ class Pipeline:
             mask_model = create_stage('mask_model', create_mask_model, profile.mask_model)
             stages = prompts, mask_model.to(device)
             if device.type == 'cpu' and (engine == 'auto' or engine.startswith('openvino')):
-                for stage in stages:
-                    compile_parts(stage, live, engine in ('auto', 'openvino_int8'))
+                with self._threads:
+                    for stage in stages:
+                        compile_parts(stage, live, engine in ('auto', 'openvino_int8'))
             ground = tuple(profile.classes.index(name) for name in profile.ground_classes)
             self.outliner = Outliner(*stages, ground, self._note)
         if profile.classes and not profile.ground_classes:
             log.info('ground_classes of the profile are not named: no surroundings of objects')
         self._upload = transfer.Uploader(device)
-        self._threads = TorchThreads(device)
         self._trackers: dict[str, Tracker] = {}
 
     @classmethod
@@ -135,6 +139,7 @@ class Pipeline:
         device: str = 'auto',
         engine: str = 'auto',
         live: bool = False,
+        in_flight: int = 1,
     ) -> Pipeline:
         """
         Build the pipeline that a profile describes, with its weights.
@@ -145,6 +150,8 @@ class Pipeline:
             engine: entry of `engines.ENGINES` or 'auto'.
             live: no frame waits for the preparation of a new frame size: until it is ready in the
                 background, such frames are computed at a size that is. For files leave it False.
+            in_flight: calls of :meth:`submit` that a CPU works on at once, each on its share of
+                the cores: more frames a second, each of which takes longer. 1 on a GPU.
 
         Raises:
             ProfileError: the profile is wrong or a weight file is missing; the message starts with
@@ -152,9 +159,9 @@ class Pipeline:
 
         """
         profile = name_or_path if isinstance(name_or_path, Profile) else Profile.load(name_or_path)
-        return cls(profile, load_segmentor(profile), choose_device(device), engine, live)
+        chosen = choose_device(device)
+        return cls(profile, load_segmentor(profile), chosen, engine, live, in_flight)
 
-    @torch.inference_mode()
     def __call__(
         self,
         frames: Any,
@@ -189,6 +196,30 @@ class Pipeline:
             Exception: the only frame could not be processed.
 
         """
+        with self._row.draw() as turn:
+            return self._process(turn, frames, streams, as_tensors, wants, stamps, depths)
+
+    def submit(self, *args: Any, **options: Any) -> Future[list[Result]]:
+        """
+        Begin to process frames, and return; arguments, results and errors are those of a call.
+
+        The networks of `in_flight` submissions run side by side. What remembers earlier frames
+        (tracks, clusters, memories) gets them in the order in which they were submitted. With
+        `in_flight` 1 the frames are processed before this returns.
+        """
+        return self._row.submit(lambda turn: self._process(turn, *args, **options))
+
+    @torch.inference_mode()
+    def _process(
+        self,
+        turn: Turn,
+        frames: Any,
+        streams: Sequence[str] | None = None,
+        as_tensors: bool = False,
+        wants: Collection[str] = WANTS,
+        stamps: Sequence[int | None] | None = None,
+        depths: Sequence[Any] | None = None,
+    ) -> list[Result]:
         if not isinstance(frames, (list, tuple)):
             frames = [frames]
         tensors = [transfer.as_frame(frame) for frame in frames]
@@ -212,27 +243,18 @@ class Pipeline:
             done: Sequence[Result | Exception]
             try:
                 with self._on_device(), self._threads:
-                    done = self._run(batch, *seen, far, size, as_tensors, frozenset(wants))
+                    done = self._run(turn, batch, *seen, far, size, as_tensors, frozenset(wants))
             except Exception as error:
                 done = [error] * len(batch)
             for index, outcome in zip(indices, done, strict=True):
                 outcomes[index] = outcome
-        errors = [o if isinstance(o, Exception) else None for o in outcomes]
-        results = [None if isinstance(o, Exception) else o for o in outcomes]
-        first = next((error for error in errors if error is not None), None)
-        if first is not None:
-            raise first if len(tensors) == 1 else FramesFailed(results, errors) from first
-        return [result for result in results if result is not None]
+        return results_of(outcomes)
 
     @property
     def identity(self) -> str:
         """Name what decides which objects are found: profile, weights, what was learnt on site."""
-        # The engine is not named, of which `precision` is a part.
-        rest = {'description': '', 'licence': '', 'precision': 'float32'}
-        tree = self.profile.to_dict() | rest
-        digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
         taught = f', {self.score.frames} frames of normal' if learns(self.score) else ''
-        return f'{self.profile.name} {digest}, {model_identity(self.profile)}{taught}'
+        return profile_identity(self.profile) + taught
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
@@ -255,7 +277,7 @@ class Pipeline:
             for size in sizes
             for count in range(1, batch + 1)
         ]
-        with self._on_device():
+        with self._on_device(), self._threads:
             self.engine.prepare(shapes, wait)
         names = [f'warm-up {i}' for i in range(batch)]
         for height, width in sizes:
@@ -263,22 +285,26 @@ class Pipeline:
             if self.outliner is not None and not len(results[0].ids):
                 with torch.inference_mode(), self._on_device():
                     self.outliner.warm_up(*self.network_size(height, width), self.device)
-        for name in names:
-            self.score.reset(name)
-            self._boxes.reset(name)
-            self._trackers.pop(name, None)
+        with self._row.draw() as turn:
+            turn.wait()
+            for name in names:
+                self.score.reset(name)
+                self._boxes.reset(name)
+                self._trackers.pop(name, None)
         return_freed_memory()
 
     def reset(self, stream: str | None = None) -> None:
         """Forget the past of one camera (None: of all): scores, clusters, tracks. Ids go on."""
-        self.score.reset(stream)
-        self._boxes.reset(stream)
-        if self._memory is not None:
-            self._memory.reset(stream)
-        # Trackers stay, as their ids go on: one that returns would mean two things.
-        for name, tracker in self._trackers.items():
-            if stream in (None, name):
-                tracker.reset()
+        with self._row.draw() as turn:
+            turn.wait()
+            self.score.reset(stream)
+            self._boxes.reset(stream)
+            if self._memory is not None:
+                self._memory.reset(stream)
+            # Trackers stay, as their ids go on: one that returns would mean two things.
+            for name, tracker in self._trackers.items():
+                if stream in (None, name):
+                    tracker.reset()
 
     def faults(self) -> list[EngineEvent]:
         """What keeps networks from the engine that they should run in, at the moment."""
@@ -286,6 +312,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Release the device memory. The pipeline cannot be used afterwards."""
+        self._row.close()
         if 'engine' in self.__dict__:
             self.engine.close()
         for name in ('engine', 'score', 'calibration', 'outliner'):
@@ -302,6 +329,7 @@ class Pipeline:
 
     def _run(
         self,
+        turn: Turn,
         frames: list[Tensor | RawFrame],
         streams: list[str],
         stamps: list[int | None],
@@ -323,11 +351,12 @@ class Pipeline:
             inputs = transfer.normalise(images, self.spec, self.engine.channels_last)
             metres = transfer.upload_depths(depths, size, self.device) if depths else None
         with timer.stage('segmentor'):
-            output = self._segment(inputs)
+            output = whole_or_halves(self.engine, inputs, self._note)
             output.depth = metres
+        turn.wait()
         started = time.perf_counter()
         with timer.stage('score'):
-            score = self._score(output, images, size, streams)
+            score = look(self.score, output, images, size, streams)
             score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
             if self._memory is not None:
                 score = self._memory(score, images, streams, stamps)
@@ -359,34 +388,6 @@ class Pipeline:
             if isinstance(outcome, Result):
                 outcome.timings = timings
         return outcomes
-
-    def _score(
-        self, output: SegmentorOutput, images: Tensor, size: tuple[int, int], streams: list[str]
-    ) -> Tensor:
-        """Score a batch; a covered lens is nothing to learn from."""
-        memory = self.score if learns(self.score) and self.score.learning else None
-        if memory is None or float(images.float().std()) > DARK:
-            return self.score(output, size, streams)
-        memory.learning = False
-        try:
-            return self.score(output, size, streams)
-        finally:
-            memory.learning = True
-
-    def _segment(self, images: Tensor) -> SegmentorOutput:
-        """Run the segmentor on a batch; where the device has no room for it, on its halves."""
-        try:
-            return self.engine(images)
-        except Exception as error:
-            if len(images) == 1 or not is_out_of_memory(error):
-                raise
-            release_memory()
-        line = f'device out of memory at a batch of {len(images)}; running halves'
-        log.warning(line)
-        self._note(line)
-        half = len(images) // 2
-        first = concatenate([self._segment(images[:half])])  # the next call may overwrite it
-        return concatenate([first, self._segment(images[half:])])
 
     def _settle(self, result: Result, seen: Glance, stream: str, stamp: int | None) -> None:
         """Give a frame's objects ids, those that last where there is a tracker."""

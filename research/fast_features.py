@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,14 +110,15 @@ def _openvino(
     path: Path, eager: Features, images: Tensor, threads: int, bfloat16: bool = False
 ) -> Features:
     # one request a batch size: with an open one OpenVINO is slower, and a run has few
-    requests = {images.shape: compile_network(path, tuple(images.shape), threads, bfloat16)}
+    requests: dict[Any, Any] = {}
     network = path.read_bytes()
 
     def run(batch: Tensor) -> list[Tensor]:
         if batch.shape[1:] != images.shape[1:]:
             return eager(batch)
         if batch.shape not in requests:
-            requests[batch.shape] = compile_network(network, tuple(batch.shape), threads, bfloat16)
+            compiled = compile_network(network, tuple(batch.shape), threads, bfloat16)
+            requests[batch.shape] = compiled.create_infer_request()
         found = requests[batch.shape].infer({0: batch.contiguous().numpy()}, share_inputs=True)
         return [torch.from_numpy(m) for m in found.values()]
 

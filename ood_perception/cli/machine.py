@@ -31,7 +31,9 @@ STAGES = ('upload', 'segmentor', 'score', 'prompts', 'masks', 'download')
 def bench(
     profile: ProfileName = 'compact',
     device: Device = 'auto',
-    engines: Annotated[str, typer.Option(help='Engines, separated by commas.')] = 'eager,auto',
+    engines: Annotated[
+        str, typer.Option(help='Engines, by commas; auto:2 has two frames in work at once.')
+    ] = 'eager,auto',
     sizes: Annotated[str, typer.Option(help='Frame sizes WIDTHxHEIGHT, by commas.')] = '480x360',
     cameras: Annotated[str, typer.Option(help='Cameras in a batch, by commas.')] = '1',
     runs: Annotated[int, typer.Option(help='Timed batches of each case.', min=1)] = 30,
@@ -72,7 +74,10 @@ def bench(
         width, height = parse_size(size)
         ground = ProvingGround(seed=seed, width=width, height=height)
         frames = [np.ascontiguousarray(ground.frame(i * 5).image) for i in range(20)]
-        several = [Pipeline.from_profile(profile, device, name) for name in wanted]
+        several = [
+            Pipeline.from_profile(profile, device, name.partition(':')[0], in_flight=at_once(name))
+            for name in wanted
+        ]
         rows += measure(several, frames, count, runs)
         for name, pipeline in zip(wanted, several, strict=True):
             for line in (f'{name}: {pipeline.engine.why}', *pipeline.notes):
@@ -87,6 +92,15 @@ def bench(
     if output is not None:
         write_rows(output, rows, 'ood ' + shlex.join(sys.argv[1:]))
         console.print(f'{len(rows)} rows appended to {output}')
+
+
+def at_once(engine: str) -> int:
+    """Frames in work at once that an entry of --engines asks for. Raises typer.BadParameter."""
+    count = engine.partition(':')[2] or '1'
+    if not count.isdecimal() or not int(count):
+        text = f'expected NAME or NAME:COUNT, got {engine!r}'
+        raise typer.BadParameter(text, param_hint='--engines')
+    return int(count)
 
 
 def tables(rows: Sequence[Row], names: Sequence[str], profile: str) -> list[Any]:
@@ -114,7 +128,7 @@ def tables(rows: Sequence[Row], names: Sequence[str], profile: str) -> list[Any]
             f'{row.ms_median:.1f}',
             f'{row.ms_p95:.1f}',
             f'{row.fps:.1f}',
-            f'{base.ms_median / row.ms_median:.2f}x',
+            f'{row.fps / base.fps:.2f}x',
             f'{row.memory_mb:.0f}',
         )
         stages.add_row(engine, row.size, *(f'{row.stages.get(stage, 0):.1f}' for stage in STAGES))

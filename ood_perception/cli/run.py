@@ -15,6 +15,8 @@ import typer
 from ood_perception.cli import common
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from ood_perception.bags.sources import Item
     from ood_perception.result import Result
 
@@ -40,6 +42,9 @@ def run(
         float, typer.Option(help="Frames per second of that video, 0 = the source's.", min=0)
     ] = 0.0,
     intensity_range: common.IntensityRange = '',
+    in_flight: Annotated[
+        int, typer.Option(help='Frames of a video or bag that a CPU works on at once.', min=1)
+    ] = 2,
 ) -> None:
     """
     Find unknown objects in every picture of a source.
@@ -51,12 +56,27 @@ def run(
     from ood_perception.bags.sources import SourceError, nothing, open_source
     from ood_perception.bags.video import VideoWriter
     from ood_perception.drawing import draw
+    from ood_perception.in_flight import ahead, ready
     from ood_perception.pipeline import Pipeline
 
     opened = open_source(source, topic=topic, intensity=common.parse_range(intensity_range))
     if Path(source).is_dir() and output.resolve() == Path(source).resolve():
         raise SourceError(f'{output}: results need another folder than the pictures')
-    pipeline = Pipeline.from_profile(profile, device, engine)
+    # Pictures have nothing to do with each other: each begins afresh, when the last is through.
+    pictures_only = opened.kind == 'pictures'
+    at_once = 1 if pictures_only else in_flight
+    pipeline = Pipeline.from_profile(profile, device, engine, in_flight=at_once)
+
+    def begin(item: Item) -> Future[list[Result]]:
+        if item.image is None:
+            return ready([])
+        if pictures_only:
+            pipeline.reset('camera')
+        stamps = None if pictures_only else [item.stamp_ns]
+        return pipeline.submit(
+            [item.image], ['camera'], wants=('heatmap', 'instances'), stamps=stamps
+        )
+
     output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     count = 0
@@ -66,17 +86,12 @@ def run(
             film = stack.enter_context(VideoWriter(output / VIDEO, rate or opened.rate or 10.0))
         stop = stack.enter_context(common.stopped_by_signals())
         show = stack.enter_context(common.bar(opened.name, limit or opened.length or None))
-        for item in opened.items():
+        for item, results in ahead(opened.items(), begin, pipeline.in_flight):
             if item.image is None:
                 opened.skipped.append((item.file, item.reason))
                 rows.append(_row(item, 'left out'))
                 continue
-            # Pictures have nothing to do with each other; frames of a stream are tracked.
-            if opened.kind == 'pictures':
-                pipeline.reset('camera')
-            wants = ('heatmap', 'instances')
-            stamps = None if opened.kind == 'pictures' else [item.stamp_ns]
-            result = pipeline([item.image], ['camera'], wants=wants, stamps=stamps)[0]
+            (result,) = results
             overlay = draw(item.image, result.heatmap, result.instances)
             if pictures:
                 _write(output, item, overlay, result)

@@ -25,7 +25,7 @@ from ood_perception.models.output import InputSpec
 
 __all__ = ['ENGINES', 'AdaptiveEngine', 'Engine', 'EngineEvent', 'create_engine']
 
-ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine]] = {
+ENGINES: dict[str, Callable[..., Engine]] = {
     'eager': EagerEngine,
     'compiled': CompiledEngine,
     'tensorrt': TensorRTEngine,
@@ -34,7 +34,9 @@ ENGINES: dict[str, Callable[[nn.Module, torch.device, torch.dtype, bool], Engine
     'openvino_bf16': functools.partial(OpenVINOEngine, form='bfloat16'),
     'openvino_int8': functools.partial(OpenVINOEngine, form='int8'),
 }
-"""One table of engines: ``factory(model, device, precision, features) -> Engine``."""
+"""One table of engines: ``factory(model, device, precision, features) -> Engine``.
+
+Those of OpenVINO take `lanes`, too."""
 
 SIMPLER = {
     'tensorrt': ['compiled', 'eager'],
@@ -80,13 +82,15 @@ def create_engine(
     features: bool = True,
     note: Callable[[str], None] = lambda line: None,
     live: bool = False,
+    lanes: int = 1,
 ) -> AdaptiveEngine:
     """
     Put a segmentor on the device behind an engine, see `base.Engine`.
 
     `name` is an entry of `ENGINES` (ValueError: another), or 'auto' for the fastest of
     :func:`candidates`. `note` is told one line whenever something is decided. With `live` no frame
-    waits for the preparation of an engine or of a new shape.
+    waits for the preparation of an engine or of a new shape. `lanes` threads may call at once; the
+    cores of a CPU are divided between them.
     """
     if name != 'auto' and name not in ENGINES:
         raise ValueError(f'engine: expected auto or one of {", ".join(ENGINES)}, got {name!r}')
@@ -99,9 +103,10 @@ def create_engine(
 
     def make(entry: str) -> Engine:
         # a frame may have put torch on one thread, see `engines.crowding`
-        torch.set_num_threads(threads)
+        torch.set_num_threads(max(1, threads // lanes))
+        more = {'lanes': lanes} if lanes > 1 and entry.startswith('openvino') else {}
         with torch.inference_mode(inference):
-            return ENGINES[entry](model, device, precision, features)
+            return ENGINES[entry](model, device, precision, features, **more)
 
     if name != 'auto':
         names, choices = [name, *SIMPLER.get(name, ['eager'])], None
@@ -110,7 +115,7 @@ def create_engine(
         names = candidates(device, hasattr(model, 'int8') and not features, live)
         gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)
         what = (network_key(model), f'{features} {precision}', processor(), gpu)
-        about = '; '.join((*what, f'{threads} threads', versions(), *names))
+        about = '; '.join((*what, f'{threads} threads, {lanes} lanes', versions(), *names))
         choices = Choices(about) if len(names) > 1 else None
     spec = getattr(model, 'spec', InputSpec())
     return AdaptiveEngine(
@@ -120,4 +125,5 @@ def create_engine(
         live=live,
         choices=choices,
         note=note,
+        lanes=lanes,
     )

@@ -27,6 +27,7 @@ from ood_perception.engines.base import (
 from ood_perception.engines.choices import Choices
 from ood_perception.engines.faults import Faults
 from ood_perception.engines.measure import check_agreement, measure_engines
+from ood_perception.in_flight import Places
 from ood_perception.models.output import SegmentorOutput
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class AdaptiveEngine:
             Otherwise the first call at a new shape waits.
         choices: where measured choices are kept; None keeps none.
         note: told one line whenever something is decided.
+        lanes: frames that may be computed at once, by callers in several threads.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class AdaptiveEngine:
         choices: Choices | None = None,
         note: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
+        lanes: int = 1,
     ) -> None:
         self.live = live  # may be changed at any time
         self._makers = dict(makers)
@@ -81,7 +84,8 @@ class AdaptiveEngine:
         self._current: Engine | None = None
         self._faults = Faults(self._say, clock)
         self._lock = threading.RLock()
-        self._alone = threading.RLock()  # held while a frame is computed or an engine is timed
+        self._places = Places(lanes)  # a frame takes one, an engine that is timed all
+        self._starting = threading.Lock()
         self._background = Background()
         self._closed = False
 
@@ -118,11 +122,12 @@ class AdaptiveEngine:
         batch, and whatever the engine raised when all of them failed on these images.
         """
         if self._current is None:
-            self.prepare([tuple(images.shape)], wait=not self.live)
+            with self._starting:  # of several first frames one builds an engine
+                self.prepare([tuple(images.shape)], wait=not self.live)
         engine = self._current
         assert engine is not None
         self._climb_later(tuple(images.shape))
-        with self._alone:
+        with self._places.one():
             try:
                 return self._run(engine, images)
             except Exception as error:
@@ -252,7 +257,8 @@ class AdaptiveEngine:
         """Take the fastest engine whose answers agree with the reference on real frames."""
         failures: dict[str, Exception] = {}
         probe = self._probe(shape)
-        times = measure_engines(self._order, self._build, probe, failures, self._alone)
+        alone = self._places.alone
+        times = measure_engines(self._order, self._build, probe, failures, alone)
         for name, error in failures.items():
             self._say(f'engine {name} is not used: {first_line(error)}')
         self._take(times, shape, 'measured')

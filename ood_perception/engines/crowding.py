@@ -102,21 +102,27 @@ class CrowdedRequest:
 
 
 class TorchThreads:
-    """While it is entered, torch computes on one thread if others take the cores of the CPU."""
+    """
+    While it is entered, torch computes on one thread if others take the cores of the CPU.
 
-    def __init__(self, device: torch.device) -> None:
+    With `lanes` callers in several threads enter it at once, and each has its share of the cores.
+    """
+
+    def __init__(self, device: torch.device, lanes: int = 1) -> None:
         self._all = torch.get_num_threads()
+        self.share = max(1, self._all // lanes)
         self._choice = ThreadChoice('score and masks')
-        self._chooses = device.type == 'cpu' and self._all > 1
+        self._chooses = device.type == 'cpu' and lanes == 1 < self._all
         self._single = False
 
     def __enter__(self) -> None:
         if self._chooses:
             self._single = self._choice.next()
-            torch.set_num_threads(1 if self._single else self._all)
+        if self._chooses or self.share < self._all:
+            torch.set_num_threads(1 if self._single else self.share)
 
     def __exit__(self, *error: object) -> None:
-        if self._single:
+        if self._single or self.share < self._all:
             torch.set_num_threads(self._all)
 
     def took(self, seconds: float) -> None:

@@ -68,7 +68,7 @@ def measure_engines(
     build: Callable[[str], Engine],
     images: Tensor,
     failures: dict[str, Exception],
-    alone: AbstractContextManager[Any],
+    alone: Callable[[], AbstractContextManager[Any]],
 ) -> dict[str, float]:
     """
     Time every engine that can be built and agrees with the last one: milliseconds by name.
@@ -85,7 +85,7 @@ def measure_engines(
                 engine.prepare(tuple(images.shape))
             if engine is not reference:
                 check_agreement(engine, reference, images)
-            with alone:
+            with alone():
                 times[name] = milliseconds(engine, images)
         except Exception as error:
             if name == names[-1]:

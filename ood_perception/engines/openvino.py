@@ -10,6 +10,7 @@ import functools
 import hashlib
 import logging
 import os
+import queue
 import sys
 import tempfile
 import threading
@@ -45,7 +46,8 @@ class OpenVINOEngine:
 
     A network is converted (seconds) and compiled (part of a second) for each image size. What was
     converted is kept in the folder of :func:`cache_folder`, so the next start only compiles. The
-    images of a batch run one after the other: on a few cores that takes as long as together.
+    images of a batch run one after the other: on a few cores that takes as long as together. With
+    `lanes` that many threads may call at once; each call has torch's number of threads.
     """
 
     name = 'openvino'
@@ -58,6 +60,7 @@ class OpenVINOEngine:
         precision: torch.dtype,
         features: bool = True,
         form: str = 'float32',
+        lanes: int = 1,
     ) -> None:
         if device.type != 'cpu':
             raise ValueError(f'openvino runs on the CPU, got device {device}')
@@ -73,47 +76,62 @@ class OpenVINOEngine:
                 model = copy.deepcopy(model)  # weights of inference mode cannot be exported
         self._network = TupleOutput(model.eval().float(), features)
         self._key = ''
-        self._threads = torch.get_num_threads()
-        self._requests: OrderedDict[Shape, Any] = OrderedDict()
+        self._threads, self._lanes = torch.get_num_threads(), lanes
+        self._preparing = threading.Lock()
+        self._requests: OrderedDict[Shape, queue.SimpleQueue[Any]] = OrderedDict()
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
         shape = tuple(images.shape)
         self.prepare(shape)
         key = (0, *shape[1:])
-        self._requests.move_to_end(key)
-        request = self._requests[key]
-        # infer() returns copies: a later call does not overwrite them
-        found = [
-            [torch.from_numpy(a) for a in request.infer({0: image}, share_inputs=True).values()]
-            for image in images.contiguous().numpy()[:, None]
-        ]
+        requests = self._requests[key]
+        request = requests.get()
+        try:
+            # infer() returns copies: a later call does not overwrite them
+            found = [
+                [
+                    torch.from_numpy(a)
+                    for a in request.infer({0: image}, share_inputs=True).values()
+                ]
+                for image in images.contiguous().numpy()[:, None]
+            ]
+        finally:
+            requests.put(request)
         maps = (m[0] if len(m) == 1 else torch.cat(m) for m in zip(*found, strict=True))
         return self._network.restore(list(maps))
 
     def prepare(self, shape: Shape) -> None:
         """Convert and compile the network for an image size."""
-        if (0, *shape[1:]) not in self._requests:
-            request = self._open((1, *shape[1:]))
-            if len(self._requests) >= MAX_COMPILED:
-                self._requests.popitem(last=False)
-            self._requests[(0, *shape[1:])] = request
+        key = (0, *shape[1:])
+        with self._preparing:
+            if key not in self._requests:
+                requests = self._open((1, *shape[1:]))
+                if len(self._requests) >= MAX_COMPILED:
+                    self._requests.popitem(last=False)
+                self._requests[key] = requests
+            self._requests.move_to_end(key)
 
     def shapes(self) -> list[Shape]:
         """Image sizes that are ready, for any batch."""
         return list(self._requests)
 
-    def _open(self, shape: Shape) -> Any:
+    def _open(self, shape: Shape) -> queue.SimpleQueue[Any]:
+        """Requests of an image size, one for each lane."""
         if self._network.present is None:
             with torch.inference_mode():
                 self._network(torch.zeros(shape))
         if not self._key:
             self._key = f'{network_key(self._network)} {self._network.features} {versions()}'
         network = converted(self._network, shape, self._key)
-        request = compile_network(network, shape, self._threads, self._bfloat16)
-        if self._threads == 1:
-            return request
-        return CrowdedRequest(request, compile_network(network, shape, 1, self._bfloat16))
+        requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        compiled = compile_network(network, shape, self._threads, self._bfloat16, self._lanes)
+        for _ in range(self._lanes):
+            requests.put(compiled.create_infer_request())
+        if self._lanes == 1 and self._threads > 1:
+            single = compile_network(network, shape, 1, self._bfloat16).create_infer_request()
+            requests.put(CrowdedRequest(requests.get(), single))
+        return requests
 
 
 def int8_form(model: nn.Module) -> nn.Module:
@@ -184,25 +202,27 @@ def read_network(path: Path) -> Any | None:
 
 
 def compile_network(
-    network: Any, shape: tuple[int, ...], threads: int, bfloat16: bool = False
+    network: Any, shape: tuple[int, ...], threads: int, bfloat16: bool = False, lanes: int = 1
 ) -> Any:
     """
-    Compile a network with one input of a shape for so many threads of the CPU, to a request.
+    Compile a network with one input of a shape for so many threads of the CPU.
 
     The network is an openvino.Model, or the path or content of an ONNX file. With `bfloat16` it
-    computes in that; inputs and outputs are float32.
+    computes in that; inputs and outputs are float32. So many requests as there are `lanes` may run
+    at once, each on `threads` threads. Returns an openvino.CompiledModel.
     """
     if isinstance(network, (str, bytes, Path)):
         network = _core().read_model(network)
     network.reshape(list(shape))
     options = {
         'PERFORMANCE_HINT': 'LATENCY',
-        'INFERENCE_NUM_THREADS': threads,
+        'INFERENCE_NUM_THREADS': threads * lanes,
+        'NUM_STREAMS': lanes,
         # A thread that is tied to a core cannot leave it to another process.
         'ENABLE_CPU_PINNING': False,
         'INFERENCE_PRECISION_HINT': 'bf16' if bfloat16 else 'f32',
     }
-    return _core().compile_model(network, 'CPU', options).create_infer_request()
+    return _core().compile_model(network, 'CPU', options)
 
 
 def _core() -> Any:

@@ -106,7 +106,7 @@ class SmallEngine(nn.Module):
         shape = tuple(row.shape)
         found = converted(network, shape, f'{network_key(network)} {versions()}')
         requests = {
-            single: compile_network(found, shape, threads, self._bfloat16)
+            single: compile_network(found, shape, threads, self._bfloat16).create_infer_request()
             for single, threads in ((False, self._threads), (True, 1))
         }
         expected, answer = self._plain(row).float(), self._run(requests, row)

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ from ood_perception.ros.loading import Size
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.publishing import FramePublisher
 from ood_perception.ros.settings import Settings
+
+Compute = Callable[[], list[Result]]
 
 
 @dataclass(slots=True)
@@ -109,18 +112,28 @@ class FrameProcessor:
 
     def compute(self, batch: Batch) -> list[Result | None]:
         """Compute a batch, in the thread of the pipeline; None for a frame without a result."""
+        return self.finish(batch, self.begin(batch))
+
+    def begin(self, batch: Batch) -> Compute | None:
+        """Begin to compute a batch, in the thread of the pipeline; None where nobody wants it."""
         pipeline, frames = batch.pipeline, batch.frames
         if not self.enabled:  # since it was decoded
             for frame in frames:
                 frame.stream.discard()
-            return [None] * len(frames)
+            return None
         for frame in frames:
             self._check_stamp(frame.stream, frame.pending.message.header, pipeline)
         self._prepare(
             pipeline, {f.stream.name: (f.image.shape[0], f.image.shape[1]) for f in frames}
         )
-        results = self._infer(pipeline, frames, batch.wants)
-        batch.blind = self.learning or bool(loading.unlearnt(pipeline))
+        return self._call(pipeline, frames, batch.wants)
+
+    def finish(self, batch: Batch, begun: Compute | None) -> list[Result | None]:
+        """Results of a batch that was begun; None for a frame without."""
+        if begun is None:
+            return [None] * len(batch.frames)
+        results = self._infer(begun, batch.pipeline, batch.frames, batch.wants)
+        batch.blind = self.learning or bool(loading.unlearnt(batch.pipeline))
         return results
 
     def publish(self, batch: Batch, results: list[Result | None]) -> None:
@@ -229,19 +242,27 @@ class FrameProcessor:
             runs = f'engine {pipeline.engine.name} on {pipeline.device}'
             self.health.report('info', f'ready for {size[1]}x{size[0]}: {runs}')
 
+    def _call(self, pipeline: Any, frames: list[DecodedFrame], wants: set[str]) -> Compute:
+        """One call for all frames, which is under way where several are in flight."""
+        images, names = [f.image for f in frames], [f.stream.name for f in frames]
+        stamps = [stamp_ns(f.pending.message.header) or None for f in frames]
+        memory = loading.memory_of(pipeline)
+        judged = memory is not None and memory.needs_depth
+        more: dict[str, Any] = {'depths': self._depths(frames)} if judged else {}
+        more |= {'wants': wants, 'stamps': stamps}
+        if self.settings.frames_in_flight == 1:
+            return functools.partial(pipeline, images, names, **more)
+        begun: Compute = pipeline.submit(images, names, **more).result
+        return begun
+
     def _infer(
-        self, pipeline: Any, frames: list[DecodedFrame], wants: set[str]
+        self, begun: Compute, pipeline: Any, frames: list[DecodedFrame], wants: set[str]
     ) -> list[Result | None]:
-        """One call for all; None for a frame that failed, so one camera harms only itself."""
+        """Wait for a call; None for a frame that failed, so one camera harms only itself."""
         errors: list[Exception | None] = [None] * len(frames)
         results: list[Result | None]
-        names = [f.stream.name for f in frames]
-        stamps = [stamp_ns(f.pending.message.header) or None for f in frames]
         try:
-            memory, images = loading.memory_of(pipeline), [f.image for f in frames]
-            judged = memory is not None and memory.needs_depth
-            more = {'depths': self._depths(frames)} if judged else {}
-            results = list(pipeline(images, names, wants=wants, stamps=stamps, **more))
+            results = list(begun())
         except FramesFailed as failure:
             # Tracks, clusters and a memory that learns had these frames: none is tried again.
             results, errors = failure.results, failure.errors
@@ -249,7 +270,8 @@ class FrameProcessor:
             if len(frames) > 1:  # refused before any frame was looked at
                 text = f'batch of {len(frames)} frames failed, trying one by one: {error}'
                 self.health.report('warn', text)
-                return [r for frame in frames for r in self._infer(pipeline, [frame], wants)]
+                alone = [(self._call(pipeline, [frame], wants), frame) for frame in frames]
+                return [r for a, f in alone for r in self._infer(a, pipeline, [f], wants)]
             results, errors = [None], [error]
         for frame, failed in zip(frames, errors, strict=True):
             if failed is not None:

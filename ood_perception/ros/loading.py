@@ -64,7 +64,9 @@ def build(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     report('info', f'loading profile {settings.profile!r} with {step}')
-    pipeline = Pipeline.from_profile(settings.profile, step.device, step.engine, live=True)
+    pipeline = Pipeline.from_profile(
+        settings.profile, step.device, step.engine, True, settings.frames_in_flight
+    )
     try:
         score = memory_of(pipeline)
         if score is not None:

@@ -67,6 +67,12 @@ class Settings:
         choices=ENGINE_NAMES,
     )
     threads: int = _fixed(0, 'CPU threads of the network; 0 = as torch chooses.', (0, 256))
+    frames_in_flight: int = _fixed(
+        1,
+        'Frames that a CPU works on at once, each on its share of the threads; 2: more frames a '
+        'second, each of them later. A GPU works on one.',
+        (1, 16),
+    )
     autostart: bool = _live(
         True,
         'Configure and activate by itself; false waits for a lifecycle manager.',

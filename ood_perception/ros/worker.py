@@ -36,7 +36,7 @@ from ood_perception.ros.frame_processor import Batch, FrameProcessor
 from ood_perception.ros.health import MOMENT, Health, describe
 from ood_perception.ros.outputs import CameraOutputs
 from ood_perception.ros.settings import Settings
-from ood_perception.ros.side_thread import SideThread
+from ood_perception.side_thread import SideThread
 
 Build = Callable[[int], Any]
 
@@ -48,13 +48,24 @@ HELD_BACK = 0.01  # seconds after which frames that wait for their depth are loo
 
 
 class Meanwhile:
-    """What happens beside the batch in work, with `overlap`; without, there are no threads."""
+    """
+    What happens beside the batch in work.
 
-    def __init__(self, overlap: bool) -> None:
-        self.decoder = SideThread('ood decode') if overlap else None
-        self.sender = SideThread('ood publish') if overlap else None
+    With `overlap` decoding the next and publishing the last. With several `in_flight` the pipeline
+    itself has threads, and what it has computed is published in another. Else there are none.
+    """
+
+    def __init__(self, overlap: bool, in_flight: int = 1) -> None:
+        self.in_flight = in_flight
+        self.decoder = SideThread('ood decode') if overlap and in_flight == 1 else None
+        self.sender = SideThread('ood publish') if overlap or in_flight > 1 else None
         self.coming: Future[Batch] | None = None  # the batch that is being decoded
-        self.sent: Future[None] | None = None  # done when the last batch is published
+        self.sent: deque[Future[None]] = deque()  # done when a batch is published, oldest first
+
+    def wait(self, left: int) -> None:
+        """Wait until no more than so many batches are to be published; raises what one raised."""
+        while len(self.sent) > left:
+            self.sent.popleft().result()
 
     def close(self) -> None:
         """End the threads after what they are at."""
@@ -209,7 +220,8 @@ class Worker(FrameProcessor):
 
     def _serve(self, pipeline: Any, stop: threading.Event) -> None:
         """Compute one batch after another; decode and publish meanwhile where that pays."""
-        with closing(Meanwhile(self.leaves_processors(pipeline))) as meanwhile:
+        overlap, several = self.leaves_processors(pipeline), self.settings.frames_in_flight
+        with closing(Meanwhile(overlap, several)) as meanwhile:
             while not stop.is_set() and self.pipeline is pipeline:
                 try:
                     batch = self._next(meanwhile)
@@ -231,8 +243,8 @@ class Worker(FrameProcessor):
 
     def _between_frames(self, meanwhile: Meanwhile) -> None:
         """Run the jobs of other threads, and let go of frames that waited for their depth."""
-        if meanwhile.sent is not None and self._jobs:
-            wait([meanwhile.sent])  # a job may read what it leaves behind
+        if self._jobs:
+            wait(meanwhile.sent)  # a job may read what they leave behind
         self._run_jobs()
         if self.publisher.waits:
             with self.publishing:
@@ -240,6 +252,13 @@ class Worker(FrameProcessor):
 
     def _work(self, batch: Batch, meanwhile: Meanwhile) -> None:
         """Compute a batch and publish it, or begin to."""
+        if meanwhile.in_flight > 1 and meanwhile.sender is not None:
+            begun = self.begin(batch)
+            meanwhile.sent.append(
+                meanwhile.sender.submit(lambda: self.publish(batch, self.finish(batch, begun)))
+            )
+            meanwhile.wait(meanwhile.in_flight - 1)
+            return
         computed, started = threading.Event(), time.monotonic()
         if meanwhile.decoder is not None:
             meanwhile.coming = meanwhile.decoder.submit(self._decode_ahead, computed)
@@ -251,10 +270,8 @@ class Worker(FrameProcessor):
         if meanwhile.sender is None:
             self.publish(batch, results)
             return
-        last = meanwhile.sent
-        meanwhile.sent = meanwhile.sender.submit(self.publish, batch, results)
-        if last is not None:
-            last.result()  # of the two, one may wait
+        meanwhile.sent.append(meanwhile.sender.submit(self.publish, batch, results))
+        meanwhile.wait(1)
 
     def _next(self, meanwhile: Meanwhile) -> Batch:
         """Batch that was decoded meanwhile, or the next that comes; may be empty."""

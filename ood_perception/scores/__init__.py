@@ -14,7 +14,7 @@ from ood_perception.scores.base import ScoreModule
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.clusters import ClusterScore
 from ood_perception.scores.logits import LikelihoodRatio, LogitScore, log_likelihood_ratio
-from ood_perception.scores.novelty import NoveltyScore, SiteScore, learns
+from ood_perception.scores.novelty import NoveltyScore, SiteScore, learns, look
 
 __all__ = [
     'SCORES',
@@ -23,6 +23,7 @@ __all__ = [
     'create_score',
     'learns',
     'log_likelihood_ratio',
+    'look',
 ]
 
 SCORES: dict[str, Callable[..., ScoreModule]] = {

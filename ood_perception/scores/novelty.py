@@ -31,6 +31,7 @@ from ood_perception.scores.tokens import (
     token_depths,
 )
 
+DARK = 4.0  # standard deviation of the values 0..255 of pictures up to which they show nothing
 SAMPLE = 512  # tokens of a batch that learning looks at
 
 UNLIKE = 4.0  # standard deviations from which a token is unlike the memory
@@ -48,6 +49,23 @@ log = logging.getLogger(__name__)
 def learns(score: ScoreModule) -> TypeGuard[NoveltyScore]:
     """Whether a score learns what is normal on site."""
     return score.learns
+
+
+def look(
+    score: ScoreModule, output: SegmentorOutput, images: Tensor, size: Size, streams: Sequence[str]
+) -> Tensor:
+    """Score a batch of uint8 images (B, 3, h, w); a covered lens is nothing to learn from."""
+    memory = score if learns(score) and score.learning else None
+    found: Tensor
+    if memory is None or float(images.float().std()) > DARK:
+        found = score(output, size, streams)
+        return found
+    memory.learning = False
+    try:
+        found = score(output, size, streams)
+        return found
+    finally:
+        memory.learning = True
 
 
 class NoveltyScore(ScoreModule):

@@ -481,7 +481,7 @@ class Alone:
 def test_each_engine_is_timed_while_no_frame_runs() -> None:
     engines = {name: Scripted(name, any_shape=True) for name in ('fast', 'simple')}
     alone = Alone(list(engines.values()))
-    times = measure_engines(list(engines), engines.__getitem__, probe(SHAPE), {}, alone)
+    times = measure_engines(list(engines), engines.__getitem__, probe(SHAPE), {}, lambda: alone)
     assert set(times) == {'fast', 'simple'}
     assert [bool(fast) for fast, _ in alone.counts] == [True, False]
     assert [bool(simple) for _, simple in alone.counts] == [False, True]

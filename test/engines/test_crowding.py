@@ -119,11 +119,24 @@ def test_openvino_gives_the_same_on_one_thread_and_on_all(threads: int) -> None:
         engine = OpenVINOEngine(SmallSegmentor(), torch.device('cpu'), torch.float32)
         images = torch.randn(1, 3, 96, 128)
         first = engine(images)
-        request = engine._requests[0, 3, 96, 128]
+        request = engine._requests[0, 3, 96, 128].get()
+        engine._requests[0, 3, 96, 128].put(request)
         assert isinstance(request, CrowdedRequest) == (threads > 1)
         if threads > 1:
             request.choice.single = True
         torch.testing.assert_close(engine(images).logits, first.logits, rtol=1e-4, atol=1e-4)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_torch_shares_its_threads_between_lanes() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for lanes, share in ((1, 4), (2, 2), (3, 1), (8, 1)):
+            with TorchThreads(torch.device('cpu'), lanes):
+                assert torch.get_num_threads() == share
+            assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
 

@@ -15,14 +15,15 @@ import torch
 pytest.importorskip('rclpy', reason='needs rclpy')
 from node_helpers import image, picture
 
+from ood_perception.in_flight import Row
 from ood_perception.result import Result
 from ood_perception.ros.camera_stream import CameraStream, Mailbox
 from ood_perception.ros.health import Health
 from ood_perception.ros.loading import leaves_processors
 from ood_perception.ros.settings import Settings
-from ood_perception.ros.side_thread import SideThread
 from ood_perception.ros.worker import Worker
 from ood_perception.scores import create_score
+from ood_perception.side_thread import SideThread
 
 PATIENCE = 10.0
 
@@ -207,3 +208,73 @@ def test_where_no_processor_is_free_a_batch_is_sent_before_the_next_is_taken(wor
     pipeline.go.release()
     assert pipeline.begun.acquire(timeout=PATIENCE)
     assert worker.sent == [1]
+
+
+class TwoLanes(Pipeline):
+    """Begins what is submitted, and finishes each when it is allowed to."""
+
+    def __init__(self):
+        super().__init__()
+        self.row, self.most, self.inside = Row(2), 0, 0
+        self.lock = threading.Lock()
+
+    def submit(self, images, names, **options):
+        return self.row.submit(lambda turn: self._one(turn, images, names, **options))
+
+    def _one(self, turn, images, names, **options):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        results = self(images, names, **options)
+        with self.lock:
+            self.inside -= 1
+        turn.wait()
+        return results
+
+
+def test_two_frames_in_flight_are_sent_in_order_and_a_third_waits(worker):
+    assert worker.stop()
+    pipeline = TwoLanes()
+    worker._build, worker.settings = lambda step: pipeline, Settings(frames_in_flight=2)
+    worker.start()
+    until(lambda: worker.pipeline is pipeline)
+    for grey in (1, 2):
+        put(worker, grey)
+        assert pipeline.begun.acquire(timeout=PATIENCE)
+    put(worker, 3)
+    time.sleep(0.1)
+    assert worker.stream.pending is not None  # the newest is taken when there is room
+    assert (pipeline.most, worker.sent) == (2, [])
+    for grey in (4, 5, 6):
+        pipeline.go.release()
+        assert pipeline.begun.acquire(timeout=PATIENCE)
+        put(worker, grey)
+    for _ in range(8):
+        pipeline.go.release()
+    until(lambda: worker.stream.pending is None and worker.sent == sorted(pipeline.seen))
+    assert pipeline.most == 2
+    # a job comes when nothing is under way
+    assert worker.call(lambda: pipeline.inside) == 0
+    worker.pipeline = None
+
+
+def test_a_frame_that_fails_in_flight_is_counted_and_the_next_comes(worker):
+    assert worker.stop()
+    pipeline = TwoLanes()
+
+    def fail(images, names, wants, stamps):
+        if int(images[0][0, 0, 0]) == 1:
+            raise RuntimeError('lost')
+        return [Result(timings={})]
+
+    pipeline._one = lambda turn, *rest, **options: fail(*rest, **options)
+    worker._build, worker.settings = lambda step: pipeline, Settings(frames_in_flight=2)
+    worker.start()
+    until(lambda: worker.pipeline is pipeline)
+    for grey in (1, 2):
+        put(worker, grey)
+        until(lambda: worker.stream.pending is None)
+    until(lambda: worker.sent == [2])
+    assert worker.stream.counters.failed == 1
+    assert any('pipeline: ' in text and 'lost' in text for text in worker.said), worker.said
+    worker.pipeline = None
