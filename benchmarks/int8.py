@@ -38,7 +38,7 @@ from compact_quality import DRIVE, pasted, proving_ground
 
 from ood_evaluation.pixel_metrics import PixelMetrics
 from ood_perception import Pipeline
-from ood_perception.building import load_segmentor
+from ood_perception.building import detecting, load_segmentor
 from ood_perception.engines.export import TupleOutput, export_onnx
 from ood_perception.engines.openvino import compile_network, convert, int8_form
 from ood_perception.frames.transfer import Uploader, as_frame, normalise
@@ -70,8 +70,8 @@ class Frames:
 FLOAT32 = ('conv_stem', 'blocks.0.')
 """Layers that --ranges leaves out: on their map of stride 2 the smallest things are found."""
 
-ANSWER = 'out'
-"""Last layer of the mask head, which stays in float32, too."""
+ANSWERS = ('out', 'head')
+"""Last layers of the mask head and the detection head, which stay in float32, too."""
 
 PHOTOGRAPHS = ('idd_lite', 'lums_road', 'dhcn_indoor', 'coco_context')
 """Folders that --ranges also takes frames of: indoors, night, lens casts."""
@@ -118,10 +118,16 @@ def write_ranges(path: Path, model: Any, images: list[np.ndarray], prepare: Any)
     for profile in ('compact', 'compact_free'):
         pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
         assert pipeline.outliner is not None
+        inner: Callable[[str], bool] = lambda layer: layer not in ANSWERS  # noqa: E731
+        free = '_free' * (profile == 'compact_free')
         head = pipeline.outliner.mask_model.head  # type: ignore[attr-defined]
-        inner = [layer for layer, _ in head.named_modules() if layer != ANSWER]
-        weights = f'package:mask_head{"_free" * (profile == "compact_free")}.safetensors'
-        ranges[weights] = observed_ranges(head, images, inner.__contains__, pipeline)
+        found = observed_ranges(head, images, inner, pipeline)
+        ranges[f'package:mask_head{free}.safetensors'] = found
+        network: Any = load_segmentor(pipeline.profile).eval()
+        network = detecting(network, pipeline.outliner.prompts, pipeline.profile)
+        arrays = (torch.from_numpy(prepare(image)) for image in images)
+        found = observed_ranges(network.detection, arrays, inner, network)
+        ranges[f'package:detection_head{free}.safetensors'] = found
     rounded = {
         weights: {name: [round(value, 4) for value in pair] for name, pair in found.items()}
         for weights, found in ranges.items()

@@ -138,6 +138,7 @@ def main() -> int:
     parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--seconds', type=float, default=4.0, help='of each half of a round')
     parser.add_argument('--device', default='auto')
+    parser.add_argument('--in-flight', type=int, default=1, help='frames at once in the node')
     parser.add_argument('--rate', type=float, default=0.0, help='of the camera; 0 = 1.2 x bare')
     parser.add_argument('--least', type=float, default=0.85, help='ratio below which to exit 1')
     arguments = parser.parse_args()
@@ -159,9 +160,12 @@ def main() -> int:
     rclpy.init()
     name = 'ood_overhead'
     rows = []
-    with camera_of_node(
-        name, images, rate, profile=arguments.profile, device=arguments.device
-    ) as camera:
+    parameters = {
+        'profile': arguments.profile,
+        'device': arguments.device,
+        'frames_in_flight': arguments.in_flight,
+    }
+    with camera_of_node(name, images, rate, **parameters) as camera:
         camera.run(2.0)
         camera.latencies.clear()
         for _ in tqdm(range(arguments.rounds), desc='rounds', disable=not sys.stderr.isatty()):
@@ -173,6 +177,7 @@ def main() -> int:
     summary = {
         'profile': arguments.profile,
         'size': arguments.size,
+        'in_flight': arguments.in_flight,
         'camera_fps': round(rate, 2),
         'bare_fps': round(statistics.median(r['bare_fps'] for r in rows), 2),
         'node_fps': round(statistics.median(r['node_fps'] for r in rows), 2),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ood_perception.checkpoints.loading import load_exactly
 from ood_perception.masks.boxes import Boxes, clean_boxes, empty_boxes, suppress, waits
 from ood_perception.models.detection_head import STRIDE, DetectionHead
+from ood_perception.models.int8 import shipped_ranges
 
 FLOOR = 0.065
 """Probability of the network alone below which a box is none."""
@@ -189,6 +190,7 @@ class DetectionHeadPrompts(DetectorPrompts):
         self.head = DetectionHead()
         if weights:
             load_exactly(self.head, weights)
+        self.head.ranges = shipped_ranges(weights)
         self.eval()
 
     @torch.no_grad()

@@ -13,12 +13,14 @@ the centre of an unknown object and how far away the object's sides are (after C
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ood_perception.models.int8 import Ranges, quantised
 from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.models.unet import UNetwork, conv_bn_relu
 
@@ -45,7 +47,12 @@ class DetectionHead(UNetwork):
             EfficientNet-Lite0 by default.
         widths: its own channels at these sizes.
 
+    Attributes:
+        ranges: of its convolutions, with which it may run in int8, see `models.int8`.
+
     """
+
+    ranges: Ranges = MappingProxyType({})
 
     def __init__(
         self,
@@ -99,6 +106,9 @@ class DetectingSegmentor(nn.Module):
         return output
 
     def int8(self, images: Tensor) -> DetectingSegmentor:
-        """Copy with the segmentor in int8; the head stays in float32, boxes need every digit."""
+        """Copy in int8; a head without `ranges` and the last layer of others stay in float32."""
         rounded: Any = self.segmentor.int8(images)  # type: ignore[operator]
-        return DetectingSegmentor(rounded, self.detection, self.odds).eval()
+        head: Any = self.detection
+        if head.ranges:
+            head = quantised(head, head.ranges)
+        return DetectingSegmentor(rounded, head, self.odds).eval()

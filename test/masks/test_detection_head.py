@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from ood_perception import Pipeline, Profile
-from ood_perception.building import TRAINED_ON, LogOdds, detecting, load_segmentor
+from ood_perception.building import TRAINED_ON, LogOdds, create_stage, detecting, load_segmentor
 from ood_perception.engines.export import TupleOutput
 from ood_perception.engines.measure import largest_difference, probe_frames
 from ood_perception.masks import create_prompts
 from ood_perception.models import create_model
 from ood_perception.models.detection_head import DetectingSegmentor, DetectionHead
+from ood_perception.models.int8 import Int8Conv
 from ood_perception.models.output import SegmentorOutput, concatenate
 from ood_perception.models.unet import UNetwork
 from ood_perception.profile import ProfileError, StageConfig
@@ -157,18 +158,28 @@ def test_detections_pass_through_tuples_and_joined_batches() -> None:
     assert largest_difference(dataclasses.replace(wanted, detections=None), wanted) == float('inf')
 
 
-def test_the_int8_form_keeps_the_head_in_float32() -> None:
-    profile = Profile.load('compact')
-    prompts = create_prompts('detection_head')
+@pytest.mark.parametrize('profile_name', ['compact', 'compact_free'])
+def test_the_int8_form_rounds_all_of_a_shipped_head_but_its_answer(profile_name: str) -> None:
+    profile = Profile.load(profile_name)
+    prompts = create_stage('prompts', create_prompts, profile.prompts)
     whole = detecting(load_segmentor(profile), prompts, profile)
     images = torch.from_numpy(probe_frames()[0]).permute(2, 0, 1)[None].float()
     images = (images - 127) / 128
     with torch.inference_mode():
         rounded = whole.int8(images)
-        assert rounded.detection is whole.detection
+        layers = {n: m for n, m in rounded.detection.named_modules() if isinstance(m, Int8Conv)}
+        convolutions = {n for n, m in whole.detection.named_modules() if isinstance(m, nn.Conv2d)}
+        assert set(layers) == convolutions - {'head'}
         found, wanted = rounded(images), whole(images)
     gap = (found.detections - wanted.detections).square().mean().sqrt()
     assert float(gap / wanted.detections.std()) < 0.2
+
+
+def test_a_head_that_nobody_measured_stays_in_float32() -> None:
+    prompts = create_prompts('detection_head', weights='')
+    profile = Profile.load('compact')
+    whole = detecting(load_segmentor(profile), prompts, profile)
+    assert whole.int8(torch.zeros(1, 3, 64, 96)).detection is whole.detection
 
 
 @pytest.fixture(scope='module')
