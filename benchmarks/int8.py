@@ -118,15 +118,14 @@ def write_ranges(path: Path, model: Any, images: list[np.ndarray], prepare: Any)
     for profile in ('compact', 'compact_free'):
         pipeline = Pipeline.from_profile(profile, 'cpu', 'eager')
         assert pipeline.outliner is not None
-        inner: Callable[[str], bool] = lambda layer: layer not in ANSWERS  # noqa: E731
         free = '_free' * (profile == 'compact_free')
         head = pipeline.outliner.mask_model.head  # type: ignore[attr-defined]
-        found = observed_ranges(head, images, inner, pipeline)
+        found = observed_ranges(head, images, is_inner, pipeline)
         ranges[f'package:mask_head{free}.safetensors'] = found
         network: Any = load_segmentor(pipeline.profile).eval()
         network = detecting(network, pipeline.outliner.prompts, pipeline.profile)
         arrays = (torch.from_numpy(prepare(image)) for image in images)
-        found = observed_ranges(network.detection, arrays, inner, network)
+        found = observed_ranges(network.detection, arrays, is_inner, network)
         ranges[f'package:detection_head{free}.safetensors'] = found
     rounded = {
         weights: {name: [round(value, 4) for value in pair] for name, pair in found.items()}
@@ -134,6 +133,11 @@ def write_ranges(path: Path, model: Any, images: list[np.ndarray], prepare: Any)
     }
     command = shlex.join(['python', *sys.argv])
     path.write_text(json.dumps({'command': command, 'ranges': rounded}, indent=1) + '\n')
+
+
+def is_inner(layer: str) -> bool:
+    """Whether a layer of a head is not its last."""
+    return layer not in ANSWERS
 
 
 def average_precision(run: Run, flat: TupleOutput, samples: list[Any], prepare: Any) -> float:

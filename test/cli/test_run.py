@@ -124,6 +124,26 @@ def test_a_bag_needs_no_ros(ood, tmp_path, rgb, quick):
     assert [row['stamp_ns'] for row in rows] == [10**9, 10**9 + 1]
 
 
+def test_frames_at_once_change_nothing_but_the_time(ood, tmp_path, rgb, quick):
+    with writing.open_writer(tmp_path / 'bag') as writer:
+        out = writing.MessageWriter(writer)
+        for number in range(1, 7):
+            picture = np.roll(rgb, number, 1)
+            message = out.image(out.header(number * 10**8), picture, 'rgb8')
+            if number == 3:
+                message.encoding = 'nonsense'
+            out.put('/cam', message, number * 10**8)
+    trees = []
+    for count in ('1', '3'):
+        folder = tmp_path / count
+        code, said = ood('run', tmp_path / 'bag', folder, *quick, '--in-flight', count)
+        assert code == 0, said
+        trees.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert trees[0] == trees[1]
+    states = [row['status'] for row in json.loads(trees[0]['index.json'])['files']]
+    assert states == ['ok', 'ok', 'left out', 'ok', 'ok', 'ok']
+
+
 def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb, quick):
     source = tmp_path / 'a.png'
     source.write_bytes(encode(rgb, '.png'))

@@ -159,7 +159,7 @@ def test_detections_pass_through_tuples_and_joined_batches() -> None:
 
 
 @pytest.mark.parametrize('profile_name', ['compact', 'compact_free'])
-def test_the_int8_form_rounds_all_of_a_shipped_head_but_its_answer(profile_name: str) -> None:
+def test_the_int8_form_keeps_the_answer_of_a_shipped_head(profile_name: str) -> None:
     profile = Profile.load(profile_name)
     prompts = create_stage('prompts', create_prompts, profile.prompts)
     whole = detecting(load_segmentor(profile), prompts, profile)
