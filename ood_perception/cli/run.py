@@ -44,7 +44,7 @@ def run(
     intensity_range: common.IntensityRange = '',
     in_flight: Annotated[
         int, typer.Option(help='Frames of a video or bag that a CPU works on at once.', min=1)
-    ] = 2,
+    ] = 3,
 ) -> None:
     """
     Find unknown objects in every picture of a source.
