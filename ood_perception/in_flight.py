@@ -54,6 +54,7 @@ class Row:
         self._threads = [SideThread(f'ood frame {i}') for i in range(workers) if workers > 1]
         self._changed = threading.Condition()
         self._drawn = self._next = 0
+        self._closed = False
         self._left: set[int] = set()  # turns given up before it was their time
 
     def draw(self) -> Turn:
@@ -78,17 +79,19 @@ class Row:
 
     def submit(self, function: Callable[[Turn], Value]) -> Future[Value]:
         """Run a function with the next turn, which it has given up when it is done."""
-        turn = self.draw()
 
-        def run() -> Value:
+        def run(turn: Turn) -> Value:
             with turn:
                 return function(turn)
 
         if self._threads:
-            # in turn: nobody behind can be through before
-            return self._threads[turn.number % len(self._threads)].submit(run)
+            with self._changed:  # each thread gets its turns in order, or one waits for its next
+                if self._closed:
+                    raise RuntimeError('submitted to a pipeline that was closed')
+                turn = self.draw()
+                return self._threads[turn.number % len(self._threads)].submit(run, turn)
         try:
-            return ready(run())
+            return ready(run(self.draw()))
         except Exception as error:
             failed: Future[Value] = Future()
             failed.set_exception(error)
@@ -96,6 +99,7 @@ class Row:
 
     def close(self) -> None:
         """Wait for what was submitted, and end the threads."""
+        self._closed = True
         for thread in self._threads:
             thread.close()
 

@@ -71,6 +71,29 @@ def test_one_that_fails_before_its_turn_holds_up_nobody() -> None:
             assert future.result(WAIT) == number
 
 
+def test_several_who_submit_at_once_hold_up_nobody() -> None:
+    row, passed = Row(2), []
+
+    def work(turn: Turn) -> None:
+        turn.wait()
+        passed.append(turn.number)
+
+    def submit() -> None:
+        for _ in range(200):
+            row.submit(work)
+            with row.draw() as turn:  # as a direct call does
+                turn.wait()
+
+    threads = [threading.Thread(target=submit, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    row.close()
+    assert len(passed) == 800
+    assert passed == sorted(passed)
+
+
 def test_with_one_worker_the_callers_thread_works() -> None:
     row, me = Row(), threading.get_ident()
     assert row.submit(lambda turn: threading.get_ident()).result(0) == me
@@ -166,10 +189,12 @@ def test_frames_in_flight_give_what_they_give_one_by_one(
     several.close()
     assert several.in_flight == 3
     assert sum(len(result.ids) for result in expected) > 0
+    # other threads add in another order, and one step of rounding moves an outline by a pixel
+    pixels = 1 if engine == 'openvino_int8' else 0
     for want, got in zip(expected, found, strict=True):
         np.testing.assert_allclose(got.score, want.score, atol=0.05)
         np.testing.assert_array_equal(got.ids, want.ids)
-        np.testing.assert_allclose(got.boxes, want.boxes, atol=0.5)
+        np.testing.assert_allclose(got.boxes, want.boxes, atol=pixels)
         assert (got.instances != want.instances).mean() < 0.001
 
 
@@ -184,6 +209,8 @@ def test_a_bad_frame_loses_no_other(drive: list[np.ndarray]) -> None:
     pipeline.reset('a')
     assert pipeline([drive[2]], ['a'])[0].heatmap.shape == (240, 320)
     pipeline.close()
+    with pytest.raises(RuntimeError, match='a pipeline that was closed'):
+        pipeline.submit([drive[0]], ['a'])
 
 
 def test_a_memory_learns_all_frames_in_flight(drive: list[np.ndarray]) -> None:

@@ -34,9 +34,11 @@ ENGINES: dict[str, Callable[..., Engine]] = {
     'openvino_bf16': functools.partial(OpenVINOEngine, form='bfloat16'),
     'openvino_int8': functools.partial(OpenVINOEngine, form='int8'),
 }
-"""One table of engines: ``factory(model, device, precision, features) -> Engine``.
+"""
+One table of engines: ``factory(model, device, precision, features) -> Engine``.
 
-Those of OpenVINO take `lanes`, too."""
+Those of OpenVINO take `lanes`, too: how many threads may call at once.
+"""
 
 SIMPLER = {
     'tensorrt': ['compiled', 'eager'],

@@ -220,8 +220,8 @@ class Worker(FrameProcessor):
 
     def _serve(self, pipeline: Any, stop: threading.Event) -> None:
         """Compute one batch after another; decode and publish meanwhile where that pays."""
-        overlap, several = self.leaves_processors(pipeline), self.settings.frames_in_flight
-        with closing(Meanwhile(overlap, several)) as meanwhile:
+        several = self.settings.frames_in_flight if pipeline.device.type == 'cpu' else 1
+        with closing(Meanwhile(self.leaves_processors(pipeline), several)) as meanwhile:
             while not stop.is_set() and self.pipeline is pipeline:
                 try:
                     batch = self._next(meanwhile)
