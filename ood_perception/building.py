@@ -27,6 +27,7 @@ from ood_perception.models.int8 import quantised
 from ood_perception.models.output import InputSpec, SegmentorOutput
 from ood_perception.models.unet import SmallNetwork
 from ood_perception.profile import CalibrationConfig, Profile, ProfileError, StageConfig
+from ood_perception.scores import ScoreModule, learns
 from ood_perception.scores.logits import coarse_ratio
 
 log = logging.getLogger(__name__)
@@ -122,13 +123,14 @@ def model_identity(profile: Profile) -> str:
         return name
 
 
-def profile_identity(profile: Profile) -> str:
-    """Name a profile, a digest of what it says and :func:`model_identity`."""
+def profile_identity(profile: Profile, score: ScoreModule) -> str:
+    """Name a profile, a digest of what it says, :func:`model_identity`, what its score learnt."""
     # The engine is not named, of which `precision` is a part.
     rest = {'description': '', 'licence': '', 'precision': 'float32'}
     tree = json.dumps(profile.to_dict() | rest, sort_keys=True)
     digest = hashlib.sha256(tree.encode()).hexdigest()[:12]
-    return f'{profile.name} {digest}, {model_identity(profile)}'
+    taught = f', {score.frames} frames of normal' if learns(score) else ''
+    return f'{profile.name} {digest}, {model_identity(profile)}{taught}'
 
 
 def image_size(profile: Profile, segmentor: nn.Module, height: int, width: int) -> tuple[int, int]:

@@ -31,24 +31,23 @@ from ood_perception.building import (
     profile_identity,
 )
 from ood_perception.engines import create_engine
-from ood_perception.engines.base import EngineEvent, Shape
+from ood_perception.engines.base import EngineEvent, Shape, is_out_of_memory, release_memory
 from ood_perception.engines.crowding import TorchThreads
-from ood_perception.engines.halves import whole_or_halves
 from ood_perception.engines.measure import probe_frame
 from ood_perception.frames import transfer
 from ood_perception.frames.colour import RawFrame
 from ood_perception.frames.timing import StageTimer
 from ood_perception.host_memory import return_freed_memory
 from ood_perception.in_flight import Row, Turn
-from ood_perception.masks import Tracker, create_mask_model, create_prompts
+from ood_perception.masks import create_mask_model, create_prompts
 from ood_perception.masks.box_memory import BoxMemory
 from ood_perception.masks.fusion import Instances
-from ood_perception.masks.tracking import Glance, settle
-from ood_perception.models.output import InputSpec
+from ood_perception.masks.tracking import Trackers
+from ood_perception.models.output import InputSpec, SegmentorOutput, concatenate
 from ood_perception.outlining import Outliner
 from ood_perception.profile import Profile, ProfileError
-from ood_perception.result import Result, results_of
-from ood_perception.scores import ScoreModule, create_score, learns, look
+from ood_perception.result import FramesFailed, Result
+from ood_perception.scores import DARK, ScoreModule, create_score, paused
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.memory import ScoreMemory
 
@@ -85,11 +84,9 @@ class Pipeline:
         live: bool = False,
         in_flight: int = 1,
     ) -> None:
-        self.profile = profile
-        self.device = device
+        self.profile, self.device = profile, device
         self.in_flight = in_flight if device.type == 'cpu' else 1
-        self._row = Row(self.in_flight)
-        self._threads = TorchThreads(device, self.in_flight)
+        self._row, self._threads = Row(self.in_flight), TorchThreads(device, self.in_flight)
         self.notes: list[str] = []
         self.spec: InputSpec = segmentor.spec  # type: ignore[assignment]
         self.score: ScoreModule = create_stage('score', create_score, profile.score).to(device)
@@ -113,9 +110,9 @@ class Pipeline:
         )
         seconds = profile.score.memory.seconds
         self._memory = ScoreMemory(seconds) if seconds else None
-        tracking = profile.tracking
-        start = tracking.options.get('start', 0.0) if tracking.enabled else 0.0
-        self._boxes = BoxMemory(start - UNLIKELY)
+        lasting = profile.tracking.options if profile.tracking.enabled else None
+        self._trackers = Trackers(lasting)
+        self._boxes = BoxMemory((lasting or {}).get('start', 0.0) - UNLIKELY)
         self.calibration = Calibration.from_config(profile.calibration).to(device)
         self.outliner: Outliner | None = None
         if prompts is not None:
@@ -130,7 +127,6 @@ class Pipeline:
         if profile.classes and not profile.ground_classes:
             log.info('ground_classes of the profile are not named: no surroundings of objects')
         self._upload = transfer.Uploader(device)
-        self._trackers: dict[str, Tracker] = {}
 
     @classmethod
     def from_profile(
@@ -148,10 +144,8 @@ class Pipeline:
             name_or_path: name of a profile, path of a YAML file, or a Profile.
             device: 'auto' (a GPU where there is one), 'cpu', 'cuda' or 'cuda:N'.
             engine: entry of `engines.ENGINES` or 'auto'.
-            live: no frame waits for the preparation of a new frame size: until it is ready in the
-                background, such frames are computed at a size that is. For files leave it False.
-            in_flight: calls of :meth:`submit` that a CPU works on at once, each on its share of
-                the cores: more frames a second, each of which takes longer. 1 on a GPU.
+            live: no frame waits until its size is prepared, eager computes it. False for files.
+            in_flight: submissions that a CPU works on at once, each on its share of the cores.
 
         Raises:
             ProfileError: the profile is wrong or a weight file is missing; the message starts with
@@ -159,8 +153,9 @@ class Pipeline:
 
         """
         profile = name_or_path if isinstance(name_or_path, Profile) else Profile.load(name_or_path)
-        chosen = choose_device(device)
-        return cls(profile, load_segmentor(profile), chosen, engine, live, in_flight)
+        return cls(
+            profile, load_segmentor(profile), choose_device(device), engine, live, in_flight
+        )
 
     def __call__(
         self,
@@ -201,11 +196,10 @@ class Pipeline:
 
     def submit(self, *args: Any, **options: Any) -> Future[list[Result]]:
         """
-        Begin to process frames, and return; arguments, results and errors are those of a call.
+        Begin to process frames; arguments, results and errors are those of a call.
 
-        The networks of `in_flight` submissions run side by side. What remembers earlier frames
-        (tracks, clusters, memories) gets them in the order in which they were submitted. With
-        `in_flight` 1 the frames are processed before this returns.
+        Of `in_flight` submissions the networks run side by side, the rest in order. With 1 all is
+        done when this returns.
         """
         return self._row.submit(lambda turn: self._process(turn, *args, **options))
 
@@ -248,13 +242,15 @@ class Pipeline:
                 done = [error] * len(batch)
             for index, outcome in zip(indices, done, strict=True):
                 outcomes[index] = outcome
-        return results_of(outcomes)
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if failed:
+            raise failed[0] if len(tensors) == 1 else FramesFailed(outcomes) from failed[0]
+        return [outcome for outcome in outcomes if isinstance(outcome, Result)]
 
     @property
     def identity(self) -> str:
         """Name what decides which objects are found: profile, weights, what was learnt on site."""
-        taught = f', {self.score.frames} frames of normal' if learns(self.score) else ''
-        return profile_identity(self.profile) + taught
+        return profile_identity(self.profile, self.score)
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Size (h, w) in pixels at which a frame of (height, width) pixels is processed."""
@@ -301,10 +297,7 @@ class Pipeline:
             self._boxes.reset(stream)
             if self._memory is not None:
                 self._memory.reset(stream)
-            # Trackers stay, as their ids go on: one that returns would mean two things.
-            for name, tracker in self._trackers.items():
-                if stream in (None, name):
-                    tracker.reset()
+            self._trackers.reset(stream)
 
     def faults(self) -> list[EngineEvent]:
         """What keeps networks from the engine that they should run in, at the moment."""
@@ -351,12 +344,14 @@ class Pipeline:
             inputs = transfer.normalise(images, self.spec, self.engine.channels_last)
             metres = transfer.upload_depths(depths, size, self.device) if depths else None
         with timer.stage('segmentor'):
-            output = whole_or_halves(self.engine, inputs, self._note)
+            output = self._segment(inputs)
             output.depth = metres
         turn.wait()
         started = time.perf_counter()
         with timer.stage('score'):
-            score = look(self.score, output, images, size, streams)
+            # a covered lens is nothing to learn from
+            with paused(self.score, lambda: float(images.float().std()) <= DARK):
+                score = self.score(output, size, streams)
             score = torch.nan_to_num(score.float(), nan=0.0, posinf=1e4, neginf=-1e4)
             if self._memory is not None:
                 score = self._memory(score, images, streams, stamps)
@@ -380,7 +375,7 @@ class Pipeline:
                 wants,
                 as_tensors,
                 self._note,
-                lambda i, result, seen: self._settle(result, seen, streams[i], stamps[i]),
+                lambda i, own, seen: self._trackers.settle(own, seen, streams[i], stamps[i]),
                 cuts=self.profile.tracking.enabled,
             )
         timings = timer.read() if not as_tensors or self.device.type != 'cuda' else {}
@@ -389,12 +384,17 @@ class Pipeline:
                 outcome.timings = timings
         return outcomes
 
-    def _settle(self, result: Result, seen: Glance, stream: str, stamp: int | None) -> None:
-        """Give a frame's objects ids, those that last where there is a tracker."""
-        if not self.profile.tracking.enabled:
-            settle(result, seen, seen.ids[seen.ids > 0].tolist())
-            return
-        tracker = self._trackers.get(stream)
-        if tracker is None:
-            tracker = self._trackers[stream] = Tracker(**self.profile.tracking.options)
-        tracker.settle(result, seen, stamp)
+    def _segment(self, images: Tensor) -> SegmentorOutput:
+        """Run the segmentor on a batch; where the device has no room for it, on its halves."""
+        try:
+            return self.engine(images)
+        except Exception as error:
+            if len(images) == 1 or not is_out_of_memory(error):
+                raise
+            release_memory()
+        line = f'device out of memory at a batch of {len(images)}; running halves'
+        log.warning(line)
+        self._note(line)
+        half = len(images) // 2
+        first = concatenate([self._segment(images[:half])])  # the next call may overwrite it
+        return concatenate([first, self._segment(images[half:])])

@@ -74,20 +74,8 @@ class FramesFailed(RuntimeError):
         errors: one for each frame, in order; None where it did not fail.
     """
 
-    def __init__(
-        self, results: Sequence[Result | None], errors: Sequence[Exception | None]
-    ) -> None:
-        failed = [error for error in errors if error is not None]
-        super().__init__(f'{len(failed)} of {len(errors)} frames failed: {failed[0]}')
-        self.results = list(results)
-        self.errors = list(errors)
-
-
-def results_of(outcomes: Sequence[Result | Exception]) -> list[Result]:
-    """Return the results of all frames, or raise the only frame's error, or FramesFailed."""
-    errors = [o if isinstance(o, Exception) else None for o in outcomes]
-    results = [None if isinstance(o, Exception) else o for o in outcomes]
-    first = next((error for error in errors if error is not None), None)
-    if first is not None:
-        raise first if len(outcomes) == 1 else FramesFailed(results, errors) from first
-    return [result for result in results if result is not None]
+    def __init__(self, outcomes: Sequence[Result | Exception]) -> None:
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        super().__init__(f'{len(failed)} of {len(outcomes)} frames failed: {failed[0]}')
+        self.results = [None if isinstance(o, Exception) else o for o in outcomes]
+        self.errors = [o if isinstance(o, Exception) else None for o in outcomes]

@@ -11,6 +11,7 @@ boxes with a margin. Across a scene cut, between pictures without anything in co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -219,6 +220,29 @@ class Tracker:
         while self._last_id in taken:
             self._last_id = self._last_id % LAST_ID + 1
         return self._last_id
+
+
+class Trackers(dict[str, Tracker]):
+    """Tracker of each camera by its name; without options there is none, and ids do not last."""
+
+    def __init__(self, options: Mapping[str, Any] | None) -> None:
+        super().__init__()
+        self._options = options
+
+    def settle(self, result: Result, seen: Glance, stream: str, stamp: int | None) -> None:
+        """Give a frame's objects ids, those that last where there is a tracker."""
+        if self._options is None:
+            settle(result, seen, seen.ids[seen.ids > 0].tolist())
+            return
+        if stream not in self:
+            self[stream] = Tracker(**self._options)
+        self[stream].settle(result, seen, stamp)
+
+    def reset(self, stream: str | None) -> None:
+        """Forget what one camera has seen, None: all. Ids go on, so that none means two things."""
+        for name, tracker in self.items():
+            if stream in (None, name):
+                tracker.reset()
 
 
 def settle(result: Result, seen: Glance, lasting: list[int]) -> None:

@@ -14,16 +14,17 @@ from ood_perception.scores.base import ScoreModule
 from ood_perception.scores.calibration import Calibration
 from ood_perception.scores.clusters import ClusterScore
 from ood_perception.scores.logits import LikelihoodRatio, LogitScore, log_likelihood_ratio
-from ood_perception.scores.novelty import NoveltyScore, SiteScore, learns, look
+from ood_perception.scores.novelty import DARK, NoveltyScore, SiteScore, learns, paused
 
 __all__ = [
+    'DARK',
     'SCORES',
     'Calibration',
     'ScoreModule',
     'create_score',
     'learns',
     'log_likelihood_ratio',
-    'look',
+    'paused',
 ]
 
 SCORES: dict[str, Callable[..., ScoreModule]] = {

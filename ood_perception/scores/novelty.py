@@ -11,7 +11,8 @@ No classes, no outliers, any backbone. While learning, features are kept in a bo
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import torch
@@ -31,7 +32,8 @@ from ood_perception.scores.tokens import (
     token_depths,
 )
 
-DARK = 4.0  # standard deviation of the values 0..255 of pictures up to which they show nothing
+DARK = 4.0
+"""Standard deviation of the values 0..255 of pictures up to which they show nothing."""
 SAMPLE = 512  # tokens of a batch that learning looks at
 
 UNLIKE = 4.0  # standard deviations from which a token is unlike the memory
@@ -51,21 +53,17 @@ def learns(score: ScoreModule) -> TypeGuard[NoveltyScore]:
     return score.learns
 
 
-def look(
-    score: ScoreModule, output: SegmentorOutput, images: Tensor, size: Size, streams: Sequence[str]
-) -> Tensor:
-    """Score a batch of uint8 images (B, 3, h, w); a covered lens is nothing to learn from."""
-    memory = score if learns(score) and score.learning else None
-    found: Tensor
-    if memory is None or float(images.float().std()) > DARK:
-        found = score(output, size, streams)
-        return found
-    memory.learning = False
+@contextmanager
+def paused(score: ScoreModule, useless: Callable[[], bool]) -> Iterator[None]:
+    """Keep a score that learns from learning while this is entered, if the frames are useless."""
+    if not (learns(score) and score.learning and useless()):
+        yield
+        return
+    score.learning = False
     try:
-        found = score(output, size, streams)
-        return found
+        yield
     finally:
-        memory.learning = True
+        score.learning = True
 
 
 class NoveltyScore(ScoreModule):

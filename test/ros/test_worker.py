@@ -82,7 +82,7 @@ def worker(ros, tmp_path):
     pipeline.outliner.prompts = one_box
     worker.scored, worker.tracked = Counter(), Counter()
     score, outline = pipeline.score.forward, pipeline.outliner.mask_model
-    settle = pipeline._settle
+    settle = pipeline._trackers.settle
 
     def counted(output, size, streams):
         worker.scored.update(streams)
@@ -98,7 +98,7 @@ def worker(ros, tmp_path):
         return settle(result, seen, stream, stamp)
 
     pipeline.score.forward = counted
-    pipeline.outliner.mask_model, pipeline._settle = breakable, counted_settle
+    pipeline.outliner.mask_model, pipeline._trackers.settle = breakable, counted_settle
     worker.frames = 0
     yield worker
     pipeline.close()
