@@ -46,7 +46,7 @@ def started(camera: Camera, name: str, profile: str, cache: str, more: float) ->
         while not camera.seen['instances']:
             if process.poll() is not None or time.perf_counter() - begin > PATIENCE:
                 raise SystemExit('the node ended or said nothing')
-            camera.run(0.02)
+            camera.run(camera.period)  # one image
         seconds = time.perf_counter() - begin
         camera.run(more)
     finally:

@@ -32,6 +32,7 @@ from ood_perception.models.output import SegmentorOutput
 
 log = logging.getLogger(__name__)
 
+HEAD_START = 2.5  # seconds that a camera's first frames have the processors for themselves
 MEMORY_PAUSE = 0.1  # seconds that a single image waits for memory before it is tried again
 
 
@@ -225,15 +226,13 @@ class AdaptiveEngine:
     def _start(self, shape: Shape, wait: bool) -> None:
         """Build the engine to begin with."""
         if self._measure:
-            kept = self._choices.read(shape) if self._choices is not None else None
-            if kept is not None and self._take_kept(kept, shape):
-                return
             if wait or len(self._order) == 1:
-                self._choose(shape)
+                self._decide(shape)
                 return
             self._current = self._reference()
             self._measured = 'needs no preparation; the others are being measured'
-            self._background.add('choosing an engine', functools.partial(self._choose, shape))
+            later = functools.partial(self._decide, shape, HEAD_START)
+            self._background.add('choosing an engine', later)
             return
         if self.live and not wait and len(self._order) > 1:
             self._current = self._reference()
@@ -252,6 +251,13 @@ class AdaptiveEngine:
                     raise
                 failed = f'engine {name} failed ({first_line(error)})'
                 self._faults.suspend(name, f'{failed}; using {self._order[i]} instead', error)
+
+    def _decide(self, shape: Shape, pause: float = 0.0) -> None:
+        """Take what an earlier start has chosen, or measure; after a pause of so many seconds."""
+        time.sleep(pause)
+        kept = self._choices.read(shape) if self._choices is not None else None
+        if kept is None or not self._take_kept(kept, shape):
+            self._choose(shape)
 
     def _choose(self, shape: Shape) -> None:
         """Take the fastest engine whose answers agree with the reference on real frames."""
