@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,20 @@ class NodeProcess:
             self.process.kill()
             self.process.wait(timeout)
             raise AssertionError(f'the node did not end:\n{self.text()[-4000:]}') from None
+
+
+@contextlib.contextmanager
+def client_of(process: NodeProcess, name: str, active: bool = True) -> Iterator[Client]:
+    """A client of a node, from its becoming active on; it has to end well, without a traceback."""
+    client = Client(rclpy.create_node(f'client_{os.getpid()}'), name)
+    client.process = process  # type: ignore[attr-defined]
+    if active:
+        client.wait_active(process)
+    yield client
+    code = process.stop()
+    client.ros.destroy_node()
+    assert code == 0, process.text()
+    assert 'Traceback' not in process.text()
 
 
 class Client:

@@ -15,6 +15,7 @@ import typer
 from ood_perception.cli import common
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
 
     from ood_perception.bags.sources import Item
@@ -86,7 +87,9 @@ def run(
             film = stack.enter_context(VideoWriter(output / VIDEO, rate or opened.rate or 10.0))
         stop = stack.enter_context(common.stopped_by_signals())
         show = stack.enter_context(common.bar(opened.name, limit or opened.length or None))
-        for item, results in ahead(opened.items(), begin, pipeline.in_flight):
+        stack.callback(pipeline.close)  # waits for what is under way
+        items = _up_to(limit, opened.items())
+        for item, results in ahead(items, begin, pipeline.in_flight):
             if item.image is None:
                 opened.skipped.append((item.file, item.reason))
                 rows.append(_row(item, 'left out'))
@@ -100,7 +103,7 @@ def run(
             rows.append(_row(item, 'ok', len(result.ids)))
             count += 1
             show(len(rows))
-            if count == limit or stop.is_set():
+            if stop.is_set():
                 break
     _index(output / INDEX, opened.name, profile, rows, opened.notes)
     common.told(opened)
@@ -108,6 +111,15 @@ def run(
         raise common.fail(nothing(opened))
     text = common.printable(f'{count} frames in {output} (list: {INDEX})')
     common.CONSOLE.print(text, markup=False)
+
+
+def _up_to(limit: int, items: Iterable[Item]) -> Iterator[Item]:
+    """Items up to so many that can be used, 0 = all."""
+    for item in items:
+        yield item
+        limit -= item.image is not None
+        if not limit and item.image is not None:
+            return
 
 
 def _row(item: Item, status: str, objects: int = 0) -> dict[str, Any]:

@@ -255,6 +255,8 @@ class AdaptiveEngine:
     def _decide(self, shape: Shape, pause: float = 0.0) -> None:
         """Take what an earlier start has chosen, or measure; after a pause of so many seconds."""
         time.sleep(pause)
+        if self._closed:
+            return
         kept = self._choices.read(shape) if self._choices is not None else None
         if kept is None or not self._take_kept(kept, shape):
             self._choose(shape)

@@ -82,10 +82,7 @@ class OpenVINOEngine:
 
     def __call__(self, images: Tensor) -> SegmentorOutput:
         """Run the network, see `base.Engine`."""
-        shape = tuple(images.shape)
-        self.prepare(shape)
-        key = (0, *shape[1:])
-        requests = self._requests[key]
+        requests = self._requests_of(tuple(images.shape))
         request = requests.get()
         try:
             # infer() returns copies: a later call does not overwrite them
@@ -103,6 +100,9 @@ class OpenVINOEngine:
 
     def prepare(self, shape: Shape) -> None:
         """Convert and compile the network for an image size."""
+        self._requests_of(shape)
+
+    def _requests_of(self, shape: Shape) -> queue.SimpleQueue[Any]:
         key = (0, *shape[1:])
         with self._preparing:
             if key not in self._requests:
@@ -111,6 +111,7 @@ class OpenVINOEngine:
                     self._requests.popitem(last=False)
                 self._requests[key] = requests
             self._requests.move_to_end(key)
+            return self._requests[key]
 
     def shapes(self) -> list[Shape]:
         """Image sizes that are ready, for any batch."""

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from ood_perception.bags import writing
-from ood_perception.bags.sources import open_source
+from ood_perception.bags.sources import Item, open_source
 from ood_perception.bags.video import VideoWriter, probe
 from ood_perception.cli.common import (
     expected_errors,
@@ -26,6 +26,7 @@ from ood_perception.cli.common import (
     parse_size,
 )
 from ood_perception.cli.main import main
+from ood_perception.cli.run import _up_to
 from ood_perception.frames.picture import encode
 
 from small_models import small_profile
@@ -142,6 +143,12 @@ def test_frames_at_once_change_nothing_but_the_time(ood, tmp_path, rgb, quick):
     assert trees[0] == trees[1]
     states = [row['status'] for row in json.loads(trees[0]['index.json'])['files']]
     assert states == ['ok', 'ok', 'left out', 'ok', 'ok', 'ok']
+
+
+@pytest.mark.parametrize(('limit', 'wanted'), [(0, 5), (1, 1), (2, 3), (3, 5), (9, 5)])
+def test_no_picture_behind_the_limit_is_begun(rgb, limit, wanted):
+    items = [Item(str(i), str(i), None if i in (1, 3) else rgb) for i in range(5)]
+    assert list(_up_to(limit, items)) == items[:wanted]
 
 
 def test_what_cannot_be_written_is_one_line(ood, tmp_path, rgb, quick):

@@ -10,8 +10,7 @@ import os
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
-import rclpy
-from node_helpers import Client, NodeProcess, image, picture
+from node_helpers import NodeProcess, client_of, image, picture
 from node_helpers import write_profile as tiny
 
 
@@ -21,14 +20,8 @@ def client(ros, tmp_path_factory):
     name = f'in_flight_{os.getpid()}'
     settings = {'profile': str(tiny(folder)), 'frames_in_flight': 2, 'publish_score': True}
     process = NodeProcess(folder, name, {'image': '/camera/image_raw'}, **settings)
-    client = Client(rclpy.create_node(f'client_{os.getpid()}'), name)
-    client.process = process
-    client.wait_active(process)
-    yield client
-    code = process.stop()
-    client.ros.destroy_node()
-    assert code == 0, process.text()
-    assert 'Traceback' not in process.text()
+    with client_of(process, name) as client:
+        yield client
 
 
 def test_outputs_come_once_and_in_order(client):

@@ -8,9 +8,8 @@ import os
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
-import rclpy
 from lifecycle_msgs.msg import State
-from node_helpers import Client, NodeProcess, image, picture
+from node_helpers import NodeProcess, client_of, image, picture
 from node_helpers import write_profile as tiny
 
 UNCONFIGURED = State.PRIMARY_STATE_UNCONFIGURED
@@ -24,13 +23,9 @@ def client(ros, tmp_path_factory):
     folder = tmp_path_factory.mktemp('lifecycle')
     name = f'managed_{os.getpid()}'
     process = NodeProcess(folder, name, profile=str(folder / 'none.yaml'), autostart=False)
-    client = Client(rclpy.create_node(f'manager_{os.getpid()}'), name)
-    client.process, client.folder = process, folder
-    yield client
-    code = process.stop()
-    client.ros.destroy_node()
-    assert code == 0, process.text()
-    assert 'Traceback' not in process.text()
+    with client_of(process, name, active=False) as client:
+        client.folder = folder
+        yield client
 
 
 def test_a_missing_profile_is_a_failure_with_a_clear_line(client):

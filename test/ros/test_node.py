@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
-import rclpy
 from node_helpers import (
     TYPES,
-    Client,
     NodeProcess,
+    client_of,
     image,
     picture,
     pixels,
@@ -40,14 +39,8 @@ def client(ros, tmp_path_factory):
     process = NodeProcess(
         folder, name, {'image': '/camera/image_raw'}, profile=str(tiny(folder)), publish_score=True
     )
-    client = Client(rclpy.create_node(f'client_{os.getpid()}'), name)
-    client.process = process
-    client.wait_active(process)
-    yield client
-    code = process.stop()
-    client.ros.destroy_node()
-    assert code == 0, process.text()
-    assert 'Traceback' not in process.text()
+    with client_of(process, name) as client:
+        yield client
 
 
 def newest(client, topic, stamp):

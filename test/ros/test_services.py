@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip('rclpy', reason='needs rclpy')
-import rclpy
-from node_helpers import Client, NodeProcess, image, picture
+from node_helpers import NodeProcess, client_of, image, picture
 from node_helpers import write_profile as tiny
 
 
@@ -24,14 +23,9 @@ def client(ros, tmp_path_factory):
     process = NodeProcess(
         folder, name, profile=str(tiny(folder)), snapshot_folder=str(folder / 'snapshots')
     )
-    client = Client(rclpy.create_node(f'caller_{os.getpid()}'), name)
-    client.process, client.folder = process, folder
-    client.wait_active(process)
-    yield client
-    code = process.stop()
-    client.ros.destroy_node()
-    assert code == 0, process.text()
-    assert 'Traceback' not in process.text()
+    with client_of(process, name) as client:
+        client.folder = folder
+        yield client
 
 
 def test_a_snapshot_needs_a_frame(client):
